@@ -1,0 +1,67 @@
+"""The seam between a driver and its device.
+
+A driver is handed a `Function`, one function of one PCI device, and never asks what stands behind it: a card reached
+through sysfs, one reached through VFIO, or a simulated one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ixy.memory.dma import DmaMapping, DmaMemory
+
+
+class Bar(Protocol):
+    """A base address register's memory.
+
+    Attributes:
+        words: the memory as 32-bit words, shape (size / 4,), uint32, for kernels that ring doorbells.
+    """
+
+    words: NDArray[np.uint32]
+
+    def read32(self, offset: int) -> int:
+        """One 32-bit read at byte `offset`, with the register's side effects."""
+        ...
+
+    def write32(self, offset: int, value: int) -> None:
+        """One 32-bit write at byte `offset`, with the register's side effects."""
+        ...
+
+
+class Function(Protocol):
+    """One function of a PCI device, taken by this process alone until `close`.
+
+    Attributes:
+        address: as the user wrote it, for messages.
+    """
+
+    address: str
+
+    def config_read(self, offset: int, size: int) -> int:
+        """`size` (1, 2 or 4) bytes of the configuration space at `offset`."""
+        ...
+
+    def config_write(self, offset: int, size: int, value: int) -> None:
+        """Write `size` bytes of the configuration space at `offset`."""
+        ...
+
+    def bar(self, index: int) -> Bar:
+        """Base address register `index`, mapped."""
+        ...
+
+    def map(self, memory: DmaMemory) -> DmaMapping:
+        """Let the device reach `memory`, and say at which addresses."""
+        ...
+
+    def unmap(self, memory: DmaMemory) -> None:
+        """Take `memory` from the device. It must not use it any more."""
+        ...
+
+    def close(self) -> None:
+        """Give the device up. The driver has stopped it, and bus mastering is off."""
+        ...

@@ -1,0 +1,1 @@
+"""Memory for packets and rings: DMA memory, mempools, batches."""

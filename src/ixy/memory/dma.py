@@ -1,0 +1,156 @@
+"""DMA memory: pinned pages that a device may read and write by itself.
+
+All DMA memory of the process lies in one window of address space. Its first part holds packet buffers, so that a
+buffer's number alone says where it lies, whichever device it came from; rings lie behind. Memory comes in units of
+2 MiB, from huge pages where the system has some: the kernel neither swaps nor moves those. It is backed by anonymous
+files, so a process that is killed leaves nothing behind, and another process can map it.
+
+A device does not use pointers: `DmaMapping` says at which address a device sees the memory, and only the bus can tell.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ixy.errors import MemoryUnavailable
+from ixy.unsafe import Window
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+HUGE_PAGE = 2 << 20
+PAGE = 4096
+
+PACKET_REGION = 64 * 66 * HUGE_PAGE  # what mempools are carved from
+RING_REGION = 512 * HUGE_PAGE  # what descriptor rings are carved from
+
+
+@cache
+def window() -> Window:
+    """The window of this process, reserved when it is first needed."""
+    return Window(PACKET_REGION + RING_REGION, HUGE_PAGE)
+
+
+class DmaMemory:
+    """Some huge pages' worth of memory.
+
+    Attributes:
+        offset: in the process's window, in bytes.
+        size: in bytes, a multiple of 2 MiB.
+        page_size: 2 MiB on huge pages, else 4 KiB.
+        fd: the anonymous file behind the memory.
+        bytes: the memory, shape (size,), uint8.
+    """
+
+    def __init__(self, offset: int, size: int) -> None:
+        self.offset = offset
+        self.size = -(-size // HUGE_PAGE) * HUGE_PAGE
+        try:
+            self.fd = self._place(os.MFD_HUGETLB | os.MFD_HUGE_2MB)
+            self.page_size = HUGE_PAGE
+        except (MemoryUnavailable, OSError):
+            self.fd = self._place(0)
+            self.page_size = PAGE
+        self.bytes: NDArray[np.uint8] = window().bytes[self.offset : self.offset + self.size]
+
+    def _place(self, flags: int) -> int:
+        """Create the file and map it at its place in the window."""
+        fd = os.memfd_create("ixy", os.MFD_CLOEXEC | flags)
+        try:
+            os.ftruncate(fd, self.size)
+            window().map(self.offset, self.size, fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    @property
+    def virtual_address(self) -> int:
+        """For the kernel's interfaces that ask for one: pagemap, VFIO."""
+        return window().address(self.offset)
+
+    def lock(self) -> None:
+        """Keep the memory resident, for a device that is given physical addresses.
+
+        Raises:
+            MemoryUnavailable: the process may not lock so much.
+        """
+        window().lock(self.offset, self.size)
+
+    def close(self) -> None:
+        """Return the memory. No device may know it any more."""
+        window().unmap(self.offset, self.size)
+        os.close(self.fd)
+
+
+_rings: dict[int, int] = {}  # offset → size of the ring memory in use
+
+
+def allocate_rings(size: int) -> DmaMemory:
+    """Memory for descriptor rings of `size` bytes in all, from the first gap that is large enough.
+
+    Raises:
+        MemoryUnavailable: there is no room, or the system gives no memory.
+    """
+    offset = PACKET_REGION
+    for start, length in sorted(_rings.items()):
+        if start - offset >= size:
+            break
+        offset = start + length
+    if offset + size > PACKET_REGION + RING_REGION:
+        raise MemoryUnavailable(f"no room for {size} bytes of descriptor rings: close a device first")
+    memory = DmaMemory(offset, size)
+    _rings[offset] = memory.size
+    return memory
+
+
+def release_rings(memory: DmaMemory) -> None:
+    """Return what `allocate_rings` gave."""
+    del _rings[memory.offset]
+    memory.close()
+
+
+@dataclass(frozen=True)
+class DmaMapping:
+    """Where a device sees a piece of DMA memory.
+
+    Attributes:
+        pages: the device's address of each page, shape (size / page_size,), int64. Neighbours need not be contiguous.
+        page_size: in bytes.
+    """
+
+    pages: NDArray[np.int64]
+    page_size: int
+
+    def addresses(self, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The device's addresses of the bytes at `offsets` from the start of the memory."""
+        return self.pages[offsets // self.page_size] + offsets % self.page_size
+
+    def address(self, offset: int, size: int) -> int:
+        """The device's address of `size` contiguous bytes at `offset`.
+
+        Raises:
+            MemoryUnavailable: the range crosses into a page that does not follow in the device's view.
+        """
+        first, last = offset // self.page_size, (offset + size - 1) // self.page_size
+        steps = np.diff(self.pages[first : last + 1])
+        if np.any(steps != self.page_size):
+            raise MemoryUnavailable(f"{size} bytes of DMA memory are not contiguous for the device")
+        return int(self.pages[first]) + offset % self.page_size
+
+
+def free_huge_pages() -> int:
+    """How many 2 MiB huge pages the system has left; 0 where it knows none."""
+    try:
+        with open("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages") as file:
+            return int(file.read())
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EACCES):
+            return 0
+        raise

@@ -1,0 +1,276 @@
+"""The one module that touches raw addresses.
+
+Everything else in ixy works on arrays and on indices that were checked. What is here falls in three parts: memory that
+another party (a device, another thread) reads and writes too, calls into the C library from compiled code, and windows
+of reserved address space into which DMA memory is mapped.
+
+Memory shared with a device must be read and written by atomic accesses: the compiler hoists an ordinary load out of a
+polling loop, and the program never sees what the device wrote. Each primitive exists twice, as LLVM instructions for
+compiled kernels and in Python for interpreted ones.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import platform
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ixy.errors import MemoryUnavailable
+from ixy.jit import INTERPRETED
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Bytes = NDArray[np.uint8]
+    Words = NDArray[Any]
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Shared memory, the clock and system calls, as kernels see them
+
+if INTERPRETED:
+
+    def load_acquire(array: Words, index: int) -> int:
+        """Read `array[index]`; nothing that follows is read earlier."""
+        return int(array[index])
+
+    def store_release(array: Words, index: int, value: int) -> None:
+        """Write `array[index]`; everything written before is visible first."""
+        array[index] = value
+
+    def copy(target: Bytes, to: int, source: Bytes, start: int, size: int) -> None:
+        """Copy `size` bytes from `source[start:]` to `target[to:]`; the caller has checked both ranges."""
+        target[to : to + size] = source[start : start + size]
+
+    def ticks() -> int:
+        """The time-stamp counter, or nanoseconds where a process may not read one (anything but x86)."""
+        return time.perf_counter_ns()
+
+    def monotonic_ns() -> int:
+        """CLOCK_MONOTONIC in nanoseconds."""
+        return time.monotonic_ns()
+
+    def realtime_ns() -> int:
+        """CLOCK_REALTIME in nanoseconds since 1970."""
+        return time.time_ns()
+
+    def nap(microseconds: int) -> None:
+        """Let other threads run for at least so long; 0 only yields."""
+        time.sleep(microseconds / 1e6)
+
+    def read_file(fd: int, target: Bytes, to: int, size: int) -> int:
+        """read(2) into `target[to:to + size]`: the number of bytes, or -1 for any error."""
+        try:
+            data = os.read(fd, size)
+        except OSError:
+            return -1
+        target[to : to + len(data)] = np.frombuffer(data, np.uint8)
+        return len(data)
+
+    def write_file(fd: int, source: Bytes, start: int, size: int) -> int:
+        """write(2) from `source[start:start + size]`: the number of bytes, or -1 for any error."""
+        try:
+            return os.write(fd, source[start : start + size])
+        except OSError:
+            return -1
+
+else:
+    import numba
+    from llvmlite import ir
+    from numba.core import cgutils, types
+    from numba.extending import intrinsic
+
+    def _element(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+        """The address of `array[index]`."""
+        return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
+
+    @intrinsic
+    def load_acquire(typingctx: Any, array: Any, index: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            pointer = _element(context, builder, array, args[0], args[1])
+            word = builder.load_atomic(pointer, "acquire", array.dtype.bitwidth // 8)
+            return context.cast(builder, word, array.dtype, types.int64)
+
+        return types.int64(array, types.int64), codegen
+
+    @intrinsic
+    def store_release(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            pointer = _element(context, builder, array, args[0], args[1])
+            word = context.cast(builder, args[2], types.int64, array.dtype)
+            builder.store_atomic(word, pointer, "release", array.dtype.bitwidth // 8)
+            return context.get_dummy_value()
+
+        return types.void(array, types.int64, types.int64), codegen
+
+    @intrinsic
+    def copy(typingctx: Any, target: Any, to: Any, source: Any, start: Any, size: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            target_pointer = _element(context, builder, target, args[0], args[1])
+            source_pointer = _element(context, builder, source, args[2], args[3])
+            cgutils.raw_memcpy(builder, target_pointer, source_pointer, args[4], 1)
+            return context.get_dummy_value()
+
+        return types.void(target, types.int64, source, types.int64, types.int64), codegen
+
+    if platform.machine() == "x86_64":
+
+        @intrinsic
+        def ticks(typingctx: Any) -> Any:
+            def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                kind = ir.FunctionType(ir.IntType(64), [])
+                counter = cgutils.get_or_insert_function(builder.module, kind, "llvm.readcyclecounter")
+                return builder.call(counter, [])
+
+            return types.int64(), codegen
+
+    else:
+
+        @numba.njit(_nrt=False)
+        def ticks() -> int:
+            return monotonic_ns()
+
+    _Timespec = ir.LiteralStructType([ir.IntType(64), ir.IntType(64)])
+
+    def _clock(which: int) -> Any:
+        """An intrinsic that reads clock `which` by clock_gettime(2)."""
+
+        @intrinsic
+        def read_clock(typingctx: Any) -> Any:
+            def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                moment = cgutils.alloca_once(builder, _Timespec)
+                kind = ir.FunctionType(ir.IntType(32), [ir.IntType(32), moment.type])
+                call = cgutils.get_or_insert_function(builder.module, kind, "clock_gettime")
+                builder.call(call, [ir.Constant(ir.IntType(32), which), moment])
+                seconds = builder.load(cgutils.gep_inbounds(builder, moment, 0, 0))
+                nanoseconds = builder.load(cgutils.gep_inbounds(builder, moment, 0, 1))
+                return builder.add(builder.mul(seconds, ir.Constant(ir.IntType(64), 10**9)), nanoseconds)
+
+            return types.int64(), codegen
+
+        return read_clock
+
+    monotonic_ns = _clock(time.CLOCK_MONOTONIC)
+    realtime_ns = _clock(time.CLOCK_REALTIME)
+
+    _usleep = types.ExternalFunction("usleep", types.int32(types.uint32))
+    _sched_yield = types.ExternalFunction("sched_yield", types.int32())
+
+    @numba.njit(_nrt=False)
+    def nap(microseconds: int) -> None:
+        if microseconds > 0:
+            _usleep(microseconds)
+        else:
+            _sched_yield()
+
+    def _transfer(name: str) -> Any:
+        """An intrinsic that calls read(2) or write(2) on a range of an array."""
+
+        @intrinsic
+        def transfer(typingctx: Any, fd: Any, array: Any, start: Any, size: Any) -> Any:
+            def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                pointer = _element(context, builder, array, args[1], args[2])
+                kind = ir.FunctionType(ir.IntType(64), [ir.IntType(32), pointer.type, ir.IntType(64)])
+                call = cgutils.get_or_insert_function(builder.module, kind, name)
+                return builder.call(call, [builder.trunc(args[0], ir.IntType(32)), pointer, args[3]])
+
+            return types.int64(types.int64, array, types.int64, types.int64), codegen
+
+        return transfer
+
+    read_file = _transfer("read")
+    write_file = _transfer("write")
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Windows: address space into which memory is mapped
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_libc.mlock.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+
+_PROT_NONE = 0
+_MAP_FIXED = 0x10
+_MAP_NORESERVE = 0x4000
+_MAP_FAILED = ctypes.c_void_p(-1).value
+
+
+def _map(address: int | None, size: int, protection: int, flags: int, fd: int, offset: int) -> int:
+    result = _libc.mmap(address, size, protection, flags, fd, offset)
+    if result == _MAP_FAILED:
+        number = ctypes.get_errno()
+        raise MemoryUnavailable(f"cannot map {size} bytes of memory: {os.strerror(number)}")
+    return result
+
+
+class Window:
+    """A range of reserved address space, seen as one array of bytes.
+
+    A page of the window can be touched only after `map` has put memory there; the rest faults, as it should.
+
+    Args:
+        size: bytes to reserve, a multiple of `alignment`. Costs address space only.
+        alignment: of the first byte, a power of two, such as the size of a huge page.
+    """
+
+    def __init__(self, size: int, alignment: int) -> None:
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+        start = _map(None, size + alignment, _PROT_NONE, flags, -1, 0)
+        self.size = size
+        self._base = -(-start // alignment) * alignment
+        self._reserved = (start, size + alignment)
+        self.bytes: Bytes = np.frombuffer((ctypes.c_uint8 * size).from_address(self._base), np.uint8)
+
+    def map(self, offset: int, size: int, fd: int, fd_offset: int = 0) -> None:
+        """Map `size` bytes of file `fd` at `offset`, shared and writable.
+
+        Raises:
+            MemoryUnavailable: the kernel refuses.
+        """
+        self._check(offset, size)
+        protection = mmap.PROT_READ | mmap.PROT_WRITE
+        _map(self._base + offset, size, protection, mmap.MAP_SHARED | _MAP_FIXED, fd, fd_offset)
+
+    def lock(self, offset: int, size: int) -> None:
+        """Keep mapped memory resident: it is never swapped out.
+
+        Raises:
+            MemoryUnavailable: the process may not lock so much.
+        """
+        self._check(offset, size)
+        if _libc.mlock(self._base + offset, size):
+            number = ctypes.get_errno()
+            raise MemoryUnavailable(
+                f"cannot lock {size} bytes of memory: {os.strerror(number)}; raise the limit (ulimit -l) or run as root"
+            )
+
+    def unmap(self, offset: int, size: int) -> None:
+        """Take the memory at `offset` away and reserve the range again."""
+        self._check(offset, size)
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED | _MAP_NORESERVE
+        _map(self._base + offset, size, _PROT_NONE, flags, -1, 0)
+
+    def address(self, offset: int) -> int:
+        """The virtual address of byte `offset`, for the kernel's interfaces that ask for one (pagemap, VFIO)."""
+        self._check(offset, 1)
+        return self._base + offset
+
+    def close(self) -> None:
+        """Give the whole range back. Arrays made from `bytes` must not be touched any more."""
+        _libc.munmap(*self._reserved)
+
+    def _check(self, offset: int, size: int) -> None:
+        if offset < 0 or size <= 0 or offset + size > self.size:
+            raise ValueError(f"range {offset:#x}+{size:#x} lies outside the window of {self.size:#x} bytes")
