@@ -209,8 +209,8 @@ def _word(data: Bytes, at: int, big: bool) -> int:
     """The unsigned 32-bit word at `data[at:]`, at any alignment."""
     a, b, c, d = np.int64(data[at]), np.int64(data[at + 1]), np.int64(data[at + 2]), np.int64(data[at + 3])
     if big:
-        return a << 24 | b << 16 | c << 8 | d
-    return d << 24 | c << 16 | b << 8 | a
+        return int(a << 24 | b << 16 | c << 8 | d)
+    return int(d << 24 | c << 16 | b << 8 | a)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -401,7 +401,7 @@ class Writer:
         written = 0
         while written < data.size:
             try:
-                written += os.write(self._fd, data[written:])
+                written += os.write(self._fd, data[written:].data)
             except BlockingIOError:  # whoever shares standard output may have made it so
                 select.select([], [self._fd], [])
             except OSError as error:
@@ -415,7 +415,7 @@ class Writer:
 
     def _failure(self, error: OSError) -> CaptureError:
         reason = {errno.ENOSPC: "disk full", errno.EPIPE: "pipe closed"}.get(error.errno or 0, error.strerror)
-        return CaptureError(f"{self._name}: {reason}; {self.packets} packets were written whole")
+        return CaptureError(f"{self._name}: {reason}; packets written whole: {self.packets}")
 
 
 def _open(path: str | Path) -> int:
