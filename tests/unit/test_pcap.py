@@ -579,3 +579,12 @@ def test_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pcap.Writer(tmp_path / "far.pcap") as writer:
         writer.write(*columns(PACKETS))
     assert contents(pcap.read(tmp_path / "far.pcap")) == PACKETS
+
+
+def test_copies_a_capture(tmp_path: Path, written: Path) -> None:
+    """What `read` gives is what `write` takes, whatever integers the lengths are: the copy is the same file."""
+    capture = pcap.read(written)
+    for kind in (np.int64, np.int32, np.uint16):
+        with pcap.Writer(tmp_path / "copy.pcap") as writer:
+            writer.write(capture.times, capture.data, capture.offsets, capture.lengths.astype(kind))
+        assert (tmp_path / "copy.pcap").read_bytes() == written.read_bytes()
