@@ -368,6 +368,10 @@ class Writer:
             self._cut(written - end)
             raise self._failure(error)
 
+    def fileno(self) -> int:
+        """The file descriptor, for a kernel that writes what `append` formatted by itself."""
+        return self._fd
+
     def close(self) -> None:
         """Close the file. A second call does nothing.
 

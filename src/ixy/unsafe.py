@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # ---------------------------------------------------------------------------------------------------------------------
 # Shared memory, the clock and system calls, as kernels see them
 
-if INTERPRETED:
+if INTERPRETED or TYPE_CHECKING:
 
     def load_acquire(array: Words, index: int) -> int:
         """Read `array[index]`; nothing that follows is read earlier."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -19,18 +19,10 @@ from ixy.memory.buffers import BUFFER_SIZE, STRIDE, buffers, give
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ixy.memory.mempool import Mempool
+
 # A batch and its packets are one thing in two classes: packets look at the batch's position and arrays.
 # pyright: reportPrivateUsage=false
-
-
-class Home(Protocol):
-    """What a batch must know of the mempool that its buffers came from.
-
-    Attributes:
-        closed: its memory was returned.
-    """
-
-    closed: bool
 
 
 class Batch:
@@ -40,12 +32,15 @@ class Batch:
     all at once with NumPy, and a function marked `@ixy.kernel` is compiled into the data path.
 
     A batch is used by one thread at a time.
+
+    Attributes:
+        pool: where its buffers come from.
     """
 
-    __slots__ = ("__weakref__", "_count", "_first", "_ids", "_lengths", "_moved", "_pool")
+    __slots__ = ("__weakref__", "_count", "_first", "_ids", "_lengths", "_moved", "pool")
 
-    def __init__(self, pool: Home, ids: NDArray[np.int32], lengths: NDArray[np.int32], count: int) -> None:
-        self._pool = pool
+    def __init__(self, pool: Mempool, ids: NDArray[np.int32], lengths: NDArray[np.int32], count: int) -> None:
+        self.pool = pool
         self._ids = ids
         self._lengths = lengths
         self._first = 0  # packets before this one were sent
@@ -81,7 +76,7 @@ class Batch:
 
     def free(self) -> None:
         """Return the packets that are left to their pools. Done by itself when the batch goes out of scope."""
-        if not self._pool.closed:
+        if not self.pool.closed:
             give(buffers(), self._ids, self._first, self._count)
         self._first = self._count
         self._moved = True
@@ -110,7 +105,7 @@ class Batch:
         return f"<Batch of {len(self)} packets{', moved' if self._moved else ''}>"
 
     def _check(self) -> None:
-        if self._moved or self._pool.closed:
+        if self._moved or self.pool.closed:
             raise OwnershipError("this batch was sent or freed, or its device closed: receive or allocate a new one")
 
 
@@ -223,7 +218,7 @@ class Packet:
 
     def _check(self) -> None:
         batch = self._batch
-        if not batch._first <= self._position < batch._count or batch._pool.closed:
+        if not batch._first <= self._position < batch._count or batch.pool.closed:
             raise OwnershipError("this packet was sent or freed, or its device closed: it lives as long as its batch")
 
 

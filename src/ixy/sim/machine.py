@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
-from ixy.errors import AddressError, DeviceBusy, MemoryUnavailable
+from ixy.errors import AddressError, DeviceBusy
 from ixy.memory.dma import DmaMapping, DmaMemory, window
 from ixy.sim import rack as state
 from ixy.sim.card import Card
-from ixy.sim.plugs import Plug, make_plug
-from ixy.sim.rack import CARDS, PAGE, PAUSE, PAUSED, PLUGGED, SLOT, STOP, Rack, new_rack
+from ixy.sim.plugs import Plug, tape
+from ixy.sim.rack import CARDS, PAGE, PAUSE, PAUSED, PLUGGED, RESUMED, STOP, Rack, new_rack
 from ixy.sim.spec import Spec, parse_spec
 from ixy.sim.wires import run, step
-from ixy.unsafe import Window
 
 log = logging.getLogger("ixy.sim")
 
@@ -54,12 +53,13 @@ class Machine:
     """
 
     def __init__(self, *, stepped: bool = False) -> None:
-        self.rack: Rack = new_rack(window().bytes, BUS_BASE, _tape())
+        self.rack: Rack = new_rack(window().bytes, BUS_BASE, tape())
         self.cards: dict[str, Card] = {}
         self._stepped = stepped
         self._thread: threading.Thread | None = None
         self._plugs: dict[str, Plug] = {}
-        self._pauses = 0
+        self._pauses = 0  # how often `paused` is nested
+        self._lock = threading.RLock()
 
     # -----------------------------------------------------------------------------------------------------------------
     # Cards
@@ -97,7 +97,7 @@ class Machine:
         self._report_refused(card)
         try:
             with self.paused():
-                plug.remove(self.rack, card.index)
+                plug.remove()
         finally:
             self._forget_idle_cards()
             if not self._plugs:
@@ -134,7 +134,7 @@ class Machine:
         sink_source = self.cards.get(spec.sink) if spec.sink else None
         if spec.sink and sink_source is None:
             raise AddressError(f"sim:{spec.name},sink={spec.sink}: open the generator's card sim:{spec.sink} first")
-        plug = make_plug(self.rack, card.index, spec, sink_source.index if sink_source else None)
+        plug = Plug(self.rack, card.index, spec, sink_source.index if sink_source else None)
         card.wired = card.wired or plug.wired
         return plug
 
@@ -196,17 +196,22 @@ class Machine:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """No card does anything meanwhile."""
-        self._pauses += 1
-        if self._thread is not None and self._pauses == 1:
-            self.rack.control[PAUSE] = 1
-            while not self.rack.control[PAUSED] and self._thread.is_alive():
-                threading.Event().wait(0.00001)
-        try:
-            yield
-        finally:
-            self._pauses -= 1
-            if self._pauses == 0:
-                self.rack.control[PAUSE] = 0
+        with self._lock:
+            self._pauses += 1
+            if self._pauses == 1:
+                self._pause()
+            try:
+                yield
+            finally:
+                self._pauses -= 1
+                if self._pauses == 0:
+                    self.rack.control[RESUMED] = self.rack.control[PAUSE]
+
+    def _pause(self) -> None:
+        """Ask the thread to pause, and wait until it does: a turn of all cards at most."""
+        self.rack.control[PAUSE] += 1
+        while self._thread is not None and self.rack.control[PAUSED] != self.rack.control[PAUSE]:
+            time.sleep(0.00001)
 
     def _run(self) -> None:
         if self._stepped or self._thread is not None:

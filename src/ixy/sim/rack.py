@@ -56,16 +56,19 @@ PAGE = 4096
     WRONG,
     NEXT_SEQUENCE,
     RECORDED,
+    RECORD_PENDING,
     RECORD_USED,
+    RECORD_WRITTEN,
     RECORD_FAILED,
+    EXPECTED_LENGTH,
     STAGED,
     TX_QUEUES,
     BUS_MASTER,
     WIRE_WORDS,
-) = range(25)
+) = range(28)
 
 # Words of `control`, by which the thread that runs the cards and the one that owns them speak.
-STOP, PAUSE, PAUSED, PLUGGED, CONTROL_WORDS = 0, 8, 16, 24, 32  # a cache line each
+STOP, PAUSE, PAUSED, RESUMED, PLUGGED, CONTROL_WORDS = 0, 8, 16, 24, 32, 40  # a cache line each
 
 # A card's part of the tape: a staging buffer, a buffer for records on their way to a file, then frames to replay.
 SLOT = 8 << 30

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ixy.jit import compiled
-from ixy.pcap import append
+from ixy.pcap import Format, append, record_bytes
 from ixy.sim.nic import MIN_FRAME, can_receive, can_transmit, fetch, receive
 from ixy.sim.rack import (
     CARDS,
     EXPECTED,
+    EXPECTED_LENGTH,
     FD_IN,
     FD_OUT,
     FRAME_COUNT,
@@ -32,11 +33,14 @@ from ixy.sim.rack import (
     RATE,
     RECEIVED,
     RECORD_FAILED,
+    RECORD_PENDING,
     RECORD_USED,
+    RECORD_WRITTEN,
     RECORDED,
     RECORDS,
     RECORDS_SIZE,
     REORDERED,
+    RESUMED,
     SLOT,
     STAGE_SIZE,
     STAMPED,
@@ -57,6 +61,7 @@ NOTHING, CABLE, REPLAY_FAST, REPLAY_TIMED, RECORD, TAP, GENERATOR, SINK = range(
 BURST = 64  # frames that a card handles before the next card has its turn
 SEQUENCE_BYTES = 4  # the generator writes a sequence number into a frame's last bytes, big-endian
 _SECOND = 1_000_000_000
+_FORMAT = Format(snaplen=65535, tick=1)
 _FRAME_WORDS = 3  # of a frame on the tape: offset in the tape, length, nanoseconds since the first frame
 
 
@@ -201,7 +206,7 @@ def check(rack: Rack, card: int, length: int) -> None:
     wire = rack.wires[card]
     wire[RECEIVED] += 1
     expected, stage = wire[EXPECTED], card * SLOT
-    if length != rack.tape_words[wire[FRAMES] + 1]:
+    if length != wire[EXPECTED_LENGTH]:
         wire[WRONG] += 1
         return
     body = length - SEQUENCE_BYTES
@@ -226,31 +231,30 @@ def check(rack: Rack, card: int, length: int) -> None:
 def record(rack: Rack, card: int, length: int) -> None:
     """Append the frame to the card's records, and write them out when they fill their buffer."""
     wire = rack.wires[card]
-    if wire[RECORD_FAILED] != 0:
-        return
     base = card * SLOT + RECORDS
     buffer = rack.tape[base : base + RECORDS_SIZE]
-    used = append(buffer, wire[RECORD_USED], realtime_ns(), rack.tape, card * SLOT, length)
-    if used == wire[RECORD_USED]:
+    if wire[RECORD_USED] + record_bytes(length) > RECORDS_SIZE:
         flush(rack, card)
-        used = append(buffer, wire[RECORD_USED], realtime_ns(), rack.tape, card * SLOT, length)
-    wire[RECORDED] += 1
-    wire[RECORD_USED] = used
+    if wire[RECORD_FAILED] == 0:
+        wire[RECORD_USED] = append(buffer, wire[RECORD_USED], _FORMAT, realtime_ns(), rack.tape, card * SLOT, length)
+        wire[RECORD_PENDING] += 1
 
 
 @compiled
 def flush(rack: Rack, card: int) -> None:
-    """Write the card's records out; after an error, no more is recorded and what is in the buffer stays."""
+    """Write the card's records out; after an error no more is recorded, and what was not written stays."""
     wire = rack.wires[card]
     base = card * SLOT + RECORDS
-    done = 0
-    while done < wire[RECORD_USED]:
+    while wire[RECORD_FAILED] == 0 and wire[RECORD_WRITTEN] < wire[RECORD_USED]:
+        done = wire[RECORD_WRITTEN]
         written = write_file(wire[FD_OUT], rack.tape, base + done, wire[RECORD_USED] - done)
         if written <= 0:
             wire[RECORD_FAILED] = 1
-            return
-        done += written
-    wire[RECORD_USED] = 0
+        else:
+            wire[RECORD_WRITTEN] += written
+    if wire[RECORD_FAILED] == 0:
+        wire[RECORDED] += wire[RECORD_PENDING]
+        wire[RECORD_PENDING] = wire[RECORD_USED] = wire[RECORD_WRITTEN] = 0
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -270,16 +274,18 @@ def step(rack: Rack) -> int:
 
 @compiled
 def run(rack: Rack) -> None:
-    """Run all cards until `control` says stop; between two turns the owner may have them pause.
+    """Run all cards until `control` says stop.
 
-    A rack that has nothing to do first yields, then naps, so that an idle card leaves the processor to others.
+    The owner pauses the cards with a ticket: PAUSE is raised, PAUSED answers, RESUMED lets them go on. A rack that has
+    nothing to do first yields, then naps, so that idle cards leave the processor to others.
     """
     idle = 0
     while load_acquire(rack.control, STOP) == 0:
-        while load_acquire(rack.control, PAUSE) != 0 and load_acquire(rack.control, STOP) == 0:
-            store_release(rack.control, PAUSED, 1)
+        ticket = load_acquire(rack.control, PAUSE)
+        if ticket != load_acquire(rack.control, RESUMED):
+            store_release(rack.control, PAUSED, ticket)
             nap(0)
-        store_release(rack.control, PAUSED, 0)
+            continue
         idle = 0 if step(rack) > 0 else idle + 1
         if idle > 20_000:
             nap(50)
