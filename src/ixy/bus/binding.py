@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 from contextlib import closing
 
+from ixy.bus import pci
 from ixy.bus.interfaces import refuse_if_used
 from ixy.bus.lock import DeviceLock
-from ixy.bus.pci import SYSFS, PciDevice
+from ixy.bus.pci import PciDevice
 from ixy.errors import ConfigurationError, Error
 
 log = logging.getLogger("ixy.bus")
@@ -84,6 +85,5 @@ def unbind(address: str, *, force: bool = False) -> str | None:
 
 
 def _check_loaded(driver: str) -> None:
-    drivers = SYSFS / "bus/pci/drivers"
-    if driver not in {path.name for path in drivers.iterdir()}:
+    if driver not in {path.name for path in (pci.SYSFS / "bus/pci/drivers").iterdir()}:
         raise ConfigurationError(f"the kernel has no PCI driver {driver!r} loaded; run: modprobe {driver}")

@@ -82,7 +82,9 @@ def _reason(device: PciDevice, supported: bool) -> str | None:
     words = use(device)
     if words is not None:
         return f"{words} (--force)"
-    return None if os.access(device.path / "config", os.W_OK) else "no permission: run as root (sudo)"
+    return (
+        None if os.access(device.path / "config", os.W_OK, effective_ids=True) else "no permission: run as root (sudo)"
+    )
 
 
 def _listed_name(vendor: int, device: int) -> str | None:

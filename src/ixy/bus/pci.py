@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def slot_of(address: str) -> str:
 
 
 @contextmanager
-def explained(address: str, doing: str) -> Iterator[None]:
+def explained(address: str, doing: str) -> Generator[None, None, None]:
     """Turn what the operating system says while `doing` something to the device into one of ixy's errors."""
     try:
         yield

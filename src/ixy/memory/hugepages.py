@@ -8,6 +8,7 @@ Source: Documentation/admin-guide/mm/hugetlbpage.rst of the Linux kernel.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -66,6 +67,8 @@ def _mount() -> str:
         _source, where, kind, options, *_ = line.split()
         if kind == "hugetlbfs" and "pagesize=2M" in options.split(","):
             return f"found hugetlbfs mounted at {where}"
+    if os.geteuid() != 0:
+        raise PermissionError
     MOUNT_POINT.mkdir(parents=True, exist_ok=True)
     command = ["mount", "-t", "hugetlbfs", "-o", "pagesize=2M", "ixy", str(MOUNT_POINT)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
