@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ixy.bus.pagemap import physical_addresses
 from ixy.errors import MemoryUnavailable
 from ixy.memory import dma
-from ixy.memory.dma import HUGE_PAGE, PACKET_REGION, RING_REGION, DmaMapping, allocate_rings, release_rings
+from ixy.memory.dma import HUGE_PAGE, PACKET_REGION, RING_REGION, DmaMapping, DmaMemory, allocate_rings, release_rings
 from ixy.memory.hugepages import free_huge_pages
 
 POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
@@ -84,6 +84,18 @@ def test_memory_without_huge_pages() -> None:
     with closing(mmap.mmap(memory.fd, memory.size)) as other:
         assert other[:] == b"\xa5" * memory.size
     release_rings(memory)
+
+
+def test_more_memory_than_huge_pages_are_left() -> None:
+    """One page more than there are: all of it comes on small pages, and the attempt leaves no file open."""
+    size = (free_huge_pages() + 1) * HUGE_PAGE
+    if size > PACKET_REGION:
+        pytest.skip("this machine has more huge pages than the window has room for")
+    files = len(list(Path("/proc/self/fd").iterdir()))
+    memory = DmaMemory(0, size)
+    assert (memory.size, memory.page_size) == (size, 4096)
+    assert len(list(Path("/proc/self/fd").iterdir())) == files + 1
+    memory.close()
 
 
 @pytest.mark.usefixtures("no_huge_pages")

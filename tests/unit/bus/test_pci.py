@@ -12,7 +12,7 @@ from ixy.bus import listing
 from ixy.bus.binding import bind, unbind
 from ixy.bus.listing import PciInfo, network_devices
 from ixy.bus.lock import DeviceLock
-from ixy.bus.pci import PciDevice
+from ixy.bus.pci import PciDevice, write_attribute
 from ixy.errors import AddressError, ConfigurationError, DeviceBusy, Error, PermissionDenied, UnsupportedDevice
 
 if TYPE_CHECKING:
@@ -153,6 +153,15 @@ def test_bind_refuses_a_card_that_a_process_has(sysfs: FakeSysfs) -> None:
     with closing(DeviceLock(SLOT, SLOT)), pytest.raises(DeviceBusy, match=f"{SLOT} is in use by process"):
         unbind(SLOT, force=True)
     assert sysfs.log == []
+
+
+def test_attribute_is_written_but_never_created(tmp_path: Path) -> None:
+    """An attribute that this kernel lacks is reported as absent, not made as a file."""
+    (tmp_path / "driver_override").touch()
+    write_attribute(tmp_path / "driver_override", "vfio-pci")
+    assert (tmp_path / "driver_override").read_text() == "vfio-pci"
+    with pytest.raises(FileNotFoundError):
+        write_attribute(tmp_path / "absent", "vfio-pci")
 
 
 def test_bind_errors(sysfs: FakeSysfs) -> None:
