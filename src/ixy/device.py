@@ -82,7 +82,9 @@ def _connect(address: str, force: bool, sim: Machine | None) -> Function:
 
 def supported_cards() -> str:
     """One line that names all cards that a driver here knows."""
-    return "supported are " + ", ".join(f"{vendor:04x}:{device:04x} {name}" for (vendor, device), name in SUPPORTED.items())
+    return "supported are " + ", ".join(
+        f"{vendor:04x}:{device:04x} {name}" for (vendor, device), name in SUPPORTED.items()
+    )
 
 
 @dataclass(frozen=True)

@@ -53,14 +53,15 @@ class Batch:
 
     def __iter__(self) -> Iterator[Packet]:
         self._check()
+        memory = _memory()
         for position in range(self._first, self._count):
-            yield Packet(self, position)
+            yield Packet(self, position, memory)
 
     def __getitem__(self, index: int) -> Packet:
         self._check()
         if not -len(self) <= index < len(self):
             raise IndexError(f"packet {index} of a batch of {len(self)}")
-        return Packet(self, self._first + index % len(self))
+        return Packet(self, self._first + index % len(self), _memory())
 
     @property
     def lengths(self) -> NDArray[np.int32]:
@@ -141,14 +142,19 @@ class BatchBytes:
         ids, _, first, last = self._batch.pending()
         row, column = key if isinstance(key, tuple) else (key, slice(None))
         rows = ids[first:last][row]
+        if isinstance(column, int):
+            return rows, _column(column)
         if isinstance(column, slice):
             return rows, slice(*column.indices(BUFFER_SIZE))
-        columns = np.asarray(column)
-        if np.any(columns >= BUFFER_SIZE) or np.any(columns < -BUFFER_SIZE):
-            raise IndexError(f"byte {column} of a buffer of {BUFFER_SIZE} bytes")
-        if isinstance(row, slice) and columns.ndim:
-            rows = rows[:, np.newaxis]
-        return rows, columns % BUFFER_SIZE
+        columns = np.array([_column(int(number)) for number in np.ravel(column)]).reshape(np.shape(column))
+        return (rows[:, np.newaxis], columns) if isinstance(row, slice) else (rows, columns)
+
+
+def _column(number: int) -> int:
+    """A byte's place in its buffer; a negative number counts from the end."""
+    if not -BUFFER_SIZE <= number < BUFFER_SIZE:
+        raise IndexError(f"byte {number} of a buffer of {BUFFER_SIZE} bytes")
+    return number % BUFFER_SIZE
 
 
 class Packet:
@@ -157,11 +163,12 @@ class Packet:
     An integer that is assigned is taken modulo 256, as in compiled code and in NumPy.
     """
 
-    __slots__ = ("_batch", "_offset", "_position", "_size")
+    __slots__ = ("_batch", "_memory", "_offset", "_position", "_size")
 
-    def __init__(self, batch: Batch, position: int) -> None:
+    def __init__(self, batch: Batch, position: int, memory: memoryview) -> None:
         self._batch = batch
         self._position = position
+        self._memory = memory
         self._offset = int(batch._ids[position]) * STRIDE
         self._size = int(batch._lengths[position])
 
@@ -175,9 +182,11 @@ class Packet:
     def __getitem__(self, index: int | slice) -> int | bytes:
         self._check()
         if isinstance(index, slice):
-            start, stop, step = index.indices(self._size)
-            return flat()[self._offset + start : self._offset + stop : step].tobytes()
-        return flat()[self._offset + self._at(index)]
+            return self._memory[self._range(index)].tobytes()
+        size = self._size
+        if not -size <= index < size:
+            raise IndexError(f"byte {index} of a packet of {size} bytes")
+        return self._memory[self._offset + index % size]
 
     @overload
     def __setitem__(self, index: int, value: int) -> None: ...
@@ -186,10 +195,12 @@ class Packet:
     def __setitem__(self, index: int | slice, value: int | bytes) -> None:
         self._check()
         if isinstance(index, slice):
-            start, stop, step = index.indices(self._size)
-            flat()[self._offset + start : self._offset + stop : step] = value
-        else:
-            flat()[self._offset + self._at(index)] = value & 0xFF
+            self._memory[self._range(index)] = value
+            return
+        size = self._size
+        if not -size <= index < size:
+            raise IndexError(f"byte {index} of a packet of {size} bytes")
+        self._memory[self._offset + index % size] = value & 0xFF
 
     def __iter__(self) -> Iterator[int]:
         return iter(self[:])
@@ -211,10 +222,12 @@ class Packet:
     def __repr__(self) -> str:
         return f"<Packet of {self._size} bytes>"
 
-    def _at(self, index: int) -> int:
-        if not -self._size <= index < self._size:
-            raise IndexError(f"byte {index} of a packet of {self._size} bytes")
-        return index % self._size
+    def _range(self, index: slice) -> slice:
+        """The slice of all buffers that a slice of this packet means."""
+        start, stop, step = index.indices(self._size)
+        if step != 1:
+            raise IndexError("a packet's bytes are taken in steps of 1")
+        return slice(self._offset + start, self._offset + max(start, stop))
 
     def _check(self) -> None:
         batch = self._batch
@@ -223,7 +236,7 @@ class Packet:
 
 
 @cache
-def flat() -> memoryview:
+def _memory() -> memoryview:
     """All packet buffers in a row; buffer n starts at n * STRIDE."""
     return memoryview(buffers().bytes.reshape(-1)).cast("B")
 

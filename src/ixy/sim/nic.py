@@ -190,7 +190,10 @@ def matches_station(registers: NDArray[np.uint32], source: NDArray[np.uint8], st
         low |= np.int64(source[start + i]) << (8 * i)
     high = source[start + 4] | (np.int64(source[start + 5]) << 8) | _AV
     for i in range(_RECEIVE_ADDRESSES):
-        if load_acquire(registers, _RAL + 2 * i) == low and load_acquire(registers, _RAL + 2 * i + 1) & (_AV | 0xFFFF) == high:
+        if (
+            load_acquire(registers, _RAL + 2 * i) == low
+            and load_acquire(registers, _RAL + 2 * i + 1) & (_AV | 0xFFFF) == high
+        ):
             return True
     return False
 

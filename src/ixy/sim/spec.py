@@ -1,13 +1,13 @@
 """Addresses of simulated cards: `sim:NAME` and, after commas, what is plugged into its port.
 
-    sim:a                                     nothing
-    sim:a,cable=b                             a cable to card b
-    sim:a,rx_pcap=in.pcap,tx_pcap=out.pcap    replay a file into the card; record what it sends
-    sim:a,rx_pcap=in.pcap,timing=original     … with the gaps between packets that the file recorded
-    sim:a,tap=ixy0                            a TAP device of the kernel
-    sim:a,gen=60                              a generator of 60-byte frames, and a sink that checks what comes back
-    sim:a,gen=60,rate=1e6,count=1000          … at a rate in packets per second, and only so many
-    sim:b,sink=a,touch=48                     a sink for a's frames, byte 48 of each raised by one
+sim:a                                     nothing
+sim:a,cable=b                             a cable to card b
+sim:a,rx_pcap=in.pcap,tx_pcap=out.pcap    replay a file into the card; record what it sends
+sim:a,rx_pcap=in.pcap,timing=original     … with the gaps between packets that the file recorded
+sim:a,tap=ixy0                            a TAP device of the kernel
+sim:a,gen=60                              a generator of 60-byte frames, and a sink that checks what comes back
+sim:a,gen=60,rate=1e6,count=1000          … at a rate in packets per second, and only so many
+sim:b,sink=a,touch=48                     a sink for a's frames, byte 48 of each raised by one
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ def parse_spec(address: str) -> Spec:
     for option in options:
         key, separator, value = option.partition("=")
         if key not in _OPTIONS or not separator or not value:
-            raise AddressError(f"{address}: {option!r} is no option: possible are {', '.join(_OPTIONS)}, each with =VALUE")
+            raise AddressError(
+                f"{address}: {option!r} is no option: possible are {', '.join(_OPTIONS)}, each with =VALUE"
+            )
         if key in values:
             raise AddressError(f"{address}: {key} is given twice")
         values[key] = value

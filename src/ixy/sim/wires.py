@@ -218,7 +218,7 @@ def check(rack: Rack, card: int, length: int) -> None:
         return
     sequence = 0
     for i in range(SEQUENCE_BYTES):
-        sequence = (sequence << 8) | rack.tape[stage + body + i]
+        sequence = (sequence << 8) | np.int64(rack.tape[stage + body + i])
     gap = (sequence - wire[NEXT_SEQUENCE]) & 0xFFFFFFFF
     if gap >= 1 << 31:
         wire[REORDERED] += 1

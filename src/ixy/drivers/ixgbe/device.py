@@ -150,7 +150,6 @@ class Ixgbe:
             self._start_rx_queue(queue, ring)
         for queue in range(len(self.tx_rings)):
             self._start_tx_queue(queue)
-        self.set_promiscuous(True)
         log.info("%s: %s ready, MAC %s", self.address, SUPPORTED[INTEL, self._device_id], self.mac().hex(":"))
 
     def _reset(self) -> None:
@@ -191,14 +190,14 @@ class Ixgbe:
         self._registers.update(reg.AUTOC, LMS=reg.LMS_10G_SERIAL, RESTART_AN=1)
 
     def _init_receive(self) -> None:
-        """4.6.7: one packet buffer of 512 KB for all, frame check sequences off, broadcasts in."""
+        """4.6.7: one packet buffer of 512 KB for all, frame check sequences off, all packets in."""
         regs = self._registers
         regs.update(reg.RXCTRL, RXEN=0)
         for number, register in enumerate(reg.RXPBSIZE):
             regs.write(register, SIZE=512 if number == 0 else 0)
         regs.update(reg.HLREG0, RXCRCSTRP=1)
         regs.update(reg.RDRXCTL, CRC_STRIP=1)
-        regs.update(reg.FCTRL, BAM=1)
+        regs.update(reg.FCTRL, BAM=1, UPE=1, MPE=1)  # promiscuous, until `set_promiscuous` says otherwise
         for queue in range(len(self.rx_rings)):
             # Frames are dropped when a queue has no descriptor; else one full queue would block all the others.
             regs.update(reg.SRRCTL[queue], DESCTYPE=reg.DESCTYPE_ADVANCED, BSIZEPACKET=2, DROP_EN=1)
