@@ -24,6 +24,7 @@ import numpy as np
 from ixy.device import check_batch
 from ixy.jit import checked, compiled
 from ixy.memory.buffers import Buffers, buffers, give
+from ixy.unsafe import nap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +48,7 @@ nothing.
 
 # Words of a path's `counts`
 RECEIVED, FORWARDED, DROPPED, UNSENT, HELD, COUNTS = 0, 1, 2, 3, 4, 8
+_IDLE_POLLS = 0xFF  # a mask: after so many polls in vain, yield
 POLLS = 1 << 14  # how often a run polls each path, unless it is told
 
 
@@ -192,19 +194,32 @@ def _loop_kernel(first: Any, second: Any = None) -> Any:
 
         @compiled
         def loop_one(path: PathState, polls: int) -> int:
-            received = 0
+            received = idle = 0
             for _ in range(polls):
-                received += first(path)
+                count = first(path)
+                received += count
+                idle = yield_when_idle(count, idle)
             return received
 
         return loop_one
 
     @compiled
     def loop_two(one: PathState, two: PathState, polls: int) -> int:
-        received = 0
+        received = idle = 0
         for _ in range(polls):
-            received += first(one)
-            received += second(two)
+            count = first(one) + second(two)
+            received += count
+            idle = yield_when_idle(count, idle)
         return received
 
     return loop_two
+
+
+@compiled
+def yield_when_idle(count: int, idle: int) -> int:
+    """How long nothing has come, in polls; now and then another thread may have the processor meanwhile."""
+    if count > 0:
+        return 0
+    if idle & _IDLE_POLLS == _IDLE_POLLS:
+        nap(0)
+    return idle + 1

@@ -88,8 +88,12 @@ class Driver(Protocol):
 
     name: str
     address: str
-    rx_rings: Sequence[RxRing]
-    tx_rings: Sequence[TxRing]
+
+    @property
+    def rx_rings(self) -> Sequence[RxRing]: ...
+
+    @property
+    def tx_rings(self) -> Sequence[TxRing]: ...
 
     def mac(self) -> bytes:
         """The station's address, 6 bytes."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 
@@ -140,7 +140,7 @@ class BatchBytes:
     def _locate(self, key: Any) -> tuple[Any, Any]:
         """The index into all buffers that `key` means for this batch's rows and columns."""
         ids, _, first, last = self._batch.pending()
-        row, column = key if isinstance(key, tuple) else (key, slice(None))
+        row, column = cast("tuple[Any, Any]", key if isinstance(key, tuple) else (key, slice(None)))
         rows = ids[first:last][row]
         if isinstance(column, int):
             return rows, _column(column)
@@ -192,10 +192,10 @@ class Packet:
     def __setitem__(self, index: int, value: int) -> None: ...
     @overload
     def __setitem__(self, index: slice, value: bytes) -> None: ...
-    def __setitem__(self, index: int | slice, value: int | bytes) -> None:
+    def __setitem__(self, index: Any, value: Any) -> None:
         self._check()
         if isinstance(index, slice):
-            self._memory[self._range(index)] = value
+            self._memory[self._range(cast(slice, index))] = value
             return
         size = self._size
         if not -size <= index < size:
@@ -238,7 +238,7 @@ class Packet:
 @cache
 def _memory() -> memoryview:
     """All packet buffers in a row; buffer n starts at n * STRIDE."""
-    return memoryview(buffers().bytes.reshape(-1)).cast("B")
+    return memoryview(cast(Any, buffers().bytes.reshape(-1)))
 
 
 def check_length(length: int) -> None:

@@ -137,7 +137,7 @@ class Card:
         writes[reg.AUTOC.offset] = lambda value: self._put(reg.AUTOC, value & ~reg.AUTOC.mask("RESTART_AN"))
         writes[reg.SECRXCTRL.offset] = self._write_secrxctrl
         for read_only in (reg.STATUS, reg.LINKS, reg.SECRXSTAT):
-            writes[read_only.offset] = lambda value: None
+            writes[read_only.offset] = self._ignore
         for queue, register in enumerate(reg.TXDCTL):
             writes[register.offset] = lambda value, queue=queue: self._write_txdctl(queue, value)
         for register, column in _COUNTERS:
@@ -145,6 +145,9 @@ class Card:
         for low, high, column in _WIDE_COUNTERS:
             reads[low.offset] = lambda column=column: self._since_cleared(column) & 0xFFFFFFFF
             reads[high.offset] = lambda column=column: self._clear(column) >> 32 & 0xF
+
+    def _ignore(self, value: int) -> None:
+        """A write to a read-only register goes nowhere."""
 
     def _read_status(self) -> int:
         """PCIE_MASTER_ENABLE falls once software has disabled the master (5.2.5.3.2)."""

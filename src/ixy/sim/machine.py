@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -194,7 +194,7 @@ class Machine:
         return sum(step(self.rack) for _ in range(turns))
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
+    def paused(self) -> Generator[None]:
         """No card does anything meanwhile."""
         with self._lock:
             self._pauses += 1

@@ -15,7 +15,7 @@ from ixy.sim.rack import (
     BUS_MASTER,
     DMA_ADDRESS,
     DMA_REFUSED,
-    PAGE,
+    PAGE_SHIFT,
     RX_BROADCAST,
     RX_GOOD,
     RX_GOOD_BYTES,
@@ -92,9 +92,9 @@ def dma(rack: Rack, card: int, address: int, size: int) -> int:
     """
     offset = address - rack.base
     if offset >= 0 and size > 0 and offset + size <= rack.memory.size:
-        page = offset // PAGE
-        last = (offset + size - 1) // PAGE
-        while page <= last and rack.allowed[page] != 0:
+        page = offset >> PAGE_SHIFT
+        last = (offset + size - 1) >> PAGE_SHIFT
+        while page <= last and load_acquire(rack.allowed, page) != 0:
             page += 1
         if page > last:
             return offset

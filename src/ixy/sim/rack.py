@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CARDS = 16
-PAGE = 4096
+PAGE_SHIFT = 12
+PAGE = 1 << PAGE_SHIFT
 
 # Columns of `counters`: what a card has counted since it was made. The register file turns them into the datasheet's
 # read-clear statistics (8.2.3.23).

@@ -50,7 +50,7 @@ from ixy.sim.rack import (
     WRONG,
     Rack,
 )
-from ixy.unsafe import load_acquire, monotonic_ns, nap, read_file, realtime_ns, store_release, write_file
+from ixy.unsafe import equal, load_acquire, monotonic_ns, nap, read_file, realtime_ns, store_release, write_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 # Kinds of input and output
 NOTHING, CABLE, REPLAY_FAST, REPLAY_TIMED, RECORD, TAP, GENERATOR, SINK = range(8)
 
+YIELD_AFTER = 0xFF  # a mask: after so many turns in vain let other threads run
+NAP_AFTER = 20_000  # and after so many sleep a little
 BURST = 64  # frames that a card handles before the next card has its turn
 SEQUENCE_BYTES = 4  # the generator writes a sequence number into a frame's last bytes, big-endian
 _SECOND = 1_000_000_000
@@ -210,10 +212,7 @@ def check(rack: Rack, card: int, length: int) -> None:
         wire[WRONG] += 1
         return
     body = length - SEQUENCE_BYTES
-    difference = np.uint8(0)
-    for i in range(body):
-        difference |= rack.tape[stage + i] ^ rack.tape[expected + i]
-    if difference != 0:
+    if not equal(rack.tape, stage, rack.tape, expected, body):
         wire[WRONG] += 1
         return
     sequence = 0
@@ -287,7 +286,7 @@ def run(rack: Rack) -> None:
             nap(0)
             continue
         idle = 0 if step(rack) > 0 else idle + 1
-        if idle > 20_000:
+        if idle > NAP_AFTER:
             nap(50)
-        elif idle > 2_000:
+        elif idle & YIELD_AFTER == YIELD_AFTER:
             nap(0)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ixy.jit import compiled
-from ixy.memory.buffers import BUFFER_SIZE, POOL_SHIFT, Buffers, give
+from ixy.memory.buffers import BUFFER_SIZE, ID_MASK, POOL_SHIFT, Buffers, give
 from ixy.registers.i82599 import (
     RX_DD,
     RX_EOP,
@@ -33,8 +33,11 @@ if TYPE_CHECKING:
 # Descriptors are cleaned in groups: the card reports the status of every 32nd only, which saves it write-backs and us
 # looks at descriptors.
 CLEAN_GROUP = 32
-_RS_SHIFT = 22  # moves the bit that says "last of its group" (5) to TX_RS (27)
 _TX_COMMAND = TX_EOP | TX_IFCS | TX_DEXT | TX_DATA
+_WHOLE = RX_DD | RX_EOP  # a frame in one buffer
+# Rings and batches have at most so many entries. Masked with this, an index is known to be positive, and the compiler
+# leaves out what Python's negative indices would need.
+INDEX_MASK = 0xFFFF
 
 # Words of a ring's `state`
 NEXT = 0  # the descriptor that comes next, counted without wrapping
@@ -100,51 +103,77 @@ def rx_batch(ring: RxState, packets: Buffers, ids: NDArray[np.int32], lengths: N
 
     When the pool is empty, packets stay in the ring until buffers come back; the card drops what finds no room.
     """
-    mask = ring.ids.size - 1
+    mask = (ring.ids.size - 1) & INDEX_MASK
     first = ring.state[NEXT]
-    base = ring.pool << POOL_SHIFT
+    if ring.state[SKIPPING] != 0:
+        return skip(ring)
     free = packets.free[ring.pool, 0]
-    index = first
+    top = (ring.pool << POOL_SHIFT) + free - 1
+    status = 0
     count = 0
-    while index - first < limit:
-        slot = index & mask
+    for i in range(min(limit, free)):
+        slot = (first + i) & mask
         status = load_acquire(ring.descriptors, 2 * slot + 1)
-        if status & RX_DD == 0:
-            break
         length = (status >> RX_LENGTH_SHIFT) & 0xFFFF
-        if status & RX_EOP == 0 or ring.state[SKIPPING] != 0 or length == 0 or length > BUFFER_SIZE:
-            refuse(ring, slot, status)
-            index += 1
-            continue
-        if free == 0:
-            ring.state[STARVED] += 1
+        if status & _WHOLE != _WHOLE or length == 0 or length > BUFFER_SIZE:
             break
-        free -= 1
-        ids[count] = ring.ids[slot]
-        lengths[count] = length
-        count += 1
-        buffer = packets.stack[base + free]
+        ids[i] = ring.ids[slot]
+        lengths[i] = length
+        buffer = packets.stack[(top - i) & ID_MASK]
         ring.ids[slot] = buffer
-        ring.descriptors[2 * slot] = ring.addresses[buffer]
+        ring.descriptors[2 * slot] = ring.addresses[buffer & ID_MASK]
         ring.descriptors[2 * slot + 1] = 0
-        index += 1
-    if index != first:
-        packets.free[ring.pool, 0] = free
-        ring.state[NEXT] = index
-        # The last descriptor handed back: the tail never meets the head, which would mean an empty ring.
-        store_release(ring.tail, 0, (index - 1) & mask)
+        count = i + 1
+    if count > 0:
+        packets.free[ring.pool, 0] = free - count
+        advance(ring, count)
+    elif free == 0:
+        starve(ring)
+    elif status & RX_DD != 0:
+        refuse(ring)
     return count
 
 
 @compiled
-def refuse(ring: RxState, slot: int, status: int) -> None:
-    """Hand a descriptor back with its buffer: part of a frame that does not fit one buffer, or a length of nonsense."""
-    last = status & RX_EOP != 0
-    if last:
-        ring.state[DROPPED] += 1
+def advance(ring: RxState, count: int) -> None:
+    """Hand descriptors back: the tail is the last one, so it never meets the head, which would mean an empty ring."""
+    following = ring.state[NEXT] + count
+    ring.state[NEXT] = following
+    store_release(ring.tail, 0, (following - 1) & (ring.ids.size - 1))
+
+
+@compiled
+def starve(ring: RxState) -> None:
+    """Count that a packet waits for which there is no buffer."""
+    slot = ring.state[NEXT] & (ring.ids.size - 1)
+    if load_acquire(ring.descriptors, 2 * slot + 1) & RX_DD != 0:
+        ring.state[STARVED] += 1
+
+
+@compiled
+def refuse(ring: RxState) -> None:
+    """Drop the next frame, of which the card has written at least one buffer, and hand that back.
+
+    It spans several buffers, or its length is nonsense.
+    """
+    slot = ring.state[NEXT] & (ring.ids.size - 1)
+    last = load_acquire(ring.descriptors, 2 * slot + 1) & RX_EOP != 0
     ring.state[SKIPPING] = 0 if last else 1
+    ring.state[DROPPED] += 1 if last else 0
     ring.descriptors[2 * slot] = ring.addresses[ring.ids[slot]]
     ring.descriptors[2 * slot + 1] = 0
+    advance(ring, 1)
+
+
+@compiled
+def skip(ring: RxState) -> int:
+    """Drop the rest of a frame that spans buffers, as far as the card has written it; no packet is received."""
+    for _ in range(ring.ids.size):
+        slot = ring.state[NEXT] & (ring.ids.size - 1)
+        if ring.state[SKIPPING] == 0 or load_acquire(ring.descriptors, 2 * slot + 1) & RX_DD == 0:
+            break
+        refuse(ring)
+    return 0
 
 
 @compiled
@@ -153,7 +182,7 @@ def tx_batch(
 ) -> int:
     """Put packets `first` to `last` on the ring until it is full, and ring the doorbell; how many it took (7.2.3)."""
     clean(ring, packets)
-    mask = ring.ids.size - 1
+    mask = (ring.ids.size - 1) & INDEX_MASK
     index = ring.state[NEXT]
     # One descriptor stays unused: with tail equal to head the card sees an empty ring.
     count = min(last - first, mask - (index - ring.state[CLEAN]))
@@ -161,13 +190,15 @@ def tx_batch(
         return 0
     for i in range(count):
         slot = (index + i) & mask
-        buffer = ids[first + i]
-        length = np.int64(lengths[first + i])
-        group_end = (slot & (CLEAN_GROUP - 1)) + 1
-        report = (group_end & CLEAN_GROUP) << _RS_SHIFT
+        buffer = ids[(first + i) & INDEX_MASK]
+        length = np.int64(lengths[(first + i) & INDEX_MASK])
         ring.ids[slot] = buffer
-        ring.descriptors[2 * slot] = ring.addresses[buffer]
-        ring.descriptors[2 * slot + 1] = (length << TX_PAYLEN_SHIFT) | _TX_COMMAND | report | length
+        ring.descriptors[2 * slot] = ring.addresses[buffer & ID_MASK]
+        ring.descriptors[2 * slot + 1] = (length << TX_PAYLEN_SHIFT) | _TX_COMMAND | length
+    group_end = index | (CLEAN_GROUP - 1)
+    while group_end < index + count:
+        ring.descriptors[2 * (group_end & mask) + 1] |= TX_RS
+        group_end += CLEAN_GROUP
     ring.state[NEXT] = index + count
     store_release(ring.tail, 0, (index + count) & mask)
     return count
@@ -176,7 +207,7 @@ def tx_batch(
 @compiled
 def clean(ring: TxState, packets: Buffers) -> None:
     """Return the buffers of sent packets to their pools, group by group (7.2.3.5)."""
-    mask = ring.ids.size - 1
+    mask = (ring.ids.size - 1) & INDEX_MASK
     oldest = ring.state[CLEAN]
     end = ring.state[NEXT] - CLEAN_GROUP
     while oldest <= end:

@@ -63,7 +63,7 @@ class IxgbeTxRing:
     def drain(self) -> None:
         """Take the buffers back that the card had not sent, or not reported. The card has stopped."""
         state = self.state.state
-        slots = np.arange(state[CLEAN], state[NEXT]) % self.size
+        slots = np.arange(int(state[CLEAN]), int(state[NEXT])) % self.size
         give(buffers(), self.state.ids[slots], 0, len(slots))
         state[CLEAN] = state[NEXT]
 
