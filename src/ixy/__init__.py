@@ -13,6 +13,7 @@ Importing this module costs nothing: what is behind a name is loaded when the na
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,9 @@ _HOME = {
     "kernel": ("ixy.path", "kernel"),
     "open": ("ixy.device", "open_device"),
 }
+
+
+logging.getLogger("ixy").addHandler(logging.NullHandler())  # silent, unless the program wants to hear
 
 
 def __getattr__(name: str) -> object:
