@@ -159,9 +159,7 @@ def _reference_lane(stack: ExitStack, host: Machine, library: Any) -> Lane:
     return Lane(host, "c", "d", prepare)
 
 
-def measure(
-    driver: Lane, reference: Lane | None, batch: int, rounds: int | None = None, repeat: int = 5
-) -> Cost:
+def measure(driver: Lane, reference: Lane | None, batch: int, rounds: int | None = None, repeat: int = 5) -> Cost:
     """What a packet costs at one batch size: the driver and the reference in turns, `repeat` times.
 
     Raises:
