@@ -84,7 +84,7 @@ if INTERPRETED or TYPE_CHECKING:
         """A C function `int64_t name(int64_t)` of a shared library, for kernels to call."""
         function = getattr(ctypes.CDLL(library), name)
         function.argtypes, function.restype = [ctypes.c_int64], ctypes.c_int64
-        return function
+        return lambda argument: function(argument)  # hashable, as kernels are
 
 else:
     import llvmlite.binding as llvm

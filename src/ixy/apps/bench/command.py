@@ -13,11 +13,15 @@ if TYPE_CHECKING:
     from ixy.apps.bench.lockstep import Cost
     from ixy.apps.bench.rates import Rate
 
+    _BatchesBase = click.ParamType[list[int]]
+else:
+    _BatchesBase = click.ParamType
+
 T = TypeVar("T", bound="Cost | Rate")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Batches(click.ParamType):
+class Batches(_BatchesBase):
     """Batch sizes, separated by commas."""
 
     name = "sizes"

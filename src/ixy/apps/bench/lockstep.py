@@ -8,11 +8,11 @@ between two other cards of the same model, called from the same compiled loop, i
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -37,30 +37,24 @@ _STRETCH = 2 * RING_SIZE  # packets
 _WARM_UP = 4 * RING_SIZE  # packets: every descriptor and buffer that is used has been used
 
 
-class Spread(NamedTuple):
-    """Median and range of what was measured repeatedly."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        return cls(statistics.median(values), min(values), max(values))
-
-
 @dataclass(frozen=True)
 class Cost:
-    """What a packet costs at one batch size, in ticks; `reference` is None where there is no C compiler."""
+    """What a packet costs at one batch size, in ticks.
+
+    Attributes:
+        batch: packets a batch.
+        driver, reference: one figure for each repetition; the reference has none where there is no C compiler.
+    """
 
     batch: int
-    driver: Spread
-    reference: Spread | None
+    driver: Sequence[float]
+    reference: Sequence[float]
 
     @property
     def ratio(self) -> float | None:
-        """The driver's median by the reference's."""
-        return self.driver.median / self.reference.median if self.reference else None
+        """The driver's cost by the reference's: the median of the repetitions, as each pair was measured in one go."""
+        pairs = [ours / theirs for ours, theirs in zip(self.driver, self.reference, strict=False)]
+        return statistics.median(pairs) if pairs else None
 
     def as_json(self) -> dict[str, Any]:
         """One object for programs, rounded to what such a measurement can tell."""
@@ -73,9 +67,11 @@ class Cost:
         }
 
 
-def _spread_json(name: str, spread: Spread | None) -> dict[str, float | None]:
-    values = [round(value, 2) for value in spread] if spread else [None] * 3
-    return dict(zip((name, f"{name}_min", f"{name}_max"), values, strict=True))
+def _spread_json(name: str, values: Sequence[float]) -> dict[str, float | None]:
+    """Median and range, as three members."""
+    spread = [statistics.median(values), min(values), max(values)] if values else [None] * 3
+    names = name, f"{name}_min", f"{name}_max"
+    return {key: round(value, 2) if value is not None else None for key, value in zip(names, spread, strict=True)}
 
 
 class Lane:
@@ -119,7 +115,7 @@ class Lane:
 
 
 @contextmanager
-def lanes() -> Iterator[tuple[Lane, Lane | None, str]]:
+def lanes() -> Generator[tuple[Lane, Lane | None, str]]:
     """The driver's lane, the reference's, and why there is none if there is none."""
     host = Machine(stepped=True)
     with ExitStack() as stack:
@@ -172,10 +168,10 @@ def measure(driver: Lane, reference: Lane | None, batch: int, rounds: int | None
         ours.append(driver.measure(batch, rounds))
         if reference:
             theirs.append(reference.measure(batch, rounds))
-    for lane in (driver, reference):
-        if lane:
-            lane.check()
-    return Cost(batch, Spread.of(ours), Spread.of(theirs) if theirs else None)
+    driver.check()
+    if reference:
+        reference.check()
+    return Cost(batch, ours, theirs)
 
 
 @cache

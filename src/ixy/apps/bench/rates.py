@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -128,7 +128,7 @@ def _window(forward: Forwarder, seconds: float) -> float:
 
 
 @contextmanager
-def _ends() -> Iterator[tuple[Machine, Ends]]:
+def _ends() -> Generator[tuple[Machine, Ends]]:
     """Two cards of a machine that runs on a core of its own."""
     host = Machine()
     with ExitStack() as stack:
@@ -140,7 +140,7 @@ def _ends() -> Iterator[tuple[Machine, Ends]]:
 
 
 @contextmanager
-def _on_core(number: int) -> Iterator[None]:
+def _on_core(number: int) -> Generator[None]:
     """This thread, and the threads that it starts meanwhile, stay on one of the cores that the process may use."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {sorted(cores)[number]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -11,7 +12,7 @@ from ixy.apps.bench.environment import describe, tick_unit
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ixy.apps.bench.lockstep import Cost, Spread
+    from ixy.apps.bench.lockstep import Cost
     from ixy.apps.bench.rates import Rate
 
 
@@ -22,7 +23,7 @@ def costs_table(costs: Sequence[Cost]) -> Table:
         table.add_column(heading, justify="right")
     for cost in costs:
         ratio = f"{cost.ratio:.2f}" if cost.ratio is not None else "–"
-        table.add_row(str(cost.batch), _spread(cost.driver), _spread(cost.reference), ratio)
+        table.add_row(str(cost.batch), _spread(cost.driver, 1), _spread(cost.reference, 1), ratio)
     return table
 
 
@@ -32,9 +33,7 @@ def rates_table(rates: Sequence[Rate]) -> Table:
     for heading in ("forwarder", "batch", "Mpps"):
         table.add_column(heading, justify="right")
     for rate in rates:
-        table.add_row(
-            rate.what, str(rate.batch), f"{rate.median:.2f} ({min(rate.windows):.2f}–{max(rate.windows):.2f})"
-        )
+        table.add_row(rate.what, str(rate.batch), _spread(rate.windows, 2))
     return table
 
 
@@ -42,5 +41,8 @@ def _table(title: str) -> Table:
     return Table(title=title, caption=describe())
 
 
-def _spread(spread: Spread | None) -> str:
-    return f"{spread.median:.1f} ({spread.low:.1f}–{spread.high:.1f})" if spread else "–"
+def _spread(values: Sequence[float], digits: int) -> str:
+    """Median and range."""
+    if not values:
+        return "–"
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
