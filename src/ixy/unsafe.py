@@ -24,6 +24,8 @@ from ixy.errors import MemoryUnavailable
 from ixy.jit import INTERPRETED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     Bytes = NDArray[np.uint8]
@@ -51,7 +53,7 @@ if INTERPRETED or TYPE_CHECKING:
         return bytes(one[start : start + size]) == bytes(other[begin : begin + size])
 
     def ticks() -> int:
-        """The time-stamp counter, or nanoseconds where a process may not read one (anything but x86)."""
+        """The time-stamp counter after all that was begun before, or nanoseconds where there is none (not x86)."""
         return time.perf_counter_ns()
 
     def monotonic_ns() -> int:
@@ -82,7 +84,14 @@ if INTERPRETED or TYPE_CHECKING:
         except OSError:
             return -1
 
+    def foreign(library: str, name: str) -> Callable[[int], int]:
+        """A C function `int64_t name(int64_t)` of a shared library, for kernels to call."""
+        function = getattr(ctypes.CDLL(library), name)
+        function.argtypes, function.restype = [ctypes.c_int64], ctypes.c_int64
+        return lambda argument: function(argument)  # hashable, as kernels are
+
 else:
+    import llvmlite.binding as llvm
     import numba
     from llvmlite import ir
     from numba.core import cgutils, types
@@ -139,9 +148,14 @@ else:
         @intrinsic
         def ticks(typingctx: Any) -> Any:
             def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-                kind = ir.FunctionType(ir.IntType(64), [])
-                counter = cgutils.get_or_insert_function(builder.module, kind, "llvm.readcyclecounter")
-                return builder.call(counter, [])
+                # Fences on both sides: the processor reads the counter out of order, long before earlier work is done.
+                insert = cgutils.get_or_insert_function
+                fence = insert(builder.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.lfence")
+                counter = insert(builder.module, ir.FunctionType(ir.IntType(64), []), "llvm.readcyclecounter")
+                builder.call(fence, [])
+                count = builder.call(counter, [])
+                builder.call(fence, [])
+                return count
 
             return types.int64(), codegen
 
@@ -201,6 +215,11 @@ else:
 
     read_file = _transfer("read")
     write_file = _transfer("write")
+
+    def foreign(library: str, name: str) -> Any:
+        # Called by its name, not by its address: kernels that call it can be cached on disk.
+        llvm.load_library_permanently(library)
+        return types.ExternalFunction(name, types.int64(types.int64))
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Windows: address space into which memory is mapped

@@ -1,0 +1,144 @@
+"""`ixy bench`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+# What measures is imported when it is needed, so that `--help` answers at once.
+if TYPE_CHECKING:
+    from ixy.apps.bench.lockstep import Cost
+    from ixy.apps.bench.rates import Rate
+
+    _BatchesBase = click.ParamType[list[int]]
+else:
+    _BatchesBase = click.ParamType
+
+T = TypeVar("T", bound="Cost | Rate")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Batches(_BatchesBase):
+    """Batch sizes, separated by commas."""
+
+    name = "sizes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        from ixy.apps.bench.lockstep import MAX_BATCH
+
+        if not isinstance(value, str):
+            return value
+        sizes = [int(size) if size.strip().isdecimal() else 0 for size in value.split(",")]
+        if not all(1 <= size <= MAX_BATCH for size in sizes):
+            self.fail(f"{value!r}: batches of 1 to {MAX_BATCH} packets are possible, such as 1,8,32", param, ctx)
+        return sizes
+
+
+def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options for one command."""
+
+    def add(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
+
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for programs.")
+_repeat_option = click.option(
+    "--repeat", type=click.IntRange(1), default=5, show_default=True, help="How often to measure each figure."
+)
+_seconds_option = click.option(
+    "--seconds", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True, help="Length of a window."
+)
+
+
+@click.group()
+def bench() -> None:
+    """Measure the driver on simulated cards.
+
+    \b
+    ixy bench forward      cycles per packet, beside the same algorithm in C
+    ixy bench rate         packets per second, compiled
+    ixy bench python       packets per second of ordinary Python
+    """
+
+
+@bench.command()
+@click.option(
+    "--batch", "batches", type=Batches(), default="1,8,32,64,256", show_default=True, help="Batch sizes to measure."
+)
+@click.option("--rounds", type=click.IntRange(1), help="Batches in one measurement.  [default: 262144 packets' worth]")
+@_options(_repeat_option, _json_option)
+def forward(batches: list[int], rounds: int | None, repeat: int, as_json: bool) -> None:
+    """Cycles per packet to receive, change one byte, transmit and clean.
+
+    Driver and model take turns on one core, and only the driver's turns are timed. With a C compiler, the same
+    algorithm in plain C is measured in turns with the driver, on the same model.
+
+    \b
+    ixy bench forward
+    ixy bench forward --batch 32,64 --repeat 11 --json
+    """
+    from ixy.apps.bench import lockstep
+    from ixy.apps.bench.report import costs_table
+
+    with lockstep.lanes() as (driver, reference, missing):
+        if missing:
+            click.echo(missing, err=True)
+        costs = (lockstep.measure(driver, reference, batch, rounds, repeat) for batch in batches)
+        _report(costs, [f"{batch} packets a batch" for batch in batches], as_json, costs_table)
+
+
+@bench.command()
+@click.option("--batch", type=click.IntRange(1, 512), default=32, show_default=True, help="Packets taken at a time.")
+@_options(_seconds_option, _repeat_option, _json_option)
+def rate(batch: int, seconds: float, repeat: int, as_json: bool) -> None:
+    """Million packets per second that the compiled forwarder reaches, the model on another core.
+
+    \b
+    ixy bench rate
+    ixy bench rate --batch 256 --json
+    """
+    _rates(["compiled"], batch, seconds, repeat, as_json)
+
+
+@bench.command()
+@click.option("--batch", type=click.IntRange(1, 512), default=64, show_default=True, help="Packets taken at a time.")
+@_options(_seconds_option, _repeat_option, _json_option)
+def python(batch: int, seconds: float, repeat: int, as_json: bool) -> None:
+    """Million packets per second that ordinary Python reaches: NumPy over a batch, and packet by packet.
+
+    \b
+    ixy bench python
+    ixy bench python --batch 256 --json
+    """
+    _rates(["numpy", "packets"], batch, seconds, repeat, as_json)
+
+
+def _rates(kinds: list[str], batch: int, seconds: float, repeat: int, as_json: bool) -> None:
+    from ixy.apps.bench import rates
+    from ixy.apps.bench.report import rates_table
+
+    measured = (rates.measure(kind, batch, seconds, repeat) for kind in kinds)
+    _report(measured, kinds, as_json, rates_table)
+
+
+def _report(results: Iterable[T], names: list[str], as_json: bool, table: Callable[[list[T]], Any]) -> None:
+    """Print results as they come for programs, all in one table for people; on a terminal, say what is going on."""
+    from rich.console import Console
+
+    done: list[T] = []
+    with Console(stderr=True).status("") as status:
+        remaining = iter(results)
+        for name in names:
+            status.update(f"measuring: {name}")
+            done.append(next(remaining))
+            if as_json:
+                click.echo(json.dumps(done[-1].as_json()))
+    if not as_json:
+        Console().print(table(done))

@@ -1,0 +1,34 @@
+"""What a measured figure depends on: the machine, and the versions of what made the machine code."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+from ixy.jit import INTERPRETED
+
+
+def describe() -> str:
+    """One line for a table's caption."""
+    kernels = "kernels interpreted" if INTERPRETED else f"Numba {version('numba')}"
+    cores = len(os.sched_getaffinity(0))
+    return (
+        f"{cpu_model()}, {cores} cores, Linux {platform.release()}, "
+        f"Python {platform.python_version()}, NumPy {version('numpy')}, {kernels}"
+    )
+
+
+def cpu_model() -> str:
+    """The processor's name, or its architecture where the kernel tells no name."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return value.strip()
+    return platform.machine()
+
+
+def tick_unit() -> str:
+    """What `unsafe.ticks` counts here."""
+    return "TSC ticks" if platform.machine() == "x86_64" and not INTERPRETED else "ns"
