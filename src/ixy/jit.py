@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, TypeVar, cast
 
+import numpy as np
+
 INTERPRETED = os.environ.get("IXY_JIT") == "0"
 
 if not INTERPRETED:
@@ -26,8 +28,10 @@ if not INTERPRETED:
         and it never hits for a function made by a factory from other kernels. Both are the rule here.
         """
 
+        boundscheck = False
+
         def _index_key(self, sig: object, codegen: Any) -> object:
-            return sig, codegen.magic_tuple(), fingerprint(self._py_func)
+            return sig, codegen.magic_tuple(), self.boundscheck, fingerprint(self._py_func)
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -54,6 +58,7 @@ def _compile(function: F, *, boundscheck: bool) -> F:
     dispatcher: Any = numba.njit(nogil=True, _nrt=False, error_model="numpy", boundscheck=boundscheck)(function)
     try:
         dispatcher._cache = _ContentCache(function)
+        dispatcher._cache.boundscheck = boundscheck
     except RuntimeError:
         pass  # the function has no file that a cache could sit beside (an interactive session): compile every time
     return cast(F, dispatcher)
@@ -70,16 +75,25 @@ def fingerprint(function: Callable[..., Any]) -> str:
 
 def _content(value: object, seen: set[int]) -> Iterator[str]:
     """The parts of `value` that machine code made from it depends on."""
+    options: dict[str, object] = getattr(value, "targetoptions", {})  # of a Numba dispatcher
+    yield repr(options.get("boundscheck"))
     value = _plain_function(value)
     if isinstance(value, FunctionType):
         if id(value) not in seen:
             seen.add(id(value))
             yield value.__qualname__
-            yield repr(value.__defaults__)
+            yield from _content(value.__defaults__, seen)
             yield from _code_content(value.__code__)
             for referred in _referred(value):
                 yield from _content(referred, seen)
-    elif isinstance(value, (bool, int, float, str, bytes, tuple, frozenset, type(None))):
+    elif isinstance(value, tuple):
+        yield type(value).__qualname__
+        for element in cast(tuple[object, ...], value):
+            yield from _content(element, seen)
+    elif isinstance(value, (np.ndarray, np.generic)):  # Numba takes them as constants too
+        constant = np.asarray(cast("np.ndarray[Any, np.dtype[Any]]", value))
+        yield f"{constant.dtype} {constant.shape} {constant.tobytes().hex()}"
+    elif isinstance(value, (bool, int, float, complex, str, bytes, frozenset, type(None))):
         yield repr(cast(object, value))
     else:
         yield f"{type(value).__qualname__} {getattr(value, '__qualname__', '')}"
@@ -106,10 +120,25 @@ def _referred(function: FunctionType) -> Iterator[object]:
     """The closure cells and globals that `function` names, attributes of modules included."""
     for cell in function.__closure__ or ():
         yield cell.cell_contents
-    names = function.__code__.co_names
-    for name in names:
-        value = function.__globals__.get(name)
-        if isinstance(value, ModuleType):
-            yield from (vars(value)[attribute] for attribute in names if attribute in vars(value))
-        else:
-            yield value
+    names = set(_names(function.__code__))
+    for name in sorted(names):
+        yield from _attributes(function.__globals__.get(name), names)
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """All names in a function's code, and in that of functions within it."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
+
+
+def _attributes(value: object, names: set[str]) -> Iterator[object]:
+    """A value; of a module, what a function that uses `names` may mean by it: its attributes, also of its submodules."""
+    if not isinstance(value, ModuleType):
+        yield value
+        return
+    for name in sorted(names & vars(value).keys()):
+        attribute = vars(value)[name]
+        if not isinstance(attribute, ModuleType) or attribute.__name__.startswith(f"{value.__name__}."):
+            yield from _attributes(attribute, names)
