@@ -134,7 +134,7 @@ def _names(code: CodeType) -> Iterator[str]:
 
 
 def _attributes(value: object, names: set[str]) -> Iterator[object]:
-    """A value; of a module, what a function that uses `names` may mean by it: its attributes, also of its submodules."""
+    """A value; of a module, the attributes that a function that uses `names` may mean, also those of its submodules."""
     if not isinstance(value, ModuleType):
         yield value
         return

@@ -135,6 +135,7 @@ class Path:
         """Give back the packets at hand when the function raised."""
         counts = self.state.counts
         give(buffers(), self.state.ids, 0, int(counts[HELD]))
+        counts[RECEIVED] += counts[HELD]
         counts[DROPPED] += counts[HELD]
         counts[HELD] = 0
 
