@@ -13,6 +13,8 @@ from contextlib import suppress
 from types import CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import numpy as np
+
 INTERPRETED = os.environ.get("IXY_JIT") == "0"
 
 if TYPE_CHECKING or not INTERPRETED:
@@ -27,9 +29,11 @@ if TYPE_CHECKING or not INTERPRETED:
         and it never hits for a function made by a factory from other kernels. Both are the rule here.
         """
 
+        options = ""
+
         def _index_key(self, sig: Any, codegen: Any) -> Any:
             function: Any = self._py_func
-            return sig, codegen.magic_tuple(), repr(_OPTIONS), fingerprint(function)
+            return sig, codegen.magic_tuple(), self.options, fingerprint(function)
 
 
 # Reference counting costs two atomic operations per array and call, so the runtime that does it stays off. Kernels are
@@ -56,10 +60,12 @@ def checked(function: F) -> F:
 def _compile(function: F, *, boundscheck: bool) -> F:
     if INTERPRETED:
         return function
-    dispatcher: Any = numba.njit(boundscheck=boundscheck, **_OPTIONS)(function)
+    options = {**_OPTIONS, "boundscheck": boundscheck}
+    dispatcher: Any = numba.njit(**options)(function)
     # A function without a file, typed in an interactive session, has no place for a cache: it is compiled every time.
     with suppress(RuntimeError):
         dispatcher._cache = _ContentCache(function)
+        dispatcher._cache.options = repr(options)
     return cast(F, dispatcher)
 
 
@@ -74,16 +80,25 @@ def fingerprint(function: Callable[..., Any]) -> str:
 
 def _content(value: object, seen: set[int]) -> Iterator[str]:
     """The parts of `value` that machine code made from it depends on."""
+    options: dict[str, object] = getattr(value, "targetoptions", {})  # of a Numba dispatcher
+    yield repr(options.get("boundscheck"))
     value = _plain_function(value)
     if isinstance(value, FunctionType):
         if id(value) not in seen:
             seen.add(id(value))
             yield value.__qualname__
-            yield repr(value.__defaults__)
+            yield from _content(value.__defaults__, seen)
             yield from _code_content(value.__code__)
             for referred in _referred(value):
                 yield from _content(referred, seen)
-    elif isinstance(value, (bool, int, float, str, bytes, tuple, frozenset, type(None))):
+    elif isinstance(value, tuple):
+        yield type(value).__qualname__
+        for element in cast(tuple[object, ...], value):
+            yield from _content(element, seen)
+    elif isinstance(value, (np.ndarray, np.generic)):  # Numba takes them as constants too
+        constant = np.asarray(cast("np.ndarray[Any, np.dtype[Any]]", value))
+        yield f"{constant.dtype} {constant.shape} {constant.tobytes().hex()}"
+    elif isinstance(value, (bool, int, float, complex, str, bytes, frozenset, type(None))):
         yield repr(cast(object, value))
     else:
         yield f"{type(value).__qualname__} {getattr(value, '__qualname__', '')}"
@@ -110,10 +125,25 @@ def _referred(function: FunctionType) -> Iterator[object]:
     """The closure cells and globals that `function` names, attributes of modules included."""
     for cell in function.__closure__ or ():
         yield cell.cell_contents
-    names = function.__code__.co_names
-    for name in names:
-        value = function.__globals__.get(name)
-        if isinstance(value, ModuleType):
-            yield from (vars(value)[attribute] for attribute in names if attribute in vars(value))
-        else:
-            yield value
+    names = set(_names(function.__code__))
+    for name in sorted(names):
+        yield from _attributes(function.__globals__.get(name), names)
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """All names in a function's code, and in that of functions within it."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
+
+
+def _attributes(value: object, names: set[str]) -> Iterator[object]:
+    """A value; of a module, the attributes that a function that uses `names` may mean, also those of its submodules."""
+    if not isinstance(value, ModuleType):
+        yield value
+        return
+    for name in sorted(names & vars(value).keys()):
+        attribute = vars(value)[name]
+        if not isinstance(attribute, ModuleType) or attribute.__name__.startswith(f"{value.__name__}."):
+            yield from _attributes(attribute, names)

@@ -16,13 +16,13 @@ it; Numba compiles it into the loop, so it runs at the data path's speed and wit
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cache, wraps
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
 from ixy.device import check_batch
-from ixy.jit import checked, compiled
+from ixy.jit import INTERPRETED, checked, compiled
 from ixy.memory.buffers import Buffers, buffers, give
 from ixy.unsafe import nap
 
@@ -38,13 +38,37 @@ FORWARD = 1
 
 PacketFunction = Callable[[Any], int]
 
-kernel = checked
-"""Mark a function of a packet, to be compiled into a data path.
+F = TypeVar("F", bound=PacketFunction)
 
-The packet is an array of its bytes, shape (length,), uint8; an index outside it raises `IndexError`, which ends
-`Path.run` and loses no buffer. The function returns `FORWARD` or `DROP`. It may use what Numba compiles and allocate
-nothing.
-"""
+
+class _Bytes(np.ndarray):  # pyright: ignore[reportMissingTypeArgument]
+    """A packet's bytes that reckon in the interpreter as they do in compiled code: elements are plain integers, and
+    one that is assigned is taken modulo 256."""
+
+    def __getitem__(self, key: Any) -> Any:
+        value = super().__getitem__(key)
+        return int(value) if isinstance(value, np.generic) else value
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(key, value & 0xFF if isinstance(value, int) else value)
+
+
+def kernel(function: F) -> F:
+    """Mark a function of a packet, to be compiled into a data path.
+
+    The packet is an array of its bytes, shape (length,), uint8; an index outside it raises `IndexError`, which ends
+    `Path.run` and loses no buffer. The function returns `FORWARD` or `DROP`. It may use what Numba compiles and
+    allocate nothing.
+    """
+    if not INTERPRETED:
+        return checked(function)
+
+    @wraps(function)
+    def interpreted(packet: NDArray[np.uint8]) -> int:
+        return function(packet.view(_Bytes))
+
+    return cast(F, interpreted)
+
 
 # Words of a path's `counts`
 RECEIVED, FORWARDED, DROPPED, UNSENT, HELD, COUNTS = 0, 1, 2, 3, 4, 8
@@ -137,6 +161,7 @@ class Path:
         """Give back the packets at hand when the function raised."""
         counts = self.state.counts
         give(buffers(), self.state.ids, 0, int(counts[HELD]))
+        counts[RECEIVED] += counts[HELD]
         counts[DROPPED] += counts[HELD]
         counts[HELD] = 0
 

@@ -127,7 +127,9 @@ class BatchBytes:
         return len(self._batch), BUFFER_SIZE
 
     def __getitem__(self, key: Any) -> Any:
-        return buffers().bytes[self._locate(key)]
+        rows, columns = self._locate(key)
+        taken = buffers().bytes[rows, columns]
+        return taken if isinstance(rows, np.ndarray) else taken.copy()  # one row by its number would be a view
 
     def __setitem__(self, key: Any, value: Any) -> None:
         buffers().bytes[self._locate(key)] = value
@@ -140,21 +142,23 @@ class BatchBytes:
     def _locate(self, key: Any) -> tuple[Any, Any]:
         """The index into all buffers that `key` means for this batch's rows and columns."""
         ids, _, first, last = self._batch.pending()
-        row, column = cast("tuple[Any, Any]", key if isinstance(key, tuple) else (key, slice(None)))
+        parts: tuple[Any, Any] = key if isinstance(key, tuple) else (key, slice(None))
+        row, column = parts
         rows = ids[first:last][row]
-        if isinstance(column, int):
-            return rows, _column(column)
         if isinstance(column, slice):
-            return rows, slice(*column.indices(BUFFER_SIZE))
-        columns = np.array([_column(int(number)) for number in np.ravel(column)]).reshape(np.shape(column))
-        return (rows[:, np.newaxis], columns) if isinstance(row, slice) else (rows, columns)
+            return rows, _within_buffer(column)
+        columns = _COLUMNS[column]
+        crossed = isinstance(row, slice) and columns.ndim > 0
+        return (rows[:, np.newaxis] if crossed else rows), columns
 
 
-def _column(number: int) -> int:
-    """A byte's place in its buffer; a negative number counts from the end."""
-    if not -BUFFER_SIZE <= number < BUFFER_SIZE:
-        raise IndexError(f"byte {number} of a buffer of {BUFFER_SIZE} bytes")
-    return number % BUFFER_SIZE
+_COLUMNS = np.arange(BUFFER_SIZE)
+
+
+def _within_buffer(columns: slice) -> slice:
+    """A slice of a buffer's bytes, with ends that also hold for what lies between buffers."""
+    start, stop, step = columns.indices(BUFFER_SIZE)
+    return slice(start, stop if stop >= 0 else None, step)
 
 
 class Packet:

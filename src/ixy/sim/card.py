@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 VENDOR, DEVICE = 0x8086, 0x10FB  # 82599ES 10-Gigabit SFI/SFP+
 _CLASS_ETHERNET = 0x020000
 _STICKY = 0xFFFFFFFF  # statistics stay there instead of wrapping (8.2.3.23)
+_WIDE_STICKY = (1 << 36) - 1
 
 # Statistics register → column of the rack's counters
 _COUNTERS = [
@@ -36,7 +37,8 @@ _COUNTERS = [
     (reg.RXMPC[0], state.RX_MISSED),
     (reg.QPRDC[0], state.RX_NO_DESCRIPTOR),
 ]
-# Pairs of registers that hold the low 32 and the high 4 bits of a count; reading the high one clears both.
+# Pairs of registers that hold the low 32 and the high 4 bits of a count. Reading the low one latches the whole, so that
+# the two halves belong together; reading the high one clears what was latched.
 _WIDE_COUNTERS = [(reg.GORCL, reg.GORCH, state.RX_GOOD_BYTES), (reg.GOTCL, reg.GOTCH, state.TX_GOOD_BYTES)]
 
 _DEFAULTS = [row for row in vars(reg).values() if isinstance(row, Register) and row.reset]
@@ -64,6 +66,7 @@ class Card:
         self._config[0:4] = VENDOR.to_bytes(2, "little") + DEVICE.to_bytes(2, "little")
         self._config[9:12] = _CLASS_ETHERNET.to_bytes(3, "little")
         self._cleared: dict[int, int] = {}
+        self._latched: dict[int, int] = {}
         self._reads: dict[int, Callable[[], int]] = {}
         self._writes: dict[int, Callable[[int], None]] = {}
         self._set_rules()
@@ -119,6 +122,7 @@ class Card:
         self._machine.rack.wires[self.index, state.STAGED] = 0
         self._machine.rack.wires[self.index, state.TX_QUEUES] = 0
         self._cleared = {column: int(self._counters[column]) for column in range(state.COUNTERS)}
+        self._latched = {}
 
     # -----------------------------------------------------------------------------------------------------------------
     # Rules
@@ -143,8 +147,8 @@ class Card:
         for register, column in _COUNTERS:
             reads[register.offset] = lambda register=register, column=column: self._read_counter(register, column)
         for low, high, column in _WIDE_COUNTERS:
-            reads[low.offset] = lambda column=column: self._since_cleared(column) & 0xFFFFFFFF
-            reads[high.offset] = lambda column=column: self._clear(column) >> 32 & 0xF
+            reads[low.offset] = lambda column=column: self._latch(column) & 0xFFFFFFFF
+            reads[high.offset] = lambda column=column: self._clear_latched(column) >> 32
 
     def _ignore(self, value: int) -> None:
         """A write to a read-only register goes nowhere."""
@@ -200,13 +204,15 @@ class Card:
         self._cleared[key] = total
         return min(count, _STICKY)
 
-    def _since_cleared(self, column: int) -> int:
-        return int(self._counters[column]) - self._cleared[column]
+    def _latch(self, column: int) -> int:
+        self._latched[column] = int(self._counters[column])
+        return min(self._latched[column] - self._cleared[column], _WIDE_STICKY)
 
-    def _clear(self, column: int) -> int:
-        count = self._since_cleared(column)
-        self._cleared[column] += count
-        return count
+    def _clear_latched(self, column: int) -> int:
+        total = self._latched.pop(column, int(self._counters[column]))
+        count = total - self._cleared[column]
+        self._cleared[column] = total
+        return min(count, _WIDE_STICKY)
 
     # -----------------------------------------------------------------------------------------------------------------
     # The register file

@@ -18,7 +18,7 @@ from ixy.sim.card import Card
 from ixy.sim.plugs import Plug, tape
 from ixy.sim.rack import CARDS, PAGE, PAUSE, PAUSED, PLUGGED, RESUMED, STOP, Rack, new_rack
 from ixy.sim.spec import Spec, parse_spec
-from ixy.sim.wires import run, step
+from ixy.sim.wires import CABLE, GENERATOR, run, step
 
 log = logging.getLogger("ixy.sim")
 
@@ -131,22 +131,35 @@ class Machine:
         """Plug in the wire, and both ends if it is a cable."""
         if spec.cable is not None:
             self._connect(card, spec.cable)
-        sink_source = self.cards.get(spec.sink) if spec.sink else None
-        if spec.sink and sink_source is None:
-            raise AddressError(f"sim:{spec.name},sink={spec.sink}: open the generator's card sim:{spec.sink} first")
-        plug = Plug(self.rack, card.index, spec, sink_source.index if sink_source else None)
+        elif spec.plugs_in and card.wired:
+            raise AddressError(f"sim:{spec.name}: a cable is plugged in already: open it as sim:{spec.name}")
+        plug = Plug(self.rack, card.index, spec, self._generator(spec))
         card.wired = card.wired or plug.wired
         return plug
+
+    def _generator(self, spec: Spec) -> int | None:
+        """The card whose generator the sink checks, if there is a sink."""
+        if spec.sink is None:
+            return None
+        if spec.gen and spec.sink == spec.name:
+            return self.cards[spec.name].index
+        source = self.cards.get(spec.sink)
+        if source is None or self.rack.wires[source.index, state.INPUT] != GENERATOR:
+            raise AddressError(f"sim:{spec.name},sink={spec.sink}: open sim:{spec.sink} with a generator (gen=) first")
+        return source.index
 
     def _connect(self, card: Card, peer_name: str) -> None:
         peer = self._card(peer_name)
         if peer is card:
             raise AddressError(f"sim:{card.name}: a cable to itself: name another card")
         for near, far in ((card, peer), (peer, card)):
-            if near.wired and self.rack.wires[near.index, state.PEER] != far.index:
+            wire = self.rack.wires[near.index]
+            if near.wired and (wire[state.OUTPUT] != CABLE or wire[state.PEER] != far.index):
                 raise AddressError(f"sim:{near.name}: something else is plugged in already")
         for near, far in ((card, peer), (peer, card)):
-            self.rack.wires[near.index, state.PEER] = far.index
+            wire = self.rack.wires[near.index]
+            wire[state.INPUT] = wire[state.OUTPUT] = CABLE
+            wire[state.PEER] = far.index
             near.wired = True
 
     def _forget_idle_cards(self) -> None:
@@ -154,7 +167,7 @@ class Machine:
         open_indices = {self.cards[name].index for name in self._plugs}
         for name, card in list(self.cards.items()):
             wire = self.rack.wires[card.index]
-            cabled = card.wired and wire[state.OUTPUT] == 0 and int(wire[state.PEER]) in open_indices
+            cabled = card.wired and wire[state.OUTPUT] == CABLE and int(wire[state.PEER]) in open_indices
             if name not in self._plugs and not cabled:
                 del self.cards[name]
         self._set_plugged()

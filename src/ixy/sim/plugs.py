@@ -44,7 +44,8 @@ def tape() -> Window:
 class Plug:
     """What is plugged into one card's port.
 
-    The card must be paused while this is made and while it is removed.
+    The card must be paused while this is made and while it is removed. A cable has two ends, so the machine plugs it
+    in; here it needs the card's staging buffer only.
 
     Args:
         rack, card: where.
@@ -89,9 +90,7 @@ class Plug:
     def _plug_input(self, spec: Spec) -> None:
         self._wire[state.RATE] = spec.rate
         self._wire[state.LIMIT] = spec.count
-        if spec.cable:
-            self._wire[state.INPUT] = wires.CABLE
-        elif spec.tap:
+        if spec.tap:
             self._open_tap(spec.tap)
         elif spec.gen:
             self._wire[state.INPUT] = wires.GENERATOR
@@ -136,9 +135,7 @@ class Plug:
     # Output
 
     def _plug_output(self, spec: Spec, source: int | None) -> None:
-        if spec.cable:
-            self._wire[state.OUTPUT] = wires.CABLE
-        elif spec.tx_pcap:
+        if spec.tx_pcap:
             self._writer = Writer(spec.tx_pcap)
             self._wire[state.OUTPUT] = wires.RECORD
             self._wire[state.FD_OUT] = self._writer.fileno()
@@ -171,7 +168,8 @@ class Plug:
         self._writer.flush(records, used)
 
     def _close(self) -> None:
-        self._wire[state.INPUT] = self._wire[state.OUTPUT] = wires.NOTHING
+        if self._wire[state.OUTPUT] != wires.CABLE:  # a cable stays, as long as one of its ends is open
+            self._wire[state.INPUT] = self._wire[state.OUTPUT] = wires.NOTHING
         if self._writer is not None:
             self._writer.close()
         for fd in self._fds:

@@ -38,6 +38,11 @@ class Spec:
     sink: str | None = None
     touch: int | None = None
 
+    @property
+    def plugs_in(self) -> bool:
+        """Whether something is to be plugged in at all."""
+        return any((self.cable, self.rx_pcap, self.tx_pcap, self.tap, self.gen, self.sink))
+
 
 def parse_spec(address: str) -> Spec:
     """Parse `sim:NAME[,OPTION=VALUE…]`.

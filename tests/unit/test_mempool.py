@@ -1,0 +1,190 @@
+"""Packet buffers and the pools that hold them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from ixy.errors import ConfigurationError, MemoryUnavailable
+from ixy.memory.buffers import BUFFER_SIZE, POOL_SHIFT, POOLS, STRIDE, buffers, give, take, usable
+from ixy.memory.mempool import Mempool
+
+HUGE_PAGE = 2 << 20
+
+
+@pytest.fixture
+def pool() -> Iterator[Mempool]:
+    pool = Mempool(100)
+    yield pool
+    if not pool.closed:
+        pool.release()
+
+
+@given(st.integers(1, 64_000))
+def test_no_buffer_crosses_a_huge_page(count: int) -> None:
+    """As many numbers as were asked for, rising, and no buffer lies in two pages; what is left out is those that do."""
+    numbers = usable(count).tolist()
+    assert len(numbers) == count
+    kept = set(numbers)
+    assert numbers == sorted(kept)
+    for number in range(numbers[-1] + 1):
+        first, last = number * STRIDE // HUGE_PAGE, (number * STRIDE + BUFFER_SIZE - 1) // HUGE_PAGE
+        assert (first == last) == (number in kept)
+
+
+@pytest.mark.parametrize("capacity", [1, 64, 4096, 64_000])
+def test_pool_has_its_capacity_within_its_memory(capacity: int) -> None:
+    """All buffers are free at first, each number is the pool's own, and its bytes can be written to the last."""
+    pool = Mempool(capacity)
+    assert pool.available == capacity == len(pool.ids) == len(set(pool.ids.tolist()))
+    assert set((pool.ids >> POOL_SHIFT).tolist()) == {pool.number}
+    first, last = int(pool.ids[0]), int(pool.ids[-1])
+    buffers().bytes[[first, last], BUFFER_SIZE - 1] = 1, 2
+    inside = (last - (pool.number << POOL_SHIFT)) * STRIDE + BUFFER_SIZE
+    assert inside <= pool.memory.size
+    assert pool.memory.bytes[inside - 1] == 2
+    pool.release()
+
+
+@pytest.mark.parametrize("capacity", [0, -1, 64_001])
+def test_capacities_that_no_pool_has(capacity: int) -> None:
+    """The message says what is possible."""
+    with pytest.raises(ConfigurationError, match=f"a mempool of {capacity} buffers: 1 to 64000"):
+        Mempool(capacity)
+
+
+class StackModel(RuleBasedStateMachine):
+    """Two pools against two lists: taken from the end, given back at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pools = [Mempool(10), Mempool(7)]
+        self.free = [pool.ids.tolist()[::-1] for pool in self.pools]
+        self.taken: list[int] = []
+
+    @rule(which=st.integers(0, 1), limit=st.integers(0, 12))
+    def take(self, which: int, limit: int) -> None:
+        """Up to as many as are free, the last given first."""
+        ids = np.full(12, -1, np.int32)
+        count = take(buffers(), self.pools[which].number, ids, limit)
+        expected = [self.free[which].pop() for _ in range(min(limit, len(self.free[which])))]
+        assert ids.tolist() == expected + [-1] * (12 - len(expected))
+        assert count == len(expected)
+        self.taken += expected
+
+    @rule(data=st.data())
+    def give(self, data: st.DataObject) -> None:
+        """Some of the taken, of both pools mixed: each goes home to its own, by its number."""
+        self.taken = data.draw(st.permutations(self.taken))
+        first = data.draw(st.integers(0, len(self.taken)))
+        give(buffers(), np.array(self.taken, np.int32), first, len(self.taken))
+        for buffer in self.taken[first:]:
+            self.free[0 if buffer in self.pools[0].ids else 1].append(buffer)
+        del self.taken[first:]
+
+    @invariant()
+    def free_buffers_agree(self) -> None:
+        for pool, free in zip(self.pools, self.free, strict=True):
+            assert pool.available == len(free)
+            base = pool.number << POOL_SHIFT
+            assert buffers().stack[base : base + len(free)].tolist() == free
+
+    def teardown(self) -> None:
+        for pool in self.pools:
+            pool.release()
+
+
+TestStackModel = StackModel.TestCase
+
+
+def test_allocation_ends_with_the_pool(pool: Mempool) -> None:
+    """Of 100 buffers 60 go out, then the other 40 although 60 were asked for, then none; all come back."""
+    batches = [pool.allocate(60) for _ in range(3)]
+    assert [len(batch) for batch in batches] == [60, 40, 0]
+    assert pool.available == 0
+    for batch in batches:
+        batch.free()
+    assert pool.available == 100
+
+
+def test_allocation_has_limits(pool: Mempool) -> None:
+    """No packets, and packets that no buffer holds, are refused and cost no buffer; the largest fits."""
+    for count, length in ((0, 60), (-1, 60), (1, 0), (1, 2049)):
+        with pytest.raises(ConfigurationError):
+            pool.allocate(count, length)
+    assert pool.available == 100
+    with pool.allocate(1, 2048) as batch:
+        assert batch.lengths.tolist() == [2048]
+
+
+def test_allocation_of_more_than_any_pool_has(pool: Mempool) -> None:
+    """A count beyond all bounds yields what there is."""
+    with pool.allocate(10**9) as batch:
+        assert len(batch) == 100
+
+
+def test_memory_is_returned_with_the_last_holder(pool: Mempool) -> None:
+    """A pool with a second holder outlives its creator's release; then file and mapping are gone."""
+    pool.hold()
+    pool.release()
+    assert not pool.closed
+    assert pool.allocate(1)[0][0] >= 0
+    files = len(list(Path("/proc/self/fd").iterdir()))
+    pool.release()
+    assert pool.closed
+    assert pool.available == 0
+    assert len(list(Path("/proc/self/fd").iterdir())) == files - 1
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(pool.memory.fd)
+
+
+def test_number_is_used_again() -> None:
+    """The number of a pool that is gone goes to the next one, which starts with all of its buffers."""
+    first = Mempool(5)
+    batch = first.allocate(3)
+    first.release()
+    second = Mempool(8)
+    assert (second.number, second.available) == (first.number, 8)
+    batch.free()  # of the dead pool: must not land in its successor
+    assert second.available == 8
+    second.release()
+
+
+def test_pool_numbers_run_out() -> None:
+    """As many pools as there are numbers, then an error that says what to do; one that leaves makes room."""
+    pools = [Mempool(1) for _ in range(POOLS)]
+    with pytest.raises(MemoryUnavailable, match="close a device first"):
+        Mempool(1)
+    pools.pop().release()
+    pools.append(Mempool(1))
+    for pool in pools:
+        pool.release()
+
+
+def test_pool_that_finds_no_memory_gives_its_number_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system refuses memory: the error passes, and a later pool takes the same number."""
+
+    def refuse(*_: object) -> None:
+        raise MemoryUnavailable("no memory")
+
+    probe = Mempool(1)
+    probe.release()
+    with monkeypatch.context() as patch:
+        patch.setattr("ixy.memory.mempool.DmaMemory", refuse)
+        with pytest.raises(MemoryUnavailable, match="no memory"):
+            Mempool(1)
+    again = Mempool(1)
+    assert again.number == probe.number
+    again.release()
+
+
+def test_pool_describes_itself(pool: Mempool) -> None:
+    with pool.allocate(30):
+        assert repr(pool) == f"<Mempool {pool.number}: 70 of 100 buffers free>"
