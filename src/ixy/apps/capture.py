@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ixy.apps.report import Report
-from ixy.apps.session import Limits, Opening, open_devices, repeat, stop_on_signals
+from ixy.apps.session import open_devices, repeat, stop_on_signals
 from ixy.device import check_batch
 from ixy.jit import compiled
 from ixy.memory.buffers import BUFFER_SIZE, STRIDE, Buffers, buffers, give
@@ -20,6 +20,7 @@ from ixy.unsafe import realtime_ns
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ixy.apps.settings import Settings
     from ixy.device import RxQueue
 
 _RECORDS_SIZE = 4 << 20  # bytes of records that are gathered before they are written
@@ -97,29 +98,26 @@ class Recorder:
         return bool(self._state.counts[CAPTURED] >= self._state.limit)
 
 
-def capture(
-    address: str, path: str, opening: Opening, limits: Limits, *, snaplen: int, batch: int, as_json: bool
-) -> int:
+def capture(address: str, path: str, settings: Settings, *, snaplen: int) -> int:
     """Write what a device receives to a pcap file until the limit or a signal; the exit code.
 
     Args:
         path: of the file; "-" is standard output, and then the report goes to standard error.
         snaplen: bytes of a packet that are kept.
-        batch: the most packets taken at a time.
 
     Raises:
         CaptureError: the file cannot be opened or written. What was written stays readable.
         Error: as `ixy.open`.
     """
     stream = sys.stderr if path == "-" else sys.stdout
-    with stop_on_signals() as stop, open_devices([address], opening, stop) as (device,), Writer(path, snaplen) as file:
-        recorder = Recorder(device.rx[0], file, batch, limits.count)
-        with Report([device], [address], as_json=as_json, stream=stream) as report:
+    with stop_on_signals() as stop, open_devices([address], settings, stop) as (device,), Writer(path, snaplen) as file:
+        recorder = Recorder(device.rx[0], file, settings.batch, settings.count)
+        with Report([device], [address], as_json=settings.as_json, stream=stream) as report:
             try:
-                repeat(recorder.run, recorder.done, limits, stop, report)
+                repeat(recorder.run, recorder.done, settings, stop, report)
             finally:
                 report.results = {"captured": file.packets}
-    return stop.exit_code(limits)
+    return stop.exit_code(settings)
 
 
 @cache
@@ -141,7 +139,7 @@ def _capture_kernel(rx_batch: Callable[..., int]) -> Any:
                 continue
             now = realtime_ns()
             for i in range(received):
-                start = np.int64(ids[i]) * STRIDE
+                start = int(ids[i]) * STRIDE
                 used = append(state.records, used, state.form, now, state.bytes, start, lengths[i])
             give(state.buffers, ids, 0, received)
             counts[CAPTURED] += received

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 from ixy.apps.relay import Relay
 from ixy.apps.report import Report
-from ixy.apps.session import Limits, Opening, open_devices, repeat, stop_on_signals
+from ixy.apps.session import open_devices, repeat, stop_on_signals
 from ixy.path import DROP, FORWARD, kernel
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from ixy.apps.settings import Settings
 
 _ADDRESS_BYTES = 6
 
@@ -26,15 +28,16 @@ def swap_addresses(packet: NDArray[np.uint8]) -> int:
     return FORWARD
 
 
-def echo(address: str, opening: Opening, limits: Limits, *, batch: int, as_json: bool) -> int:
+def echo(address: str, settings: Settings) -> int:
     """Send what a device receives back to its sender until the limit or a signal; the exit code.
 
     Raises:
         Error: as `ixy.open` and `ixy.Path`.
     """
-    with stop_on_signals() as stop, open_devices([address], opening, stop) as (device,):
-        relay = Relay([(device, device)], swap_addresses, batch, limits.count)
-        with Report([device], [address], as_json=as_json) as report:
-            repeat(relay.run, relay.done, limits, stop, report)
-            report.results = relay.drain()
-    return stop.exit_code(limits)
+    with stop_on_signals() as stop, open_devices([address], settings, stop) as (device,):
+        relay = Relay([(device, device)], swap_addresses, settings.batch, settings.count)
+        with Report([device], [address], as_json=settings.as_json) as report:
+            repeat(relay.run, relay.done, settings, stop, report)
+            relay.drain()
+            report.results = relay.counts()._asdict()
+    return stop.exit_code(settings)

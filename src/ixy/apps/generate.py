@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ixy.apps.report import Report
-from ixy.apps.session import Limits, Opening, drain, open_devices, repeat, stop_on_signals
+from ixy.apps.session import drain, open_devices, repeat, stop_on_signals
 from ixy.device import check_batch
 from ixy.jit import compiled
 from ixy.memory.buffers import POOL_BUFFERS, STRIDE, Buffers, buffers, give, take
@@ -19,6 +19,7 @@ from ixy.unsafe import copy, monotonic_ns
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ixy.apps.settings import Settings
     from ixy.apps.templates import Templates
     from ixy.device import Device
 
@@ -119,32 +120,22 @@ class Generator:
         return 0 < self._state.limit <= self.sent
 
 
-def generate(
-    address: str,
-    templates: Templates,
-    opening: Opening,
-    limits: Limits,
-    *,
-    rate: int,
-    numbered: bool,
-    batch: int,
-    as_json: bool,
-) -> int:
+def generate(address: str, templates: Templates, settings: Settings, *, rate: int, numbered: bool) -> int:
     """Send packets from a device until the limit or a signal; the exit code.
 
     Args:
-        rate, numbered, batch: see `Generator`.
+        rate, numbered: see `Generator`.
 
     Raises:
         Error: as `ixy.open` and `Generator`.
     """
-    with stop_on_signals() as stop, open_devices([address], opening, stop) as (device,):
-        generator = Generator(device, templates, batch, rate, limits.count, numbered)
-        with Report([device], [address], as_json=as_json) as report:
-            repeat(generator.run, generator.done, limits, stop, report)
+    with stop_on_signals() as stop, open_devices([address], settings, stop) as (device,):
+        generator = Generator(device, templates, settings.batch, rate, settings.count, numbered)
+        with Report([device], [address], as_json=settings.as_json) as report:
+            repeat(generator.run, generator.done, settings, stop, report)
             drain(device, generator.sent)
-            report.results = {"generated": generator.sent, "too_long": templates.too_long}
-    return stop.exit_code(limits)
+            report.results = {"generated": generator.sent, "left_out": templates.too_long}
+    return stop.exit_code(settings)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -155,7 +146,7 @@ def generate(
 def due(state: GeneratorState) -> int:
     """How many packets should be sent now, by the clock that starts with the first call; at most a batch."""
     sent = state.counts[SENT]
-    number = np.int64(state.ids.size)
+    number = state.ids.size
     if state.limit > 0:
         number = min(number, state.limit - sent)
     if state.rate > 0:
@@ -176,7 +167,7 @@ def prepare(state: GeneratorState, count: int) -> None:
     number = state.counts[SENT]
     template = number % state.sizes.size
     for i in range(count):
-        buffer = np.int64(state.ids[i])
+        buffer = int(state.ids[i])
         slot, start, size = buffer & (POOL_BUFFERS - 1), buffer * STRIDE, state.sizes[template]
         if state.held[slot] != template:
             copy(state.bytes, start, state.data, state.starts[template], size)

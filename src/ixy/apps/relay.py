@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ixy.apps.session import drain
-from ixy.path import Path, run
+from ixy.path import Path, PathCounts, run
 
 if TYPE_CHECKING:
     from ixy.device import Device
@@ -38,26 +38,24 @@ class Relay:
     def run(self, polls: int) -> None:
         """Poll each path `polls` times, or fewer near the limit."""
         if self._count is not None:
-            whole = (self._count - self._received) // (self._batch * len(self._paths))
+            whole = (self._count - self.counts().received) // (self._batch * len(self._paths))
             if whole == 0 < polls:
-                self._take_turns(self._count - self._received)
+                self._take_turns(self._count - self.counts().received)
             polls = min(polls, max(whole, 1))
         run(self._paths, polls)
 
     def done(self) -> bool:
         """Whether the limit is reached."""
-        return self._count is not None and self._received >= self._count
+        return self._count is not None and self.counts().received >= self._count
 
-    def drain(self) -> dict[str, int]:
-        """Wait until the devices have sent what they were handed; what became of the packets, by name."""
+    def drain(self) -> None:
+        """Wait until the devices have sent what they were handed."""
         for target, path in zip(self._targets, self._paths, strict=True):
             drain(target, path.counts.forwarded)
-        counts = [path.counts for path in self._paths]
-        return {name: sum(getattr(count, name) for count in counts) for name in counts[0]._fields}
 
-    @property
-    def _received(self) -> int:
-        return sum(path.counts.received for path in self._paths)
+    def counts(self) -> PathCounts:
+        """What became of the packets so far, along all paths."""
+        return PathCounts(*map(sum, zip(*(path.counts for path in self._paths), strict=True)))
 
     def _take_turns(self, left: int) -> None:
         """For the last packets: one path may take all that are left, the other none, then the other way round."""

@@ -73,18 +73,14 @@ class Report:
     def summarize(self) -> None:
         """Print what was counted in all."""
         devices = [{"device": device.address} | _totals(device) for device in self._devices]
-        sinks = [
-            {"generator": f"{_SIMULATED}{generator}", "sink": f"{_SIMULATED}{sink}"}
-            | machine().sink_report(generator, sink)._asdict()
-            for generator, sink in self._sinks
-        ]
+        sinks = [found for found in (_found(*names) for names in self._sinks) if found]
         seconds = round(time.monotonic() - self._started, 3)
         if self._as_json:
             self._print_json(
                 {"type": "summary", "seconds": seconds} | self.results | {"devices": devices, "sinks": sinks}
             )
             return
-        self._print(f"after {seconds:.1f} s:")
+        self._print(f"after {seconds:.3f} s:")
         for totals in devices:
             self._print(_totals_line(totals, self._width))
         for counts in sinks:
@@ -143,6 +139,12 @@ def _listed(counts: dict[str, Any]) -> str:
 def _sinks(addresses: Sequence[str]) -> list[tuple[str, str]]:
     """Simulated generators and the sinks that check their frames, by the names of their cards."""
     specs = [parse_spec(address) for address in addresses if address.startswith(_SIMULATED)]
-    fed = {spec.sink for spec in specs if spec.sink != spec.name}
-    # A generator's card checks what comes back to it, unless another card was told to.
-    return [(spec.sink, spec.name) for spec in specs if spec.sink and (spec.sink != spec.name or spec.name not in fed)]
+    return [(spec.sink, spec.name) for spec in specs if spec.sink]
+
+
+def _found(generator: str, sink: str) -> dict[str, Any] | None:
+    """What a sink found; None where nothing came back to a generator's own, of which nobody expected it."""
+    report = machine().sink_report(generator, sink)
+    if generator == sink and report.received == 0:
+        return None
+    return {"generator": f"{_SIMULATED}{generator}", "sink": f"{_SIMULATED}{sink}"} | report._asdict()

@@ -6,9 +6,8 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ixy.device import open_device
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from ixy.apps.report import Report
+    from ixy.apps.settings import Settings
     from ixy.device import Device
 
 log = logging.getLogger("ixy.apps")
@@ -25,14 +25,6 @@ log = logging.getLogger("ixy.apps")
 _SHORT, _LONG = 0.005, 0.02  # seconds: slices of compiled code within these let signals and reports come in time
 _COMPILING = "compiling the data path, which takes some time once"
 _DRAIN_TIMEOUT = 1.0  # seconds; a full ring of the longest packets takes 5 ms at 10 Gbit/s
-
-
-@dataclass(frozen=True)
-class Limits:
-    """When a run ends by itself: after so many packets, or seconds; None for no limit."""
-
-    count: int | None = None
-    seconds: float | None = None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -52,9 +44,9 @@ class Stop:
     def __bool__(self) -> bool:
         return self.signal is not None
 
-    def exit_code(self, limits: Limits) -> int:
+    def exit_code(self, settings: Settings) -> int:
         """What the command returns: a stop is the normal end of a run without limits, as it is for tcpdump."""
-        return 128 + self.signal if self.signal is not None and limits != Limits() else 0
+        return 128 + self.signal if self.signal is not None and settings.limited else 0
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
         """Note the signal; who sends a second one does not want to wait for a clean end."""
@@ -64,7 +56,7 @@ class Stop:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Stop]:
+def stop_on_signals() -> Generator[Stop, None, None]:
     """Let SIGINT and SIGTERM end the run cleanly: they set a flag, whatever the program is doing."""
     stop = Stop()
     before = {number: signal.signal(number, stop.handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -79,18 +71,8 @@ def stop_on_signals() -> Iterator[Stop]:
 # Devices
 
 
-@dataclass(frozen=True)
-class Opening:
-    """How devices are opened; see `ixy.open`."""
-
-    ring_size: int
-    pool_size: int
-    force: bool
-    link_timeout: float
-
-
 @contextmanager
-def open_devices(addresses: Sequence[str], opening: Opening, stop: Stop) -> Iterator[list[Device]]:
+def open_devices(addresses: Sequence[str], settings: Settings, stop: Stop) -> Generator[list[Device], None, None]:
     """Open devices with a queue of each kind, wait for their links, and close them in the end.
 
     All are open before the first link is awaited: they may be each other's link partners.
@@ -104,14 +86,14 @@ def open_devices(addresses: Sequence[str], opening: Opening, stop: Stop) -> Iter
             for address in addresses:
                 device = open_device(
                     address,
-                    ring_size=opening.ring_size,
-                    pool_size=opening.pool_size,
-                    force=opening.force,
+                    ring_size=settings.ring,
+                    pool_size=settings.pool,
+                    force=settings.force,
                     link_timeout=0,
                 )
                 devices.append(stack.enter_context(device))
         for device in devices:
-            _await_link(device, opening.link_timeout, stop)
+            _await_link(device, settings.link_timeout, stop)
         yield devices
 
 
@@ -126,7 +108,7 @@ def _await_link(device: Device, timeout: float, stop: Stop) -> None:
 
 
 @contextmanager
-def announced(what: str, *, after: float) -> Iterator[None]:
+def announced(what: str, *, after: float) -> Generator[None, None, None]:
     """Say what takes so long, if it takes longer than `after` seconds."""
     timer = threading.Timer(after, log.warning, [what])
     timer.daemon = True
@@ -149,7 +131,7 @@ def drain(device: Device, packets: int) -> None:
 
 
 def repeat(
-    work: Callable[[int], object], done: Callable[[], bool], limits: Limits, stop: Stop, report: Report
+    work: Callable[[int], object], done: Callable[[], bool], settings: Settings, stop: Stop, report: Report
 ) -> None:
     """Call `work(polls)`, a slice of compiled code, until `done()`, the time limit or a signal.
 
@@ -160,7 +142,7 @@ def repeat(
         work(0)
     started = now = report.start()
     polls = 1
-    while not (stop or done() or (limits.seconds is not None and now - started >= limits.seconds)):
+    while not (stop or done() or (settings.seconds is not None and now - started >= settings.seconds)):
         work(polls)
         before, now = now, time.monotonic()
         if now - before < _SHORT:

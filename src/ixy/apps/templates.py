@@ -6,13 +6,12 @@ import logging
 from collections.abc import Iterable
 from importlib import import_module
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ixy.errors import ConfigurationError
-from ixy.frames import MIN_FRAME
+from ixy.frames import MIN_FRAME, udp_frame
 from ixy.memory.buffers import BUFFER_SIZE
 from ixy.pcap import read
 
@@ -53,7 +52,23 @@ class Templates:
         return len(self.lengths)
 
 
-def from_pcap(path: Path) -> Templates:
+def templates_from(size: int | None, path: str | None, expression: str | None) -> Templates:
+    """The frames that the user asked for: UDP of a size, those of a capture file, or those of a Scapy expression.
+
+    Raises:
+        ConfigurationError: more than one of these was given, or what is given makes no frame.
+        CaptureError: the file cannot be read.
+    """
+    if sum(source is not None for source in (size, path, expression)) > 1:
+        raise ConfigurationError("--size, --template and --scapy exclude each other: give one")
+    if path is not None:
+        return from_pcap(path)
+    if expression is not None:
+        return from_scapy(expression)
+    return Templates([udp_frame(MIN_FRAME if size is None else size)], "--size")
+
+
+def from_pcap(path: str) -> Templates:
     """The frames of a capture file; of a damaged one, those before the damage.
 
     Raises:
@@ -64,7 +79,7 @@ def from_pcap(path: Path) -> Templates:
     if capture.damage:
         log.warning("%s: damaged, using the %d packets before: %s", path, len(capture), capture.damage)
     ranges = zip(capture.offsets.tolist(), capture.lengths.tolist(), strict=True)
-    return Templates((capture.data[start : start + length].tobytes() for start, length in ranges), str(path))
+    return Templates((capture.data[start : start + length].tobytes() for start, length in ranges), path)
 
 
 def from_scapy(expression: str) -> Templates:
@@ -78,9 +93,10 @@ def from_scapy(expression: str) -> Templates:
         scapy: Any = import_module("scapy.all")
     except ImportError as error:
         raise ConfigurationError("--scapy needs Scapy; run: pip install 'ixy[scapy]'") from error
+    names: dict[str, Any] = dict(scapy.__dict__)
     try:
-        packets: Any = eval(expression, dict(vars(scapy)))
-        frames = [bytes(packet) for packet in islice(packets, _MOST + 1)]
+        packets = scapy.SetGen(eval(expression, names))
+        frames = [scapy.raw(packet) for packet in islice(packets, _MOST + 1)]
     except Exception as error:  # the expression is the user's, and may raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigurationError(f"--scapy {expression!r}: {reason}") from error
