@@ -47,9 +47,9 @@ def _complain(message: str) -> int:
 
 @click.group(invoke_without_command=True)
 @logging_options
-@click.version_option(package_name="ixy", message="%(prog)s %(version)s")
+@click.option("--version", is_flag=True, help="Print the version.")
 @click.pass_context
-def group(context: click.Context) -> None:
+def group(context: click.Context, version: bool) -> None:
     """A user-space network driver for Intel 82599 cards, real and simulated.
 
     A device is named by its PCI address, such as 0000:03:00.0 (`ixy list` shows them), or is a simulated card:
@@ -66,8 +66,20 @@ def group(context: click.Context) -> None:
     Exit codes: 0 all went well; 1 the job failed; 2 bad input, or a device or file that cannot be used; 130 and 143
     a run with a limit was stopped by Ctrl-C or SIGTERM. A run without limit ends by these, with 0.
     """
+    if version:
+        click.echo(f"ixy {_version()}")
+        context.exit()
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("ixy")
+    except PackageNotFoundError:
+        return "(run from its sources, not installed)"
 
 
 # ---------------------------------------------------------------------------------------------------------------------

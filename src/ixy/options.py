@@ -15,8 +15,9 @@ from ixy.apps.settings import Settings
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def number(text: str) -> int:
+def number(given: str | int) -> int:
     """A whole number from 1 up, as the type of an option; 1e6 and 1_000_000 are numbers too."""
+    text = str(given)
     try:
         value = float(text) if "e" in text.lower() else int(text)
         if value == int(value) >= 1:

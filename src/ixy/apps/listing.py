@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from ixy.bus.listing import PciInfo
 
 _COLUMNS = ("address", "name", "driver", "interface", "NUMA node", "usable")
+_WIDE = 1000  # characters
 
 
 def print_devices(*, as_json: bool) -> None:
@@ -45,7 +47,5 @@ def _print_table(rows: list[tuple[str, ...]]) -> None:
     table = Table(*_COLUMNS, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*map(Text, row))
-    console = Console()
     # Into a pipe or file each card is one line, however long.
-    width = console.width if console.is_terminal else console.measure(table).maximum
-    console.print(table, width=width, soft_wrap=not console.is_terminal)
+    Console(width=None if sys.stdout.isatty() else _WIDE).print(table)

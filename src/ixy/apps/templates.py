@@ -96,10 +96,16 @@ def from_scapy(expression: str) -> Templates:
     names: dict[str, Any] = dict(scapy.__dict__)
     try:
         packets = scapy.SetGen(eval(expression, names))
-        frames = [scapy.raw(packet) for packet in islice(packets, _MOST + 1)]
+        frames = [_raw(scapy, packet) for packet in islice(packets, _MOST + 1)]
     except Exception as error:  # the expression is the user's, and may raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigurationError(f"--scapy {expression!r}: {reason}") from error
     if len(frames) > _MOST:
         raise ConfigurationError(f"--scapy {expression!r}: more than {_MOST} packets")
     return Templates(frames, "--scapy")
+
+
+def _raw(scapy: Any, packet: Any) -> bytes:
+    if not isinstance(packet, scapy.Packet):
+        raise TypeError(f"{packet!r} is no packet")
+    return scapy.raw(packet)
