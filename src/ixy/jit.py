@@ -60,7 +60,7 @@ def checked(function: F) -> F:
 def _compile(function: F, *, boundscheck: bool) -> F:
     if INTERPRETED:
         return function
-    options = {**_OPTIONS, "boundscheck": boundscheck}
+    options: Any = {**_OPTIONS, "boundscheck": boundscheck}
     dispatcher: Any = numba.njit(**options)(function)
     # A function without a file, typed in an interactive session, has no place for a cache: it is compiled every time.
     with suppress(RuntimeError):

@@ -1,0 +1,148 @@
+"""`ixy capture`: what a device receives goes into a pcap file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ixy.apps.report import Report
+from ixy.apps.session import open_devices, repeat, stop_on_signals
+from ixy.device import check_batch
+from ixy.jit import compiled
+from ixy.memory.buffers import BUFFER_SIZE, STRIDE, Buffers, buffers, give
+from ixy.pcap import Format, Writer, append, record_bytes
+from ixy.unsafe import realtime_ns
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ixy.apps.settings import Settings
+    from ixy.device import RxQueue
+
+_RECORDS_SIZE = 4 << 20  # bytes of records that are gathered before they are written
+USED, CAPTURED, COUNTS = 0, 1, 8  # words of a capture's `counts`
+
+
+class CaptureState(NamedTuple):
+    """A capture, as its kernel sees it.
+
+    Attributes:
+        rx: state of the receive ring.
+        bytes: all packet buffers in a row; buffer n starts at n * STRIDE.
+        ids, lengths: room for one batch.
+        form: of the records.
+        records: shape (size,), uint8, filled up to `counts[USED]`.
+        limit: packets to capture in all.
+        counts: shape (COUNTS,), int64.
+    """
+
+    rx: Any
+    buffers: Buffers
+    bytes: NDArray[np.uint8]
+    ids: NDArray[np.int32]
+    lengths: NDArray[np.int32]
+    form: Format
+    records: NDArray[np.uint8]
+    limit: int
+    counts: NDArray[np.int64]
+
+
+class Recorder:
+    """Packets from a receive queue into a file.
+
+    Args:
+        rx: the queue.
+        writer: the file.
+        batch: the most packets taken at a time.
+        count: how many packets to capture, None for no limit.
+
+    Raises:
+        ConfigurationError: `batch` is below 1 or above the size of the ring.
+    """
+
+    def __init__(self, rx: RxQueue, writer: Writer, batch: int, count: int | None) -> None:
+        check_batch(batch, rx.ring.size)
+        self._writer = writer
+        self._kernel = _capture_kernel(rx.ring.kernel)
+        size = max(_RECORDS_SIZE, batch * record_bytes(BUFFER_SIZE))
+        self._state = CaptureState(
+            rx=rx.ring.state,
+            buffers=buffers(),
+            bytes=buffers().bytes.reshape(-1),
+            ids=np.zeros(batch, np.int32),
+            lengths=np.zeros(batch, np.int32),
+            form=writer.format,
+            records=np.zeros(size, np.uint8),
+            limit=sys.maxsize if count is None else count,
+            counts=np.zeros(COUNTS, np.int64),
+        )
+
+    def run(self, polls: int) -> None:
+        """Poll the queue up to `polls` times, and write what was there to the file.
+
+        Raises:
+            CaptureError: the disk is full, the pipe closed, or the like.
+        """
+        self._kernel(self._state, polls)
+        used = int(self._state.counts[USED])
+        if used:
+            self._state.counts[USED] = 0
+            self._writer.flush(self._state.records, used)
+
+    def done(self) -> bool:
+        """Whether the limit is reached."""
+        return bool(self._state.counts[CAPTURED] >= self._state.limit)
+
+
+def capture(address: str, path: str, settings: Settings, *, snaplen: int) -> int:
+    """Write what a device receives to a pcap file until the limit or a signal; the exit code.
+
+    Args:
+        path: of the file; "-" is standard output, and then the report goes to standard error.
+        snaplen: bytes of a packet that are kept.
+
+    Raises:
+        CaptureError: the file cannot be opened or written. What was written stays readable.
+        Error: as `ixy.open`.
+    """
+    stream = sys.stderr if path == "-" else sys.stdout
+    with stop_on_signals() as stop, open_devices([address], settings, stop) as (device,), Writer(path, snaplen) as file:
+        recorder = Recorder(device.rx[0], file, settings.batch, settings.count)
+        with Report([device], [address], as_json=settings.as_json, stream=stream) as report:
+            try:
+                repeat(recorder.run, recorder.done, settings, stop, report)
+            finally:
+                report.results = {"captured": file.packets}
+    return stop.exit_code(settings)
+
+
+@cache
+def _capture_kernel(rx_batch: Callable[..., int]) -> Any:
+    """The kernel that turns packets into records."""
+
+    @compiled
+    def capture_some(state: CaptureState, polls: int) -> None:
+        """Take packets until the limit is reached, or there might be no room for the records of a batch."""
+        counts, ids, lengths = state.counts, state.ids, state.lengths
+        room = state.records.size - ids.size * record_bytes(BUFFER_SIZE)
+        used = counts[USED]
+        for _ in range(polls):
+            if used > room:
+                break
+            limit = min(ids.size, state.limit - counts[CAPTURED])
+            received = rx_batch(state.rx, state.buffers, ids, lengths, limit)
+            if received == 0:
+                continue
+            now = realtime_ns()
+            for i in range(received):
+                start = int(ids[i]) * STRIDE
+                used = append(state.records, used, state.form, now, state.bytes, start, lengths[i])
+            give(state.buffers, ids, 0, received)
+            counts[CAPTURED] += received
+        counts[USED] = used
+
+    return capture_some

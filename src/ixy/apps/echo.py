@@ -1,0 +1,43 @@
+"""`ixy echo`: every packet goes back where it came from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ixy.apps.relay import Relay
+from ixy.apps.report import Report
+from ixy.apps.session import open_devices, repeat, stop_on_signals
+from ixy.path import DROP, FORWARD, kernel
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ixy.apps.settings import Settings
+
+_ADDRESS_BYTES = 6
+
+
+@kernel
+def swap_addresses(packet: NDArray[np.uint8]) -> int:
+    """Swap the destination and source MAC addresses; what is too short to have them is dropped."""
+    if packet.size < 2 * _ADDRESS_BYTES:
+        return DROP
+    for i in range(_ADDRESS_BYTES):
+        packet[i], packet[_ADDRESS_BYTES + i] = packet[_ADDRESS_BYTES + i], packet[i]
+    return FORWARD
+
+
+def echo(address: str, settings: Settings) -> int:
+    """Send what a device receives back to its sender until the limit or a signal; the exit code.
+
+    Raises:
+        Error: as `ixy.open` and `ixy.Path`.
+    """
+    with stop_on_signals() as stop, open_devices([address], settings, stop) as (device,):
+        relay = Relay([(device, device)], swap_addresses, settings.batch, settings.count)
+        with Report([device], [address], as_json=settings.as_json) as report:
+            repeat(relay.run, relay.done, settings, stop, report)
+            relay.drain()
+            report.results = relay.counts()._asdict()
+    return stop.exit_code(settings)

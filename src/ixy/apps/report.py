@@ -1,0 +1,150 @@
+"""What a run tells its user: once a second the rates of each device, and a summary at the end."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from ixy.bus.simulated import machine
+from ixy.errors import Error
+from ixy.sim.spec import parse_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TextIO
+
+    from ixy.device import Device, Stats
+
+_WIRE_OVERHEAD = 20  # bytes that each packet takes on the wire besides: preamble, start delimiter, gap (IEEE 802.3)
+_SIMULATED = "sim:"
+
+
+class Report:
+    """Lines about devices, as text or as JSON objects. Leaving its `with` block prints the summary.
+
+    Args:
+        devices: which ones; they are open as long as the report is.
+        addresses: as the user gave them, whose sinks are reported.
+        as_json: an object a line: `{"type": "rate", …}` once a second, `{"type": "summary", …}` at the end.
+        stream: where to; standard output unless that carries data.
+
+    Attributes:
+        results: what the application itself counted, for the summary.
+    """
+
+    def __init__(
+        self, devices: Sequence[Device], addresses: Sequence[str], *, as_json: bool, stream: TextIO | None = None
+    ) -> None:
+        self.results: dict[str, int | bool] = {}
+        self._devices = devices
+        self._sinks = _sinks(addresses)
+        self._as_json = as_json
+        self._stream = stream or sys.stdout
+        self._width = max(len(device.address) for device in devices)
+        self.start()
+
+    def start(self) -> float:
+        """Count time and rates from now on; the time, of the monotonic clock in seconds."""
+        self._started = self._last = time.monotonic()
+        self._before = [device.stats() for device in self._devices]
+        return self._started
+
+    def tick(self, now: float) -> None:
+        """Print the rates if a second has passed since they were printed."""
+        if now - self._last < 1:
+            return
+        stats = [device.stats() for device in self._devices]
+        rates = [_rates(old, new, now - self._last) for old, new in zip(self._before, stats, strict=True)]
+        self._last, self._before = now, stats
+        if self._as_json:
+            devices = [{"device": device.address} | rate for device, rate in zip(self._devices, rates, strict=True)]
+            self._print_json({"type": "rate", "seconds": round(now - self._started, 3), "devices": devices})
+            return
+        for device, rate in zip(self._devices, rates, strict=True):
+            self._print(
+                f"{device.address:{self._width}}"
+                f"  in {rate['rx_mpps']:7.3f} Mpps {rate['rx_mbits']:9.1f} Mbit/s"
+                f"  out {rate['tx_mpps']:7.3f} Mpps {rate['tx_mbits']:9.1f} Mbit/s"
+            )
+
+    def summarize(self) -> None:
+        """Print what was counted in all."""
+        devices = [{"device": device.address} | _totals(device) for device in self._devices]
+        sinks = [found for found in (_found(*names) for names in self._sinks) if found]
+        seconds = round(time.monotonic() - self._started, 3)
+        if self._as_json:
+            self._print_json(
+                {"type": "summary", "seconds": seconds} | self.results | {"devices": devices, "sinks": sinks}
+            )
+            return
+        self._print(f"after {seconds:.3f} s:")
+        for totals in devices:
+            self._print(_totals_line(totals, self._width))
+        for counts in sinks:
+            self._print(f"{counts.pop('generator')} → {counts.pop('sink')}: {_listed(counts)}")
+        if self.results:
+            self._print(_listed(self.results))
+
+    def __enter__(self) -> Report:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if error is None or isinstance(error, Error):
+            self.summarize()
+
+    def _print(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
+
+    def _print_json(self, value: dict[str, Any]) -> None:
+        self._print(json.dumps(value))
+
+
+def _rates(old: Stats, new: Stats, seconds: float) -> dict[str, float]:
+    """Millions of packets and megabits a second, in and out, the latter as on the wire."""
+    rates: dict[str, float] = {}
+    for way in ("rx", "tx"):
+        packets = getattr(new, f"{way}_packets") - getattr(old, f"{way}_packets")
+        octets = getattr(new, f"{way}_bytes") - getattr(old, f"{way}_bytes")
+        rates[f"{way}_mpps"] = round(packets / seconds / 1e6, 6)
+        rates[f"{way}_mbits"] = round((octets + _WIRE_OVERHEAD * packets) * 8 / seconds / 1e6, 3)
+    return rates
+
+
+def _totals(device: Device) -> dict[str, Any]:
+    """A device's counters; a simulated card also knows of DMA that it was refused."""
+    totals: dict[str, Any] = asdict(device.stats())
+    if device.address.startswith(_SIMULATED):
+        card = machine().cards[device.address.removeprefix(_SIMULATED)]
+        totals["dma_refused"] = machine().dma_refused(card)
+    return totals
+
+
+def _totals_line(totals: dict[str, Any], width: int) -> str:
+    line = (
+        f"{totals['device']:{width}}  in {totals['rx_packets']} packets, {totals['rx_bytes']} bytes"
+        f"; out {totals['tx_packets']} packets, {totals['tx_bytes']} bytes"
+        f"; dropped {totals['rx_dropped']}, errors {totals['rx_errors']}"
+        f", refused {totals['rx_refused']}, starved {totals['rx_starved']}"
+    )
+    return line + (f"; DMA refused {totals['dma_refused']}" if totals.get("dma_refused") else "")
+
+
+def _listed(counts: dict[str, Any]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items())
+
+
+def _sinks(addresses: Sequence[str]) -> list[tuple[str, str]]:
+    """Simulated generators and the sinks that check their frames, by the names of their cards."""
+    specs = [parse_spec(address) for address in addresses if address.startswith(_SIMULATED)]
+    return [(spec.sink, spec.name) for spec in specs if spec.sink]
+
+
+def _found(generator: str, sink: str) -> dict[str, Any] | None:
+    """What a sink found; None where nothing came back to a generator's own, of which nobody expected it."""
+    report = machine().sink_report(generator, sink)
+    if generator == sink and report.received == 0:
+        return None
+    return {"generator": f"{_SIMULATED}{generator}", "sink": f"{_SIMULATED}{sink}"} | report._asdict()

@@ -1,0 +1,111 @@
+"""Frames for the generator to send: its own, those of a capture file, or what Scapy builds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from importlib import import_module
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from ixy.errors import ConfigurationError
+from ixy.frames import MIN_FRAME, udp_frame
+from ixy.memory.buffers import BUFFER_SIZE
+from ixy.pcap import read
+
+log = logging.getLogger("ixy.apps")
+
+_MOST = 1 << 16  # frames that a Scapy expression may stand for: a careless one has millions
+
+
+class Templates:
+    """Frames in a row, each padded to the least that Ethernet sends.
+
+    Args:
+        frames: those longer than a packet buffer are left out and counted.
+        source: where they come from, for messages.
+
+    Attributes:
+        data: the bytes of all frames, shape (any,), uint8.
+        starts, lengths: where each frame lies in `data`, shape (n,), int64.
+        too_long: how many frames were left out.
+
+    Raises:
+        ConfigurationError: no frame is left.
+    """
+
+    def __init__(self, frames: Iterable[bytes], source: str) -> None:
+        frames = list(frames)
+        fitting = [frame.ljust(MIN_FRAME, b"\0") for frame in frames if len(frame) <= BUFFER_SIZE]
+        self.too_long = len(frames) - len(fitting)
+        if self.too_long:
+            log.warning("%s: left out frames longer than a buffer of %d bytes: %d", source, BUFFER_SIZE, self.too_long)
+        if not fitting:
+            raise ConfigurationError(f"{source}: no packet to send")
+        self.data = np.frombuffer(b"".join(fitting), np.uint8)
+        self.lengths = np.array([len(frame) for frame in fitting], np.int64)
+        self.starts = np.cumsum(self.lengths) - self.lengths
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+
+def templates_from(size: int | None, path: str | None, expression: str | None) -> Templates:
+    """The frames that the user asked for: UDP of a size, those of a capture file, or those of a Scapy expression.
+
+    Raises:
+        ConfigurationError: more than one of these was given, or what is given makes no frame.
+        CaptureError: the file cannot be read.
+    """
+    if sum(source is not None for source in (size, path, expression)) > 1:
+        raise ConfigurationError("--size, --template and --scapy exclude each other: give one")
+    if path is not None:
+        return from_pcap(path)
+    if expression is not None:
+        return from_scapy(expression)
+    return Templates([udp_frame(MIN_FRAME if size is None else size)], "--size")
+
+
+def from_pcap(path: str) -> Templates:
+    """The frames of a capture file; of a damaged one, those before the damage.
+
+    Raises:
+        CaptureError: the file cannot be read.
+        ConfigurationError: it holds no packet that can be sent.
+    """
+    capture = read(path)
+    if capture.damage:
+        log.warning("%s: damaged, using the %d packets before: %s", path, len(capture), capture.damage)
+    ranges = zip(capture.offsets.tolist(), capture.lengths.tolist(), strict=True)
+    return Templates((capture.data[start : start + length].tobytes() for start, length in ranges), path)
+
+
+def from_scapy(expression: str) -> Templates:
+    """The frames that a Scapy expression such as `Ether()/IP(dst="10.0.0.0/30")/UDP()` stands for.
+
+    Raises:
+        ConfigurationError: Scapy is not installed, the expression is wrong, or it stands for too many frames or none.
+    """
+    logging.getLogger("scapy.runtime").setLevel(logging.ERROR)  # it warns of interfaces, which nobody uses here
+    try:
+        scapy: Any = import_module("scapy.all")
+    except ImportError as error:
+        raise ConfigurationError("--scapy needs Scapy; run: pip install 'ixy[scapy]'") from error
+    names: dict[str, Any] = dict(scapy.__dict__)
+    try:
+        packets = scapy.SetGen(eval(expression, names))
+        frames = [_raw(scapy, packet) for packet in islice(packets, _MOST + 1)]
+    except Exception as error:  # the expression is the user's, and may raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigurationError(f"--scapy {expression!r}: {reason}") from error
+    if len(frames) > _MOST:
+        raise ConfigurationError(f"--scapy {expression!r}: more than {_MOST} packets")
+    return Templates(frames, "--scapy")
+
+
+def _raw(scapy: Any, packet: Any) -> bytes:
+    if not isinstance(packet, scapy.Packet):
+        raise TypeError(f"{packet!r} is no packet")
+    return scapy.raw(packet)
