@@ -270,7 +270,7 @@ def capture(settings: Settings, address: str, file: str, snaplen: int) -> int:
 
 
 @click.command()
-@click.option("--count", type=number, default=1_000_000, metavar="N", help="Packets to send; 1000000 by default.")
+@click.option("--count", type=number, default=10_000_000, metavar="N", help="Packets to send; 10 million by default.")
 @click.option("--size", default=60, metavar="BYTES", help="Of a packet, without its checksum: 60 to 1514.")
 @batch_option
 @json_option
@@ -284,7 +284,7 @@ def demo(count: int, size: int, batch: int, as_json: bool) -> int:
     \b
     Examples:
       ixy demo
-      ixy demo --count 1e7 --size 1514
+      ixy demo --count 1e6 --size 1514
     """
     from ixy.apps.demo import demo
 

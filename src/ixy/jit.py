@@ -92,8 +92,9 @@ def _content(value: object, seen: set[int]) -> Iterator[str]:
             for referred in _referred(value):
                 yield from _content(referred, seen)
     elif isinstance(value, tuple):
-        yield type(value).__qualname__
-        for element in cast(tuple[object, ...], value):
+        elements = cast("tuple[object, ...]", value)
+        yield type(elements).__qualname__
+        for element in elements:
             yield from _content(element, seen)
     elif isinstance(value, (np.ndarray, np.generic)):  # Numba takes them as constants too
         constant = np.asarray(cast("np.ndarray[Any, np.dtype[Any]]", value))

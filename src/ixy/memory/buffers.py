@@ -71,9 +71,9 @@ def take(packets: Buffers, pool: int, ids: NDArray[np.int32], limit: int) -> int
     """Pop up to `limit` free buffers of `pool` into `ids`; the number popped."""
     free = packets.free[pool, 0]
     count = min(limit, free)
-    bottom = (pool << POOL_SHIFT) + free - count
+    top = (pool << POOL_SHIFT) + free - 1
     for i in range(count):
-        ids[i] = packets.stack[(bottom + i) & ID_MASK]
+        ids[i] = packets.stack[(top - i) & ID_MASK]
     packets.free[pool, 0] = free - count
     return count
 
