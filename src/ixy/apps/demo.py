@@ -28,8 +28,8 @@ class _Passage:
     def __init__(self, relay: Relay, count: int) -> None:
         self._relay = relay
         self._count = count
-        self._last = self.report()
-        self._moved = time.monotonic()
+        self._last: SinkReport | None = None  # until the first look, before which the data path may be compiled
+        self._moved = 0.0
 
     def report(self) -> SinkReport:
         return machine().sink_report(_GENERATOR, _SINK)
