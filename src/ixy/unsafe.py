@@ -278,7 +278,11 @@ class Window:
         """
         self._check(offset, size)
         protection = mmap.PROT_READ | mmap.PROT_WRITE
-        _map(self._base + offset, size, protection, mmap.MAP_SHARED | _MAP_FIXED, fd, fd_offset)
+        try:
+            _map(self._base + offset, size, protection, mmap.MAP_SHARED | _MAP_FIXED, fd, fd_offset)
+        except MemoryUnavailable:
+            self.unmap(offset, size)  # a mapping that fails drops what was there all the same
+            raise
 
     def lock(self, offset: int, size: int) -> None:
         """Keep mapped memory resident: it is never swapped out.

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from ixy.errors import MemoryUnavailable
 from ixy.memory import dma
 from ixy.memory.dma import HUGE_PAGE, PACKET_REGION, RING_REGION, DmaMapping, DmaMemory, allocate_rings, release_rings
 from ixy.memory.hugepages import free_huge_pages
+from ixy.unsafe import Window
 
 POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
 KPF_HUGE = 17  # bit of /proc/kpageflags, Documentation/admin-guide/mm/pagemap.rst
@@ -92,10 +94,39 @@ def test_more_memory_than_huge_pages_are_left() -> None:
     if size > PACKET_REGION:
         pytest.skip("this machine has more huge pages than the window has room for")
     files = len(list(Path("/proc/self/fd").iterdir()))
-    memory = DmaMemory(0, size)
+    with patch.object(Window, "map", autospec=True, side_effect=Window.map) as mapped:
+        memory = DmaMemory(0, size)
     assert (memory.size, memory.page_size) == (size, 4096)
     assert len(list(Path("/proc/self/fd").iterdir())) == files + 1
+    assert mapped.call_count == 1, "a mapping was tried for which there were no pages"
     memory.close()
+
+
+def test_a_mapping_that_fails_leaves_no_hole() -> None:
+    """A file of more huge pages than there are cannot be mapped, and its whole place in the window stays reserved.
+
+    Anything that is mapped later could else fall into the hole, and be overwritten by the next memory put there.
+    """
+    size = (free_huge_pages() + 1) * HUGE_PAGE
+    window = Window(size + HUGE_PAGE, HUGE_PAGE)
+    fd = os.memfd_create("test", os.MFD_HUGETLB | os.MFD_HUGE_2MB)
+    os.ftruncate(fd, size)
+    with pytest.raises(MemoryUnavailable, match="cannot map"):
+        window.map(0, size, fd)
+    os.close(fd)
+    assert reserved(window.address(0), window.size) == window.size
+    window.close()
+
+
+def reserved(start: int, size: int) -> int:
+    """How many bytes of a range of this process's address space are mapped without access."""
+    total = 0
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        where, access = line.split()[:2]
+        low, high = (int(address, 16) for address in where.split("-"))
+        if access == "---p":
+            total += max(min(high, start + size) - max(low, start), 0)
+    return total
 
 
 @pytest.mark.usefixtures("no_huge_pages")

@@ -63,6 +63,10 @@ class DmaMemory:
         fd = os.memfd_create("ixy", os.MFD_CLOEXEC | flags)
         try:
             os.ftruncate(fd, self.size)
+            if flags:
+                # First take the huge pages: a mapping that fails for want of them leaves a hole in the window, into
+                # which another thread's memory may fall.
+                os.posix_fallocate(fd, 0, self.size)
             window().map(self.offset, self.size, fd)
         except BaseException:
             os.close(fd)
