@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,10 @@ from typing import Any
 import dpkt
 import pytest
 
+import ixy.errors
+
+# The package under test, wherever a command runs
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(ixy.errors.__file__).parents[1])}
 COMMAND = [sys.executable, "-m", "ixy"]
 TIMEOUT = 300  # seconds; a hang fails, a cold compile cache does not
 
@@ -41,13 +46,19 @@ class Ended:
         return line
 
 
-@pytest.fixture
-def ixy(tmp_path: Path) -> Callable[..., Ended]:
+@pytest.fixture(name="ixy")
+def ixy_command(tmp_path: Path) -> Callable[..., Ended]:
     """Run `ixy` in the test's directory until it ends."""
 
     def run(*arguments: str, **options: Any) -> Ended:
         process = subprocess.run(
-            [*COMMAND, *arguments], cwd=tmp_path, capture_output=True, timeout=TIMEOUT, check=False, **options
+            [*COMMAND, *arguments],
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+            capture_output=True,
+            timeout=TIMEOUT,
+            check=False,
+            **options,
         )
         return Ended(process)
 
@@ -60,7 +71,12 @@ def start(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
 
     def popen(*arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [*COMMAND, *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*COMMAND, *arguments],
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     return popen

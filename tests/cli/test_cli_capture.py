@@ -76,16 +76,17 @@ def test_disk_full(ixy):
 
 
 def test_disk_full_amid_the_capture(ixy, tmp_path):
-    """The file may not grow beyond 100,000 bytes: it ends with a whole packet, and the message counts them."""
+    """The file may not grow beyond 32 MiB: it ends with a whole packet, and the message counts them."""
+    limit = 32 << 20  # more than the memory of a device, which is made of files too
 
     def limit_files() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    ended = ixy("capture", "sim:a,gen=60", "out.pcap", preexec_fn=limit_files)
+    ended = ixy("capture", "sim:a,gen=1514", "out.pcap", preexec_fn=limit_files)
     assert ended.code == 2
     (line,) = ended.errors.splitlines()
-    # A header of 24 bytes, then 16 + 60 bytes a packet
-    whole = (100_000 - 24) // 76
+    # A header of 24 bytes, then 16 + 1514 bytes a packet
+    whole = (limit - 24) // 1530
     assert re.fullmatch(rf"ixy: out\.pcap: .*; packets written whole: {whole}", line)
     assert len(read_pcap(tmp_path / "out.pcap")) == whole
     assert f"captured {whole}\n" in ended.output

@@ -18,7 +18,7 @@ from conftest import frames, read_pcap, write_pcap
         (["echo", "sim:"], "not a simulated card"),
         (["echo", "sim:a,colour=red"], "'colour=red' is no option"),
         (["echo", "sim:a,gen=5"], "gen=5: 60 to 1514 are possible"),
-        (["echo", "sim:b,sink=a"], "open the generator's card sim:a first"),
+        (["echo", "sim:b,sink=a"], "sim:b,sink=a: open "),
         (["echo", "sim:a,gen=60", "--batch", "0"], "a batch of 0 packets: 1 to 512"),
         (["echo", "sim:a,gen=60", "--batch", "65", "--ring", "64"], "a batch of 65 packets: 1 to 64"),
         (["generate", "sim:a,cable=b", "--batch", "0"], "a batch of 0 packets: 1 to 512"),
