@@ -36,7 +36,7 @@ def run(arguments: Sequence[str]) -> int:
     except (Error, click.ClickException) as error:
         return _complain(str(error))
     except OSError as error:
-        return _complain(f"{error.filename or 'standard output'}: {error.strerror}")
+        return _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))
     except click.Abort:
         return INTERRUPTED
 

@@ -1,0 +1,104 @@
+"""The command `ixy` as its users meet it: a process with arguments, output and an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dpkt
+import pytest
+
+import ixy.errors
+
+# The package under test, wherever a command runs
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(ixy.errors.__file__).parents[1])}
+COMMAND = [sys.executable, "-m", "ixy"]
+TIMEOUT = 300  # seconds; a hang fails, a cold compile cache does not
+
+
+class Ended:
+    """A command that has ended."""
+
+    def __init__(self, process: subprocess.CompletedProcess[bytes]) -> None:
+        self.code = process.returncode
+        self.bytes = process.stdout
+        self.errors = process.stderr.decode()
+
+    @property
+    def output(self) -> str:
+        return self.bytes.decode()
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The last of the JSON objects."""
+        return json.loads(self.output.splitlines()[-1])
+
+    def complaint(self) -> str:
+        """The one line about bad input."""
+        assert self.code == 2, self.errors
+        (line,) = self.errors.splitlines()
+        assert line.startswith("ixy: ")
+        return line
+
+
+@pytest.fixture(name="ixy")
+def ixy_command(tmp_path: Path) -> Callable[..., Ended]:
+    """Run `ixy` in the test's directory until it ends."""
+
+    def run(*arguments: str, **options: Any) -> Ended:
+        process = subprocess.run(
+            [*COMMAND, *arguments],
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+            capture_output=True,
+            timeout=TIMEOUT,
+            check=False,
+            **options,
+        )
+        return Ended(process)
+
+    return run
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Start `ixy` in the test's directory, with pipes for its output."""
+
+    def popen(*arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*COMMAND, *arguments],
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return popen
+
+
+def frames(count: int, seed: int = 0) -> list[bytes]:
+    """Frames that all differ, of 60 to 1514 bytes."""
+    return [
+        bytes((seed + number * 31 + place * 7 + (place >> 8)) & 0xFF for place in range(60 + number * 97 % 1455))
+        for number in range(count)
+    ]
+
+
+def write_pcap(path: Path, packets: list[bytes], linktype: int = dpkt.pcap.DLT_EN10MB) -> None:
+    """Write a capture, by a library that is not ours."""
+    with path.open("wb") as file:
+        writer = dpkt.pcap.Writer(file, snaplen=65535, linktype=linktype)
+        for number, packet in enumerate(packets):
+            writer.writepkt(packet, ts=1_000_000_000 + number)
+
+
+def read_pcap(path: Path) -> list[bytes]:
+    """The packets of a capture, by a library that is not ours."""
+    with path.open("rb") as file:
+        return [bytes(packet) for _, packet in dpkt.pcap.Reader(file)]

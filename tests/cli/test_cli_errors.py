@@ -1,0 +1,88 @@
+"""Bad input: one line on standard error that says what is wrong, and exit code 2."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import frames, read_pcap, write_pcap
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["frobnicate"], "No such command 'frobnicate'"),
+        (["forward", "sim:a"], "Missing argument 'B'"),
+        (["forward", "sim:a", "sim:b", "--frob"], "No such option"),
+        (["forward", "sim:a", "eth0"], "eth0: no device address: write 0000:03:00.0"),
+        (["forward", "sim:a", "fffe:ff:1f.7"], "fffe:ff:1f.7: no such PCI device"),
+        (["forward", "sim:a,gen=60", "sim:a,sink=a"], "sim:a is open already"),
+        (["echo", "sim:"], "not a simulated card"),
+        (["echo", "sim:a,colour=red"], "'colour=red' is no option"),
+        (["echo", "sim:a,gen=5"], "gen=5: 60 to 1514 are possible"),
+        (["echo", "sim:b,sink=a"], "sim:b,sink=a: open "),
+        (["echo", "sim:a,gen=60", "--batch", "0"], "a batch of 0 packets: 1 to 512"),
+        (["echo", "sim:a,gen=60", "--batch", "65", "--ring", "64"], "a batch of 65 packets: 1 to 64"),
+        (["generate", "sim:a,cable=b", "--batch", "0"], "a batch of 0 packets: 1 to 512"),
+        (["capture", "sim:a,gen=60", "out.pcap", "--batch", "513"], "a batch of 513 packets: 1 to 512"),
+        (["echo", "sim:a,gen=60", "--ring", "100"], "a ring of 100 descriptors"),
+        (["echo", "sim:a,gen=60", "--pool", "10"], "a pool of 10 buffers"),
+        (["echo", "sim:a,gen=60", "--count", "-1"], "'-1' is no whole number from 1 up"),
+        (["echo", "sim:a,gen=60", "--seconds", "-1"], "Invalid value for '--seconds'"),
+        (["capture", "sim:a,gen=60", "no/such/file.pcap"], "no/such/file.pcap: No such file or directory"),
+        (["capture", "sim:a,gen=60", "out.pcap", "--snaplen", "0"], "snaplen 0 is not within 1 to"),
+        (["demo", "--size", "59"], "gen=59: 60 to 1514 are possible"),
+        (["demo", "--count", "1.5e0"], "'1.5e0' is no whole number from 1 up"),
+        (["demo", "--count", "1e999"], "'1e999' is no whole number from 1 up"),
+        (["bind", "sim:a"], "'sim:a' is not a PCI address"),
+        (["unbind", "fffe:ff:1f.7"], "fffe:ff:1f.7: no such PCI device"),
+    ],
+)
+def test_refused(ixy, arguments, words):
+    """Each is refused with a message of its own."""
+    assert words in ixy(*arguments).complaint()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "in.pcap: No such file or directory"),
+        (b"", "in.pcap: truncated: 0 bytes"),
+        (b"GIF89a, and more bytes than a header", "in.pcap: not a pcap file"),
+        (bytes.fromhex("0a0d0d0a") + bytes(40), "in.pcap: pcapng, not pcap"),
+    ],
+)
+def test_files_that_are_no_capture(ixy, tmp_path, content, words):
+    """A file to replay that is missing, empty or something else."""
+    if content is not None:
+        (tmp_path / "in.pcap").write_bytes(content)
+    assert words in ixy("echo", "sim:a,rx_pcap=in.pcap").complaint()
+
+
+def test_wrong_link_type(ixy, tmp_path):
+    """A capture of Wi-Fi frames, link type 105."""
+    write_pcap(tmp_path / "in.pcap", frames(1), linktype=105)
+    assert "link type 105 (IEEE 802.11), not 1 (Ethernet)" in ixy("echo", "sim:a,rx_pcap=in.pcap").complaint()
+
+
+def test_truncated_capture_is_replayed_up_to_the_damage(ixy, tmp_path):
+    """A file that was cut within its tenth packet: the nine before it are forwarded, and it is said."""
+    write_pcap(tmp_path / "in.pcap", frames(10))
+    whole = (tmp_path / "in.pcap").read_bytes()
+    (tmp_path / "in.pcap").write_bytes(whole[:-5])
+    ended = ixy("forward", "--one-way", "sim:a,rx_pcap=in.pcap", "sim:b,tx_pcap=out.pcap", "--count", "9")
+    assert ended.code == 0
+    (line,) = ended.errors.splitlines()
+    assert line.startswith("ixy: in.pcap: damaged, replaying the 9 packets before: packet 10 at byte ")
+    assert read_pcap(tmp_path / "out.pcap") == frames(9)
+
+
+def test_a_full_disk_behind_a_card(ixy):
+    """What a card sends cannot be recorded: the summary is there, then one line, and exit code 2."""
+    ended = ixy("generate", "sim:a,tx_pcap=/dev/full", "--count", "100")
+    assert "disk full" in ended.complaint()
+
+
+def test_an_existing_file_survives_a_device_that_cannot_be_opened(ixy, tmp_path):
+    """The capture's file is emptied only when there is something to capture from."""
+    write_pcap(tmp_path / "out.pcap", frames(5))
+    ixy("capture", "eth0", "out.pcap").complaint()
+    assert read_pcap(tmp_path / "out.pcap") == frames(5)

@@ -1,0 +1,94 @@
+"""`ixy generate`: sizes, numbers, rates and templates, seen in a file of what the card sent."""
+
+from __future__ import annotations
+
+import dpkt
+import pytest
+from conftest import frames, read_pcap, write_pcap
+
+
+def test_numbered_udp_packets(ixy, tmp_path):
+    """1000 packets, more than the ring holds: whole UDP packets whose last 4 bytes count from 0."""
+    ended = ixy("generate", "sim:a,tx_pcap=out.pcap", "--size", "128", "--count", "1000", "--json")
+    assert ended.code == 0, ended.errors
+    packets = read_pcap(tmp_path / "out.pcap")
+    assert [int.from_bytes(packet[-4:], "big") for packet in packets] == list(range(1000))
+    assert {packet[:-4] for packet in packets} == {packets[0][:-4]}
+    assert len(packets[0]) == 128
+    datagram = dpkt.ethernet.Ethernet(packets[0]).data
+    assert dpkt.in_cksum(bytes(datagram)[:20]) == 0
+    assert datagram.data.ulen == 128 - 14 - 20
+    assert ended.summary["generated"] == ended.summary["devices"][0]["tx_packets"] == 1000
+
+
+def test_rate_is_not_exceeded(ixy):
+    """101 packets at 1000 per second take 100 intervals of a millisecond at least."""
+    ended = ixy("generate", "sim:a,tx_pcap=/dev/null", "--rate", "1e3", "--count", "101", "--json")
+    assert ended.code == 0, ended.errors
+    assert ended.summary["seconds"] >= 0.1
+
+
+def test_templates_in_turn(ixy, tmp_path):
+    """Three packets of a file, unchanged, in turn; the short one is padded to what Ethernet sends."""
+    templates = [b"a" * 42, b"b" * 60, b"c" * 1514]
+    write_pcap(tmp_path / "in.pcap", templates)
+    ended = ixy("generate", "sim:a,tx_pcap=out.pcap", "--template", "in.pcap", "--no-sequence", "--count", "1000")
+    assert ended.code == 0, ended.errors
+    padded = [b"a" * 42 + bytes(18), *templates[1:]]
+    assert read_pcap(tmp_path / "out.pcap") == [padded[number % 3] for number in range(1000)]
+
+
+def test_frames_that_fit_no_buffer_are_left_out(ixy, tmp_path):
+    """A packet of 3000 bytes among others: it is left out, which is said and counted."""
+    write_pcap(tmp_path / "in.pcap", [b"a" * 60, b"b" * 3000, b"c" * 60])
+    arguments = ("--template", "in.pcap", "--no-sequence", "--count", "2", "--json")
+    ended = ixy("generate", "sim:a,tx_pcap=out.pcap", *arguments)
+    assert ended.code == 0
+    assert ended.errors == "ixy: in.pcap: left out frames longer than a buffer of 2048 bytes: 1\n"
+    assert ended.summary["left_out"] == 1
+    assert read_pcap(tmp_path / "out.pcap") == [b"a" * 60, b"c" * 60]
+
+
+def test_a_damaged_template_is_used_up_to_the_damage(ixy, tmp_path):
+    """A file that was cut within its third packet: the two before it are sent, and it is said."""
+    write_pcap(tmp_path / "in.pcap", frames(3))
+    whole = (tmp_path / "in.pcap").read_bytes()
+    (tmp_path / "in.pcap").write_bytes(whole[:-1])
+    ended = ixy("generate", "sim:a,tx_pcap=out.pcap", "--template", "in.pcap", "--no-sequence", "--count", "2")
+    assert ended.code == 0
+    assert ended.errors.startswith("ixy: in.pcap: damaged, using the 2 packets before: packet 3 ")
+    assert read_pcap(tmp_path / "out.pcap") == frames(2)
+
+
+def test_scapy_expression(ixy, tmp_path):
+    """An expression that stands for four packets: each is sent in turn."""
+    expression = 'Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")/IP(src="10.0.0.1", dst="10.0.0.4/30")/UDP()'
+    arguments = ("--scapy", f'{expression}/("x" * 18)', "--no-sequence", "--count", "5")
+    ended = ixy("generate", "sim:a,tx_pcap=out.pcap", *arguments)
+    assert ended.code == 0, ended.errors
+    packets = read_pcap(tmp_path / "out.pcap")
+    assert [packet[30:34] for packet in packets] == [bytes([10, 0, 0, last]) for last in (4, 5, 6, 7, 4)]
+    assert packets[0][:14] == bytes.fromhex("0200000000020200000000010800")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--size", "59"], "a frame of 59 bytes: 60 to 1514 are possible"),
+        (["--size", "1515"], "a frame of 1515 bytes: 60 to 1514 are possible"),
+        (["--rate", "fast"], "'fast' is no whole number from 1 up"),
+        (["--rate", "0"], "'0' is no whole number from 1 up"),
+        (["--size", "60", "--template", "in.pcap"], "exclude each other"),
+        (["--template", "empty.pcap"], "empty.pcap: no packet to send"),
+        (["--template", "missing.pcap"], "missing.pcap: No such file"),
+        (["--scapy", "Ether("], "--scapy 'Ether(': SyntaxError"),
+        (["--scapy", "Ethernet()"], "NameError: name 'Ethernet' is not defined"),
+        (["--scapy", "[1]"], "1 is no packet"),
+        (["--scapy", 'Ether()/IP(dst="10.0.0.0/8")'], "more than 65536 packets"),
+    ],
+)
+def test_bad_input(ixy, tmp_path, arguments, words):
+    """What cannot be sent: one line, and exit code 2."""
+    write_pcap(tmp_path / "in.pcap", frames(1))
+    write_pcap(tmp_path / "empty.pcap", [])
+    assert words in ixy("generate", "sim:a,tx_pcap=out.pcap", *arguments).complaint()
