@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def test_rings_lie_apart_at_bus_addresses(machine: Machine) -> None:
         pairs = [(low[q], high[q]) for low, high in ((reg.RDBAL, reg.RDBAH), (reg.TDBAL, reg.TDBAH)) for q in range(2)]
         bases = sorted(read(low) | read(high) << 32 for low, high in pairs)
         assert all(base % 128 == 0 for base in bases)
-        assert all(later - earlier >= 4096 for earlier, later in zip(bases, bases[1:], strict=False))
+        assert all(later - earlier >= 4096 for earlier, later in pairwise(bases))
         assert bases[0] >= BUS_BASE
         assert not window().address(0) <= bases[0] < window().address(0) + window().size
 
@@ -118,7 +119,7 @@ def test_close_twice_and_use_after(machine: Machine) -> None:
         lambda: device.attach(pool),
     ]
     for use in uses:
-        with pytest.raises(Error, match="^sim:a is closed$"):
+        with pytest.raises(Error, match=r"^sim:a is closed$"):
             use()
     assert repr(device) == "<Device sim:a (ixgbe), closed>"
     batch.free()
@@ -320,7 +321,7 @@ def test_transmit_queues_are_independent(machine: Machine, queues: int) -> None:
 
 
 def test_empty_pool_is_noticed_and_survived(machine: Machine) -> None:
-    """A ring of 64 whose pool has 10 more: ten packets are handed out, the rest wait; freed buffers let them through."""
+    """A ring of 64 whose pool has 10 more: ten packets come out, the rest wait; freed buffers let them through."""
     with open_card(machine, ring_size=64, pool_size=74) as device:
         for number in range(40):
             arrive(machine, frame(number))
@@ -398,7 +399,7 @@ def test_refused_frame_split_between_batches(machine: Machine) -> None:
 
 
 def test_statistics(machine: Machine) -> None:
-    """Packets and bytes as on the wire, 4 bytes of frame check sequence each; too short and too long ones are errors."""
+    """Packets and bytes as on the wire, 4 bytes of frame check sequence each; too short and too long are errors."""
     pool = Mempool(64)
     with open_card(machine) as device:
         sizes = [60, 100, 1514]
@@ -536,7 +537,7 @@ def test_card_that_is_open(machine: Machine) -> None:
 @pytest.mark.parametrize("address", ["", "eth0", "sim", "03:00", "0000:zz:00.0", "pci:03:00.0"])
 def test_addresses_that_name_nothing(machine: Machine, address: str) -> None:
     """One line that says how an address is written."""
-    with pytest.raises(AddressError, match="write 0000:03:00.0"):
+    with pytest.raises(AddressError, match=r"write 0000:03:00\.0"):
         open_card(machine, address)
 
 
