@@ -97,7 +97,7 @@ def _content(value: object, seen: set[int]) -> Iterator[str]:
         for element in elements:
             yield from _content(element, seen)
     elif isinstance(value, (np.ndarray, np.generic)):  # Numba takes them as constants too
-        constant = np.asarray(cast("np.ndarray[Any, np.dtype[Any]]", value))
+        constant = np.asarray(cast(Any, value))
         yield f"{constant.dtype} {constant.shape} {constant.tobytes().hex()}"
     elif isinstance(value, (bool, int, float, complex, str, bytes, frozenset, type(None))):
         yield repr(cast(object, value))

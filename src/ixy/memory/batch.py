@@ -142,11 +142,11 @@ class BatchBytes:
     def _locate(self, key: Any) -> tuple[Any, Any]:
         """The index into all buffers that `key` means for this batch's rows and columns."""
         ids, _, first, last = self._batch.pending()
-        row, column = cast("tuple[Any, Any]", key if isinstance(key, tuple) else (key, slice(None)))
+        row, column = cast("tuple[Any, Any]", key) if isinstance(key, tuple) else (key, slice(None))
         rows = ids[first:last][row]
         if isinstance(column, slice):
-            return rows, _within_buffer(cast(slice, column))
-        columns = _COLUMNS[column]
+            return rows, _within_buffer(column)
+        columns: NDArray[np.int64] = np.asarray(_COLUMNS[column])
         crossed = isinstance(row, slice) and columns.ndim > 0
         return (rows[:, np.newaxis] if crossed else rows), columns
 

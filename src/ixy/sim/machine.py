@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from ixy.sim.plugs import Plug, tape
 from ixy.sim.rack import CARDS, PAGE, PAUSE, PAUSED, PLUGGED, RESUMED, STOP, Rack, new_rack
 from ixy.sim.spec import Spec, parse_spec
 from ixy.sim.wires import CABLE, GENERATOR, run, step
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 log = logging.getLogger("ixy.sim")
 
@@ -185,19 +188,20 @@ class Machine:
     # Memory
 
     def map(self, memory: DmaMemory) -> DmaMapping:
-        """Let all cards reach `memory`."""
-        self._allow(memory, 1)
+        """Let all cards reach `memory`, until each one that maps it has unmapped it."""
+        with self.paused():
+            self._allowed(memory)[:] += 1
         first = BUS_BASE + memory.offset
         pages = np.arange(first, first + memory.size, memory.page_size, dtype=np.int64)
         return DmaMapping(pages, memory.page_size)
 
     def unmap(self, memory: DmaMemory) -> None:
-        """Refuse DMA to `memory` from now on."""
-        self._allow(memory, 0)
-
-    def _allow(self, memory: DmaMemory, allowed: int) -> None:
+        """Undo one `map`: DMA to `memory` is refused after the last."""
         with self.paused():
-            self.rack.allowed[memory.offset // PAGE : (memory.offset + memory.size) // PAGE] = allowed
+            self._allowed(memory)[:] -= 1
+
+    def _allowed(self, memory: DmaMemory) -> NDArray[np.uint8]:
+        return self.rack.allowed[memory.offset // PAGE : (memory.offset + memory.size) // PAGE]
 
     # -----------------------------------------------------------------------------------------------------------------
     # Running

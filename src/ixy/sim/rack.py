@@ -86,7 +86,8 @@ class Rack(NamedTuple):
     Attributes:
         registers: BAR 0 of each card, shape (CARDS, BAR0_SIZE / 4), uint32. Drivers ring doorbells in it.
         memory: what the cards can reach by DMA, uint8; `words` is the same as int64.
-        allowed: for each page of `memory`, whether DMA may touch it, shape (len(memory) / PAGE,), uint8.
+        allowed: for each page of `memory`, how many cards have it mapped, shape (len(memory) / PAGE,), uint8; DMA may
+            touch it if any has.
         base: the bus address of `memory[0]`.
         counters: shape (CARDS, COUNTERS), int64.
         wires: shape (CARDS, WIRE_WORDS), int64.

@@ -19,6 +19,7 @@ from ixy.errors import AddressError
 
 _OPTIONS = ("cable", "rx_pcap", "tx_pcap", "timing", "tap", "gen", "rate", "count", "sink", "touch")
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
+_INTERFACE = re.compile(r"[^/\s:%]{1,15}")  # what the kernel takes for a new interface's name
 _MIN_SIZE, _MAX_SIZE = 60, 1514
 
 
@@ -81,6 +82,8 @@ def _check_together(address: str, keys: set[str]) -> None:
 def _build(address: str, name: str, values: dict[str, str]) -> Spec:
     if values.get("timing", "fast") not in ("fast", "original"):
         raise AddressError(f"{address}: timing={values['timing']}: possible are fast and original")
+    if "tap" in values and not _INTERFACE.fullmatch(values["tap"]):
+        raise AddressError(f"{address}: tap={values['tap']}: an interface's name has 1 to 15 characters, none of / : %")
     size = _number(address, values, "gen", _MIN_SIZE, _MAX_SIZE)
     return Spec(
         name=name,
@@ -93,7 +96,8 @@ def _build(address: str, name: str, values: dict[str, str]) -> Spec:
         rate=_number(address, values, "rate", 1, 10**9) or 0,
         count=_number(address, values, "count", 1, 10**15) or 0,
         sink=values.get("sink", name if size and "tx_pcap" not in values else None),
-        touch=_number(address, values, "touch", 12, _MAX_SIZE - 5),
+        # Behind the addresses, before the frame's number in the last four bytes
+        touch=_number(address, values, "touch", 12, (size or _MAX_SIZE) - 5),
     )
 
 

@@ -1,0 +1,32 @@
+"""Machines whose cards move only when the test says so, and a check that nothing stays behind."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ixy.sim.machine import Machine
+
+
+@pytest.fixture
+def machine() -> Machine:
+    """A machine that is stepped."""
+    return Machine(stepped=True)
+
+
+def memory_files() -> int:
+    """How many of the process's open files are ixy's memory."""
+    targets = (link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
+    return sum(target.name.startswith("memfd:ixy") for target in targets)
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_behind() -> Iterator[None]:
+    """Every test closes its devices and pools; then no memory and no thread is left."""
+    files, threads = memory_files(), threading.active_count()
+    yield
+    assert memory_files() == files
+    assert threading.active_count() == threads
