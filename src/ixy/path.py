@@ -23,7 +23,7 @@ import numpy as np
 
 from ixy.device import check_batch
 from ixy.jit import INTERPRETED, checked, compiled
-from ixy.memory.buffers import Buffers, buffers, give
+from ixy.memory.buffers import ID_MASK, Buffers, buffers, give
 from ixy.unsafe import nap
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def kernel(function: F) -> F:
 
 
 # Words of a path's `counts`
-RECEIVED, FORWARDED, DROPPED, UNSENT, HELD, COUNTS = 0, 1, 2, 3, 4, 8
+RECEIVED, FORWARDED, DROPPED, HELD, COUNTS = 0, 1, 2, 3, 8
 _IDLE_POLLS = 0xFF  # a mask: after so many polls in vain, yield
 POLLS = 1 << 14  # how often a run polls each path, unless it is told
 
@@ -90,19 +90,17 @@ def touch(packet: NDArray[np.uint8]) -> int:
 
 
 class PathCounts(NamedTuple):
-    """What a path has done with packets.
+    """What a path has done with packets. A path loses none: what finds no room in the transmit ring is not received.
 
     Attributes:
         received: taken from the receive queue.
         forwarded: handed to the transmit queue.
         dropped: by the function's verdict.
-        unsent: dropped because the transmit ring was full.
     """
 
     received: int
     forwarded: int
     dropped: int
-    unsent: int
 
 
 class PathState(NamedTuple):
@@ -133,7 +131,7 @@ class Path:
         check_batch(batch, min(rx.ring.size, tx.ring.size))
         tx.device.attach(rx.pool)
         self._devices = (rx.device, tx.device)
-        self.poll = _poll_kernel(rx.ring.kernel, tx.ring.kernel, function)
+        self.poll = _poll_kernel(rx.ring.kernel, tx.ring.kernel, tx.ring.room, function)
         ids, lengths = np.zeros(batch, np.int32), np.zeros(batch, np.int32)
         counts = np.zeros(COUNTS, np.int64)
         self.state = PathState(rx.ring.state, tx.ring.state, buffers(), ids, lengths, counts, batch)
@@ -150,7 +148,7 @@ class Path:
     def counts(self) -> PathCounts:
         """What the path has done so far."""
         counts = self.state.counts
-        return PathCounts(*(int(counts[column]) for column in (RECEIVED, FORWARDED, DROPPED, UNSENT)))
+        return PathCounts(*(int(counts[column]) for column in (RECEIVED, FORWARDED, DROPPED)))
 
     def check_open(self) -> None:
         """Raise `Error` if one of the devices was closed."""
@@ -184,19 +182,23 @@ def run(paths: Sequence[Path], polls: int = POLLS) -> int:
 
 
 @cache
-def _poll_kernel(rx_batch: Callable[..., int], tx_batch: Callable[..., int], function: PacketFunction) -> Any:
+def _poll_kernel(
+    rx_batch: Callable[..., int], tx_batch: Callable[..., int], tx_room: Callable[..., int], function: PacketFunction
+) -> Any:
     """The kernel that takes one batch along a path."""
 
     @compiled
     def poll(path: PathState) -> int:
         ids, lengths, counts = path.ids, path.lengths, path.counts
-        received = rx_batch(path.rx, path.buffers, ids, lengths, path.limit)
+        # What the transmit ring has no room for stays in the receive ring: if packets are lost, the card counts them.
+        limit = min(path.limit, tx_room(path.tx, path.buffers, path.limit))
+        received = rx_batch(path.rx, path.buffers, ids, lengths, limit)
         if received == 0:
             return 0
         counts[HELD] = received
         kept = 0
         for i in range(received):
-            if function(path.buffers.bytes[ids[i], : lengths[i]]) != DROP:
+            if function(path.buffers.bytes[ids[i] & ID_MASK, : lengths[i] & 0xFFFF]) != DROP:
                 ids[kept], ids[i] = ids[i], ids[kept]
                 lengths[kept] = lengths[i]
                 kept += 1
@@ -206,7 +208,6 @@ def _poll_kernel(rx_batch: Callable[..., int], tx_batch: Callable[..., int], fun
         counts[RECEIVED] += received
         counts[FORWARDED] += sent
         counts[DROPPED] += received - kept
-        counts[UNSENT] += kept - sent
         return received
 
     return poll

@@ -69,11 +69,14 @@ class TxRing(Protocol):
     Attributes:
         kernel: `kernel(state, buffers, ids, lengths, first, last) -> sent` takes packets from the front of the range
             until the ring is full, frees what the device has sent before, and never raises.
+        room: the kernel `room(state, buffers, wanted) -> packets` says how many packets the ring has room for, and
+            frees what the device has sent if they are fewer than `wanted`.
         state: the named tuple that the kernel works on.
         size: descriptors.
     """
 
     kernel: Callable[..., int]
+    room: Callable[..., int]
     state: Any
     size: int
 

@@ -145,7 +145,7 @@ class BatchBytes:
         row, column = cast("tuple[Any, Any]", key) if isinstance(key, tuple) else (key, slice(None))
         rows = ids[first:last][row]
         if isinstance(column, slice):
-            return rows, _within_buffer(column)
+            return rows, _within_buffer(cast(slice, column))
         columns: NDArray[np.int64] = np.asarray(_COLUMNS[column])
         crossed = isinstance(row, slice) and columns.ndim > 0
         return (rows[:, np.newaxis] if crossed else rows), columns

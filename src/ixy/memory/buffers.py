@@ -93,9 +93,10 @@ def give(packets: Buffers, ids: NDArray[np.int32], first: int, last: int) -> Non
         return
     # All come from one pool, as almost always: the compiler turns this into a few vector moves.
     free = packets.free[pool, 0]
-    top = (pool << POOL_SHIFT) + free
+    top = ((pool << POOL_SHIFT) + free) & ID_MASK
+    start = first & ID_MASK
     for i in range(count):
-        packets.stack[(top + i) & ID_MASK] = ids[first + i]
+        packets.stack[top + i] = ids[start + i]
     packets.free[pool, 0] = free + count
 
 

@@ -1,4 +1,4 @@
-"""The data path of the 82599: two kernels over descriptor rings.
+"""The data path of the 82599: kernels over descriptor rings.
 
 A ring is shared with the card. The driver owns the descriptors between what it last took and the tail; the card owns
 the rest. Which buffer lies in which descriptor stands in the driver's own `ids`: what the card writes into a descriptor
@@ -103,10 +103,10 @@ def rx_batch(ring: RxState, packets: Buffers, ids: NDArray[np.int32], lengths: N
 
     When the pool is empty, packets stay in the ring until buffers come back; the card drops what finds no room.
     """
+    if ring.state[SKIPPING] != 0:
+        return take_carefully(ring, packets, ids, lengths, 0, limit)
     mask = (ring.ids.size - 1) & INDEX_MASK
     first = ring.state[NEXT]
-    if ring.state[SKIPPING] != 0:
-        return skip(ring)
     free = packets.free[ring.pool, 0]
     top = (ring.pool << POOL_SHIFT) + free - 1
     status = 0
@@ -126,16 +126,14 @@ def rx_batch(ring: RxState, packets: Buffers, ids: NDArray[np.int32], lengths: N
         count = i + 1
     if count > 0:
         packets.free[ring.pool, 0] = free - count
-        advance(ring, count)
-    elif free == 0:
-        starve(ring)
-    elif status & RX_DD != 0:
-        refuse(ring)
+        hand_back(ring, count)
+    if count < limit and (status & RX_DD != 0 or count == free):
+        return take_carefully(ring, packets, ids, lengths, count, limit)
     return count
 
 
 @compiled
-def advance(ring: RxState, count: int) -> None:
+def hand_back(ring: RxState, count: int) -> None:
     """Hand descriptors back: the tail is the last one, so it never meets the head, which would mean an empty ring."""
     following = ring.state[NEXT] + count
     ring.state[NEXT] = following
@@ -143,37 +141,49 @@ def advance(ring: RxState, count: int) -> None:
 
 
 @compiled
-def starve(ring: RxState) -> None:
-    """Count that a packet waits for which there is no buffer."""
-    slot = ring.state[NEXT] & (ring.ids.size - 1)
-    if load_acquire(ring.descriptors, 2 * slot + 1) & RX_DD != 0:
-        ring.state[STARVED] += 1
+def take_carefully(
+    ring: RxState, packets: Buffers, ids: NDArray[np.int32], lengths: NDArray[np.int32], count: int, limit: int
+) -> int:
+    """Go on receiving where a frame is no good or buffers run out; how many packets there are then.
 
-
-@compiled
-def refuse(ring: RxState) -> None:
-    """Drop the next frame, of which the card has written at least one buffer, and hand that back.
-
-    It spans several buffers, or its length is nonsense.
+    A frame that spans buffers, or whose length is nonsense, is refused: its descriptors go back with their buffers.
     """
-    slot = ring.state[NEXT] & (ring.ids.size - 1)
-    last = load_acquire(ring.descriptors, 2 * slot + 1) & RX_EOP != 0
-    ring.state[SKIPPING] = 0 if last else 1
-    ring.state[DROPPED] += 1 if last else 0
-    ring.descriptors[2 * slot] = ring.addresses[ring.ids[slot]]
-    ring.descriptors[2 * slot + 1] = 0
-    advance(ring, 1)
+    for _ in range(limit):
+        slot = ring.state[NEXT] & (ring.ids.size - 1)
+        status = load_acquire(ring.descriptors, 2 * slot + 1)
+        if status & RX_DD == 0 or count == limit:
+            break
+        length = (status >> RX_LENGTH_SHIFT) & 0xFFFF
+        whole = status & RX_EOP != 0 and ring.state[SKIPPING] == 0
+        if not whole or length == 0 or length > BUFFER_SIZE:
+            last = status & RX_EOP != 0
+            ring.state[SKIPPING] = 0 if last else 1
+            ring.state[DROPPED] += 1 if last else 0
+        elif packets.free[ring.pool, 0] == 0:
+            ring.state[STARVED] += 1
+            break
+        else:
+            packets.free[ring.pool, 0] -= 1
+            ids[count] = ring.ids[slot]
+            lengths[count] = length
+            count += 1
+            ring.ids[slot] = packets.stack[(ring.pool << POOL_SHIFT) + packets.free[ring.pool, 0]]
+        ring.descriptors[2 * slot] = ring.addresses[ring.ids[slot]]
+        ring.descriptors[2 * slot + 1] = 0
+        hand_back(ring, 1)
+    return count
 
 
 @compiled
-def skip(ring: RxState) -> int:
-    """Drop the rest of a frame that spans buffers, as far as the card has written it; no packet is received."""
-    for _ in range(ring.ids.size):
-        slot = ring.state[NEXT] & (ring.ids.size - 1)
-        if ring.state[SKIPPING] == 0 or load_acquire(ring.descriptors, 2 * slot + 1) & RX_DD == 0:
-            break
-        refuse(ring)
-    return 0
+def tx_room(ring: TxState, packets: Buffers, wanted: int) -> int:
+    """How many packets the ring has room for; it is cleaned only if there are fewer than `wanted`."""
+    mask = ring.ids.size - 1
+    # One descriptor stays unused: with tail equal to head the card sees an empty ring.
+    room = mask - (ring.state[NEXT] - ring.state[CLEAN])
+    if room < wanted:
+        clean(ring, packets)
+        room = mask - (ring.state[NEXT] - ring.state[CLEAN])
+    return room
 
 
 @compiled
@@ -184,7 +194,6 @@ def tx_batch(
     clean(ring, packets)
     mask = (ring.ids.size - 1) & INDEX_MASK
     index = ring.state[NEXT]
-    # One descriptor stays unused: with tail equal to head the card sees an empty ring.
     count = min(last - first, mask - (index - ring.state[CLEAN]))
     if count <= 0:
         return 0

@@ -54,6 +54,7 @@ class IxgbeTxRing:
     """A transmit ring; see `ixy.drivers.TxRing`."""
 
     kernel = staticmethod(datapath.tx_batch)
+    room = staticmethod(datapath.tx_room)
 
     def __init__(self, memory: NDArray[np.uint8], tail: NDArray[np.uint32], addresses: NDArray[np.int64]) -> None:
         self.size = len(memory) // DESCRIPTOR_BYTES
