@@ -21,6 +21,10 @@ settings.load_profile("ixy")
 
 
 @pytest.fixture(scope="session")
-def scaled() -> Callable[[int], int]:
-    """A number of packets for compiled kernels, brought down to a hundredth for interpreted ones."""
-    return lambda count: max(count // 100, 1) if INTERPRETED else count
+def scaled() -> Callable[..., int]:
+    """A number of packets for compiled kernels, brought down for interpreted ones: by default to a hundredth."""
+
+    def scale(count: int, divisor: int = 100) -> int:
+        return max(count // divisor, 1) if INTERPRETED else count
+
+    return scale
