@@ -7,6 +7,7 @@ environment the same source runs in the plain interpreter, where a debugger can 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -22,7 +23,28 @@ if TYPE_CHECKING or not INTERPRETED:
     from numba.core.caching import FunctionCache
     from numba.core.dispatcher import Dispatcher
 
-    class _ContentCache(FunctionCache):
+    # Numba tells functions of one name apart by a number in the names of their symbols, and counts from 1 in each
+    # process. Products of a factory that were cached by several processes would meet in another one under one symbol,
+    # and all but the first would run the first one's code: so each process begins elsewhere.
+    numba.core.bytecode.FunctionIdentity._unique_ids = itertools.count(int.from_bytes(os.urandom(6)))
+
+    class _CacheFile(numba.core.caching.IndexDataCacheFile):
+        """Data files named by what is in them: two processes that compile at once do not overwrite each other's."""
+
+        def save(self, key: Any, data: Any) -> None:
+            digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
+            self._data_name_pattern = self._index_name.removesuffix("nbi") + f"{{number:d}}.{digest}.nbc"
+            super().save(key, data)
+
+    class _SharedCache(FunctionCache):
+        """Numba's disk cache, for processes that run at the same time."""
+
+        def __init__(self, function: Any) -> None:
+            super().__init__(function)
+            file: Any = self._cache_file
+            self._cache_file = _CacheFile(file._cache_path, self._impl.filename_base, file._source_stamp)
+
+    class _ContentCache(_SharedCache):
         """Numba's disk cache, keyed by the content of a kernel and of everything that it calls.
 
         Numba's own key names only the function's file, so it serves stale code when a callee in another file changes,

@@ -184,8 +184,12 @@ def test_real_packets_through_the_driver(namespaces: list[Namespace], tmp_path: 
     assert min(sizes) <= 60
     assert max(sizes) == 1518  # 1514 and a tag
     assert 1514 in sizes
-    machine = Machine()
-    with open_card(machine, f"sim:a,rx_pcap={before}") as a, open_card(machine, f"sim:b,tx_pcap={after}") as b:
+    assert len(frames) < 4096  # so the transmit ring has room for all, however the threads are scheduled
+    machine, large = Machine(), {"ring_size": 4096, "pool_size": 8192}
+    with (
+        open_card(machine, f"sim:a,rx_pcap={before}", **large) as a,
+        open_card(machine, f"sim:b,tx_pcap={after}", **large) as b,
+    ):
         path = ixy.Path(a.rx[0], b.tx[0], touch)
         deadline = time.monotonic() + 60
         while path.counts.received < len(frames):

@@ -159,6 +159,32 @@ def make(inner):
         return inner(x) + other.CONSTANT + other.TABLE[1]
     return product
 
+@cache
+def long(inner):
+    @compiled
+    def product(x):  # too long to be compiled into its caller
+        steps = 0
+        for start in range(x, x + 3):
+            n = start
+            while n > 1:
+                n = n // 2 if n % 2 == 0 else 3 * n + 1
+                steps += n ^ start
+            while n < 1000:
+                n = n * 3 + steps % 7 + 1
+                steps -= n & 15
+            while n > 10:
+                n = n // 3 - steps % 5
+                steps += n % 11
+        return steps, inner(x)
+    return product
+
+@cache
+def twice(inner):
+    @compiled
+    def call(x):
+        return inner(inner(x)[1])[1]
+    return call
+
 def read(array, index):
     return array[index]
 """
@@ -171,6 +197,10 @@ TABLE = np.array([0, {entry}])
 @compiled
 def double(x):
     return {factor} * x
+
+@compiled
+def negative(x):
+    return -x
 """
 MAIN = """
 import json, sys
@@ -239,6 +269,47 @@ def test_change_in_another_file_is_seen(project: Project, change: dict[str, int]
     assert project.run()[0] == 25
     project.write(**change)
     assert project.run() == [result, 0, 1]
+
+
+PRODUCTS = """
+import json, sys
+from factory import long, twice
+import other
+
+inners = {"double": other.double, "negative": other.negative}
+print(json.dumps([int(twice(long(inners[name]))(10)) for name in sys.argv[1:]]))
+"""
+
+
+def test_kernels_of_several_processes_meet_in_one(project: Project) -> None:
+    """Two processes compile one product each of the same factories; others load both, and each does its own work."""
+    assert project.run(PRODUCTS, "double") == [40]
+    assert project.run(PRODUCTS, "negative") == [10]
+    assert project.run(PRODUCTS, "double", "negative") == [40, 10]
+    assert project.run(PRODUCTS, "negative", "double") == [10, 40]
+
+
+RACE = """
+import json
+from ixy.jit import _CacheFile
+
+one, two, reader = (_CacheFile(".", "kernel", 0) for _ in range(3))
+one._load_index = two._load_index = dict  # both found an empty index
+save_index = two._save_index
+
+def save_index_and_be_overtaken(overloads):
+    save_index(overloads)
+    one.save("first", "code of the first")
+
+two._save_index = save_index_and_be_overtaken
+two.save("second", "code of the second")
+print(json.dumps([reader.load("first"), reader.load("second")]))
+"""
+
+
+def test_processes_that_compile_at_once(project: Project) -> None:
+    """Two processes save while neither knows of the other: what the index then lists is the right code, or nothing."""
+    assert project.run(RACE) == ["code of the first", None]
 
 
 def test_checked_and_compiled_share_no_code(project: Project) -> None:
