@@ -1,4 +1,4 @@
-"""One switch between compiled and interpreted kernels, and a compile cache that knows what a kernel calls.
+"""One switch between compiled and interpreted kernels.
 
 Kernels are ordinary functions over integers and NumPy arrays. By default Numba compiles them; with `IXY_JIT=0` in the
 environment the same source runs in the plain interpreter, where a debugger can step through it and coverage sees it.
@@ -6,57 +6,17 @@ environment the same source runs in the plain interpreter, where a debugger can 
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from types import CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
-
-import numpy as np
 
 INTERPRETED = os.environ.get("IXY_JIT") == "0"
 
 if TYPE_CHECKING or not INTERPRETED:
     import numba
-    from numba.core.caching import FunctionCache
-    from numba.core.dispatcher import Dispatcher
 
-    # Numba tells functions of one name apart by a number in the names of their symbols, and counts from 1 in each
-    # process. Products of a factory that were cached by several processes would meet in another one under one symbol,
-    # and all but the first would run the first one's code: so each process begins elsewhere.
-    numba.core.bytecode.FunctionIdentity._unique_ids = itertools.count(int.from_bytes(os.urandom(6)))
-
-    class _CacheFile(numba.core.caching.IndexDataCacheFile):
-        """Data files named by what is in them: two processes that compile at once do not overwrite each other's."""
-
-        def save(self, key: Any, data: Any) -> None:
-            digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
-            self._data_name_pattern = self._index_name.removesuffix("nbi") + f"{{number:d}}.{digest}.nbc"
-            super().save(key, data)
-
-    class _SharedCache(FunctionCache):
-        """Numba's disk cache, for processes that run at the same time."""
-
-        def __init__(self, function: Any) -> None:
-            super().__init__(function)
-            file: Any = self._cache_file
-            self._cache_file = _CacheFile(file._cache_path, self._impl.filename_base, file._source_stamp)
-
-    class _ContentCache(_SharedCache):
-        """Numba's disk cache, keyed by the content of a kernel and of everything that it calls.
-
-        Numba's own key names only the function's file, so it serves stale code when a callee in another file changes,
-        and it never hits for a function made by a factory from other kernels. Both are the rule here.
-        """
-
-        options = ""
-
-        def _index_key(self, sig: Any, codegen: Any) -> Any:
-            function: Any = self._py_func
-            return sig, codegen.magic_tuple(), self.options, fingerprint(function)
-
+    from ixy.jitcache import ContentCache
 
 # Reference counting costs two atomic operations per array and call, so the runtime that does it stays off. Kernels are
 # inlined into each other: a named tuple of arrays is some fifty machine words, and a real call would copy them all.
@@ -86,87 +46,5 @@ def _compile(function: F, *, boundscheck: bool) -> F:
     dispatcher: Any = numba.njit(**options)(function)
     # A function without a file, typed in an interactive session, has no place for a cache: it is compiled every time.
     with suppress(RuntimeError):
-        dispatcher._cache = _ContentCache(function)
-        dispatcher._cache.options = repr(options)
+        dispatcher._cache = ContentCache(function, repr(options))
     return cast(F, dispatcher)
-
-
-def fingerprint(function: Callable[..., Any]) -> str:
-    """A digest of a function's byte code, constants, closure, and of the functions and constants that it refers to."""
-    digest = hashlib.sha256()
-    for part in _content(function, set()):
-        digest.update(part.encode())
-        digest.update(b"\0")
-    return digest.hexdigest()
-
-
-def _content(value: object, seen: set[int]) -> Iterator[str]:
-    """The parts of `value` that machine code made from it depends on."""
-    options: dict[str, object] = getattr(value, "targetoptions", {})  # of a Numba dispatcher
-    yield repr(options.get("boundscheck"))
-    value = _plain_function(value)
-    if isinstance(value, FunctionType):
-        if id(value) not in seen:
-            seen.add(id(value))
-            yield value.__qualname__
-            yield from _content(value.__defaults__, seen)
-            yield from _code_content(value.__code__)
-            for referred in _referred(value):
-                yield from _content(referred, seen)
-    elif isinstance(value, tuple):
-        elements = cast("tuple[object, ...]", value)
-        yield type(elements).__qualname__
-        for element in elements:
-            yield from _content(element, seen)
-    elif isinstance(value, (np.ndarray, np.generic)):  # Numba takes them as constants too
-        constant = np.asarray(cast(Any, value))
-        yield f"{constant.dtype} {constant.shape} {constant.tobytes().hex()}"
-    elif isinstance(value, (bool, int, float, complex, str, bytes, frozenset, type(None))):
-        yield repr(cast(object, value))
-    else:
-        yield f"{type(value).__qualname__} {getattr(value, '__qualname__', '')}"
-
-
-def _plain_function(value: object) -> object:
-    """The Python function behind a Numba dispatcher or intrinsic; any other value as it is."""
-    if not INTERPRETED and isinstance(value, Dispatcher):
-        return cast(Any, value).py_func
-    return getattr(value, "_defn", value)
-
-
-def _code_content(code: CodeType) -> Iterator[str]:
-    yield code.co_code.hex()
-    yield repr(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _code_content(constant)
-        else:
-            yield repr(constant)
-
-
-def _referred(function: FunctionType) -> Iterator[object]:
-    """The closure cells and globals that `function` names, attributes of modules included."""
-    for cell in function.__closure__ or ():
-        yield cell.cell_contents
-    names = set(_names(function.__code__))
-    for name in sorted(names):
-        yield from _attributes(function.__globals__.get(name), names)
-
-
-def _names(code: CodeType) -> Iterator[str]:
-    """All names in a function's code, and in that of functions within it."""
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names(constant)
-
-
-def _attributes(value: object, names: set[str]) -> Iterator[object]:
-    """A value; of a module, the attributes that a function that uses `names` may mean, also those of its submodules."""
-    if not isinstance(value, ModuleType):
-        yield value
-        return
-    for name in sorted(names & vars(value).keys()):
-        attribute = vars(value)[name]
-        if not isinstance(attribute, ModuleType) or attribute.__name__.startswith(f"{value.__name__}."):
-            yield from _attributes(attribute, names)

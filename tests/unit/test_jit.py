@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ixy.jit import INTERPRETED, checked, compiled, fingerprint
+from ixy.jit import INTERPRETED, checked, compiled
+from ixy.jitcache import fingerprint
 
 KERNEL = "def kernel(x):\n    return helper(x) + CONSTANT + package.CONSTANT + package.part.CONSTANT\n"
 
