@@ -292,7 +292,7 @@ def test_kernels_of_several_processes_meet_in_one(project: Project) -> None:
 
 RACE = """
 import json
-from ixy.jit import _CacheFile
+from ixy.jitcache import _CacheFile
 
 one, two, reader = (_CacheFile(".", "kernel", 0) for _ in range(3))
 one._load_index = two._load_index = dict  # both found an empty index
