@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -171,7 +172,9 @@ class Guest:
             raise self._died("it was told something") from None
 
     def _died(self, when: str, number: int | None = None) -> GuestDeathError:
-        self._process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(10)
+        self.kill()
         return GuestDeathError(
             self._report(f"QEMU ended with exit code {self._process.returncode} before {when}", number)
         )
