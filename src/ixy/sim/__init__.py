@@ -1,0 +1,1 @@
+"""The simulated 82599: the other side of the bus."""
