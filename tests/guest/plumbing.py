@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,9 @@ class TestDevice:
 
 
 @contextmanager
-def guest_with_device(directory: Path, **options: Any) -> Iterator[tuple[Guest, TestDevice]]:
+def guest_with_device(
+    directory: Path, arguments: Sequence[str] = (), **options: Any
+) -> Iterator[tuple[Guest, TestDevice]]:
     """A guest with a `TestDevice` at `ADDRESS`, served by a thread of this process."""
     device_side, proxy_side = socket.socketpair()
     qtest_side, interrupts_side = socket.socketpair()
@@ -79,13 +81,13 @@ def guest_with_device(directory: Path, **options: Any) -> Iterator[tuple[Guest, 
     proxy = Proxy(proxy_side, device.endpoint, memory, ADDRESS)
     server = threading.Thread(target=serve, args=([proxy, qtest],))
     server.start()
-    arguments = ["-device", f"x-pci-proxy-dev,id=nic0,fd={device_side.fileno()},addr={SLOT:#x}"]
-    arguments += ["-chardev", f"socket,id=qtest,fd={qtest_side.fileno()}"]
-    arguments += ["-qtest", "chardev:qtest", "-qtest-log", "/dev/null"]
+    device_arguments = ["-device", f"x-pci-proxy-dev,id=nic0,fd={device_side.fileno()},addr={SLOT:#x}"]
+    device_arguments += ["-chardev", f"socket,id=qtest,fd={qtest_side.fileno()}"]
+    device_arguments += ["-qtest", "chardev:qtest", "-qtest-log", "/dev/null"]
     fds = [device_side.fileno(), qtest_side.fileno()]
     try:
         with device_side, qtest_side:
-            guest = Guest(directory, arguments, shared_memory=True, pass_fds=fds, **options)
+            guest = Guest(directory, [*device_arguments, *arguments], shared_memory=True, pass_fds=fds, **options)
         with guest:
             yield guest, device
     finally:

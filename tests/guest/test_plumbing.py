@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Guest
+from harness import Guest, GuestDeathError
 from plumbing import ADDRESS, IDENTITY, TestDevice, guest_with_device
+
+from ixy.sim.pci.memory import NO_MEMORY
 
 PROGRAMS = Path(__file__).parent / "programs"
 
@@ -45,6 +47,7 @@ def test_linux_reaches_registers_and_the_device_reaches_memory(machine: tuple[Gu
     assert report["inverted"] == bytes(255 - i for i in range(16)).hex()
     assert report["dma_to_nowhere"] == 0
     assert report["scratch_after_reset"] == 0
+    print(f"register read from the guest: {report['read_microseconds']} µs")
 
 
 def test_interrupts_arrive(machine: tuple[Guest, TestDevice]) -> None:
@@ -60,3 +63,22 @@ def test_interrupts_arrive(machine: tuple[Guest, TestDevice]) -> None:
     assert report["still_pending"] == 0
     assert report["intx"] == [1, 1, 0]
     assert report["scratch_after_reset"] == 0
+
+
+def test_a_reboot_resets_the_device_and_it_works_again(tmp_path: Path) -> None:
+    """The machine restarts with values in registers: they are gone, and Linux finds the device once more."""
+    with guest_with_device(tmp_path / "guest", arguments=["-action", "reboot=reset"]) as (guest, device):
+        report_of(guest, "plumbing_sysfs.py")
+        device.write(4, 4, 0xCAFE)
+        guest.reboot()
+        assert device.read(4, 4) == 0
+        assert device.memory is NO_MEMORY
+        assert report_of(guest, "plumbing_sysfs.py")["dma"] == 1
+
+
+def test_the_death_of_qemu_ends_the_service(tmp_path: Path) -> None:
+    """QEMU is killed: the thread that serves the device comes to its end, for which the context waits."""
+    with guest_with_device(tmp_path / "guest") as (guest, _):
+        guest.kill()
+        with pytest.raises(GuestDeathError):
+            guest.run("true")

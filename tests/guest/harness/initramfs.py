@@ -40,8 +40,9 @@ for applet in $($busybox --list); do [ -e bin/$applet ] || $busybox ln -s busybo
 exec $busybox switch_root /root /run/bin/agent
 """
 
-# One line in, the number of a command; one line out, its number and exit code. A child's death makes this shell forget
-# the half of a line that it has read, so commands are children of the first process instead, which reads nothing.
+# One line in: the number of a command, or what to do with the machine. One line out: the number and the exit code. A
+# child's death makes this shell forget the half of a line that it has read, so commands become children of the first
+# process, which reads nothing.
 _AGENT = """#!/run/bin/busybox sh
 [ $$ = 1 ] && { $0 & wait; }
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/bin HOME=/root LANG=C.UTF-8
@@ -52,7 +53,7 @@ stty -F /dev/ttyS1 raw -echo
 exec 3<>/dev/ttyS1
 echo ready >&3
 while read -r number <&3; do
-    [ "$number" = poweroff ] && /run/bin/busybox poweroff -f
+    case "$number" in poweroff | reboot) /run/bin/busybox $number -f ;; esac
     (
         cd /run/share/$number
         { sh ./command >output 2>&1 3>&- </dev/null; echo $number $? >&3; } &

@@ -81,7 +81,7 @@ class Guest:
         self._share = directory / "share"
         self._share.mkdir(parents=True)
         self._count = 0
-        self._ready = False
+        self._boots = 0
         self._received = b""
         self._exit_codes: dict[int, int] = {}
         self._control, remote = socket.socketpair()
@@ -96,7 +96,7 @@ class Guest:
                 pass_fds=[remote.fileno(), *pass_fds],
             )
         try:
-            self._await("boot", lambda: self._ready, boot_timeout)
+            self._await("boot", lambda: self._boots == 1, boot_timeout)
         except BaseException:
             self.kill()
             raise
@@ -134,6 +134,17 @@ class Guest:
         self._await(f"command {number}", lambda: number in self._exit_codes, timeout, number)
         return Result(self._exit_codes[number], self._output(number), self.place(number))
 
+    def reboot(self, timeout: float = 120) -> None:
+        """Restart the machine; needs QEMU's argument `-action reboot=reset`, for else a reboot is its end.
+
+        Raises:
+            GuestDeathError: QEMU ended instead.
+            GuestTimeoutError: the guest is not ready again within `timeout` seconds; it is killed then.
+        """
+        boots = self._boots
+        self._tell(b"reboot\n")
+        self._await("reboot", lambda: self._boots > boots, timeout)
+
     def close(self, timeout: float = 30) -> None:
         """Power the guest off.
 
@@ -159,7 +170,8 @@ class Guest:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
+        was_killed = self._control.fileno() < 0
+        if kind is None and not was_killed:
             self.close()
         else:
             self.kill()
@@ -200,7 +212,7 @@ class Guest:
         *lines, self._received = (self._received + data).split(b"\n")
         for line in lines:
             if line == b"ready":
-                self._ready = True
+                self._boots += 1
             else:
                 ended, exit_code = map(int, line.split())
                 self._exit_codes[ended] = exit_code

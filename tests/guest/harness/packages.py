@@ -5,6 +5,7 @@ Nothing but QEMU is installed. Packages are downloaded once, unpacked under `.ca
 
 from __future__ import annotations
 
+import fcntl
 import lzma
 import os
 import shutil
@@ -62,7 +63,8 @@ def busybox() -> Path:
 def kernel() -> Kernel:
     """Debian's kernel, ready to boot, with an index of its modules."""
     kept = sorted(CACHE.glob("linux-image-*"))
-    root = kept[-1] if kept else _unpacked(_kernel_package(), _prepare_kernel)
+    tool = busybox()
+    root = kept[-1] if kept else _unpacked(_kernel_package(), lambda root: _prepare_kernel(root, tool))
     return Kernel(root / "vmlinux", root, root.name.removeprefix("linux-image-"))
 
 
@@ -74,12 +76,12 @@ def _kernel_package() -> str:
     raise HarnessError("linux-image-amd64 names no kernel package")
 
 
-def _prepare_kernel(root: Path) -> None:
+def _prepare_kernel(root: Path, tool: Path) -> None:
     """Extract the ELF image and index the modules, which installing the package would have done."""
     (packed,) = (root / "boot").glob("vmlinuz-*")
     (root / "vmlinux").write_bytes(_extract_image(packed.read_bytes()))
     version = packed.name.removeprefix("vmlinuz-")
-    subprocess.run([busybox(), "depmod", "-b", root, version], check=True)
+    subprocess.run([tool, "depmod", "-b", root, version], check=True)
 
 
 def _extract_image(packed: bytes) -> bytes:
@@ -92,10 +94,11 @@ def _extract_image(packed: bytes) -> bytes:
 def _unpacked(package: str, prepare: Callable[[Path], None]) -> Path:
     """The directory with the package's files, after `prepare` has worked on it once."""
     target = CACHE / package
-    if target.exists():
-        return target
     CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=CACHE, prefix=".unpack-") as scratch:
+    with (CACHE / "lock").open("w") as lock, tempfile.TemporaryDirectory(dir=CACHE, prefix=".unpack-") as scratch:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if target.exists():
+            return target
         root = Path(scratch) / "root"
         _ensure_lists(package)
         _apt("download", package, directory=Path(scratch))

@@ -5,6 +5,7 @@ import json
 import mmap
 import struct
 import sys
+import time
 from pathlib import Path
 
 device = Path("/sys/bus/pci/devices") / sys.argv[1]
@@ -49,6 +50,10 @@ with (device / "config").open("r+b", buffering=0) as config:
 report["dma"] = dma(address)
 report["inverted"] = page[:16].hex()
 report["dma_to_nowhere"] = dma(1 << 40)
+started = time.perf_counter()
+for _ in range(1000):
+    registers[0]
+report["read_microseconds"] = round((time.perf_counter() - started) * 1e3, 1)
 (device / "reset").write_text("1")
 report["scratch_after_reset"] = registers[1]
 print(json.dumps(report))

@@ -137,12 +137,12 @@ class ConfigSpace:
         """Whether any of `bits` is set in the 16-bit register at `offset`."""
         return bool(self.read(offset, 2) & bits)
 
-    def decode(self, address: int) -> tuple[int, int] | None:
-        """The base address register that claims `address`, and the offset within; None if none does."""
+    def decode(self, address: int, size: int) -> tuple[int, int] | None:
+        """The base address register that claims `size` bytes at `address`, and the offset within; None if none does."""
         if not self.has(COMMAND, COMMAND_MEMORY) or self.has(POWER_STATUS, POWER_STATE):
             return None
-        for bar, size in BAR_SIZES.items():
+        for bar, bar_size in BAR_SIZES.items():
             offset = address - (self.read(BAR_0 + 4 * bar, 4) & ~0xF)
-            if 0 <= offset < size:
+            if 0 <= offset <= bar_size - size:
                 return bar, offset
         return None

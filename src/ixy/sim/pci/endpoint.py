@@ -11,7 +11,10 @@ from ixy.sim.pci.msix import Msix
 
 
 class Device(Protocol):
-    """What lies behind the PCI function: the registers, and all that they do."""
+    """What lies behind the PCI function: the registers, and all that they do.
+
+    Offsets may be unaligned, as software likes, but no access crosses the end of the BAR.
+    """
 
     def read(self, offset: int, size: int) -> int:
         """`size` (1, 2, 4 or 8) bytes of the registers at `offset` of BAR 0, with the read's side effects."""
@@ -95,9 +98,9 @@ class Endpoint:
         self._grant_memory()
         self._deliver()
 
-    def decode(self, address: int) -> tuple[int, int] | None:
-        """The BAR that claims `address` and the offset within, or None."""
-        return self.config.decode(address)
+    def decode(self, address: int, size: int) -> tuple[int, int] | None:
+        """The BAR that claims `size` bytes at `address` and the offset within, or None."""
+        return self.config.decode(address, size)
 
     def bar_read(self, bar: int, offset: int, size: int) -> int:
         """`size` bytes of a base address register's memory."""
