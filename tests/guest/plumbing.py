@@ -5,13 +5,14 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from harness import Guest
 
+from ixy.errors import Error
 from ixy.sim.pci.endpoint import Endpoint
 from ixy.sim.pci.memory import NO_MEMORY, GuestMemory, MemoryMap
 from ixy.sim.pci.proxy import Proxy, serve
@@ -22,11 +23,15 @@ ADDRESS = f"0000:00:{SLOT:02x}.0"
 IDENTITY = 0x82599
 
 
+class DeviceGoneError(Error):
+    """What the test device raises when it is told to end."""
+
+
 class TestDevice:
-    """Ten 32-bit registers.
+    """Eleven 32-bit registers.
 
     0: an identity. 1: scratch. 2, 3: an address. 4: writing a size inverts so many bytes there; reads 1 if that worked.
-    8: writing raises an MSI-X vector. 9: the INTA line.
+    8: writing raises an MSI-X vector. 9: the INTA line. 10: writing ends the device's process, as far as QEMU can see.
     """
 
     __test__ = False
@@ -34,16 +39,15 @@ class TestDevice:
     def __init__(self, interrupts: SlotInterrupts) -> None:
         self.endpoint = Endpoint(self, interrupts)
         self.memory: GuestMemory = NO_MEMORY
-        self.resets = 0
-        self._words = [0] * 10
+        self._words = [0] * 11
 
     def read(self, offset: int, size: int) -> int:
         if offset == 0:
             return IDENTITY
-        return self._words[offset // 4] if offset < 40 and size == 4 else (1 << 8 * size) - 1
+        return self._words[offset // 4] if offset < 44 and size == 4 else (1 << 8 * size) - 1
 
     def write(self, offset: int, size: int, value: int) -> None:
-        if offset >= 40 or size != 4:
+        if offset >= 44 or size != 4:
             return
         self._words[offset // 4] = value
         if offset == 16:
@@ -52,10 +56,11 @@ class TestDevice:
             self.endpoint.signal(value)
         elif offset == 36:
             self.endpoint.set_line(bool(value))
+        elif offset == 40:
+            raise DeviceGoneError
 
     def reset(self) -> None:
-        self.resets += 1
-        self._words = [0] * 10
+        self._words = [0] * 11
 
     def set_memory(self, memory: GuestMemory) -> None:
         self.memory = memory
@@ -66,6 +71,15 @@ class TestDevice:
             return 0
         np.invert(self.memory.bytes[place : place + size], out=self.memory.bytes[place : place + size])
         return 1
+
+
+def _serve_and_close(proxy: Proxy, qtest: Qtest) -> None:
+    """Serve; at the end, or after an error, let go of QEMU, which else waits for an answer."""
+    try:
+        with suppress(DeviceGoneError):
+            serve([proxy, qtest])
+    finally:
+        proxy.close()
 
 
 @contextmanager
@@ -79,7 +93,7 @@ def guest_with_device(
     qtest = Qtest(interrupts_side)
     device = TestDevice(SlotInterrupts(qtest, SLOT))
     proxy = Proxy(proxy_side, device.endpoint, memory, ADDRESS)
-    server = threading.Thread(target=serve, args=([proxy, qtest],))
+    server = threading.Thread(target=_serve_and_close, args=(proxy, qtest))
     server.start()
     device_arguments = ["-device", f"x-pci-proxy-dev,id=nic0,fd={device_side.fileno()},addr={SLOT:#x}"]
     device_arguments += ["-chardev", f"socket,id=qtest,fd={qtest_side.fileno()}"]
@@ -92,6 +106,5 @@ def guest_with_device(
             yield guest, device
     finally:
         server.join()
-        proxy.close()
         interrupts_side.close()
         memory.close()

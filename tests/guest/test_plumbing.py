@@ -63,6 +63,7 @@ def test_interrupts_arrive(machine: tuple[Guest, TestDevice]) -> None:
     assert report["still_pending"] == 0
     assert report["intx"] == [1, 1, 0]
     assert report["scratch_after_reset"] == 0
+    print(f"from a register write in the guest to its interrupt's event: {report['interrupt_microseconds']} µs")
 
 
 def test_a_reboot_resets_the_device_and_it_works_again(tmp_path: Path) -> None:
@@ -82,3 +83,11 @@ def test_the_death_of_qemu_ends_the_service(tmp_path: Path) -> None:
         guest.kill()
         with pytest.raises(GuestDeathError):
             guest.run("true")
+
+
+def test_a_guest_survives_the_death_of_its_device(tmp_path: Path) -> None:
+    """The device goes while Linux uses it: reads give ones, as from a card that was pulled out, and nothing hangs."""
+    with guest_with_device(tmp_path / "guest") as (guest, _):
+        report = report_of(guest, "plumbing_death.py")
+        assert report == {"before": IDENTITY, "after": 0xFFFFFFFF}
+        assert guest.run("echo alive").output == "alive\n"

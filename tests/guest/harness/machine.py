@@ -48,7 +48,12 @@ class Guest:
     """A virtual machine under emulation (TCG), from boot to power-off.
 
     The guest's `/` is the host's, and so are the interpreter and the package under test; what the guest writes there is
-    forgotten. A command's working directory is shared with the host both ways.
+    forgotten, and what the host changes there later may go unseen. `/run/share` is shared both ways, and below it lies
+    each command's working directory.
+
+    Attributes:
+        share: what the guest sees as `/run/share`.
+        boot_seconds: from QEMU's start until the guest was ready.
 
     Args:
         directory: of this guest's logs and of its commands' working directories.
@@ -78,8 +83,8 @@ class Guest:
         self.directory = directory
         self._serial_log = directory / "serial.log"
         self._qemu_log = directory / "qemu.log"
-        self._share = directory / "share"
-        self._share.mkdir(parents=True)
+        self.share = directory / "share"
+        self.share.mkdir(parents=True)
         self._count = 0
         self._boots = 0
         self._received = b""
@@ -127,7 +132,7 @@ class Guest:
 
     def place(self, number: int) -> Path:
         """The working directory of command `number`."""
-        return self._share / str(number)
+        return self.share / str(number)
 
     def wait(self, number: int, timeout: float = 60) -> Result:
         """Wait for the command that `start` gave `number`. Raises like `run`."""
