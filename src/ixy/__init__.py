@@ -1,0 +1,70 @@
+"""A user-space network driver written in Python, with a data path as fast as C.
+
+    import ixy
+
+    with ixy.open("sim:a,gen=60") as device:
+        batch = device.rx[0].receive()
+        for packet in batch:
+            packet[48] += 1
+        device.tx[0].send(batch)
+
+Importing this module costs nothing: what is behind a name is loaded when the name is used.
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ixy.device import Device, RxQueue, Stats, TxQueue
+    from ixy.device import open_device as open  # noqa: A004
+    from ixy.errors import Error, OwnershipError
+    from ixy.memory.batch import Batch, Packet
+    from ixy.memory.mempool import Mempool
+    from ixy.path import DROP, FORWARD, Path, kernel
+
+__all__ = [
+    "DROP",
+    "FORWARD",
+    "Batch",
+    "Device",
+    "Error",
+    "Mempool",
+    "OwnershipError",
+    "Packet",
+    "Path",
+    "RxQueue",
+    "Stats",
+    "TxQueue",
+    "kernel",
+    "open",
+]
+
+_HOME = {
+    "DROP": ("ixy.path", "DROP"),
+    "FORWARD": ("ixy.path", "FORWARD"),
+    "Batch": ("ixy.memory.batch", "Batch"),
+    "Device": ("ixy.device", "Device"),
+    "Error": ("ixy.errors", "Error"),
+    "Mempool": ("ixy.memory.mempool", "Mempool"),
+    "OwnershipError": ("ixy.errors", "OwnershipError"),
+    "Packet": ("ixy.memory.batch", "Packet"),
+    "Path": ("ixy.path", "Path"),
+    "RxQueue": ("ixy.device", "RxQueue"),
+    "Stats": ("ixy.device", "Stats"),
+    "TxQueue": ("ixy.device", "TxQueue"),
+    "kernel": ("ixy.path", "kernel"),
+    "open": ("ixy.device", "open_device"),
+}
+
+
+logging.getLogger("ixy").addHandler(logging.NullHandler())  # silent, unless the program wants to hear
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'ixy' has no attribute {name!r}")
+    module, attribute = _HOME[name]
+    return getattr(import_module(module), attribute)

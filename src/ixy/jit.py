@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from types import CodeType, FunctionType, ModuleType
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 INTERPRETED = os.environ.get("IXY_JIT") == "0"
 
-if not INTERPRETED:
+if TYPE_CHECKING or not INTERPRETED:
     import numba
     from numba.core.caching import FunctionCache
     from numba.core.dispatcher import Dispatcher
@@ -26,9 +27,14 @@ if not INTERPRETED:
         and it never hits for a function made by a factory from other kernels. Both are the rule here.
         """
 
-        def _index_key(self, sig: object, codegen: Any) -> object:
-            return sig, codegen.magic_tuple(), fingerprint(self._py_func)
+        def _index_key(self, sig: Any, codegen: Any) -> Any:
+            function: Any = self._py_func
+            return sig, codegen.magic_tuple(), repr(_OPTIONS), fingerprint(function)
 
+
+# Reference counting costs two atomic operations per array and call, so the runtime that does it stays off. Kernels are
+# inlined into each other: a named tuple of arrays is some fifty machine words, and a real call would copy them all.
+_OPTIONS: dict[str, Any] = {"nogil": True, "_nrt": False, "forceinline": True, "error_model": "numpy"}
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -50,12 +56,10 @@ def checked(function: F) -> F:
 def _compile(function: F, *, boundscheck: bool) -> F:
     if INTERPRETED:
         return function
-    # Reference counting costs two atomic operations per array and call, so the runtime that does it stays off.
-    dispatcher: Any = numba.njit(nogil=True, _nrt=False, error_model="numpy", boundscheck=boundscheck)(function)
-    try:
+    dispatcher: Any = numba.njit(boundscheck=boundscheck, **_OPTIONS)(function)
+    # A function without a file, typed in an interactive session, has no place for a cache: it is compiled every time.
+    with suppress(RuntimeError):
         dispatcher._cache = _ContentCache(function)
-    except RuntimeError:
-        pass  # the function has no file that a cache could sit beside (an interactive session): compile every time
     return cast(F, dispatcher)
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # ---------------------------------------------------------------------------------------------------------------------
 # Shared memory, the clock and system calls, as kernels see them
 
-if INTERPRETED:
+if INTERPRETED or TYPE_CHECKING:
 
     def load_acquire(array: Words, index: int) -> int:
         """Read `array[index]`; nothing that follows is read earlier."""
@@ -45,6 +45,10 @@ if INTERPRETED:
     def copy(target: Bytes, to: int, source: Bytes, start: int, size: int) -> None:
         """Copy `size` bytes from `source[start:]` to `target[to:]`; the caller has checked both ranges."""
         target[to : to + size] = source[start : start + size]
+
+    def equal(one: Bytes, start: int, other: Bytes, begin: int, size: int) -> bool:
+        """Whether `one[start:]` and `other[begin:]` agree in `size` bytes; the caller has checked both ranges."""
+        return bytes(one[start : start + size]) == bytes(other[begin : begin + size])
 
     def ticks() -> int:
         """The time-stamp counter, or nanoseconds where a process may not read one (anything but x86)."""
@@ -74,7 +78,7 @@ if INTERPRETED:
     def write_file(fd: int, source: Bytes, start: int, size: int) -> int:
         """write(2) from `source[start:start + size]`: the number of bytes, or -1 for any error."""
         try:
-            return os.write(fd, source[start : start + size])
+            return os.write(fd, source[start : start + size].tobytes())
         except OSError:
             return -1
 
@@ -116,6 +120,19 @@ else:
             return context.get_dummy_value()
 
         return types.void(target, types.int64, source, types.int64, types.int64), codegen
+
+    @intrinsic
+    def equal(typingctx: Any, one: Any, start: Any, other: Any, begin: Any, size: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            first = _element(context, builder, one, args[0], args[1])
+            second = _element(context, builder, other, args[2], args[3])
+            kind = ir.FunctionType(ir.IntType(32), [first.type, second.type, ir.IntType(64)])
+            call = cgutils.get_or_insert_function(builder.module, kind, "memcmp")
+            return builder.icmp_signed(
+                "==", builder.call(call, [first, second, args[4]]), ir.Constant(ir.IntType(32), 0)
+            )
+
+        return types.boolean(one, types.int64, other, types.int64, types.int64), codegen
 
     if platform.machine() == "x86_64":
 
@@ -231,7 +248,8 @@ class Window:
         self.size = size
         self._base = -(-start // alignment) * alignment
         self._reserved = (start, size + alignment)
-        self.bytes: Bytes = np.frombuffer((ctypes.c_uint8 * size).from_address(self._base), np.uint8)
+        memory: Any = (ctypes.c_uint8 * size).from_address(self._base)
+        self.bytes: Bytes = np.frombuffer(memory, np.uint8)
 
     def map(self, offset: int, size: int, fd: int, fd_offset: int = 0) -> None:
         """Map `size` bytes of file `fd` at `offset`, shared and writable.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 
@@ -19,18 +19,10 @@ from ixy.memory.buffers import BUFFER_SIZE, STRIDE, buffers, give
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ixy.memory.mempool import Mempool
+
 # A batch and its packets are one thing in two classes: packets look at the batch's position and arrays.
 # pyright: reportPrivateUsage=false
-
-
-class Home(Protocol):
-    """What a batch must know of the mempool that its buffers came from.
-
-    Attributes:
-        closed: its memory was returned.
-    """
-
-    closed: bool
 
 
 class Batch:
@@ -40,12 +32,15 @@ class Batch:
     all at once with NumPy, and a function marked `@ixy.kernel` is compiled into the data path.
 
     A batch is used by one thread at a time.
+
+    Attributes:
+        pool: where its buffers come from.
     """
 
-    __slots__ = ("__weakref__", "_count", "_first", "_ids", "_lengths", "_moved", "_pool")
+    __slots__ = ("__weakref__", "_count", "_first", "_ids", "_lengths", "_moved", "pool")
 
-    def __init__(self, pool: Home, ids: NDArray[np.int32], lengths: NDArray[np.int32], count: int) -> None:
-        self._pool = pool
+    def __init__(self, pool: Mempool, ids: NDArray[np.int32], lengths: NDArray[np.int32], count: int) -> None:
+        self.pool = pool
         self._ids = ids
         self._lengths = lengths
         self._first = 0  # packets before this one were sent
@@ -58,14 +53,15 @@ class Batch:
 
     def __iter__(self) -> Iterator[Packet]:
         self._check()
+        memory = _memory()
         for position in range(self._first, self._count):
-            yield Packet(self, position)
+            yield Packet(self, position, memory)
 
     def __getitem__(self, index: int) -> Packet:
         self._check()
         if not -len(self) <= index < len(self):
             raise IndexError(f"packet {index} of a batch of {len(self)}")
-        return Packet(self, self._first + index % len(self))
+        return Packet(self, self._first + index % len(self), _memory())
 
     @property
     def lengths(self) -> NDArray[np.int32]:
@@ -81,7 +77,7 @@ class Batch:
 
     def free(self) -> None:
         """Return the packets that are left to their pools. Done by itself when the batch goes out of scope."""
-        if not self._pool.closed:
+        if not self.pool.closed:
             give(buffers(), self._ids, self._first, self._count)
         self._first = self._count
         self._moved = True
@@ -110,7 +106,7 @@ class Batch:
         return f"<Batch of {len(self)} packets{', moved' if self._moved else ''}>"
 
     def _check(self) -> None:
-        if self._moved or self._pool.closed:
+        if self._moved or self.pool.closed:
             raise OwnershipError("this batch was sent or freed, or its device closed: receive or allocate a new one")
 
 
@@ -144,16 +140,21 @@ class BatchBytes:
     def _locate(self, key: Any) -> tuple[Any, Any]:
         """The index into all buffers that `key` means for this batch's rows and columns."""
         ids, _, first, last = self._batch.pending()
-        row, column = key if isinstance(key, tuple) else (key, slice(None))
+        row, column = cast("tuple[Any, Any]", key if isinstance(key, tuple) else (key, slice(None)))
         rows = ids[first:last][row]
+        if isinstance(column, int):
+            return rows, _column(column)
         if isinstance(column, slice):
             return rows, slice(*column.indices(BUFFER_SIZE))
-        columns = np.asarray(column)
-        if np.any(columns >= BUFFER_SIZE) or np.any(columns < -BUFFER_SIZE):
-            raise IndexError(f"byte {column} of a buffer of {BUFFER_SIZE} bytes")
-        if isinstance(row, slice) and columns.ndim:
-            rows = rows[:, np.newaxis]
-        return rows, columns % BUFFER_SIZE
+        columns = np.array([_column(int(number)) for number in np.ravel(column)]).reshape(np.shape(column))
+        return (rows[:, np.newaxis], columns) if isinstance(row, slice) else (rows, columns)
+
+
+def _column(number: int) -> int:
+    """A byte's place in its buffer; a negative number counts from the end."""
+    if not -BUFFER_SIZE <= number < BUFFER_SIZE:
+        raise IndexError(f"byte {number} of a buffer of {BUFFER_SIZE} bytes")
+    return number % BUFFER_SIZE
 
 
 class Packet:
@@ -162,11 +163,12 @@ class Packet:
     An integer that is assigned is taken modulo 256, as in compiled code and in NumPy.
     """
 
-    __slots__ = ("_batch", "_offset", "_position", "_size")
+    __slots__ = ("_batch", "_memory", "_offset", "_position", "_size")
 
-    def __init__(self, batch: Batch, position: int) -> None:
+    def __init__(self, batch: Batch, position: int, memory: memoryview) -> None:
         self._batch = batch
         self._position = position
+        self._memory = memory
         self._offset = int(batch._ids[position]) * STRIDE
         self._size = int(batch._lengths[position])
 
@@ -180,21 +182,25 @@ class Packet:
     def __getitem__(self, index: int | slice) -> int | bytes:
         self._check()
         if isinstance(index, slice):
-            start, stop, step = index.indices(self._size)
-            return flat()[self._offset + start : self._offset + stop : step].tobytes()
-        return flat()[self._offset + self._at(index)]
+            return self._memory[self._range(index)].tobytes()
+        size = self._size
+        if not -size <= index < size:
+            raise IndexError(f"byte {index} of a packet of {size} bytes")
+        return self._memory[self._offset + index % size]
 
     @overload
     def __setitem__(self, index: int, value: int) -> None: ...
     @overload
     def __setitem__(self, index: slice, value: bytes) -> None: ...
-    def __setitem__(self, index: int | slice, value: int | bytes) -> None:
+    def __setitem__(self, index: Any, value: Any) -> None:
         self._check()
         if isinstance(index, slice):
-            start, stop, step = index.indices(self._size)
-            flat()[self._offset + start : self._offset + stop : step] = value
-        else:
-            flat()[self._offset + self._at(index)] = value & 0xFF
+            self._memory[self._range(cast(slice, index))] = value
+            return
+        size = self._size
+        if not -size <= index < size:
+            raise IndexError(f"byte {index} of a packet of {size} bytes")
+        self._memory[self._offset + index % size] = value & 0xFF
 
     def __iter__(self) -> Iterator[int]:
         return iter(self[:])
@@ -216,21 +222,23 @@ class Packet:
     def __repr__(self) -> str:
         return f"<Packet of {self._size} bytes>"
 
-    def _at(self, index: int) -> int:
-        if not -self._size <= index < self._size:
-            raise IndexError(f"byte {index} of a packet of {self._size} bytes")
-        return index % self._size
+    def _range(self, index: slice) -> slice:
+        """The slice of all buffers that a slice of this packet means."""
+        start, stop, step = index.indices(self._size)
+        if step != 1:
+            raise IndexError("a packet's bytes are taken in steps of 1")
+        return slice(self._offset + start, self._offset + max(start, stop))
 
     def _check(self) -> None:
         batch = self._batch
-        if not batch._first <= self._position < batch._count or batch._pool.closed:
+        if not batch._first <= self._position < batch._count or batch.pool.closed:
             raise OwnershipError("this packet was sent or freed, or its device closed: it lives as long as its batch")
 
 
 @cache
-def flat() -> memoryview:
+def _memory() -> memoryview:
     """All packet buffers in a row; buffer n starts at n * STRIDE."""
-    return memoryview(buffers().bytes.reshape(-1)).cast("B")
+    return memoryview(cast(Any, buffers().bytes.reshape(-1)))
 
 
 def check_length(length: int) -> None:

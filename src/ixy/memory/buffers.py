@@ -27,6 +27,7 @@ POOL_SHIFT = 16  # a buffer's number, shifted right by this, is the number of it
 POOL_BUFFERS = 1 << POOL_SHIFT  # the most buffers that a pool can have
 POOL_BYTES = POOL_BUFFERS * STRIDE
 POOLS = PACKET_REGION // POOL_BYTES
+ID_MASK = POOLS * POOL_BUFFERS - 1  # an index masked with it lies within every array over all buffers
 _LINE = 8  # int64 words of a cache line: pools used by different cores share none
 
 
@@ -70,9 +71,9 @@ def take(packets: Buffers, pool: int, ids: NDArray[np.int32], limit: int) -> int
     """Pop up to `limit` free buffers of `pool` into `ids`; the number popped."""
     free = packets.free[pool, 0]
     count = min(limit, free)
-    top = (pool << POOL_SHIFT) + free - 1
+    bottom = (pool << POOL_SHIFT) + free - count
     for i in range(count):
-        ids[i] = packets.stack[top - i]
+        ids[i] = packets.stack[(bottom + i) & ID_MASK]
     packets.free[pool, 0] = free - count
     return count
 
@@ -80,6 +81,27 @@ def take(packets: Buffers, pool: int, ids: NDArray[np.int32], limit: int) -> int
 @compiled
 def give(packets: Buffers, ids: NDArray[np.int32], first: int, last: int) -> None:
     """Push the buffers `ids[first:last]`, each to its own pool."""
+    count = last - first
+    if count <= 0:
+        return
+    pool = ids[first] >> POOL_SHIFT
+    different = np.int32(0)
+    for i in range(count):
+        different |= ids[first + i] ^ ids[first]
+    if different >> POOL_SHIFT != 0:
+        give_one_by_one(packets, ids, first, last)
+        return
+    # All come from one pool, as almost always: the compiler turns this into a few vector moves.
+    free = packets.free[pool, 0]
+    top = (pool << POOL_SHIFT) + free
+    for i in range(count):
+        packets.stack[(top + i) & ID_MASK] = ids[first + i]
+    packets.free[pool, 0] = free + count
+
+
+@compiled
+def give_one_by_one(packets: Buffers, ids: NDArray[np.int32], first: int, last: int) -> None:
+    """Push buffers of several pools."""
     for i in range(first, last):
         pool = ids[i] >> POOL_SHIFT
         free = packets.free[pool, 0]

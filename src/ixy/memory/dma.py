@@ -10,7 +10,6 @@ A device does not use pointers: `DmaMapping` says at which address a device sees
 
 from __future__ import annotations
 
-import errno
 import os
 from dataclasses import dataclass
 from functools import cache
@@ -143,14 +142,3 @@ class DmaMapping:
         if np.any(steps != self.page_size):
             raise MemoryUnavailable(f"{size} bytes of DMA memory are not contiguous for the device")
         return int(self.pages[first]) + offset % self.page_size
-
-
-def free_huge_pages() -> int:
-    """How many 2 MiB huge pages the system has left; 0 where it knows none."""
-    try:
-        with open("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages") as file:
-            return int(file.read())
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.EACCES):
-            return 0
-        raise

@@ -1,0 +1,47 @@
+# make demo    set up and run the demo: generator → forwarder → sink on two simulated cards
+# make test    set up and pass all tests, compiled and interpreted
+# make check   formatting, lint, types, and the layers of the architecture
+# make bench   the figures of the README
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: demo test check bench setup tools clean
+
+demo: setup
+	$(BIN)/ixy demo
+
+# Interpreted, every line of every kernel is seen by the coverage measurement.
+test: setup tools
+	$(PYTEST)
+	IXY_JIT=0 $(BIN)/coverage run -m pytest
+	$(BIN)/coverage report --skip-covered
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/ixy bench forward
+	$(BIN)/ixy bench rate
+	$(BIN)/ixy bench python
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml
+	tools/make-venv $(PYTHON) $(VENV)
+	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/pip install --quiet --editable . --group dev
+	touch $@
+
+# What the tests with real traffic need besides Python; without it they say so and are skipped.
+tools:
+	tools/install-debian-packages iproute2 iputils-ping iperf3 tcpdump
+
+clean:
+	rm -rf $(VENV) .cache .coverage .hypothesis .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

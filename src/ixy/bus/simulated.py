@@ -1,0 +1,68 @@
+"""Simulated cards behind the same seam as real ones."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+from ixy.errors import UnsupportedDevice
+from ixy.sim.machine import Machine
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ixy.memory.dma import DmaMapping, DmaMemory
+    from ixy.sim.card import Card
+
+
+@cache
+def machine() -> Machine:
+    """The machine that `sim:` addresses are plugged into, one for the process."""
+    return Machine()
+
+
+class SimulatedFunction:
+    """A simulated card; see `ixy.bus.Function`.
+
+    Args:
+        address: `sim:…`, see `ixy.sim.spec`.
+        host: the machine to plug it into.
+
+    Raises:
+        AddressError, DeviceBusy, CaptureError, …: as `Machine.plug_in`.
+    """
+
+    def __init__(self, address: str, host: Machine) -> None:
+        self.machine = host
+        self.card = host.plug_in(address)
+        self.address = f"sim:{self.card.name}"
+
+    def config_read(self, offset: int, size: int) -> int:
+        return self.card.config_read(offset, size)
+
+    def config_write(self, offset: int, size: int, value: int) -> None:
+        self.card.config_write(offset, size, value)
+
+    def bar(self, index: int) -> SimulatedBar:
+        if index != 0:
+            raise UnsupportedDevice(f"{self.address}: no BAR {index}")
+        return SimulatedBar(self.card, self.machine.rack.registers[self.card.index])
+
+    def map(self, memory: DmaMemory) -> DmaMapping:
+        return self.machine.map(memory)
+
+    def unmap(self, memory: DmaMemory) -> None:
+        self.machine.unmap(memory)
+
+    def close(self) -> None:
+        self.machine.unplug(self.card)
+
+
+class SimulatedBar:
+    """BAR 0 of a simulated card: kernels write doorbells into the card's register memory, which the card polls."""
+
+    def __init__(self, card: Card, words: NDArray[np.uint32]) -> None:
+        self.words = words
+        self.read32 = card.read32
+        self.write32 = card.write32

@@ -1,0 +1,153 @@
+"""A PCI card reached through sysfs: registers by mmap, DMA by physical addresses.
+
+Nothing but this process stands between the card and all of the machine's memory: no IOMMU translates, and a card that
+is given a wrong address writes there. Bind the card to vfio-pci where an IOMMU is at hand.
+
+Source: Documentation/PCI/sysfs-pci.rst of the Linux kernel.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ixy.bus.binding import claim
+from ixy.bus.pagemap import physical_addresses
+from ixy.bus.pci import PciDevice, explained
+from ixy.errors import Error, MemoryUnavailable
+from ixy.memory.dma import HUGE_PAGE, DmaMapping, DmaMemory
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+log = logging.getLogger("ixy.bus")
+
+
+class SysfsBar:
+    """A memory BAR, mapped uncached. Implements `ixy.bus.Bar`.
+
+    Reading or writing an element of an aligned uint32 array is one 32-bit access, which is what registers want.
+
+    Attributes:
+        words: shape (size / 4,), uint32.
+    """
+
+    def __init__(self, memory: mmap.mmap) -> None:
+        self.words: NDArray[np.uint32] = np.frombuffer(memory, np.uint32)
+
+    def read32(self, offset: int) -> int:
+        """One 32-bit read at byte `offset`."""
+        return int(self.words[offset // 4])
+
+    def write32(self, offset: int, value: int) -> None:
+        """One 32-bit write at byte `offset`."""
+        self.words[offset // 4] = value
+
+
+class SysfsFunction:
+    """One function of a PCI network card, taken from the kernel. Implements `ixy.bus.Function`.
+
+    Bus mastering is the driver's business: the card does no DMA before the driver has enabled it in the command
+    register. `close` leaves the card without a driver; `ixy.bus.binding.unbind` gives it back to the kernel.
+
+    Args:
+        address: such as `0000:03:00.0` or `03:00.0`.
+        force: take it even if one of its interfaces is up with an address or carries a route.
+
+    Attributes:
+        address: as the user wrote it.
+        kernel_driver: what drove the card before; None if nothing did.
+
+    Raises:
+        AddressError: the address is malformed, or no device is there.
+        UnsupportedDevice: it is not an Ethernet card.
+        DeviceBusy: another process or, without `force`, the kernel's network stack uses it.
+        PermissionDenied: the process may not; run as root.
+    """
+
+    def __init__(self, address: str, *, force: bool = False) -> None:
+        self.address = address
+        self._device = PciDevice(address)
+        self._bars: dict[int, SysfsBar] = {}
+        with ExitStack() as undo:
+            undo.callback(claim(self._device, force=force).close)
+            self._config = self._open("config")
+            undo.callback(os.close, self._config)
+            self.kernel_driver = self._device.release_driver()
+            self._enable(undo)
+            self._warn_of_iommu()
+            self._undo = undo.pop_all()
+        log.info("%s: taken from %s", address, self.kernel_driver or "no driver")
+
+    def _open(self, name: str) -> int:
+        with explained(self.address, f"open {name}"):
+            return os.open(self._device.path / name, os.O_RDWR)
+
+    def _enable(self, undo: ExitStack) -> None:
+        """Wake the device and let it decode memory accesses, which it may not do while no driver has it."""
+        if self._device.read("enable") == "0":
+            self._device.write("enable", "1")
+            undo.callback(self._device.write, "enable", "0")
+
+    def _warn_of_iommu(self) -> None:
+        kind = self._device.path / "iommu_group/type"
+        if kind.exists() and kind.read_text().strip() != "identity":
+            log.warning("%s: an IOMMU may refuse its DMA; run: ixy bind %s vfio-pci", self.address, self.address)
+
+    def config_read(self, offset: int, size: int) -> int:
+        """`size` (1, 2 or 4) bytes of the configuration space at `offset`."""
+        with explained(self.address, "read the configuration space"):
+            data = os.pread(self._config, size, offset)
+        if len(data) < size:
+            raise Error(f"{self.address}: the configuration space ends before {offset + size:#x}")
+        return int.from_bytes(data, "little")
+
+    def config_write(self, offset: int, size: int, value: int) -> None:
+        """Write `size` bytes of the configuration space at `offset`."""
+        with explained(self.address, "write the configuration space"):
+            os.pwrite(self._config, value.to_bytes(size, "little"), offset)
+
+    def bar(self, index: int) -> SysfsBar:
+        """Base address register `index`, mapped once.
+
+        Raises:
+            Error: there is no such BAR, or it is not memory.
+            PermissionDenied: the process may not; run as root.
+        """
+        if index not in self._bars:
+            self._bars[index] = self._map_bar(index)
+        return self._bars[index]
+
+    def _map_bar(self, index: int) -> SysfsBar:
+        fd = self._open(f"resource{index}")
+        try:
+            with explained(self.address, f"map BAR {index}"):
+                return SysfsBar(mmap.mmap(fd, 0))
+        finally:
+            os.close(fd)
+
+    def map(self, memory: DmaMemory) -> DmaMapping:
+        """Lock `memory` and look its pages' physical addresses up. It must be on huge pages: no others stay in place.
+
+        Raises:
+            MemoryUnavailable: the memory is not on huge pages, or cannot be locked.
+            PermissionDenied: the process may not see physical addresses; run as root.
+        """
+        if memory.page_size != HUGE_PAGE:
+            raise MemoryUnavailable(f"{self.address}: no 2 MiB huge pages left for DMA memory; run: ixy setup")
+        memory.lock()
+        pages = physical_addresses(memory.virtual_address, memory.size, memory.page_size)
+        return DmaMapping(pages, memory.page_size)
+
+    def unmap(self, memory: DmaMemory) -> None:
+        """Nothing to undo: the device addresses all of physical memory, with or without a mapping."""
+
+    def close(self) -> None:
+        """Give the device up, and the lock. BARs that were mapped must not be touched any more."""
+        self._bars.clear()
+        self._undo.close()

@@ -1,0 +1,128 @@
+"""Drivers, and what every driver offers to the device that an application sees."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ixy.memory.mempool import Mempool
+
+
+class Link(NamedTuple):
+    """State of the link: `speed` in Mbit/s, 0 while it is down."""
+
+    up: bool
+    speed: int
+
+
+class DeviceCounters(NamedTuple):
+    """What a device counted since it was opened.
+
+    Bytes are counted as on the wire, from the destination address to the frame check sequence.
+
+    Attributes:
+        rx_packets, rx_bytes, tx_packets, tx_bytes: good packets.
+        rx_dropped: packets that arrived while no receive descriptor was free.
+        rx_errors: packets that arrived damaged, too short or too long.
+    """
+
+    rx_packets: int = 0
+    rx_bytes: int = 0
+    tx_packets: int = 0
+    tx_bytes: int = 0
+    rx_dropped: int = 0
+    rx_errors: int = 0
+
+
+class RxRing(Protocol):
+    """A receive ring behind its kernel.
+
+    Attributes:
+        kernel: `kernel(state, buffers, ids, lengths, limit) -> received`, where `ids` and `lengths` are int32 arrays of
+            at least `limit` elements. It fills both from the front and never raises.
+        state: the named tuple that the kernel works on.
+        pool: where the ring takes its buffers from.
+        size: descriptors.
+    """
+
+    kernel: Callable[..., int]
+    state: Any
+    pool: Mempool
+    size: int
+
+    @property
+    def dropped(self) -> int:
+        """Frames that the driver refused: longer than a buffer, or damaged."""
+        ...
+
+    @property
+    def starved(self) -> int:
+        """How often the ring found its pool empty."""
+        ...
+
+
+class TxRing(Protocol):
+    """A transmit ring behind its kernel.
+
+    Attributes:
+        kernel: `kernel(state, buffers, ids, lengths, first, last) -> sent` takes packets from the front of the range
+            until the ring is full, frees what the device has sent before, and never raises.
+        state: the named tuple that the kernel works on.
+        size: descriptors.
+    """
+
+    kernel: Callable[..., int]
+    state: Any
+    size: int
+
+    @property
+    def in_flight(self) -> int:
+        """Packets that were handed to the device and whose buffers have not come back."""
+        ...
+
+
+class Driver(Protocol):
+    """One device under control, as every driver offers it."""
+
+    name: str
+    address: str
+
+    @property
+    def rx_rings(self) -> Sequence[RxRing]: ...
+
+    @property
+    def tx_rings(self) -> Sequence[TxRing]: ...
+
+    def mac(self) -> bytes:
+        """The station's address, 6 bytes."""
+        ...
+
+    def set_mac(self, mac: bytes) -> None:
+        """Change the station's address until the next reset."""
+        ...
+
+    def set_promiscuous(self, enabled: bool) -> None:
+        """Receive all packets, whatever their destination."""
+        ...
+
+    def link(self) -> Link:
+        """The link's state now."""
+        ...
+
+    def wait_for_link(self, timeout: float) -> Link:
+        """Wait up to `timeout` seconds for the link; the state it then has."""
+        ...
+
+    def counters(self) -> DeviceCounters:
+        """What the device counted since it was opened."""
+        ...
+
+    def attach(self, pool: Mempool) -> None:
+        """Let the device reach the buffers of `pool`, so that packets from it can be sent."""
+        ...
+
+    def close(self) -> None:
+        """Stop the device, take back its buffers, give it up. A second call does nothing."""
+        ...

@@ -1,0 +1,9 @@
+"""The driver of Intel's 82599 family.
+
+Read `device.py` beside the datasheet, chapter 4.6: it brings the card up step by step. `datapath.py` is what runs for
+every packet.
+"""
+
+from ixy.drivers.ixgbe.device import SUPPORTED, Ixgbe
+
+__all__ = ["SUPPORTED", "Ixgbe"]

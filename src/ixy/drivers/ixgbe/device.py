@@ -1,0 +1,366 @@
+"""Control plane of the 82599: reset, initialisation, link, filters, statistics.
+
+Sections in comments are those of the Intel 82599 datasheet, revision 3.3.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ixy.drivers import DeviceCounters, Link
+from ixy.drivers.ixgbe.rings import IxgbeRxRing, IxgbeTxRing
+from ixy.errors import ConfigurationError, DeviceTimeout
+from ixy.memory.buffers import POOL_BUFFERS, POOL_SHIFT, POOLS, STRIDE
+from ixy.memory.dma import allocate_rings, release_rings
+from ixy.memory.mempool import Mempool
+from ixy.registers import Register, RegisterFile
+from ixy.registers import i82599 as reg
+
+if TYPE_CHECKING:
+    from ixy.bus import Function
+    from ixy.memory.dma import DmaMapping
+
+log = logging.getLogger("ixy.ixgbe")
+
+INTEL = 0x8086
+SUPPORTED = {
+    (INTEL, 0x10F7): "82599 KX4",
+    (INTEL, 0x10F8): "82599 backplane",
+    (INTEL, 0x10F9): "82599 CX4",
+    (INTEL, 0x10FB): "82599ES SFP+",
+    (INTEL, 0x10FC): "82599 XAUI",
+    (INTEL, 0x1507): "82599 SFP+ EM",
+    (INTEL, 0x1514): "82599 KX4 mezzanine",
+    (INTEL, 0x1517): "82599 KR",
+    (INTEL, 0x151C): "82599 T3",
+    (INTEL, 0x154A): "X520-4 SFP+",
+    (INTEL, 0x154D): "X520 SFP+",
+    (INTEL, 0x1557): "82599EN SFP+",
+    (INTEL, 0x1558): "X520-Q1 QSFP+",
+    (INTEL, 0x1528): "X540-AT2",
+    (INTEL, 0x1560): "X540-AT1",
+    (INTEL, 0x1563): "X550-T2",
+    (INTEL, 0x15D1): "X550-T1",
+}
+"""Cards that this driver knows, by vendor and device id."""
+
+# X540 and X550 have a copper PHY whose firmware brings the link up; on the others the driver does.
+_COPPER = {0x1528, 0x1560, 0x1563, 0x15D1}
+
+_COMMAND = 0x04  # PCI command register
+_BUS_MASTER = 1 << 2
+
+RING_SIZES = [64 << n for n in range(7)]  # 64 to 4096: powers of two, so that an index wraps by a mask
+DEFAULT_RING_SIZE = 512
+DEFAULT_POOL_SIZE = 4096
+
+
+class Ixgbe:
+    """An 82599, X520, X540 or X550, brought up and running.
+
+    Args:
+        function: the PCI function; the driver closes it, also if the initialisation fails.
+        rx_queues, tx_queues: how many of each, 1 to 64.
+        ring_size: descriptors per ring: 64, 128, … 4096.
+        pool_size: packet buffers per receive queue, at least `ring_size`.
+
+    Raises:
+        ConfigurationError: a parameter is out of range.
+        DeviceTimeout: a register did not do what it should.
+        MemoryUnavailable: no DMA memory.
+    """
+
+    name = "ixgbe"
+
+    def __init__(
+        self,
+        function: Function,
+        rx_queues: int = 1,
+        tx_queues: int = 1,
+        ring_size: int = DEFAULT_RING_SIZE,
+        pool_size: int = DEFAULT_POOL_SIZE,
+    ) -> None:
+        self.address = function.address
+        self._function = function
+        self._pools: list[Mempool] = []
+        self._addresses = np.zeros(POOLS * POOL_BUFFERS, np.int64)
+        self._counters = DeviceCounters()
+        self._ring_memory = None
+        self._closed = False
+        self.rx_rings: list[IxgbeRxRing] = []
+        self.tx_rings: list[IxgbeTxRing] = []
+        try:
+            check_configuration(self.address, rx_queues, tx_queues, ring_size, pool_size)
+            self._bar = function.bar(0)
+            self._registers = RegisterFile(self._bar, self.address)
+            self._device_id = function.config_read(2, 2)
+            self._allocate(rx_queues, tx_queues, ring_size, pool_size)
+            self._bring_up()
+        except BaseException:
+            self.close()
+            raise
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Memory
+
+    def _allocate(self, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int) -> None:
+        """Memory for all rings in one piece, and a mempool for each receive queue."""
+        ring_bytes = ring_size * reg.DESCRIPTOR_BYTES
+        self._ring_memory = memory = allocate_rings((rx_queues + tx_queues) * ring_bytes)
+        self._ring_mapping: DmaMapping = self._function.map(memory)
+        slices = [memory.bytes[start : start + ring_bytes] for start in range(0, memory.size, ring_bytes)]
+        for queue in range(rx_queues):
+            pool = Mempool(pool_size)
+            self.attach(pool)
+            pool.release()  # attaching holds it
+            self.rx_rings.append(IxgbeRxRing(slices[queue], self._doorbell(reg.RDT[queue]), self._addresses, pool))
+        for queue in range(tx_queues):
+            tail = self._doorbell(reg.TDT[queue])
+            self.tx_rings.append(IxgbeTxRing(slices[rx_queues + queue], tail, self._addresses))
+
+    def attach(self, pool: Mempool) -> None:
+        """Let the card reach the buffers of `pool` and look up each one's address."""
+        if pool in self._pools:
+            return
+        mapping = self._function.map(pool.memory)
+        offsets = (pool.ids - (pool.number << POOL_SHIFT)) * STRIDE
+        self._addresses[pool.ids] = mapping.addresses(offsets)
+        pool.hold()
+        self._pools.append(pool)
+
+    def _doorbell(self, register: Register) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
+        return self._bar.words[register.offset // 4 : register.offset // 4 + 1]
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Initialisation, 4.6.3
+
+    def _bring_up(self) -> None:
+        self._reset()
+        self._wait_until_ready()
+        self._init_link()
+        self._read_counters()  # 4.6.5: the statistics clear when they are read
+        self._set_bus_master(True)
+        self._init_receive()
+        self._init_transmit()
+        for queue, ring in enumerate(self.rx_rings):
+            self._start_rx_queue(queue, ring)
+        for queue in range(len(self.tx_rings)):
+            self._start_tx_queue(queue)
+        log.info("%s: %s ready, MAC %s", self.address, SUPPORTED[INTEL, self._device_id], self.mac().hex(":"))
+
+    def _reset(self) -> None:
+        """4.6.3.1: interrupts off, reset, interrupts off again; 4.2.1.6: no DMA while the reset goes on."""
+        self._disable_interrupts()
+        self._disable_master()
+        self._registers.write(reg.CTRL, RST=1, LRST=1)
+        self._registers.wait(reg.CTRL, 1.0, RST=0, LRST=0)
+        time.sleep(0.01)  # 4.6.3.2: the MAC is to be left alone for 10 ms
+        self._disable_interrupts()
+
+    def _disable_interrupts(self) -> None:
+        """4.6.3.1. Reading EICR drops what is pending."""
+        self._registers.write(reg.EIMC, MASK=0x7FFFFFFF)
+        for register in reg.EIMC_EX:
+            self._registers.write(register, MASK=0xFFFFFFFF)
+        self._registers.read(reg.EICR)
+
+    def _disable_master(self) -> None:
+        """5.2.5.3.2: no new requests to the bus, and wait until the pending ones are done."""
+        self._registers.update(reg.CTRL, PCIE_MASTER_DISABLE=1)
+        try:
+            self._registers.wait(reg.STATUS, 0.1, PCIE_MASTER_ENABLE=0)
+        except DeviceTimeout:
+            # A card left behind by a killed process can hold requests for ever; the reset that follows drops them.
+            log.warning("%s: requests to the bus are still pending; resetting all the same", self.address)
+
+    def _wait_until_ready(self) -> None:
+        """4.6.3: the EEPROM has been read and the DMA engine is initialised."""
+        self._registers.wait(reg.EEC, 1.0, AUTO_RD=1)
+        self._registers.wait(reg.RDRXCTL, 1.0, DMAIDONE=1)
+
+    def _init_link(self) -> None:
+        """4.6.4: 10 Gbit/s over SFI, and start."""
+        if self._device_id in _COPPER:
+            return
+        self._registers.update(reg.AUTOC2, SERIAL_10G=reg.SERIAL_10G_SFI)
+        self._registers.update(reg.AUTOC, LMS=reg.LMS_10G_SERIAL, RESTART_AN=1)
+
+    def _init_receive(self) -> None:
+        """4.6.7: one packet buffer of 512 KB for all, frame check sequences off, all packets in."""
+        regs = self._registers
+        regs.update(reg.RXCTRL, RXEN=0)
+        for number, register in enumerate(reg.RXPBSIZE):
+            regs.write(register, SIZE=512 if number == 0 else 0)
+        regs.update(reg.HLREG0, RXCRCSTRP=1)
+        regs.update(reg.RDRXCTL, CRC_STRIP=1)
+        regs.update(reg.FCTRL, BAM=1, UPE=1, MPE=1)  # promiscuous, until `set_promiscuous` says otherwise
+        for queue in range(len(self.rx_rings)):
+            # Frames are dropped when a queue has no descriptor; else one full queue would block all the others.
+            regs.update(reg.SRRCTL[queue], DESCTYPE=reg.DESCTYPE_ADVANCED, BSIZEPACKET=2, DROP_EN=1)
+            self._set_ring(queue, queue, reg.RDBAL, reg.RDBAH, reg.RDLEN, reg.RDH, reg.RDT)
+        # The last sentences of 4.6.7: no snoop off, and a reserved bit that must be cleared.
+        regs.update(reg.CTRL_EXT, NS_DIS=1)
+        for queue in range(len(self.rx_rings)):
+            regs.update(reg.DCA_RXCTRL[queue], MUST_BE_ZERO=0)
+
+    def _init_transmit(self) -> None:
+        """4.6.8: frame check sequences and padding by the card, one packet buffer of 160 KB for all."""
+        regs = self._registers
+        regs.update(reg.HLREG0, TXCRCEN=1, TXPADEN=1)
+        regs.update(reg.RTTDCS, ARBDIS=1)  # 4.6.11.3: the arbiter rests while the packet buffers are set
+        for number, register in enumerate(reg.TXPBSIZE):
+            regs.write(register, SIZE=160 if number == 0 else 0)
+        regs.write(reg.DTXMXSZRQ, MAX_BYTES_NUM_REQ=0xFFF)
+        regs.update(reg.RTTDCS, ARBDIS=0)
+        for queue in range(len(self.tx_rings)):
+            self._set_ring(len(self.rx_rings) + queue, queue, reg.TDBAL, reg.TDBAH, reg.TDLEN, reg.TDH, reg.TDT)
+            # 7.2.3.4: fetch descriptors ahead, which line rate with small frames needs. WTHRESH is 0 because status is
+            # reported once for a group of descriptors (7.2.3.5.1).
+            regs.update(reg.TXDCTL[queue], PTHRESH=36, HTHRESH=8, WTHRESH=0)
+        regs.update(reg.DMATXCTL, TE=1)
+
+    def _set_ring(
+        self, place: int, queue: int, low: Register, high: Register, length: Register, head: Register, tail: Register
+    ) -> None:
+        """Tell the card where a ring lies and that it is empty (7.1.9, 7.2.3.3)."""
+        size = self.rx_rings[0].size * reg.DESCRIPTOR_BYTES
+        address = self._ring_mapping.address(place * size, size)
+        self._registers.write(low[queue], address & 0xFFFFFFFF)
+        self._registers.write(high[queue], address >> 32)
+        self._registers.write(length[queue], LEN=size)
+        self._registers.write(head[queue], HEAD=0)
+        self._registers.write(tail[queue], TAIL=0)
+
+    def _start_rx_queue(self, queue: int, ring: IxgbeRxRing) -> None:
+        """4.6.7.1: enable, then hand over all descriptors; the receive path opens with the first queue."""
+        regs = self._registers
+        ring.fill()
+        regs.update(reg.RXDCTL[queue], ENABLE=1)
+        regs.wait(reg.RXDCTL[queue], 1.0, ENABLE=1)
+        regs.write(reg.RDT[queue], TAIL=ring.size - 1)
+        if queue == len(self.rx_rings) - 1:
+            # 4.6.7: RXEN may change only while the receive path through the security block is halted.
+            regs.update(reg.SECRXCTRL, RX_DIS=1)
+            regs.wait(reg.SECRXSTAT, 1.0, SECRX_RDY=1)
+            regs.update(reg.RXCTRL, RXEN=1)
+            regs.update(reg.SECRXCTRL, RX_DIS=0)
+
+    def _start_tx_queue(self, queue: int) -> None:
+        """4.6.8.1."""
+        self._registers.update(reg.TXDCTL[queue], ENABLE=1)
+        self._registers.wait(reg.TXDCTL[queue], 1.0, ENABLE=1)
+
+    def _set_bus_master(self, enabled: bool) -> None:
+        command = self._function.config_read(_COMMAND, 2)
+        command = command | _BUS_MASTER if enabled else command & ~_BUS_MASTER
+        self._function.config_write(_COMMAND, 2, command)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Link, filters, statistics
+
+    def mac(self) -> bytes:
+        """The station's address from receive address register 0 (8.2.3.7.8)."""
+        low, high = self._registers.read(reg.RAL[0]), self._registers.read(reg.RAH[0])
+        return low.to_bytes(4, "little") + (high & 0xFFFF).to_bytes(2, "little")
+
+    def set_mac(self, mac: bytes) -> None:
+        """Change receive address register 0.
+
+        Raises:
+            ConfigurationError: not 6 bytes, or a multicast address.
+        """
+        if len(mac) != 6 or mac[0] & 1:
+            raise ConfigurationError(f"{self.address}: {mac.hex(':')} is no unicast MAC address")
+        self._registers.write(reg.RAL[0], ADDRESS=int.from_bytes(mac[:4], "little"))
+        self._registers.write(reg.RAH[0], ADDRESS=int.from_bytes(mac[4:], "little"), AV=1)
+
+    def set_promiscuous(self, enabled: bool) -> None:
+        """Accept all unicast and multicast packets (8.2.3.7.1)."""
+        self._registers.update(reg.FCTRL, UPE=int(enabled), MPE=int(enabled))
+
+    def link(self) -> Link:
+        """The link's state (8.2.3.22.20)."""
+        links = reg.LINKS.decode(self._registers.read(reg.LINKS))
+        up = links["LINK_UP"] == 1
+        return Link(up, reg.LINK_SPEEDS.get(links["LINK_SPEED"], 0) if up else 0)
+
+    def wait_for_link(self, timeout: float) -> Link:
+        """Wait up to `timeout` seconds until the link is up; the state it then has."""
+        deadline = time.monotonic() + timeout
+        while not (link := self.link()).up and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return link
+
+    def counters(self) -> DeviceCounters:
+        """Add what the card counted since the last reading; its counters clear when read (8.2.3.23)."""
+        new = self._read_counters()
+        self._counters = DeviceCounters(*(old + more for old, more in zip(self._counters, new, strict=True)))
+        return self._counters
+
+    def _read_counters(self) -> DeviceCounters:
+        read = self._registers.read
+        errors = (reg.CRCERRS, reg.ILLERRC, reg.ERRBC, reg.RLEC, reg.RUC, reg.RFC, reg.ROC, reg.RJC)
+        return DeviceCounters(
+            rx_packets=read(reg.GPRC),
+            # Reading the high half clears both, so the low one is read first (8.2.3.23).
+            rx_bytes=read(reg.GORCL) + (read(reg.GORCH) << 32),
+            tx_packets=read(reg.GPTC),
+            tx_bytes=read(reg.GOTCL) + (read(reg.GOTCH) << 32),
+            # Without a mapping (RQSMR) the drops of all queues are in the first counter.
+            rx_dropped=read(reg.QPRDC[0]) + sum(read(register) for register in reg.RXMPC),
+            rx_errors=sum(read(register) for register in errors),
+        )
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # The end
+
+    def close(self) -> None:
+        """Stop the card, then take its memory away: queues off, no more requests to the bus, reset (4.6.7.1.2)."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._stop()
+        finally:
+            self._return_memory()
+            self._function.close()
+
+    def _stop(self) -> None:
+        if not hasattr(self, "_registers"):
+            return  # the initialisation failed before it touched the card
+        self._registers.update(reg.RXCTRL, RXEN=0)
+        for queue in range(len(self.rx_rings)):
+            self._registers.update(reg.RXDCTL[queue], ENABLE=0)
+        for queue in range(len(self.tx_rings)):
+            self._registers.update(reg.TXDCTL[queue], ENABLE=0)
+        self._set_bus_master(False)
+        self._reset()
+
+    def _return_memory(self) -> None:
+        for ring in (*self.rx_rings, *self.tx_rings):
+            ring.drain()
+        for pool in self._pools:
+            self._function.unmap(pool.memory)
+            pool.release()
+        if self._ring_memory is not None:
+            self._function.unmap(self._ring_memory)
+            release_rings(self._ring_memory)
+
+
+def check_configuration(address: str, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int) -> None:
+    """Refuse what the card or the driver does not support, before the card is touched.
+
+    Raises:
+        ConfigurationError: says which parameter, and what is possible.
+    """
+    for kind, queues in (("receive", rx_queues), ("transmit", tx_queues)):
+        if not 1 <= queues <= reg.QUEUES:
+            raise ConfigurationError(f"{address}: {queues} {kind} queues: 1 to {reg.QUEUES} are possible")
+    if ring_size not in RING_SIZES:
+        raise ConfigurationError(f"{address}: a ring of {ring_size} descriptors: possible are {RING_SIZES}")
+    if pool_size < ring_size:
+        raise ConfigurationError(f"{address}: a pool of {pool_size} buffers cannot fill a ring of {ring_size}")

@@ -1,0 +1,328 @@
+"""The part of a simulated 82599 that works on packets: filters, rings, DMA, write-back, counting.
+
+Each kernel works on one card of a rack. Sections are those of the Intel 82599 datasheet, revision 3.3.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ixy.jit import compiled
+from ixy.registers import i82599 as reg
+from ixy.sim.rack import (
+    BUS_MASTER,
+    DMA_ADDRESS,
+    DMA_REFUSED,
+    PAGE_SHIFT,
+    RX_BROADCAST,
+    RX_GOOD,
+    RX_GOOD_BYTES,
+    RX_MISSED,
+    RX_MULTICAST,
+    RX_NO_DESCRIPTOR,
+    RX_OVERSIZE,
+    RX_TOTAL,
+    RX_UNDERSIZE,
+    SLOT,
+    STAGE_SIZE,
+    STAGED,
+    TX_GOOD,
+    TX_GOOD_BYTES,
+    Rack,
+)
+from ixy.unsafe import copy, load_acquire, store_release
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CRC_BYTES = 4
+MIN_FRAME = 60  # without the frame check sequence
+MAX_FRAME = 1518  # with it, unless jumbo frames are enabled (8.2.3.22.8)
+VLAN_BYTES = 4
+
+# Word indices into BAR 0
+_RXCTRL = reg.RXCTRL.offset // 4
+_FCTRL = reg.FCTRL.offset // 4
+_HLREG0 = reg.HLREG0.offset // 4
+_MAXFRS = reg.MAXFRS.offset // 4
+_MCSTCTRL = reg.MCSTCTRL.offset // 4
+_MTA = reg.MTA.offset // 4
+_RAL = reg.RAL.offset // 4
+_DMATXCTL = reg.DMATXCTL.offset // 4
+_CTRL = reg.CTRL.offset // 4
+_QUEUE_STRIDE = reg.RDBAL.stride // 4
+_RDBAL = reg.RDBAL.offset // 4
+_RDBAH = reg.RDBAH.offset // 4
+_RDLEN = reg.RDLEN.offset // 4
+_RDH = reg.RDH.offset // 4
+_RDT = reg.RDT.offset // 4
+_RXDCTL = reg.RXDCTL.offset // 4
+_SRRCTL = reg.SRRCTL.offset // 4
+_TDBAL = reg.TDBAL.offset // 4
+_TDBAH = reg.TDBAH.offset // 4
+_TDLEN = reg.TDLEN.offset // 4
+_TDH = reg.TDH.offset // 4
+_TDT = reg.TDT.offset // 4
+_TXDCTL = reg.TXDCTL.offset // 4
+
+_RXEN = reg.RXCTRL.mask("RXEN")
+_MPE, _UPE, _BAM = reg.FCTRL.mask("MPE"), reg.FCTRL.mask("UPE"), reg.FCTRL.mask("BAM")
+_JUMBOEN = reg.HLREG0.mask("JUMBOEN")
+_TE = reg.DMATXCTL.mask("TE")
+_ENABLE = reg.RXDCTL.mask("ENABLE")  # at the same place in TXDCTL
+_DROP_EN = reg.SRRCTL.mask("DROP_EN")
+_BSIZEPACKET = reg.SRRCTL.mask("BSIZEPACKET")  # in KiB
+_MASTER_DISABLE = reg.CTRL.mask("PCIE_MASTER_DISABLE")
+_AV = reg.RAH.mask("AV")
+_MFE = reg.MCSTCTRL.mask("MFE")
+_RECEIVE_ADDRESSES = reg.RAL.count
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# DMA
+
+
+@compiled
+def dma(rack: Rack, card: int, address: int, size: int) -> int:
+    """The offset in memory of a bus address, or -1 if the card may not touch all of these bytes.
+
+    A refused access is counted, and its address kept.
+    """
+    offset = address - rack.base
+    if offset >= 0 and size > 0 and offset + size <= rack.memory.size:
+        page = offset >> PAGE_SHIFT
+        last = (offset + size - 1) >> PAGE_SHIFT
+        while page <= last and load_acquire(rack.allowed, page) != 0:
+            page += 1
+        if page > last:
+            return offset
+    rack.counters[card, DMA_REFUSED] += 1
+    rack.counters[card, DMA_ADDRESS] = address
+    return -1
+
+
+@compiled
+def masters(rack: Rack, card: int) -> bool:
+    """Whether the card may use the bus: the command register allows it, and no master disable is on (5.2.5.3.2)."""
+    disabled = load_acquire(rack.registers[card], _CTRL) & _MASTER_DISABLE
+    return disabled == 0 and rack.wires[card, BUS_MASTER] != 0
+
+
+@compiled
+def ring_word(rack: Rack, card: int, low: int, high: int, slot: int) -> int:
+    """The index in `words` of a descriptor whose ring's base is in registers `low` and `high`, or -1."""
+    registers = rack.registers[card]
+    base = (load_acquire(registers, high) << 32) | (load_acquire(registers, low) & 0xFFFFFF80)
+    offset = dma(rack, card, base + slot * reg.DESCRIPTOR_BYTES, reg.DESCRIPTOR_BYTES)
+    return offset >> 3 if offset >= 0 else -1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Receive
+
+
+@compiled
+def can_receive(rack: Rack, card: int) -> bool:
+    """Whether a frame that arrived now would find a free descriptor in queue 0."""
+    registers = rack.registers[card]
+    if load_acquire(registers, _RXCTRL) & _RXEN == 0 or load_acquire(registers, _RXDCTL) & _ENABLE == 0:
+        return False
+    return load_acquire(registers, _RDH) != load_acquire(registers, _RDT)
+
+
+@compiled
+def receive(rack: Rack, card: int, source: NDArray[np.uint8], start: int, length: int) -> None:
+    """A frame of `length` bytes, without its frame check sequence, arrives at the card's port (7.1)."""
+    registers = rack.registers[card]
+    counters = rack.counters[card]
+    if load_acquire(registers, _RXCTRL) & _RXEN == 0:
+        return
+    counters[RX_TOTAL] += 1
+    if length < MIN_FRAME:
+        counters[RX_UNDERSIZE] += 1
+        return
+    if length + CRC_BYTES > longest_frame(registers, source, start):
+        counters[RX_OVERSIZE] += 1
+        return
+    if not accepts(registers, source, start):
+        return
+    counters[RX_GOOD] += 1
+    counters[RX_GOOD_BYTES] += length + CRC_BYTES
+    if source[start] & 1:
+        counters[RX_BROADCAST if is_broadcast(source, start) else RX_MULTICAST] += 1
+    store(rack, card, 0, source, start, length)
+
+
+@compiled
+def longest_frame(registers: NDArray[np.uint32], source: NDArray[np.uint8], start: int) -> int:
+    """The longest frame that is accepted, with its frame check sequence (8.2.3.22.8, 8.2.3.22.13)."""
+    limit = load_acquire(registers, _MAXFRS) >> 16 if load_acquire(registers, _HLREG0) & _JUMBOEN else MAX_FRAME
+    tagged = source[start + 12] == 0x81 and source[start + 13] == 0x00
+    return limit + VLAN_BYTES if tagged else limit
+
+
+@compiled
+def is_broadcast(source: NDArray[np.uint8], start: int) -> bool:
+    for i in range(6):
+        if source[start + i] != 0xFF:
+            return False
+    return True
+
+
+@compiled
+def accepts(registers: NDArray[np.uint32], source: NDArray[np.uint8], start: int) -> bool:
+    """Filter by destination address (7.1.1.1)."""
+    control = load_acquire(registers, _FCTRL)
+    if source[start] & 1 == 0:
+        return control & _UPE != 0 or matches_station(registers, source, start)
+    if is_broadcast(source, start):
+        return control & _BAM != 0
+    return control & _MPE != 0 or matches_station(registers, source, start) or matches_table(registers, source, start)
+
+
+@compiled
+def matches_station(registers: NDArray[np.uint32], source: NDArray[np.uint8], start: int) -> bool:
+    """Exact match with one of the receive addresses (8.2.3.7.8)."""
+    low = 0
+    for i in range(4):
+        low |= np.int64(source[start + i]) << (8 * i)
+    high = source[start + 4] | (np.int64(source[start + 5]) << 8) | _AV
+    for i in range(_RECEIVE_ADDRESSES):
+        if (
+            load_acquire(registers, _RAL + 2 * i) == low
+            and load_acquire(registers, _RAL + 2 * i + 1) & (_AV | 0xFFFF) == high
+        ):
+            return True
+    return False
+
+
+@compiled
+def matches_table(registers: NDArray[np.uint32], source: NDArray[np.uint8], start: int) -> bool:
+    """Hash match in the multicast table: 12 bits of the address, chosen by MCSTCTRL.MO (7.1.1.1.2)."""
+    control = load_acquire(registers, _MCSTCTRL)
+    if control & _MFE == 0:
+        return False
+    shift = 4 - (control & 3) if control & 3 < 3 else 0
+    bits = ((source[start + 4] | (np.int64(source[start + 5]) << 8)) >> shift) & 0xFFF
+    return (load_acquire(registers, _MTA + (bits >> 5)) >> (bits & 31)) & 1 != 0
+
+
+@compiled
+def store(rack: Rack, card: int, queue: int, source: NDArray[np.uint8], start: int, length: int) -> None:
+    """DMA a frame into as many buffers of a queue as it needs, and write the descriptors back (7.1.5, 7.1.6)."""
+    registers = rack.registers[card]
+    at = queue * _QUEUE_STRIDE
+    size = load_acquire(registers, _RDLEN + at) // reg.DESCRIPTOR_BYTES
+    head = load_acquire(registers, _RDH + at)
+    tail = load_acquire(registers, _RDT + at)
+    buffer_size = (load_acquire(registers, _SRRCTL + at) & _BSIZEPACKET) << 10
+    if not masters(rack, card) or load_acquire(registers, _RXDCTL + at) & _ENABLE == 0:
+        rack.counters[card, RX_MISSED] += 1
+        return
+    if size == 0 or head >= size or tail >= size or buffer_size == 0:
+        rack.counters[card, RX_MISSED] += 1
+        return
+    free = tail - head if tail >= head else tail - head + size
+    if free * buffer_size < length:
+        counted = RX_NO_DESCRIPTOR if load_acquire(registers, _SRRCTL + at) & _DROP_EN else RX_MISSED
+        rack.counters[card, counted] += 1
+        return
+    done = 0
+    while done < length:
+        part = min(buffer_size, length - done)
+        last = done + part == length
+        if not store_part(rack, card, at, head, source, start + done, part, last):
+            break
+        done += part
+        head = head + 1 if head + 1 < size else 0
+    registers[_RDH + at] = head
+
+
+@compiled
+def store_part(
+    rack: Rack, card: int, at: int, head: int, source: NDArray[np.uint8], start: int, part: int, last: bool
+) -> bool:
+    """Fill one buffer and write its descriptor back; False if the card may not touch one of them."""
+    word = ring_word(rack, card, _RDBAL + at, _RDBAH + at, head)
+    if word < 0:
+        return False
+    target = dma(rack, card, rack.words[word], part)
+    if target < 0:
+        return False
+    copy(rack.memory, target, source, start, part)
+    rack.words[word] = 0
+    status = (part << reg.RX_LENGTH_SHIFT) | reg.RX_DD | (reg.RX_EOP if last else 0)
+    store_release(rack.words, word + 1, status)
+    return True
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Transmit
+
+
+@compiled
+def can_transmit(rack: Rack, card: int, queue: int) -> bool:
+    """Whether a transmit queue is running and has descriptors to send."""
+    registers = rack.registers[card]
+    at = queue * _QUEUE_STRIDE
+    if load_acquire(registers, _TXDCTL + at) & _ENABLE == 0 or load_acquire(registers, _DMATXCTL) & _TE == 0:
+        return False
+    if not masters(rack, card):
+        return False
+    return load_acquire(registers, _TDH + at) != load_acquire(registers, _TDT + at)
+
+
+@compiled
+def fetch(rack: Rack, card: int, queue: int) -> int:
+    """Take the next descriptor of a transmit queue (7.2.3); the length of the packet that it completes, else 0.
+
+    The packet's buffers are gathered in the card's staging buffer, so that a packet of several looks like one of one.
+    """
+    registers = rack.registers[card]
+    at = queue * _QUEUE_STRIDE
+    size = load_acquire(registers, _TDLEN + at) // reg.DESCRIPTOR_BYTES
+    head = load_acquire(registers, _TDH + at)
+    if head >= size or load_acquire(registers, _TDT + at) >= size:
+        # The ring is nonsense: the queue stops.
+        store_release(registers, _TXDCTL + at, load_acquire(registers, _TXDCTL + at) & ~_ENABLE)
+        return 0
+    word = ring_word(rack, card, _TDBAL + at, _TDBAH + at, head)
+    complete = 0
+    if word >= 0:
+        command = load_acquire(rack.words, word + 1)
+        if is_data(command):
+            gather(rack, card, rack.words[word], command & reg.TX_LENGTH_MASK)
+            if command & reg.TX_EOP:
+                complete = rack.wires[card, STAGED]
+                rack.wires[card, STAGED] = 0
+        if command & reg.TX_RS:
+            store_release(rack.words, word + 1, reg.TX_DD)
+    registers[_TDH + at] = head + 1 if head + 1 < size else 0
+    if complete > 0:
+        rack.counters[card, TX_GOOD] += 1
+        rack.counters[card, TX_GOOD_BYTES] += max(complete, MIN_FRAME) + CRC_BYTES
+    return complete
+
+
+@compiled
+def is_data(command: int) -> bool:
+    """A legacy descriptor, or an advanced one that carries data: context descriptors carry none (7.2.3.2)."""
+    return command & reg.TX_DEXT == 0 or command & (15 << 20) == reg.TX_DATA
+
+
+@compiled
+def gather(rack: Rack, card: int, address: int, size: int) -> None:
+    """Append one buffer to the card's staging buffer, padded with zeros as far as a minimal frame (8.2.3.22.8)."""
+    staged = rack.wires[card, STAGED]
+    stage = card * SLOT
+    if staged + size > STAGE_SIZE - MIN_FRAME:
+        return
+    offset = dma(rack, card, address, size)
+    if offset < 0:
+        return
+    copy(rack.tape, stage + staged, rack.memory, offset, size)
+    for i in range(staged + size, MIN_FRAME):
+        rack.tape[stage + i] = 0
+    rack.wires[card, STAGED] = staged + size

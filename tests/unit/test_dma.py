@@ -1,0 +1,177 @@
+"""DMA memory, on the real thing: the kernel's memory, huge pages where it has some."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ixy.bus.pagemap import physical_addresses
+from ixy.errors import MemoryUnavailable
+from ixy.memory import dma
+from ixy.memory.dma import HUGE_PAGE, PACKET_REGION, RING_REGION, DmaMapping, DmaMemory, allocate_rings, release_rings
+from ixy.memory.hugepages import free_huge_pages
+
+POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
+KPF_HUGE = 17  # bit of /proc/kpageflags, Documentation/admin-guide/mm/pagemap.rst
+WANTED = 4
+
+
+@pytest.fixture
+def huge_pages() -> Iterator[None]:
+    """At least four free huge pages; what is added goes away again."""
+    missing = max(WANTED - free_huge_pages(), 0)
+    if missing and (os.geteuid() != 0 or not POOL.exists()):
+        pytest.skip(f"needs {WANTED} free huge pages: run as root, or `sudo ixy setup`")
+    if missing:
+        POOL.write_text(str(int(POOL.read_text()) + missing))
+    try:
+        if free_huge_pages() < WANTED:
+            pytest.skip("the kernel gives no huge pages: memory is short, or in pieces")
+        yield
+    finally:
+        if missing:
+            POOL.write_text(str(max(int(POOL.read_text()) - missing, 0)))
+
+
+@pytest.fixture
+def no_huge_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel refuses huge pages, as one does that was built without them."""
+    create = os.memfd_create
+
+    def refuse_huge(name: str, flags: int) -> int:
+        if flags & os.MFD_HUGETLB:
+            raise OSError(errno.ENOSYS, "no huge pages")
+        return create(name, flags)
+
+    monkeypatch.setattr("os.memfd_create", refuse_huge)
+
+
+def seen_elsewhere(fd: int, size: int) -> tuple[mmap.mmap, NDArray[np.uint8]]:
+    """A second mapping of the file behind DMA memory, made by the standard library."""
+    mapping = mmap.mmap(fd, size)
+    return mapping, np.frombuffer(mapping, np.uint8)
+
+
+@pytest.mark.usefixtures("huge_pages")
+def test_memory_on_huge_pages() -> None:
+    """Room for 3 MiB: two huge pages, which another mapping of the file shows too, and given back at the end."""
+    free = free_huge_pages()
+    memory = allocate_rings(3 << 20)
+    assert (memory.size, memory.page_size, memory.bytes.shape) == (2 * HUGE_PAGE, HUGE_PAGE, (2 * HUGE_PAGE,))
+    assert memory.virtual_address % HUGE_PAGE == 0
+    memory.bytes[[0, -1]] = 17, 4
+    _, other = seen_elsewhere(memory.fd, memory.size)
+    assert other[[0, -1]].tolist() == [17, 4]
+    del other, _
+    release_rings(memory)
+    assert free_huge_pages() == free
+
+
+@pytest.mark.usefixtures("no_huge_pages")
+def test_memory_without_huge_pages() -> None:
+    """Small pages do where no device is given physical addresses; the size is the same."""
+    memory = allocate_rings(3 << 20)
+    assert (memory.size, memory.page_size) == (2 * HUGE_PAGE, 4096)
+    memory.bytes[:] = 0xA5
+    with closing(mmap.mmap(memory.fd, memory.size)) as other:
+        assert other[:] == b"\xa5" * memory.size
+    release_rings(memory)
+
+
+def test_more_memory_than_huge_pages_are_left() -> None:
+    """One page more than there are: all of it comes on small pages, and the attempt leaves no file open."""
+    size = (free_huge_pages() + 1) * HUGE_PAGE
+    if size > PACKET_REGION:
+        pytest.skip("this machine has more huge pages than the window has room for")
+    files = len(list(Path("/proc/self/fd").iterdir()))
+    memory = DmaMemory(0, size)
+    assert (memory.size, memory.page_size) == (size, 4096)
+    assert len(list(Path("/proc/self/fd").iterdir())) == files + 1
+    memory.close()
+
+
+@pytest.mark.usefixtures("no_huge_pages")
+def test_ring_memory_takes_the_first_gap() -> None:
+    """Three pieces side by side; the middle one's place is taken again, but only by what fits into it."""
+    first, second, third = (allocate_rings(2 * HUGE_PAGE) for _ in range(3))
+    release_rings(second)
+    larger, fitting = allocate_rings(3 * HUGE_PAGE), allocate_rings(HUGE_PAGE + 1)
+    offsets = [memory.offset - first.offset for memory in (third, larger, fitting)]
+    assert offsets == [4 * HUGE_PAGE, 6 * HUGE_PAGE, 2 * HUGE_PAGE]
+    for memory in (first, third, larger, fitting):
+        release_rings(memory)
+
+
+def test_ring_memory_has_an_end() -> None:
+    """More than the whole region cannot be had."""
+    with pytest.raises(MemoryUnavailable, match="close a device first"):
+        allocate_rings(RING_REGION + 1)
+
+
+def test_mapping_of_scattered_pages() -> None:
+    """Offsets in three pages at 0x600000, 0x200000 and 0x400000: looked up page by page."""
+    mapping = DmaMapping(np.array([0x600000, 0x200000, 0x400000]), HUGE_PAGE)
+    offsets = np.array([0, HUGE_PAGE - 1, HUGE_PAGE, 2 * HUGE_PAGE + 5])
+    assert mapping.addresses(offsets).tolist() == [0x600000, 0x7FFFFF, 0x200000, 0x400005]
+    assert mapping.address(HUGE_PAGE + 16, 2 * HUGE_PAGE - 16) == 0x200010
+    with pytest.raises(MemoryUnavailable, match="2 bytes of DMA memory are not contiguous"):
+        mapping.address(HUGE_PAGE - 1, 2)
+
+
+@pytest.mark.usefixtures("huge_pages")
+@pytest.mark.skipif(os.geteuid() != 0, reason="physical addresses are for root alone")
+def test_physical_addresses_of_huge_pages() -> None:
+    """Locked memory that nobody has touched is in memory, each page at a place of its own, aligned to its size.
+
+    The kernel's own list of page frames says that each is a huge page, and a second mapping of the same file, at
+    another virtual address, is at the same places in the same order.
+    """
+    memory = allocate_rings(WANTED * HUGE_PAGE)
+    memory.lock()
+    addresses = physical_addresses(memory.virtual_address, memory.size, HUGE_PAGE)
+    assert addresses.shape == (WANTED,)
+    assert len(set(addresses.tolist())) == WANTED
+    assert not np.any(addresses % HUGE_PAGE)
+    with Path("/proc/kpageflags").open("rb") as file:
+        for address in addresses.tolist():
+            flags = int.from_bytes(os.pread(file.fileno(), 8, address // mmap.PAGESIZE * 8), "little")
+            assert flags >> KPF_HUGE & 1
+    _, other = seen_elsewhere(memory.fd, memory.size)
+    assert other[::HUGE_PAGE].tolist() == [0] * WANTED  # read, so that the mapping has the pages
+    assert other.ctypes.data != memory.virtual_address
+    assert physical_addresses(other.ctypes.data, memory.size, HUGE_PAGE).tolist() == addresses.tolist()
+    del other, _
+    release_rings(memory)
+
+
+@pytest.mark.usefixtures("no_huge_pages")
+@pytest.mark.skipif(os.geteuid() != 0, reason="physical addresses are for root alone")
+def test_physical_addresses_of_one_page_mapped_twice() -> None:
+    """Small pages: the first page of a piece, seen through two mappings, has one frame; the second has another."""
+    memory = allocate_rings(HUGE_PAGE)
+    memory.bytes[: 2 * mmap.PAGESIZE] = 1
+    here = physical_addresses(memory.virtual_address, 2 * mmap.PAGESIZE, mmap.PAGESIZE)
+    _, other = seen_elsewhere(memory.fd, memory.size)
+    assert other[:: mmap.PAGESIZE][:2].tolist() == [1, 1]
+    there = physical_addresses(other.ctypes.data, 2 * mmap.PAGESIZE, mmap.PAGESIZE)
+    assert here.tolist() == there.tolist()
+    assert here[0] != here[1]
+    del other, _
+    release_rings(memory)
+
+
+@pytest.mark.usefixtures("no_huge_pages")
+def test_packets_and_rings_do_not_meet() -> None:
+    """Rings lie behind the region of packet buffers, inside the window."""
+    memory = allocate_rings(1)
+    assert memory.offset >= PACKET_REGION
+    assert memory.offset + memory.size <= dma.window().size == PACKET_REGION + RING_REGION
+    release_rings(memory)
