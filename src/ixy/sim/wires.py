@@ -214,7 +214,8 @@ def send(rack: Rack, card: int, queue: int, length: int) -> None:
         emit(rack, card, start, length)
         frames += 1
         length = build(rack, card, queue, total, frames) if offloaded else 0
-    rack.wires[card, OFFLOAD] = 0
+    if offloaded:
+        rack.wires[card, OFFLOAD] = 0
 
 
 @compiled
