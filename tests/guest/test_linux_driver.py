@@ -133,6 +133,7 @@ def test_tcp_with_all_offloads(rig: Rig, direction: str) -> None:
         assert f"{feature}: on" in features
     errors = rig.statistics()["rx_csum_offload_errors"]
     wrong = host_tcp_errors(rig)
+    frames = rig.counter(reg.GPRC) + rig.counter(reg.GPTC)
     server = rig.host.start("iperf3", "--server", "--one-off", "--bind", HOST)
     report = json.loads(
         rig.run(f"until iperf3 -c {HOST} --bytes 20M --json {direction} > r; do usleep 100000; done; cat r")
@@ -141,7 +142,10 @@ def test_tcp_with_all_offloads(rig: Rig, direction: str) -> None:
     assert report["end"]["sum_sent"]["bytes"] >= 20 << 20
     assert rig.statistics()["rx_csum_offload_errors"] == errors
     assert host_tcp_errors(rig) == wrong
-    print(f"TCP {direction}: {report['end']['sum_received']['bits_per_second'] / 1e6:.0f} Mbit/s")
+    rate = report["end"]["sum_received"]["bits_per_second"]
+    frames = rig.counter(reg.GPRC) + rig.counter(reg.GPTC) - frames
+    seconds = report["end"]["sum_sent"]["seconds"]
+    print(f"TCP {direction}: {rate / 1e6:.0f} Mbit/s, {frames / seconds:.0f} packets a second both ways")
 
 
 def host_tcp_errors(rig: Rig) -> int:

@@ -12,7 +12,7 @@ from scapy.packet import Packet
 from ixy.registers import i82599 as reg
 from ixy.sim.classify import classify, in_vlan
 
-# The key, packets and hashes of Microsoft's "Verifying the RSS Hash Calculation", which the datasheet quotes (7.1.2.8.3)
+# Key, packets and hashes of Microsoft's "Verifying the RSS Hash Calculation"; the datasheet has them too (7.1.2.8.3)
 KEY = bytes.fromhex("6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa")
 V4, V4_HASH, V4_TCP_HASH = IP(src="66.9.149.187", dst="161.142.100.80"), 0x323E8FC2, 0x51CCC178
 V6, V6_HASH, V6_TCP_HASH = IPv6(src="3ffe:2501:200:1fff::7", dst="3ffe:2501:200:3::1"), 0x2CC18CD5, 0x40207D3D

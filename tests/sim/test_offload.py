@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Dot1Q, Ether
@@ -89,7 +91,7 @@ def test_checksums_are_inserted(machine: Machine, network: Packet, transport: ty
     if IP in whole:
         whole[IP].chksum = 0x1234
     (frame,) = frames_of(machine, bytes(whole), reg.TX_DEXT | reg.TX_IXSM | reg.TX_TXSM, context_for(whole))
-    assert frame == bytes(packet)
+    assert frame == bytes(packet).ljust(60, b"\0")
 
 
 def test_a_udp_checksum_of_zero_becomes_ones(machine: Machine) -> None:
@@ -131,13 +133,25 @@ def test_a_context_that_makes_no_sense_sends_nothing(machine: Machine, change: s
     assert frames_of(machine, bytes(whole), reg.TX_DEXT | reg.TX_TSE, (first, second)) == []
 
 
+WORD = st.integers(-(1 << 63), (1 << 63) - 1)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(command=WORD, context=st.tuples(WORD, WORD), size=st.integers(1, 300))
+def test_no_descriptor_makes_it_run_away(machine: Machine, command: int, context: tuple[int, int], size: int) -> None:
+    """Whatever descriptors say: there are no more frames than bytes, and none is longer than packet and tag."""
+    frames = frames_of(machine, bytes(size), command, context)
+    assert len(frames) <= size
+    assert all(len(frame) <= max(size + 4, 60) for frame in frames)
+
+
 def test_a_tag_is_inserted(machine: Machine) -> None:
     """By an advanced descriptor from its context, by a legacy descriptor from itself."""
     packet = bytes(Ether() / V4 / UDP() / bytes(50))
     expected = bytes(Ether() / Dot1Q(vlan=0x123, prio=5) / V4 / UDP() / bytes(50))
     context = context_for(Ether(packet), tag=0xA123)
-    assert frames_of(machine, packet, reg.TX_DEXT | reg.TX_VLE, context) == [expected]
-    assert frames_of(machine, packet, reg.TX_VLE | (0xA123 << 48) - (1 << 64)) == [expected]
+    assert frames_of(machine, packet, reg.TX_DEXT | reg.TX_VLE, context) == [expected.ljust(60, b"\0")]
+    assert frames_of(machine, packet, reg.TX_VLE | (0xA123 << 48) - (1 << 64)) == [expected.ljust(60, b"\0")]
 
 
 def test_a_legacy_checksum(machine: Machine) -> None:
@@ -145,4 +159,4 @@ def test_a_legacy_checksum(machine: Machine) -> None:
     packet = bytearray(bytes(Ether() / V4))
     expected = bytes(packet)
     packet[24:26] = 0, 0
-    assert frames_of(machine, bytes(packet), reg.TX_IC | 24 << 16 | 14 << 40) == [expected]
+    assert frames_of(machine, bytes(packet), reg.TX_IC | 24 << 16 | 14 << 40) == [expected.ljust(60, b"\0")]

@@ -12,6 +12,7 @@ import numpy as np
 from ixy.jit import compiled
 from ixy.registers import i82599 as reg
 from ixy.sim.classify import classify, half, in_vlan, signed
+from ixy.sim.offload import MIN_FRAME
 from ixy.sim.rack import (
     ARRIVAL,
     ARRIVAL_SIZE,
@@ -57,7 +58,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CRC_BYTES = 4
-MIN_FRAME = 60  # without the frame check sequence
 MAX_FRAME = 1518  # with it, unless jumbo frames are enabled (8.2.3.22.8)
 LONGEST_FRAME = 15872  # whatever MAXFRS says (1.3)
 VLAN_BYTES = 4
@@ -404,6 +404,8 @@ def fetch(rack: Rack, card: int, queue: int) -> int:
             if command & reg.TX_EOP:
                 complete = rack.wires[card, STAGED]
                 rack.wires[card, STAGED] = 0
+                if complete == 0:
+                    rack.wires[card, OFFLOAD] = 0  # nothing could be fetched: the packet is gone
             else:
                 rack.wires[card, STAGING] = queue
         elif command & reg.TX_DTYP == reg.TX_CONTEXT:
