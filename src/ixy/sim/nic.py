@@ -297,19 +297,7 @@ def store(
         else:
             lose(rack, card, RX_MISSED, length)
         return
-    done = 0
-    while done < length:
-        part = min(buffer_size, length - done)
-        last = done + part == length
-        if last:
-            status = word_1 | reg.RX_DD | reg.RX_EOP | (part << reg.RX_LENGTH_SHIFT)
-        else:
-            status = reg.RX_DD | (part << reg.RX_LENGTH_SHIFT)
-        if not store_part(rack, card, at, head, source, start + done, part, word_0 if last else 0, status):
-            break
-        done += part
-        head = head + 1 if head + 1 < size else 0
-    registers[_RDH + at] = head
+    registers[_RDH + at] = fill(rack, card, at, head, size, buffer_size, source, start, length, word_0, word_1)
     rack.queues[card, queue, QUEUE_RX] += 1
     rack.queues[card, queue, QUEUE_RX_BYTES] += length + CRC_BYTES
     if features & INTERRUPT:
@@ -336,6 +324,33 @@ def strip(rack: Rack, card: int, source: NDArray[np.uint8], start: int, length: 
     rest = length - MAC_BYTES - VLAN_BYTES
     copy(rack.tape, to + MAC_BYTES, source, start + MAC_BYTES + VLAN_BYTES, rest)
     return length - VLAN_BYTES
+
+
+@compiled
+def fill(
+    rack: Rack,
+    card: int,
+    at: int,
+    head: int,
+    size: int,
+    buffer_size: int,
+    source: NDArray[np.uint8],
+    start: int,
+    length: int,
+    word_0: int,
+    word_1: int,
+) -> int:
+    """Fill buffers from descriptor `head` of a ring of `size` on; the new head. The last descriptor gets the words."""
+    done = 0
+    while done < length:
+        part = min(buffer_size, length - done)
+        last = done + part == length
+        status = (word_1 | reg.RX_EOP if last else 0) | reg.RX_DD | (part << reg.RX_LENGTH_SHIFT)
+        if not store_part(rack, card, at, head, source, start + done, part, word_0 if last else 0, status):
+            break
+        done += part
+        head = head + 1 if head + 1 < size else 0
+    return head
 
 
 @compiled
