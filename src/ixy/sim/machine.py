@@ -23,6 +23,8 @@ from ixy.sim.wires import CABLE, GENERATOR, run, step
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ixy.sim.pci.memory import GuestMemory
+
 log = logging.getLogger("ixy.sim")
 
 # Where the simulated bus shows DMA memory. No pointer of a process looks like this, so a driver that hands a pointer to
@@ -53,10 +55,16 @@ class Machine:
 
     Args:
         stepped: no thread runs the cards: they move only in `step`, which makes a test deterministic.
+        memory: a virtual machine's memory, at whose places the cards' bus addresses point; by default the cards reach
+            the DMA memory of this process, at bus addresses that start at `BUS_BASE`.
     """
 
-    def __init__(self, *, stepped: bool = False) -> None:
-        self.rack: Rack = new_rack(window().bytes, BUS_BASE, tape())
+    def __init__(self, *, stepped: bool = False, memory: NDArray[np.uint8] | None = None) -> None:
+        if memory is None:
+            self.rack: Rack = new_rack(window().bytes, BUS_BASE, tape())
+        else:
+            self.rack = new_rack(memory, 0, tape())
+        self._shown: list[slice] = []
         self.cards: dict[str, Card] = {}
         self._stepped = stepped
         self._thread: threading.Thread | None = None
@@ -125,6 +133,7 @@ class Machine:
             if not free:
                 raise AddressError(f"sim:{name}: {CARDS} simulated cards are in use, that is all there are")
             self.rack.counters[free[0]] = 0
+            self.rack.queues[free[0]] = 0
             self.rack.wires[free[0]] = 0
             self.cards[name] = Card(self, free[0], name)
             self._set_plugged()
@@ -199,6 +208,16 @@ class Machine:
         """Undo one `map`: DMA to `memory` is refused after the last."""
         with self.paused():
             self._allowed(memory)[:] -= 1
+
+    def show(self, memory: GuestMemory) -> None:
+        """Let all cards reach what belongs to this layout of a virtual machine's memory, and nothing else."""
+        with self.paused():
+            for pages in self._shown:
+                self.rack.allowed[pages] = 0
+            ends = [(place, place + size) for _, size, place in memory.regions.tolist()]
+            self._shown = [slice(start // PAGE, end // PAGE) for start, end in ends]
+            for pages in self._shown:
+                self.rack.allowed[pages] = 1
 
     def _allowed(self, memory: DmaMemory) -> NDArray[np.uint8]:
         return self.rack.allowed[memory.offset // PAGE : (memory.offset + memory.size) // PAGE]

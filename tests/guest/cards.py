@@ -1,0 +1,43 @@
+"""A guest with simulated 82599s, served by a thread of the test's process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness import Guest
+
+from ixy.sim.pci.attachment import Attachment
+
+
+def _serve_and_hang_up(attachment: Attachment) -> None:
+    """Serve; at the end, or after an error, let go of QEMU, which else waits for an answer."""
+    try:
+        attachment.serve()
+    finally:
+        attachment.hang_up()
+
+
+@contextmanager
+def guest_with_cards(
+    directory: Path, addresses: Sequence[str], arguments: Sequence[str] = (), **options: Any
+) -> Iterator[tuple[Guest, Attachment]]:
+    """A guest with one card for each of `addresses`."""
+    attachment = Attachment(addresses)
+    server = threading.Thread(target=_serve_and_hang_up, args=(attachment,), name="serve")
+    server.start()
+    try:
+        try:
+            guest = Guest(
+                directory, [*attachment.arguments, *arguments], shared_memory=True, pass_fds=attachment.fds, **options
+            )
+        finally:
+            attachment.release()
+        with guest:
+            yield guest, attachment
+    finally:
+        server.join()
+        attachment.close()
