@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cards import guest_with_cards
 
-_RUN = "import sys; from ixy.sim_commands import sim; sys.exit(sim.main(sys.argv[1:], standalone_mode=False))"
+_RUN = "import sys; from ixy.cli.sim import sim; sys.exit(sim.main(sys.argv[1:], standalone_mode=False))"
 
 
 def sim(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:

@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from ixy.apps.bench import lockstep, rates
-from ixy.apps.bench.command import bench
 from ixy.apps.bench.lockstep import Cost, Lane
 from ixy.apps.bench.reference import NoReference, build
+from ixy.cli.bench import bench
 from ixy.device import open_device
 from ixy.errors import Error
 from ixy.path import Path, unchanged

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ixy.apps.bench.command import bench
 from ixy.apps.settings import Settings
+from ixy.cli.bench import bench
+from ixy.cli.options import batch_option, json_option, log_to_stderr, logging_options, number, packet_options
+from ixy.cli.sim import sim
 from ixy.errors import Error
-from ixy.options import batch_option, json_option, log_to_stderr, logging_options, number, packet_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -291,7 +292,7 @@ def demo(count: int, size: int, batch: int, as_json: bool) -> int:
     return demo(Settings(count=count, batch=batch, as_json=as_json), count=count, size=size)
 
 
-COMMANDS = [list_devices, setup, bind, unbind, forward, echo, generate, capture, bench, demo]
+COMMANDS = [list_devices, setup, bind, unbind, forward, echo, generate, capture, bench, demo, sim]
 
 for command in COMMANDS:
     group.add_command(command)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from ixy.cli.options import logging_options
+
 
 @click.group()
 def sim() -> None:
@@ -14,6 +16,7 @@ def sim() -> None:
 @click.option("--card", "cards", multiple=True, metavar="SIM", help="A card; may be repeated.  [default: sim:a]")
 @click.option("--qemu", "program", default="qemu-system-x86_64", show_default=True, help="QEMU's program.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="-- QEMU ARGUMENTS")
+@logging_options
 def qemu(cards: tuple[str, ...], program: str, arguments: tuple[str, ...]) -> int:
     """Start QEMU with simulated 82599s in its PCI slots: test any 82599 driver without a card.
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ixy.cli.options import logging_options
+
 # What measures is imported when it is needed, so that `--help` answers at once.
 if TYPE_CHECKING:
     from ixy.apps.bench.lockstep import Cost
@@ -74,6 +76,7 @@ def bench() -> None:
 )
 @click.option("--rounds", type=click.IntRange(1), help="Batches in one measurement.  [default: 262144 packets' worth]")
 @_options(_repeat_option, _json_option)
+@logging_options
 def forward(batches: list[int], rounds: int | None, repeat: int, as_json: bool) -> None:
     """Cycles per packet to receive, change one byte, transmit and clean.
 
@@ -97,6 +100,7 @@ def forward(batches: list[int], rounds: int | None, repeat: int, as_json: bool) 
 @bench.command()
 @click.option("--batch", type=click.IntRange(1, 512), default=32, show_default=True, help="Packets taken at a time.")
 @_options(_seconds_option, _repeat_option, _json_option)
+@logging_options
 def rate(batch: int, seconds: float, repeat: int, as_json: bool) -> None:
     """Million packets per second that the compiled forwarder reaches, the model on another core.
 
@@ -110,6 +114,7 @@ def rate(batch: int, seconds: float, repeat: int, as_json: bool) -> None:
 @bench.command()
 @click.option("--batch", type=click.IntRange(1, 512), default=64, show_default=True, help="Packets taken at a time.")
 @_options(_seconds_option, _repeat_option, _json_option)
+@logging_options
 def python(batch: int, seconds: float, repeat: int, as_json: bool) -> None:
     """Million packets per second that ordinary Python reaches: NumPy over a batch, and packet by packet.
 
