@@ -26,7 +26,7 @@ import numpy as np
 
 from ixy.bus.pci import PciDevice, explained
 from ixy.errors import DeviceBusy, Error, MemoryUnavailable, PermissionDenied, UnsupportedDevice
-from ixy.memory.dma import DmaMapping, DmaMemory, window
+from ixy.memory.dma import DmaMapping, DmaMemory, allocated, window
 
 VFIO = Path("/dev/vfio")
 STATUS = Path("/proc/self/status")
@@ -210,7 +210,9 @@ def _open_group(device: PciDevice) -> int:
 
 def _refuse_if_shared(device: PciDevice, fd: int) -> None:
     """A group whose other devices the kernel uses is not to be had: they could reach each other's memory."""
-    _, flags = _GROUP_STATUS.unpack(fcntl.ioctl(fd, _GROUP_GET_STATUS, _GROUP_STATUS.pack(_GROUP_STATUS.size, 0)))
+    with explained(device.address, "use its IOMMU group"):
+        reply = fcntl.ioctl(fd, _GROUP_GET_STATUS, _GROUP_STATUS.pack(_GROUP_STATUS.size, 0))
+    _, flags = _GROUP_STATUS.unpack(reply)
     if not flags & _GROUP_VIABLE:
         raise DeviceBusy(
             f"{device.address}: the kernel uses a device that the IOMMU cannot tell from it{_others(device)}; "
@@ -230,7 +232,7 @@ def _shortage(size: int) -> str:
     """Why the kernel does not pin `size` bytes more."""
     locked = int(re.findall(r"VmLck:\s*(\d+) kB", STATUS.read_text())[0]) << 10
     limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    needed = locked + size
+    needed = max(locked + size, allocated())  # what is not mapped yet most likely will be
     if limit == resource.RLIM_INFINITY or needed <= limit:
         return f"the kernel has no memory to map {size} bytes"
     advice = f"sudo prlimit --pid $$ --memlock={needed}"
