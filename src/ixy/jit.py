@@ -34,7 +34,7 @@ if TYPE_CHECKING or not INTERPRETED:
 
 # Reference counting costs two atomic operations per array and call, so the runtime that does it stays off. Kernels are
 # inlined into each other: a named tuple of arrays is some fifty machine words, and a real call would copy them all.
-_OPTIONS: dict[str, Any] = {"nogil": True, "_nrt": False, "forceinline": True, "error_model": "numpy"}
+_OPTIONS: dict[str, Any] = {"nogil": True, "_nrt": False, "error_model": "numpy"}
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -48,15 +48,20 @@ def compiled(function: F) -> F:
     return _compile(function, boundscheck=False)
 
 
+def outlined(function: F) -> F:
+    """Like `compiled`, but called instead of inlined: for what is rare and would make the common path longer."""
+    return _compile(function, boundscheck=False, forceinline=False)
+
+
 def checked(function: F) -> F:
     """Like `compiled`, but every index is checked and a bad one raises `IndexError`: for a user's function."""
     return _compile(function, boundscheck=True)
 
 
-def _compile(function: F, *, boundscheck: bool) -> F:
+def _compile(function: F, *, boundscheck: bool, forceinline: bool = True) -> F:
     if INTERPRETED:
         return function
-    dispatcher: Any = numba.njit(boundscheck=boundscheck, **_OPTIONS)(function)
+    dispatcher: Any = numba.njit(boundscheck=boundscheck, forceinline=forceinline, **_OPTIONS)(function)
     # A function without a file, typed in an interactive session, has no place for a cache: it is compiled every time.
     with suppress(RuntimeError):
         dispatcher._cache = _ContentCache(function)

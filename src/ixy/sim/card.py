@@ -11,35 +11,35 @@ from ixy.registers import Register
 from ixy.registers import i82599 as reg
 from ixy.sim import rack as state
 from ixy.sim.eeprom import EEPROM_WORDS, build_eeprom
+from ixy.sim.interrupts import Interrupts
+from ixy.sim.module import Module
+from ixy.sim.statistics import Statistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ixy.sim.interrupts import Sink
     from ixy.sim.machine import Machine
 
 VENDOR, DEVICE = 0x8086, 0x10FB  # 82599ES 10-Gigabit SFI/SFP+
 _CLASS_ETHERNET = 0x020000
-_STICKY = 0xFFFFFFFF  # statistics stay there instead of wrapping (8.2.3.23)
-
-# Statistics register → column of the rack's counters
-_COUNTERS = [
-    (reg.GPRC, state.RX_GOOD),
-    (reg.BPRC, state.RX_BROADCAST),
-    (reg.MPRC, state.RX_MULTICAST),
-    (reg.TPR, state.RX_TOTAL),
-    (reg.GPTC, state.TX_GOOD),
-    (reg.TPT, state.TX_GOOD),
-    (reg.QPRC[0], state.RX_GOOD),
-    (reg.QPTC[0], state.TX_GOOD),
-    (reg.RUC, state.RX_UNDERSIZE),
-    (reg.ROC, state.RX_OVERSIZE),
-    (reg.RXMPC[0], state.RX_MISSED),
-    (reg.QPRDC[0], state.RX_NO_DESCRIPTOR),
-]
-# Pairs of registers that hold the low 32 and the high 4 bits of a count; reading the high one clears both.
-_WIDE_COUNTERS = [(reg.GORCL, reg.GORCH, state.RX_GOOD_BYTES), (reg.GOTCL, reg.GOTCH, state.TX_GOOD_BYTES)]
-
+_EEPROM_SIZE = EEPROM_WORDS.bit_length() - 7  # EEC: 64 words, doubled so often
 _DEFAULTS = [row for row in vars(reg).values() if isinstance(row, Register) and row.reset]
+# Bits that keep what is written, of registers whose other bits are always 0
+_ONES = 0xFFFFFFFF
+_WRITABLE = (
+    (reg.RDBAL, _ONES << 7),
+    (reg.RDLEN, 0xFFF80),
+    (reg.TDBAL, _ONES << 7),
+    (reg.TDLEN, 0xFFF80),
+    (reg.RAH, reg.RAH.mask("ADDRESS", "AV")),
+)
+_READ_ONLY = (reg.STATUS, reg.LINKS, reg.SECRXSTAT, reg.SECTXSTAT, reg.FWSM, reg.ANLP1)
+# Written without the rack's pause: what the rack looks at anew in each turn, or never
+_DOORBELLS = (reg.RDT, reg.TDT, reg.IVAR, reg.EITR, reg.EITR_HIGH, reg.GPIE, reg.EIAC, reg.EIAM, reg.EIAM_EX)
+_ALIASES = {
+    alias + i * stride: row[i].offset for row, alias, stride, count in reg.ALIASES for i in range(count)
+}
 
 
 class Card:
@@ -58,14 +58,17 @@ class Card:
         self.wired = False
         self._machine = machine
         self._registers = machine.rack.registers[index]
-        self._counters = machine.rack.counters[index]
+        self._wire = machine.rack.wires[index]
+        self.interrupts = Interrupts(self._registers, machine.rack.done[index])
+        self._statistics = Statistics(self._registers, machine.rack.counters[index], machine.rack.queues[index])
         self._eeprom = build_eeprom(self.mac)
+        self._module = Module()
         self._config = bytearray(256)
         self._config[0:4] = VENDOR.to_bytes(2, "little") + DEVICE.to_bytes(2, "little")
         self._config[9:12] = _CLASS_ETHERNET.to_bytes(3, "little")
-        self._cleared: dict[int, int] = {}
         self._reads: dict[int, Callable[[], int]] = {}
         self._writes: dict[int, Callable[[int], None]] = {}
+        self._direct: dict[int, Callable[[int], None]] = {}
         self._set_rules()
         self.reset()
 
@@ -79,20 +82,37 @@ class Card:
     def config_write(self, offset: int, size: int, value: int) -> None:
         """Only the command register is writable; its bus master bit lets the card do DMA."""
         if offset == 4:
-            with self._machine.paused():
-                self._config[4 : 4 + size] = value.to_bytes(size, "little")
-                self._machine.rack.wires[self.index, state.BUS_MASTER] = self._config[4] >> 2 & 1
+            self._config[4 : 4 + size] = value.to_bytes(size, "little")
+            self.set_bus_master(self._config[4] >> 2 & 1)
+
+    def interrupt_through(self, sink: Sink, event: int) -> None:
+        """Send interrupts to `sink`; the rack adds one to the eventfd `event` when `interrupts.collect` has work."""
+        with self._machine.paused():
+            self.interrupts.sink = sink
+            self._wire[state.EVENT] = event
+            self._note_features()
+
+    def set_bus_master(self, enabled: int) -> None:
+        """Let the card do DMA, or not."""
+        with self._machine.paused():
+            self._wire[state.BUS_MASTER] = enabled
 
     def read32(self, offset: int) -> int:
         """A read of BAR 0 at a multiple of 4, with its side effects; beyond the BAR, all ones as on the bus."""
         if offset % 4 or not 0 <= offset < reg.BAR0_SIZE:
-            return 0xFFFFFFFF
+            return _ONES
+        offset = _ALIASES.get(offset, offset)
         rule = self._reads.get(offset)
         return rule() if rule else int(self._registers[offset // 4])
 
     def write32(self, offset: int, value: int) -> None:
         """A write to BAR 0 at a multiple of 4, with its side effects; beyond the BAR it goes nowhere."""
         if offset % 4 or not 0 <= offset < reg.BAR0_SIZE:
+            return
+        offset = _ALIASES.get(offset, offset)
+        rule = self._direct.get(offset)
+        if rule:
+            rule(value)
             return
         # The rack pauses: when this returns, the write has taken effect on all that it does.
         with self._machine.paused():
@@ -101,6 +121,19 @@ class Card:
                 rule(value)
             else:
                 self._registers[offset // 4] = value
+            self._note_features()
+
+    def _note_features(self) -> None:
+        """Tell the rack which of the rarer things are enabled."""
+        registers = self._registers
+        strips = any(registers[row.offset // 4] & row.mask("VME") for row in reg.RXDCTL)
+        self._wire[state.FEATURES] = (
+            state.CLASSIFY * bool(self._get(reg.RXCSUM) or self._get(reg.MRQC) & reg.MRQC.mask("MRQE"))
+            | state.CHECK_VLAN * bool(self._get(reg.VLNCTRL) & reg.VLNCTRL.mask("VFE"))
+            | state.STRIP_VLAN * strips
+            | state.LOOPBACK * bool(self._get(reg.HLREG0) & reg.HLREG0.mask("LPBK"))
+            | state.INTERRUPT * bool(self._wire[state.EVENT])
+        )
 
     # -----------------------------------------------------------------------------------------------------------------
     # Reset
@@ -111,14 +144,17 @@ class Card:
         for row in _DEFAULTS:
             for register in row:
                 self._registers[register.offset // 4] = register.reset
-        self._set(reg.EEC, EE_PRES=1, AUTO_RD=1)
+        self._set(reg.EEC, EE_PRES=1, AUTO_RD=1, EE_SIZE=_EEPROM_SIZE)
+        self._set(reg.RXPBSIZE[0], SIZE=512)  # KiB: one buffer gets all (8.2.3.8.9)
         self._set(reg.RDRXCTL, DMAIDONE=1)
-        self._set(reg.SECRXSTAT, SECRX_RDY=0)
+        self._set(reg.SECRXSTAT, SECRX_RDY=0, OFF=1)
         self._set(reg.RAL[0], ADDRESS=int.from_bytes(self.mac[:4], "little"))
         self._set(reg.RAH[0], ADDRESS=int.from_bytes(self.mac[4:], "little"), AV=1)
-        self._machine.rack.wires[self.index, state.STAGED] = 0
-        self._machine.rack.wires[self.index, state.TX_QUEUES] = 0
-        self._cleared = {column: int(self._counters[column]) for column in range(state.COUNTERS)}
+        for column in (state.STAGED, state.OFFLOAD, state.TX_QUEUES, state.RX_QUEUES):
+            self._wire[column] = 0
+        self._statistics.reset()
+        self.interrupts.reset()
+        self._note_features()
 
     # -----------------------------------------------------------------------------------------------------------------
     # Rules
@@ -128,23 +164,37 @@ class Card:
         reads[reg.STATUS.offset] = self._read_status
         reads[reg.LINKS.offset] = self._read_links
         reads[reg.SWSM.offset] = self._read_swsm
-        reads[reg.EICR.offset] = lambda: self._take(reg.EICR)
+        reads[reg.I2CCTL.offset] = self._read_i2cctl
+        reads |= self._statistics.rules()
         writes[reg.CTRL.offset] = self._write_ctrl
         writes[reg.EEC.offset] = self._write_eec
         writes[reg.EERD.offset] = self._write_eerd
-        writes[reg.EIMS.offset] = lambda value: self._put(reg.EIMS, self._get(reg.EIMS) | value)
-        writes[reg.EIMC.offset] = lambda value: self._put(reg.EIMS, self._get(reg.EIMS) & ~value)
-        writes[reg.AUTOC.offset] = lambda value: self._put(reg.AUTOC, value & ~reg.AUTOC.mask("RESTART_AN"))
+        writes[reg.AUTOC.offset] = self._write_autoc
+        writes[reg.MSCA.offset] = self._write_msca
+        writes[reg.RDRXCTL.offset] = lambda value: self._put(reg.RDRXCTL, value | reg.RDRXCTL.mask("DMAIDONE"))
+        writes[reg.FDIRCTRL.offset] = lambda value: self._put(reg.FDIRCTRL, value | reg.FDIRCTRL.mask("INIT_DONE"))
+        writes[reg.FDIRCMD.offset] = lambda value: self._put(reg.FDIRCMD, value & ~reg.FDIRCMD.mask("CMD"))
         writes[reg.SECRXCTRL.offset] = self._write_secrxctrl
-        for read_only in (reg.STATUS, reg.LINKS, reg.SECRXSTAT):
+        for read_only in _READ_ONLY:
             writes[read_only.offset] = self._ignore
         for queue, register in enumerate(reg.TXDCTL):
             writes[register.offset] = lambda value, queue=queue: self._write_txdctl(queue, value)
-        for register, column in _COUNTERS:
-            reads[register.offset] = lambda register=register, column=column: self._read_counter(register, column)
-        for low, high, column in _WIDE_COUNTERS:
-            reads[low.offset] = lambda column=column: self._since_cleared(column) & 0xFFFFFFFF
-            reads[high.offset] = lambda column=column: self._clear(column) >> 32 & 0xF
+        for queue, register in enumerate(reg.RXDCTL):
+            writes[register.offset] = lambda value, queue=queue: self._write_rxdctl(queue, value)
+        for row, mask in _WRITABLE:
+            for register in row:
+                writes[register.offset] = lambda value, at=register, mask=mask: self._put(at, value & mask)
+        self._set_direct_rules()
+
+    def _set_direct_rules(self) -> None:
+        """Rules whose effects the rack need not wait for."""
+        interrupt_reads, interrupt_writes = self.interrupts.rules()
+        self._reads |= interrupt_reads
+        self._direct |= interrupt_writes
+        self._direct[reg.I2CCTL.offset] = self._write_i2cctl
+        for row in _DOORBELLS:
+            for register in row:
+                self._direct[register.offset] = lambda value, at=register: self._put(at, value)
 
     def _ignore(self, value: int) -> None:
         """A write to a read-only register goes nowhere."""
@@ -173,7 +223,7 @@ class Card:
         """Access to the EEPROM is granted as soon as it is asked for (8.2.3.2.1)."""
         fields = reg.EEC.decode(value)
         self._put(reg.EEC, value)
-        self._set(reg.EEC, EE_GNT=fields["EE_REQ"], EE_PRES=1, AUTO_RD=1)
+        self._set(reg.EEC, EE_GNT=fields["EE_REQ"], EE_PRES=1, AUTO_RD=1, EE_SIZE=_EEPROM_SIZE)
 
     def _write_eerd(self, value: int) -> None:
         """Read one word of the EEPROM (8.2.3.2.2)."""
@@ -188,25 +238,41 @@ class Card:
         self._set(reg.SECRXSTAT, SECRX_RDY=reg.SECRXCTRL.decode(value)["RX_DIS"])
 
     def _write_txdctl(self, queue: int, value: int) -> None:
-        """The software flush clears itself; the rack looks only at as many queues as may run."""
+        """The software flush clears itself; a packet of which only a part was fetched is forgotten with its queue."""
         self._put(reg.TXDCTL[queue], value & ~reg.TXDCTL.mask("SWFLSH"))
-        enabled = [number for number, row in enumerate(reg.TXDCTL) if self._get(row) & row.mask("ENABLE")]
-        self._machine.rack.wires[self.index, state.TX_QUEUES] = enabled[-1] + 1 if enabled else 0
+        self._wire[state.TX_QUEUES] = self._running(reg.TXDCTL)
+        if not value & reg.TXDCTL.mask("ENABLE") and self._wire[state.STAGING] == queue:
+            self._wire[state.STAGED] = self._wire[state.OFFLOAD] = 0
 
-    def _read_counter(self, register: Register, column: int) -> int:
-        key = (register.offset << 8) | column  # several registers may count the same, and each clears by itself
-        total = int(self._counters[column])
-        count = total - self._cleared.get(key, self._cleared[column])
-        self._cleared[key] = total
-        return min(count, _STICKY)
+    def _write_rxdctl(self, queue: int, value: int) -> None:
+        self._put(reg.RXDCTL[queue], value)
+        self._wire[state.RX_QUEUES] = self._running(reg.RXDCTL)
 
-    def _since_cleared(self, column: int) -> int:
-        return int(self._counters[column]) - self._cleared[column]
+    def _running(self, row: Register) -> int:
+        """As many queues as the rack has to look at: up to the last that is enabled."""
+        enabled = [number for number, register in enumerate(row) if self._get(register) & row.mask("ENABLE")]
+        return enabled[-1] + 1 if enabled else 0
 
-    def _clear(self, column: int) -> int:
-        count = self._since_cleared(column)
-        self._cleared[column] += count
-        return count
+    def _write_autoc(self, value: int) -> None:
+        """The link restarts at once (3.7.4.2)."""
+        self._put(reg.AUTOC, value & ~reg.AUTOC.mask("RESTART_AN"))
+        if value & reg.AUTOC.mask("RESTART_AN") and self.wired:
+            self.interrupts.link_changed()
+
+    def _write_msca(self, value: int) -> None:
+        """No PHY answers on the management bus: reads give ones (8.2.3.22.11)."""
+        self._put(reg.MSCA, value & ~reg.MSCA.mask("COMMAND"))
+        self._set(reg.MSRWD, READ=0xFFFF)
+
+    def _read_i2cctl(self) -> int:
+        fields = reg.I2CCTL.decode(self._get(reg.I2CCTL))
+        return reg.I2CCTL.value(**fields | {"CLK_IN": fields["CLK_OUT"], "DATA_IN": self._module.data})
+
+    def _write_i2cctl(self, value: int) -> None:
+        """Software drives the wires to the module bit by bit (8.2.3.1.6)."""
+        self._put(reg.I2CCTL, value)
+        fields = reg.I2CCTL.decode(value)
+        self._module.drive(fields["CLK_OUT"], fields["DATA_OUT"])
 
     # -----------------------------------------------------------------------------------------------------------------
     # The register file
@@ -219,9 +285,3 @@ class Card:
 
     def _set(self, register: Register, **fields: int) -> None:
         self._put(register, self._get(register) & ~register.mask(*fields) | register.value(**fields))
-
-    def _take(self, register: Register) -> int:
-        """Read a read-clear register."""
-        value = self._get(register)
-        self._put(register, 0)
-        return value

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,11 @@ from ixy.sim.plugs import Plug, tape
 from ixy.sim.rack import CARDS, PAGE, PAUSE, PAUSED, PLUGGED, RESUMED, STOP, Rack, new_rack
 from ixy.sim.spec import Spec, parse_spec
 from ixy.sim.wires import run, step
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ixy.sim.pci.memory import GuestMemory
 
 log = logging.getLogger("ixy.sim")
 
@@ -50,10 +55,16 @@ class Machine:
 
     Args:
         stepped: no thread runs the cards: they move only in `step`, which makes a test deterministic.
+        memory: a virtual machine's memory, at whose places the cards' bus addresses point; by default the cards reach
+            the DMA memory of this process, at bus addresses that start at `BUS_BASE`.
     """
 
-    def __init__(self, *, stepped: bool = False) -> None:
-        self.rack: Rack = new_rack(window().bytes, BUS_BASE, tape())
+    def __init__(self, *, stepped: bool = False, memory: NDArray[np.uint8] | None = None) -> None:
+        if memory is None:
+            self.rack: Rack = new_rack(window().bytes, BUS_BASE, tape())
+        else:
+            self.rack = new_rack(memory, 0, tape())
+        self._shown: list[slice] = []
         self.cards: dict[str, Card] = {}
         self._stepped = stepped
         self._thread: threading.Thread | None = None
@@ -122,6 +133,7 @@ class Machine:
             if not free:
                 raise AddressError(f"sim:{name}: {CARDS} simulated cards are in use, that is all there are")
             self.rack.counters[free[0]] = 0
+            self.rack.queues[free[0]] = 0
             self.rack.wires[free[0]] = 0
             self.cards[name] = Card(self, free[0], name)
             self._set_plugged()
@@ -181,6 +193,16 @@ class Machine:
     def unmap(self, memory: DmaMemory) -> None:
         """Refuse DMA to `memory` from now on."""
         self._allow(memory, 0)
+
+    def show(self, memory: GuestMemory) -> None:
+        """Let all cards reach what belongs to this layout of a virtual machine's memory, and nothing else."""
+        with self.paused():
+            for pages in self._shown:
+                self.rack.allowed[pages] = 0
+            ends = [(place, place + size) for _, size, place in memory.regions.tolist()]
+            self._shown = [slice(start // PAGE, end // PAGE) for start, end in ends]
+            for pages in self._shown:
+                self.rack.allowed[pages] = 1
 
     def _allow(self, memory: DmaMemory, allowed: int) -> None:
         with self.paused():

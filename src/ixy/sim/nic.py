@@ -11,11 +11,26 @@ import numpy as np
 
 from ixy.jit import compiled
 from ixy.registers import i82599 as reg
+from ixy.sim.classify import classify, half, in_vlan, signed
 from ixy.sim.rack import (
+    ARRIVAL,
+    ARRIVAL_SIZE,
     BUS_MASTER,
+    CHECK_VLAN,
+    CLASSIFY,
     DMA_ADDRESS,
     DMA_REFUSED,
+    FEATURES,
+    INTERRUPT,
+    OFFLOAD,
     PAGE_SHIFT,
+    QUEUE_DROPPED,
+    QUEUE_RX,
+    QUEUE_RX_BYTES,
+    QUEUE_TX,
+    QUEUE_TX_BYTES,
+    RAISED,
+    RX_ALL_BYTES,
     RX_BROADCAST,
     RX_GOOD,
     RX_GOOD_BYTES,
@@ -23,13 +38,20 @@ from ixy.sim.rack import (
     RX_MULTICAST,
     RX_NO_DESCRIPTOR,
     RX_OVERSIZE,
+    RX_QUEUES,
+    RX_SIZES,
     RX_TOTAL,
     RX_UNDERSIZE,
     SLOT,
     STAGE_SIZE,
     STAGED,
+    STAGING,
+    STRIP_VLAN,
+    TX_BROADCAST,
     TX_GOOD,
     TX_GOOD_BYTES,
+    TX_MULTICAST,
+    TX_SIZES,
     Rack,
 )
 from ixy.unsafe import copy, load_acquire, store_release
@@ -40,7 +62,10 @@ if TYPE_CHECKING:
 CRC_BYTES = 4
 MIN_FRAME = 60  # without the frame check sequence
 MAX_FRAME = 1518  # with it, unless jumbo frames are enabled (8.2.3.22.8)
+LONGEST_FRAME = 15872  # whatever MAXFRS says (1.3)
 VLAN_BYTES = 4
+MAC_BYTES = 12  # both addresses
+STRIPPED = ARRIVAL + ARRIVAL_SIZE // 2  # where a frame lies once its tag is stripped
 
 # Word indices into BAR 0
 _RXCTRL = reg.RXCTRL.offset // 4
@@ -72,6 +97,9 @@ _MPE, _UPE, _BAM = reg.FCTRL.mask("MPE"), reg.FCTRL.mask("UPE"), reg.FCTRL.mask(
 _JUMBOEN = reg.HLREG0.mask("JUMBOEN")
 _TE = reg.DMATXCTL.mask("TE")
 _ENABLE = reg.RXDCTL.mask("ENABLE")  # at the same place in TXDCTL
+_VME = reg.RXDCTL.mask("VME")
+_OFFLOADS = reg.TX_VLE | reg.TX_TSE | reg.TX_IXSM | reg.TX_TXSM
+_LEGACY_OFFLOADS = reg.TX_VLE | reg.TX_IC
 _DROP_EN = reg.SRRCTL.mask("DROP_EN")
 _BSIZEPACKET = reg.SRRCTL.mask("BSIZEPACKET")  # in KiB
 _MASTER_DISABLE = reg.CTRL.mask("PCIE_MASTER_DISABLE")
@@ -125,11 +153,18 @@ def ring_word(rack: Rack, card: int, low: int, high: int, slot: int) -> int:
 
 @compiled
 def can_receive(rack: Rack, card: int) -> bool:
-    """Whether a frame that arrived now would find a free descriptor in queue 0."""
+    """Whether a frame that arrived now would find a free descriptor, whatever its queue."""
     registers = rack.registers[card]
-    if load_acquire(registers, _RXCTRL) & _RXEN == 0 or load_acquire(registers, _RXDCTL) & _ENABLE == 0:
+    if load_acquire(registers, _RXCTRL) & _RXEN == 0:
         return False
-    return load_acquire(registers, _RDH) != load_acquire(registers, _RDT)
+    running = 0
+    for queue in range(rack.wires[card, RX_QUEUES]):
+        at = queue * _QUEUE_STRIDE
+        if load_acquire(registers, _RXDCTL + at) & _ENABLE:
+            if load_acquire(registers, _RDH + at) == load_acquire(registers, _RDT + at):
+                return False
+            running += 1
+    return running > 0
 
 
 @compiled
@@ -137,9 +172,11 @@ def receive(rack: Rack, card: int, source: NDArray[np.uint8], start: int, length
     """A frame of `length` bytes, without its frame check sequence, arrives at the card's port (7.1)."""
     registers = rack.registers[card]
     counters = rack.counters[card]
+    features = rack.wires[card, FEATURES]
     if load_acquire(registers, _RXCTRL) & _RXEN == 0:
         return
     counters[RX_TOTAL] += 1
+    counters[RX_ALL_BYTES] += length + CRC_BYTES
     if length < MIN_FRAME:
         counters[RX_UNDERSIZE] += 1
         return
@@ -148,19 +185,34 @@ def receive(rack: Rack, card: int, source: NDArray[np.uint8], start: int, length
         return
     if not accepts(registers, source, start):
         return
+    if features & CHECK_VLAN and not in_vlan(registers, source, start):
+        return
     counters[RX_GOOD] += 1
     counters[RX_GOOD_BYTES] += length + CRC_BYTES
+    counters[RX_SIZES + size_class(length)] += 1
     if source[start] & 1:
         counters[RX_BROADCAST if is_broadcast(source, start) else RX_MULTICAST] += 1
-    store(rack, card, 0, source, start, length)
+    if features & CLASSIFY:
+        queue, word_0, word_1 = classify(registers, source, start, length)
+        store(rack, card, queue, source, start, length, word_0, word_1)
+    else:
+        store(rack, card, 0, source, start, length, 0, 0)
+
+
+@compiled
+def size_class(length: int) -> int:
+    """Which of the six counters of sizes a frame belongs to (8.2.3.23.10)."""
+    total = max(length, MIN_FRAME) + CRC_BYTES
+    return (total > 64) + (total > 127) + (total > 255) + (total > 511) + (total > 1023)
 
 
 @compiled
 def longest_frame(registers: NDArray[np.uint32], source: NDArray[np.uint8], start: int) -> int:
     """The longest frame that is accepted, with its frame check sequence (8.2.3.22.8, 8.2.3.22.13)."""
-    limit = load_acquire(registers, _MAXFRS) >> 16 if load_acquire(registers, _HLREG0) & _JUMBOEN else MAX_FRAME
-    tagged = source[start + 12] == 0x81 and source[start + 13] == 0x00
-    return limit + VLAN_BYTES if tagged else limit
+    limit = MAX_FRAME
+    if load_acquire(registers, _HLREG0) & _JUMBOEN:
+        limit = min(load_acquire(registers, _MAXFRS) >> 16, LONGEST_FRAME)
+    return limit + VLAN_BYTES if is_tagged(source, start) else limit
 
 
 @compiled
@@ -210,39 +262,85 @@ def matches_table(registers: NDArray[np.uint32], source: NDArray[np.uint8], star
 
 
 @compiled
-def store(rack: Rack, card: int, queue: int, source: NDArray[np.uint8], start: int, length: int) -> None:
-    """DMA a frame into as many buffers of a queue as it needs, and write the descriptors back (7.1.5, 7.1.6)."""
+def store(
+    rack: Rack, card: int, queue: int, source: NDArray[np.uint8], start: int, length: int, word_0: int, word_1: int
+) -> None:
+    """DMA a frame into as many buffers of a queue as it needs, and write the descriptors back (7.1.5, 7.1.6).
+
+    The last descriptor says what `word_0` and `word_1` do, too.
+    """
     registers = rack.registers[card]
+    features = rack.wires[card, FEATURES]
     at = queue * _QUEUE_STRIDE
     size = load_acquire(registers, _RDLEN + at) // reg.DESCRIPTOR_BYTES
     head = load_acquire(registers, _RDH + at)
     tail = load_acquire(registers, _RDT + at)
+    control = load_acquire(registers, _RXDCTL + at)
     buffer_size = (load_acquire(registers, _SRRCTL + at) & _BSIZEPACKET) << 10
-    if not masters(rack, card) or load_acquire(registers, _RXDCTL + at) & _ENABLE == 0:
+    if not masters(rack, card) or control & _ENABLE == 0:
         rack.counters[card, RX_MISSED] += 1
         return
     if size == 0 or head >= size or tail >= size or buffer_size == 0:
         rack.counters[card, RX_MISSED] += 1
         return
+    if features & STRIP_VLAN and control & _VME and is_tagged(source, start):
+        word_1 |= reg.RX_VP | (signed(half(source, start + 14) << 16) << (reg.RX_VLAN_SHIFT - 16))
+        length = strip(rack, card, source, start, length)
+        source, start = rack.tape, card * SLOT + STRIPPED
     free = tail - head if tail >= head else tail - head + size
     if free * buffer_size < length:
-        counted = RX_NO_DESCRIPTOR if load_acquire(registers, _SRRCTL + at) & _DROP_EN else RX_MISSED
-        rack.counters[card, counted] += 1
+        if load_acquire(registers, _SRRCTL + at) & _DROP_EN:
+            rack.counters[card, RX_NO_DESCRIPTOR] += 1
+            rack.queues[card, queue, QUEUE_DROPPED] += 1
+        else:
+            rack.counters[card, RX_MISSED] += 1
         return
     done = 0
     while done < length:
         part = min(buffer_size, length - done)
         last = done + part == length
-        if not store_part(rack, card, at, head, source, start + done, part, last):
+        if last:
+            status = word_1 | reg.RX_DD | reg.RX_EOP | (part << reg.RX_LENGTH_SHIFT)
+        else:
+            status = reg.RX_DD | (part << reg.RX_LENGTH_SHIFT)
+        if not store_part(rack, card, at, head, source, start + done, part, word_0 if last else 0, status):
             break
         done += part
         head = head + 1 if head + 1 < size else 0
     registers[_RDH + at] = head
+    rack.queues[card, queue, QUEUE_RX] += 1
+    rack.queues[card, queue, QUEUE_RX_BYTES] += length + CRC_BYTES
+    if features & INTERRUPT:
+        rack.done[card, queue] = 1
+        rack.wires[card, RAISED] = 1
+
+
+@compiled
+def is_tagged(source: NDArray[np.uint8], start: int) -> bool:
+    return source[start + 12] == 0x81 and source[start + 13] == 0x00
+
+
+@compiled
+def strip(rack: Rack, card: int, source: NDArray[np.uint8], start: int, length: int) -> int:
+    """Copy a frame without its VLAN tag to STRIPPED; the new length (7.4.3)."""
+    to = card * SLOT + STRIPPED
+    copy(rack.tape, to, source, start, MAC_BYTES)
+    rest = length - MAC_BYTES - VLAN_BYTES
+    copy(rack.tape, to + MAC_BYTES, source, start + MAC_BYTES + VLAN_BYTES, rest)
+    return length - VLAN_BYTES
 
 
 @compiled
 def store_part(
-    rack: Rack, card: int, at: int, head: int, source: NDArray[np.uint8], start: int, part: int, last: bool
+    rack: Rack,
+    card: int,
+    at: int,
+    head: int,
+    source: NDArray[np.uint8],
+    start: int,
+    part: int,
+    word_0: int,
+    word_1: int,
 ) -> bool:
     """Fill one buffer and write its descriptor back; False if the card may not touch one of them."""
     word = ring_word(rack, card, _RDBAL + at, _RDBAH + at, head)
@@ -252,9 +350,8 @@ def store_part(
     if target < 0:
         return False
     copy(rack.memory, target, source, start, part)
-    rack.words[word] = 0
-    status = (part << reg.RX_LENGTH_SHIFT) | reg.RX_DD | (reg.RX_EOP if last else 0)
-    store_release(rack.words, word + 1, status)
+    rack.words[word] = word_0
+    store_release(rack.words, word + 1, word_1)
     return True
 
 
@@ -269,7 +366,7 @@ def can_transmit(rack: Rack, card: int, queue: int) -> bool:
     at = queue * _QUEUE_STRIDE
     if load_acquire(registers, _TXDCTL + at) & _ENABLE == 0 or load_acquire(registers, _DMATXCTL) & _TE == 0:
         return False
-    if not masters(rack, card):
+    if not masters(rack, card) or (rack.wires[card, STAGED] != 0 and rack.wires[card, STAGING] != queue):
         return False
     return load_acquire(registers, _TDH + at) != load_acquire(registers, _TDT + at)
 
@@ -293,17 +390,38 @@ def fetch(rack: Rack, card: int, queue: int) -> int:
     if word >= 0:
         command = load_acquire(rack.words, word + 1)
         if is_data(command):
+            if command & (_LEGACY_OFFLOADS if command & reg.TX_DEXT == 0 else _OFFLOADS) != 0:
+                if rack.wires[card, STAGED] == 0:
+                    rack.wires[card, OFFLOAD] = command
+            rack.wires[card, STAGING] = queue
             gather(rack, card, rack.words[word], command & reg.TX_LENGTH_MASK)
             if command & reg.TX_EOP:
                 complete = rack.wires[card, STAGED]
                 rack.wires[card, STAGED] = 0
+        elif command & reg.TX_DTYP == reg.TX_CONTEXT:
+            index = 1 if command & reg.TX_IDX else 0
+            rack.contexts[card, queue, index, 0] = rack.words[word]
+            rack.contexts[card, queue, index, 1] = command
         if command & reg.TX_RS:
             store_release(rack.words, word + 1, reg.TX_DD)
+            if rack.wires[card, FEATURES] & INTERRUPT:
+                rack.done[card, reg.QUEUES + queue] = 1
+                rack.wires[card, RAISED] = 1
     registers[_TDH + at] = head + 1 if head + 1 < size else 0
-    if complete > 0:
-        rack.counters[card, TX_GOOD] += 1
-        rack.counters[card, TX_GOOD_BYTES] += max(complete, MIN_FRAME) + CRC_BYTES
     return complete
+
+
+@compiled
+def count_sent(rack: Rack, card: int, queue: int, start: int, length: int) -> None:
+    """Count a frame that leaves; it lies on the tape, its length is without the frame check sequence."""
+    counters = rack.counters[card]
+    counters[TX_GOOD] += 1
+    counters[TX_GOOD_BYTES] += length + CRC_BYTES
+    counters[TX_SIZES + size_class(length)] += 1
+    rack.queues[card, queue, QUEUE_TX] += 1
+    rack.queues[card, queue, QUEUE_TX_BYTES] += length + CRC_BYTES
+    if rack.tape[start] & 1:
+        counters[TX_BROADCAST if is_broadcast(rack.tape, start) else TX_MULTICAST] += 1
 
 
 @compiled

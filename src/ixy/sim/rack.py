@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ixy.registers.i82599 import BAR0_SIZE
+from ixy.registers.i82599 import BAR0_SIZE, QUEUES
 from ixy.unsafe import Window
 
 if TYPE_CHECKING:
@@ -32,11 +32,22 @@ PAGE = 1 << PAGE_SHIFT
     TX_GOOD_BYTES,
     DMA_REFUSED,
     DMA_ADDRESS,
-    COUNTERS,
-) = range(14)
+    RX_ALL_BYTES,
+    TX_BROADCAST,
+    TX_MULTICAST,
+    RX_SIZES,  # six columns: frames of up to 64, 127, 255, 511, 1023 bytes, and longer ones
+) = range(17)
+TX_SIZES = RX_SIZES + 6
+COUNTERS = TX_SIZES + 6
 
-# Columns of `wires`: what is plugged into a card, and how far it has come; also how many transmit
-# queues may run, and whether the configuration space allows DMA.
+# Columns of `queues`: what each queue has counted
+QUEUE_RX, QUEUE_RX_BYTES, QUEUE_TX, QUEUE_TX_BYTES, QUEUE_DROPPED, QUEUE_COUNTERS = range(6)
+
+# Bits of the word FEATURES: what is enabled on a card beyond plain receiving and sending. The rare is tested at once.
+CLASSIFY, CHECK_VLAN, STRIP_VLAN, LOOPBACK, INTERRUPT = 1, 2, 4, 8, 16
+
+# Columns of `wires`: what is plugged into a card, and how far it has come; also how many queues may run, whether the
+# configuration space allows DMA, and what else a card does at the time.
 (
     INPUT,
     OUTPUT,
@@ -65,17 +76,27 @@ PAGE = 1 << PAGE_SHIFT
     STAGED,
     TX_QUEUES,
     BUS_MASTER,
+    RX_QUEUES,
+    FEATURES,
+    OFFLOAD,  # the first descriptor of the packet that is being gathered, if it asks for an offload
+    STAGING,  # the queue that is gathering
+    EVENT,  # file descriptor that tells the card's owner of something to interrupt for
+    RAISED,  # whether there is
     WIRE_WORDS,
-) = range(28)
+) = range(34)
 
 # Words of `control`, by which the thread that runs the cards and the one that owns them speak.
 STOP, PAUSE, PAUSED, RESUMED, PLUGGED, CONTROL_WORDS = 0, 8, 16, 24, 32, 40  # a cache line each
 
-# A card's part of the tape: a staging buffer, a buffer for records on their way to a file, then frames to replay.
+# A card's part of the tape: buffers for a packet on its way out, one of its segments, and a frame that arrives; one for
+# records on their way to a file; then frames to replay.
 SLOT = 8 << 30
 STAGE = 0
-STAGE_SIZE = 64 << 10
-RECORDS = STAGE_SIZE
+STAGE_SIZE = 256 << 10  # PAYLEN has 18 bits
+SEGMENT = STAGE_SIZE
+ARRIVAL = SEGMENT + (64 << 10)
+ARRIVAL_SIZE = 64 << 10
+RECORDS = ARRIVAL + ARRIVAL_SIZE
 RECORDS_SIZE = 1 << 20
 REPLAY = 2 << 20
 
@@ -89,6 +110,9 @@ class Rack(NamedTuple):
         allowed: for each page of `memory`, whether DMA may touch it, shape (len(memory) / PAGE,), uint8.
         base: the bus address of `memory[0]`.
         counters: shape (CARDS, COUNTERS), int64.
+        queues: shape (CARDS, QUEUES, QUEUE_COUNTERS), int64.
+        contexts: the two words of each queue's two transmit contexts, shape (CARDS, QUEUES, 2, 2), int64.
+        done: for each queue whether it has received, and whether it has sent, shape (CARDS, 2 * QUEUES), uint8.
         wires: shape (CARDS, WIRE_WORDS), int64.
         tape: frames that wires replay or record, one slot a card, uint8; `tape_words` is the same as int64.
         control: shape (CONTROL_WORDS,), int64.
@@ -100,6 +124,9 @@ class Rack(NamedTuple):
     allowed: NDArray[np.uint8]
     base: int
     counters: NDArray[np.int64]
+    queues: NDArray[np.int64]
+    contexts: NDArray[np.int64]
+    done: NDArray[np.uint8]
     wires: NDArray[np.int64]
     tape: NDArray[np.uint8]
     tape_words: NDArray[np.int64]
@@ -115,6 +142,9 @@ def new_rack(memory: NDArray[np.uint8], base: int, tape: Window) -> Rack:
         allowed=np.zeros(-(-len(memory) // PAGE), np.uint8),
         base=base,
         counters=np.zeros((CARDS, COUNTERS), np.int64),
+        queues=np.zeros((CARDS, QUEUES, QUEUE_COUNTERS), np.int64),
+        contexts=np.zeros((CARDS, QUEUES, 2, 2), np.int64),
+        done=np.zeros((CARDS, 2 * QUEUES), np.uint8),
         wires=np.zeros((CARDS, WIRE_WORDS), np.int64),
         tape=tape.bytes,
         tape_words=tape.bytes.view(np.int64),

@@ -11,25 +11,33 @@ import numpy as np
 
 from ixy.jit import compiled
 from ixy.pcap import Format, append, record_bytes
-from ixy.sim.nic import MIN_FRAME, can_receive, can_transmit, fetch, receive
+from ixy.sim.nic import MIN_FRAME, can_receive, can_transmit, count_sent, fetch, receive
+from ixy.sim.offload import build
 from ixy.sim.rack import (
+    ARRIVAL,
+    ARRIVAL_SIZE,
     CARDS,
+    EVENT,
     EXPECTED,
     EXPECTED_LENGTH,
     FD_IN,
     FD_OUT,
+    FEATURES,
     FRAME_COUNT,
     FRAMES,
     INPUT,
     LIMIT,
+    LOOPBACK,
     LOST,
     NEXT_SEQUENCE,
+    OFFLOAD,
     OUTPUT,
     PAUSE,
     PAUSED,
     PEER,
     PLUGGED,
     POSITION,
+    RAISED,
     RATE,
     RECEIVED,
     RECORD_FAILED,
@@ -41,8 +49,8 @@ from ixy.sim.rack import (
     RECORDS_SIZE,
     REORDERED,
     RESUMED,
+    SEGMENT,
     SLOT,
-    STAGE_SIZE,
     STAMPED,
     STARTED,
     STOP,
@@ -75,7 +83,7 @@ _FRAME_WORDS = 3  # of a frame on the tape: offset in the tape, length, nanoseco
 def feed(rack: Rack, card: int) -> int:
     """Let the card's wire deliver up to a burst of frames; how many it delivered."""
     kind = rack.wires[card, INPUT]
-    if kind == NOTHING or kind == CABLE:
+    if kind == NOTHING or kind == CABLE or rack.wires[card, FEATURES] & LOOPBACK:
         return 0  # the other end of a cable delivers by itself
     if kind == TAP:
         return feed_from_tap(rack, card)
@@ -156,15 +164,15 @@ def stamp(tape: NDArray[np.uint8], at: int, sequence: int) -> None:
 @compiled
 def feed_from_tap(rack: Rack, card: int) -> int:
     """Deliver what the kernel sends to the TAP device, while the card has room: the kernel keeps the rest queued."""
-    stage = card * SLOT + STAGE_SIZE // 2
+    place = card * SLOT + ARRIVAL
     delivered = 0
     while delivered < BURST and can_receive(rack, card):
-        length = read_file(rack.wires[card, FD_IN], rack.tape, stage, STAGE_SIZE // 2)
+        length = read_file(rack.wires[card, FD_IN], rack.tape, place, ARRIVAL_SIZE // 2)
         if length <= 0:
             break
         for i in range(length, MIN_FRAME):
-            rack.tape[stage + i] = 0
-        receive(rack, card, rack.tape, stage, max(length, MIN_FRAME))
+            rack.tape[place + i] = 0
+        receive(rack, card, rack.tape, place, max(length, MIN_FRAME))
         delivered += 1
     return delivered
 
@@ -182,32 +190,56 @@ def drain(rack: Rack, card: int) -> int:
         while burst < BURST and can_transmit(rack, card, queue):
             length = fetch(rack, card, queue)
             if length > 0:
-                emit(rack, card, max(length, MIN_FRAME))
+                send(rack, card, queue, length)
             burst += 1
         fetched += burst
     return fetched
 
 
 @compiled
-def emit(rack: Rack, card: int, length: int) -> None:
-    """Put the frame in the card's staging buffer on its wire."""
-    kind = rack.wires[card, OUTPUT]
-    if kind == CABLE:
-        receive(rack, rack.wires[card, PEER], rack.tape, card * SLOT, length)
-    elif kind == SINK:
-        check(rack, card, length)
-    elif kind == RECORD:
-        record(rack, card, length)
-    elif kind == TAP:
-        write_file(rack.wires[card, FD_OUT], rack.tape, card * SLOT, length)
+def send(rack: Rack, card: int, queue: int, length: int) -> None:
+    """Send the packet in the card's staging buffer, as one frame or as the several that it is to become."""
+    start = card * SLOT
+    offloaded = rack.wires[card, OFFLOAD] != 0
+    frames = 0
+    total = length
+    if offloaded:
+        start += SEGMENT
+        length = build(rack, card, queue, total, 0)
+    while length > 0:
+        while length < MIN_FRAME:
+            rack.tape[start + length] = 0
+            length += 1
+        count_sent(rack, card, queue, start, length)
+        emit(rack, card, start, length)
+        frames += 1
+        length = build(rack, card, queue, total, frames) if offloaded else 0
+    rack.wires[card, OFFLOAD] = 0
 
 
 @compiled
-def check(rack: Rack, card: int, length: int) -> None:
+def emit(rack: Rack, card: int, start: int, length: int) -> None:
+    """Put a frame, which lies at `start` of the tape, on the card's wire, or back into the card (8.2.3.22.8, LPBK)."""
+    kind = rack.wires[card, OUTPUT]
+    peer = rack.wires[card, PEER]
+    if rack.wires[card, FEATURES] & LOOPBACK:
+        kind, peer = CABLE, card
+    if kind == CABLE:
+        receive(rack, peer, rack.tape, start, length)
+    elif kind == SINK:
+        check(rack, card, start, length)
+    elif kind == RECORD:
+        record(rack, card, start, length)
+    elif kind == TAP:
+        write_file(rack.wires[card, FD_OUT], rack.tape, start, length)
+
+
+@compiled
+def check(rack: Rack, card: int, stage: int, length: int) -> None:
     """Compare a frame with what the generator sent and the forwarder should have made of it, and its number's order."""
     wire = rack.wires[card]
     wire[RECEIVED] += 1
-    expected, stage = wire[EXPECTED], card * SLOT
+    expected = wire[EXPECTED]
     if length != wire[EXPECTED_LENGTH]:
         wire[WRONG] += 1
         return
@@ -227,7 +259,7 @@ def check(rack: Rack, card: int, length: int) -> None:
 
 
 @compiled
-def record(rack: Rack, card: int, length: int) -> None:
+def record(rack: Rack, card: int, start: int, length: int) -> None:
     """Append the frame to the card's records, and write them out when they fill their buffer."""
     wire = rack.wires[card]
     base = card * SLOT + RECORDS
@@ -235,7 +267,7 @@ def record(rack: Rack, card: int, length: int) -> None:
     if wire[RECORD_USED] + record_bytes(length) > RECORDS_SIZE:
         flush(rack, card)
     if wire[RECORD_FAILED] == 0:
-        wire[RECORD_USED] = append(buffer, wire[RECORD_USED], _FORMAT, realtime_ns(), rack.tape, card * SLOT, length)
+        wire[RECORD_USED] = append(buffer, wire[RECORD_USED], _FORMAT, realtime_ns(), rack.tape, start, length)
         wire[RECORD_PENDING] += 1
 
 
@@ -268,7 +300,19 @@ def step(rack: Rack) -> int:
     for card in range(CARDS):
         if (plugged >> card) & 1:
             work += drain(rack, card) + feed(rack, card)
+            if rack.wires[card, RAISED] != 0:
+                rack.wires[card, RAISED] = 0
+                notify(rack, card)
     return work
+
+
+@compiled
+def notify(rack: Rack, card: int) -> None:
+    """Tell the card's owner that queues are `done` with something; it adds one to an eventfd."""
+    place = card * SLOT + ARRIVAL
+    for i in range(8):
+        rack.tape[place + i] = 1 if i == 0 else 0
+    write_file(rack.wires[card, EVENT], rack.tape, place, 8)
 
 
 @compiled

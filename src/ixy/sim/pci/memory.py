@@ -14,7 +14,7 @@ from ixy.errors import MemoryUnavailable
 from ixy.unsafe import Window
 
 _PAGE = 4096
-_ADDRESS_SPACE = 256 << 30  # reserved per machine; more memory than that cannot be mapped
+_ADDRESS_SPACE = 256 << 30  # reserved per machine; memory beyond this address cannot be mapped
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,18 @@ NO_MEMORY = GuestMemory(np.empty(0, np.uint8), np.empty((0, 3), np.int64))
 
 
 class MemoryMap:
-    """Maps the files behind a guest's memory, each one once, however often the layout changes."""
+    """Maps a guest's memory so that the place of a byte is its physical address.
+
+    What a layout no longer has stays mapped until something else lies there, so that nobody who still reads it faults.
+
+    Attributes:
+        bytes: the array in which all layouts are.
+    """
 
     def __init__(self) -> None:
         self._window = Window(_ADDRESS_SPACE, _PAGE)
-        self._files: dict[tuple[int, int], tuple[int, int]] = {}  # (device, inode) → place in the window, size
-        self._used = 0
+        self._mapped: dict[int, tuple[int, int, int, int]] = {}  # address → size, device, inode, offset in the file
+        self.bytes = self._window.bytes
 
     def lay(self, sections: Sequence[Section]) -> GuestMemory:
         """The layout made of `sections`. Their file descriptors may be closed afterwards.
@@ -64,34 +70,38 @@ class MemoryMap:
         Raises:
             MemoryUnavailable: a section is not part of its file, or its file cannot be mapped.
         """
-        rows = [(section.address, section.size, self._place(section)) for section in sections]
-        return GuestMemory(self._window.bytes, np.array(rows, np.int64).reshape(-1, 3))
+        for section in sections:
+            self._map(section)
+        rows = [(section.address, section.size, section.address) for section in sections]
+        return GuestMemory(self.bytes, np.array(rows, np.int64).reshape(-1, 3))
 
     def close(self) -> None:
         """Take all of the memory away. No layout may be used any more."""
         self._window.close()
 
-    def _place(self, section: Section) -> int:
+    def _map(self, section: Section) -> None:
         status = os.fstat(section.fd)
-        key = status.st_dev, status.st_ino
-        if key not in self._files:
-            self._files[key] = self._map(section.fd, status.st_size)
-        place, size = self._files[key]
-        if section.file_offset < 0 or section.file_offset + section.size > size:
-            raise MemoryUnavailable(
-                f"guest memory at {section.address:#x}+{section.size:#x} is not part of its file of {size:#x} bytes"
-            )
-        return place + section.file_offset
+        wanted = section.size, status.st_dev, status.st_ino, section.file_offset
+        if self._mapped.get(section.address) == wanted:
+            return
+        self._check(section, status.st_size)
+        self._window.map(section.address, section.size, section.fd, section.file_offset)
+        end = section.address + section.size
+        self._mapped = {
+            address: old for address, old in self._mapped.items() if address >= end or address + old[0] <= section.address
+        }
+        self._mapped[section.address] = wanted
 
-    def _map(self, fd: int, size: int) -> tuple[int, int]:
-        if not _keeps_size(fd):
+    def _check(self, section: Section, file_size: int) -> None:
+        what = f"guest memory at {section.address:#x}+{section.size:#x}"
+        if section.file_offset < 0 or section.file_offset + section.size > file_size:
+            raise MemoryUnavailable(f"{what} is not part of its file of {file_size:#x} bytes")
+        if not _keeps_size(section.fd):
             raise MemoryUnavailable("guest memory is in a file that may shrink; give QEMU a memory-backend-memfd")
-        end = self._used + -(-size // _PAGE) * _PAGE
-        if size == 0 or end > self._window.size:
-            raise MemoryUnavailable(f"cannot map {size:#x} bytes of guest memory")
-        self._window.map(self._used, size, fd)
-        place, self._used = self._used, end
-        return place, size
+        if section.size == 0 or section.address + section.size > self._window.size:
+            raise MemoryUnavailable(f"{what} cannot be mapped: it lies beyond {_ADDRESS_SPACE >> 30} GiB or is empty")
+        if (section.address | section.size | section.file_offset) % _PAGE:
+            raise MemoryUnavailable(f"{what} cannot be mapped: it does not consist of whole pages")
 
 
 def _keeps_size(fd: int) -> bool:
