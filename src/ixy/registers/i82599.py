@@ -125,7 +125,7 @@ AUTOC = register("AUTOC", 0x042A0, RW, "8.2.3.22.19", RESTART_AN=12, LMS=(13, 15
 LINKS = register("LINKS", 0x042A4, RO, "8.2.3.22.20", LINK_SPEED=(28, 29), LINK_UP=30)
 AUTOC2 = register("AUTOC2", 0x042A8, RW, "8.2.3.22.22", SERIAL_10G=(16, 17), reset=2 << 16)
 
-ANLP1 = register("ANLP1", 0x042B0, RO, "8.2.3.22.24", PAUSE=(10, 11), reset=0x00000C01)
+ANLP1 = register("ANLP1", 0x042B0, RO, "8.2.3.22.24", AN_STATE=(16, 19), reset=0x10000)
 
 # 8.2.3.23 Statistics
 CRCERRS = register("CRCERRS", 0x04000, RC, "8.2.3.23", COUNT=(0, 31))

@@ -63,6 +63,7 @@ class Guest:
         shared_memory: back the guest's memory by a file that another process can map, for devices behind
             `x-pci-proxy-dev`. Their interrupts do not pass the IOMMU, so it remaps none then.
         pass_fds: file descriptors that QEMU inherits.
+        processors: of the guest; they take turns.
         boot_timeout: seconds until the guest must be ready for commands.
 
     Raises:
@@ -78,6 +79,7 @@ class Guest:
         iommu: bool = False,
         shared_memory: bool = False,
         pass_fds: Sequence[int] = (),
+        processors: int = 1,
         boot_timeout: float = 120,
     ) -> None:
         self.directory = directory
@@ -90,7 +92,7 @@ class Guest:
         self._received = b""
         self._exit_codes: dict[int, int] = {}
         self._control, remote = socket.socketpair()
-        command = [*_machine(directory, memory_mib, iommu, shared_memory), *_agent_port(remote.fileno()), *arguments]
+        command = [*_machine(directory, memory_mib, iommu, shared_memory, processors), *_agent_port(remote.fileno()), *arguments]
         started = time.monotonic()
         with remote, self._qemu_log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -239,16 +241,16 @@ def _tail(path: Path) -> str:
     return "\n".join(text.splitlines()[-100:])
 
 
-def _machine(directory: Path, memory_mib: int, iommu: bool, shared_memory: bool) -> list[str]:
+def _machine(directory: Path, memory_mib: int, iommu: bool, shared_memory: bool, processors: int) -> list[str]:
     """QEMU's command for a machine that boots to the agent."""
     kernel = packages.kernel()
     initrd = directory / "initrd.img"
     initrd.write_bytes(initramfs.build(kernel, packages.busybox()))
     kept = CACHE / "numba"
     kept.mkdir(exist_ok=True)
-    # One processor: while a proxied device answers one, QEMU would drop the other's access to it.
-    command = [packages.qemu(), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-smp", "1"]
-    command += ["-accel", "tcg,tb-size=512", "-cpu", "Nehalem", "-m", f"{memory_mib}M"]
+    command = [packages.qemu(), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+    # One thread: while a proxied device answers one processor, QEMU would drop another's access to it.
+    command += ["-smp", str(processors), "-accel", "tcg,tb-size=512,thread=single", "-cpu", "Nehalem", "-m", f"{memory_mib}M"]
     command += ["-kernel", str(kernel.image), "-initrd", str(initrd), "-serial", f"file:{directory}/serial.log"]
     command += _memory(memory_mib) if shared_memory else ["-machine", "q35"]
     append = _KERNEL_ARGUMENTS

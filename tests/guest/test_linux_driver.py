@@ -1,0 +1,317 @@
+"""Linux's own ixgbe driver, unmodified, is the judge of the simulated 82599."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from cards import guest_with_cards
+from harness import Guest
+from namespace import Namespace
+
+from ixy.sim import rack as state
+from ixy.sim.pci.attachment import Attachment
+
+HOST, GUEST = "10.82.99.1", "10.82.99.2"
+QUEUES = 4
+
+
+class Rig(NamedTuple):
+    """A guest whose eth0 is a simulated card, and the namespace at the other end of its wire."""
+
+    guest: Guest
+    attachment: Attachment
+    host: Namespace
+
+    def run(self, command: str, timeout: float = 120) -> str:
+        """What a command prints, in the guest; it must not fail."""
+        result = self.guest.run(command, timeout)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    def statistics(self) -> dict[str, int]:
+        """`ethtool -S`."""
+        lines = re.findall(r"^\s+(\w+): (\d+)$", self.run("ethtool -S eth0"), re.MULTILINE)
+        return {name: int(value) for name, value in lines}
+
+    def counter(self, column: int) -> int:
+        """A counter of the model."""
+        return int(self.attachment.machine.rack.counters[0, column])
+
+    def queue_counter(self, queue: int, column: int) -> int:
+        return int(self.attachment.machine.rack.queues[0, queue, column])
+
+    def mac(self) -> bytes:
+        return bytes.fromhex(self.run("cat /sys/class/net/eth0/address").strip().replace(":", ""))
+
+    def bring_up(self) -> None:
+        """Address, link, and the neighbours' addresses, so that nobody asks for them."""
+        self.run("sysctl -qw net.ipv6.conf.eth0.disable_ipv6=1; /usr/sbin/ip link set eth0 up")
+        self.run(f"/usr/sbin/ip addr replace {GUEST}/24 dev eth0")
+        self.await_link()
+        host_mac = self.host.run("cat", f"/sys/class/net/{self.host.interface}/address").strip()
+        self.run(f"/usr/sbin/ip neigh replace {HOST} lladdr {host_mac} dev eth0")
+        self.host.run("ip", "neigh", "replace", GUEST, "lladdr", self.mac().hex(":"), "dev", self.host.interface)
+
+    def await_link(self) -> None:
+        self.run("until [ $(cat /sys/class/net/eth0/carrier) = 1 ]; do usleep 10000; done")
+
+    def receives(self, frames: list[bytes]) -> int:
+        """How many of `frames` the card stores for the guest."""
+        before = self.stored()
+        offered = self.counter(state.RX_TOTAL)
+        self.host.send(frames)
+        deadline = time.monotonic() + 30
+        while self.counter(state.RX_TOTAL) - offered < len(frames):
+            assert time.monotonic() < deadline, "the frames did not arrive at the card"
+            time.sleep(0.001)
+        with self.attachment.machine.paused():  # the last one is stored then
+            return self.stored() - before
+
+    def stored(self) -> int:
+        return sum(self.queue_counter(queue, state.QUEUE_RX) for queue in range(64))
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    directory = tmp_path_factory.mktemp("guest") / "linux"
+    with (
+        guest_with_cards(directory, ["sim:a,tap=ixyjudge0"], processors=QUEUES) as (guest, attachment),
+        Namespace("ixyjudge", "ixyjudge0", f"{HOST}/24") as host,
+    ):
+        rig = Rig(guest, attachment, host)
+        print(f"boot: {guest.boot_seconds:.1f} s")
+        rig.run("dmesg -c > /dev/null; modprobe ixgbe")
+        (directory / "probe").write_text(rig.run("dmesg"))
+        rig.bring_up()
+        yield rig
+
+
+def frame(destination: bytes, kind: int = 0x88B5, tag: int | None = None, size: int = 60) -> bytes:
+    """A frame of a kind that no protocol takes (IEEE 802's local experimental one by default)."""
+    tagged = b"" if tag is None else b"\x81\x00" + tag.to_bytes(2, "big")
+    return (destination + bytes.fromhex("020000000001") + tagged + kind.to_bytes(2, "big")).ljust(size, b"\0")
+
+
+def test_probe_without_a_warning(rig: Rig) -> None:
+    """What the kernel says while the driver probes: nothing of warning level or worse, and the card's name."""
+    messages = rig.run("dmesg -r | grep -i ixgbe")
+    levels = [int(level) & 7 for level in re.findall(r"^<(\d+)>", messages, re.MULTILINE)]
+    assert levels
+    assert min(levels) >= 5, messages
+    assert "Intel(R) 10 Gigabit Network Connection" in messages
+    assert f"Multiqueue Enabled: Rx Queue count = {QUEUES}" in messages
+
+
+def test_link_is_up_at_10_gbit(rig: Rig) -> None:
+    assert rig.run("cat /sys/class/net/eth0/speed /sys/class/net/eth0/duplex").split() == ["10000", "full"]
+    assert "NIC Link is Up 10 Gbps" in rig.run("dmesg")
+
+
+def test_ping_both_ways(rig: Rig) -> None:
+    """A thousand of a thousand, from the guest and from the host."""
+    assert "1000 packets received" in rig.run(f"ping -A -c 1000 -q {HOST}")
+    assert "1000 received" in rig.host.run("ping", "-A", "-c", "1000", "-q", GUEST)
+
+
+def test_ping_with_fragments(rig: Rig) -> None:
+    """Packets of 20,000 bytes come in fragments, which have no TCP or UDP header that could be hashed or checked."""
+    assert "50 packets received" in rig.run(f"ping -A -c 50 -s 20000 -q {HOST}")
+
+
+@pytest.mark.parametrize("direction", ["", "--reverse"], ids=["send", "receive"])
+def test_tcp_with_all_offloads(rig: Rig, direction: str) -> None:
+    """TCP with segmentation and checksums by the card: data flows, and no checksum is found wrong on either side."""
+    features = rig.run("ethtool -k eth0")
+    for feature in ("rx-checksumming", "tx-checksumming", "tcp-segmentation-offload"):
+        assert f"{feature}: on" in features
+    errors = rig.statistics()["rx_csum_offload_errors"]
+    wrong = host_tcp_errors(rig)
+    server = rig.host.start("iperf3", "--server", "--one-off", "--bind", HOST)
+    report = json.loads(
+        rig.run(f"until iperf3 -c {HOST} --bytes 20M --json {direction} > r; do usleep 100000; done; cat r")
+    )
+    server.communicate(timeout=30)
+    assert report["end"]["sum_received"]["bytes"] >= 20 << 20
+    assert rig.statistics()["rx_csum_offload_errors"] == errors
+    assert host_tcp_errors(rig) == wrong
+    print(f"TCP {direction}: {report['end']['sum_received']['bits_per_second'] / 1e6:.0f} Mbit/s")
+
+
+def host_tcp_errors(rig: Rig) -> int:
+    """Segments with wrong checksums that the host has seen (InCsumErrors of /proc/net/snmp)."""
+    names, values = [line.split() for line in rig.host.run("grep", "^Tcp:", "/proc/net/snmp").splitlines()]
+    return int(dict(zip(names, values, strict=True))["InCsumErrors"])
+
+
+def test_segments_checksums_from_both_kinds_of_ip(rig: Rig) -> None:
+    """TCP over IPv6, segmented by the card."""
+    rig.run("sysctl -qw net.ipv6.conf.eth0.disable_ipv6=0; /usr/sbin/ip addr add fd82::2/64 dev eth0 nodad")
+    rig.host.run("sysctl", "-qw", f"net.ipv6.conf.{rig.host.interface}.disable_ipv6=0")
+    rig.host.run("ip", "addr", "add", "fd82::1/64", "dev", rig.host.interface, "nodad")
+    wrong = host_tcp_errors(rig)
+    server = rig.host.start("iperf3", "--server", "--one-off", "--bind", "fd82::1")
+    rig.run("until iperf3 -c fd82::1 --bytes 5M; do usleep 100000; done")
+    server.communicate(timeout=30)
+    assert host_tcp_errors(rig) == wrong
+    rig.run("sysctl -qw net.ipv6.conf.eth0.disable_ipv6=1")
+    rig.host.run("sysctl", "-qw", f"net.ipv6.conf.{rig.host.interface}.disable_ipv6=1")
+
+
+def test_statistics_equal_the_models(rig: Rig) -> None:
+    """Traffic of several sizes and kinds: what the driver counted by the card's registers is what the model counted."""
+    columns = {
+        "rx_pkts_nic": state.RX_GOOD,
+        "tx_pkts_nic": state.TX_GOOD,
+        "rx_bytes_nic": state.RX_GOOD_BYTES,
+        "tx_bytes_nic": state.TX_GOOD_BYTES,
+        "broadcast": state.RX_BROADCAST,
+        "multicast": state.RX_MULTICAST,
+        "rx_missed_errors": state.RX_MISSED,
+    }
+    before, counted = rig.statistics(), {name: rig.counter(column) for name, column in columns.items()}
+    frames = [frame(destination, size=size) for destination in (rig.mac(), b"\xff" * 6) for size in (60, 100, 1514)]
+    assert rig.receives(frames * 10) == 60
+    rig.run(f"ping -A -c 30 -s 700 -q {HOST}")
+    after = rig.statistics()
+    for name, column in columns.items():
+        assert after[name] - before[name] == rig.counter(column) - counted[name], name
+    assert after["rx_pkts_nic"] - before["rx_pkts_nic"] == 90
+    assert after["broadcast"] - before["broadcast"] == 30
+    assert after["tx_pkts_nic"] - before["tx_pkts_nic"] == 30
+
+
+def toeplitz(key: bytes, data: bytes) -> int:
+    """The Toeplitz hash: for each bit of the data that is set, the 32 bits of the key from there on."""
+    bits = int.from_bytes(key, "big")
+    width = 8 * len(key)
+    value = 0
+    for i in range(8 * len(data)):
+        if data[i // 8] >> (7 - i % 8) & 1:
+            value ^= bits >> (width - 32 - i) & 0xFFFFFFFF
+    return value
+
+
+def test_flows_are_spread_over_the_queues(rig: Rig) -> None:
+    """64 TCP flows: each goes to the queue that its hash, worked out here, points to, and the guest counts it there."""
+    shown = rig.run("ethtool -x eth0")
+    key = bytes.fromhex(re.search(r"RSS hash key:\s+([0-9a-f:]+)", shown)[1].replace(":", ""))  # type: ignore[index]
+    rows = re.findall(r"^\s+\d+:((?:\s+\d+)+)$", shown, re.MULTILINE)
+    table = [int(entry) for row in rows for entry in row.split()]
+    source, target = bytes([10, 82, 99, 1]), bytes([10, 82, 99, 2])
+    frames, expected = [], [0] * QUEUES
+    for port in range(10000, 10064):
+        ports = port.to_bytes(2, "big") + (9).to_bytes(2, "big")
+        expected[table[toeplitz(key, source + target + ports) % 128]] += 1
+        tcp = ports + bytes(8) + bytes([0x50, 0x04]) + bytes(6)  # a reset, which nobody answers
+        ip = bytes([0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0]) + source + target
+        frames.append(rig.mac() + bytes.fromhex("020000000001") + b"\x08\x00" + ip + tcp)
+    before, counted = rig.statistics(), [rig.queue_counter(queue, state.QUEUE_RX) for queue in range(QUEUES)]
+    assert rig.receives([data.ljust(60, b"\0") for data in frames]) == 64
+    chosen = [rig.queue_counter(queue, state.QUEUE_RX) - counted[queue] for queue in range(QUEUES)]
+    assert chosen == expected
+    assert sum(count > 0 for count in chosen) >= 3
+    rig.run(f"ping -c 1 {HOST}")  # so that the guest has taken everything before
+    after = rig.statistics()
+    seen = [after[f"rx_queue_{queue}_packets"] - before[f"rx_queue_{queue}_packets"] for queue in range(QUEUES)]
+    assert sum(seen) == 65
+    assert all(0 <= seen[queue] - chosen[queue] <= 1 for queue in range(QUEUES))
+
+
+def test_jumbo_frames(rig: Rig) -> None:
+    """MTU 9000 on both sides: packets of that size pass unfragmented, and longer frames do not."""
+    rig.host.run("ip", "link", "set", rig.host.interface, "mtu", "9000")
+    rig.run("/usr/sbin/ip link set eth0 mtu 9000")
+    rig.bring_up()
+    before = rig.counter(state.RX_SIZES + 5)
+    assert "50 packets received" in rig.run(f"ping -A -c 50 -s 8972 -q {HOST}")
+    assert rig.counter(state.RX_SIZES + 5) - before == 50
+    rig.host.run("ip", "link", "set", rig.host.interface, "mtu", "9200")
+    assert rig.receives([frame(rig.mac(), size=9014)]) == 1
+    assert rig.receives([frame(rig.mac(), size=9100)]) == 0
+    rig.host.run("ip", "link", "set", rig.host.interface, "mtu", "1500")
+    rig.run("/usr/sbin/ip link set eth0 mtu 1500")
+    rig.bring_up()
+
+
+def test_vlan_filter_and_tags(rig: Rig) -> None:
+    """VLAN 7 is added in the guest: its frames arrive without tag, others are filtered, what is sent there is tagged."""
+    rig.run("modprobe 8021q; /usr/sbin/ip link add link eth0 name eth0.7 type vlan id 7")
+    rig.run("sysctl -qw net.ipv6.conf.eth0/7.disable_ipv6=1; /usr/sbin/ip link set eth0.7 up")
+    received = int(rig.run("cat /sys/class/net/eth0.7/statistics/rx_packets"))
+    assert rig.receives([frame(rig.mac(), tag=7)] * 5) == 5
+    assert rig.receives([frame(rig.mac(), tag=8)] * 5) == 0
+    rig.run(f"ping -c 1 {HOST}")
+    assert int(rig.run("cat /sys/class/net/eth0.7/statistics/rx_packets")) - received == 5
+    rig.run("/usr/sbin/ip addr add 10.82.100.2/24 dev eth0.7; /usr/sbin/ip neigh add 10.82.100.1 lladdr "
+            "02:00:00:00:00:01 dev eth0.7")
+    capture = rig.host.start("tcpdump", "-i", rig.host.interface, "-c", "1", "-e", "-n", "--immediate-mode", "vlan 7")
+    rig.run("for i in $(seq 100); do ping -c 1 -W 1 10.82.100.1; done | head -40; true")
+    assert "vlan 7" in capture.communicate(timeout=30)[0]
+    rig.run("/usr/sbin/ip link del eth0.7")
+
+
+def test_address_filters(rig: Rig) -> None:
+    """Unicast, a new MAC address, multicast groups, promiscuous mode: what the card stores changes as Linux says."""
+    own, other, new = rig.mac(), bytes.fromhex("020000000099"), bytes.fromhex("026978790055")
+    group = bytes.fromhex("01005e525301")
+    assert rig.receives([frame(own)] * 3) == 3
+    assert rig.receives([frame(other)] * 3) == 0
+    assert rig.receives([frame(group)] * 3) == 0
+    rig.run("/usr/sbin/ip maddr add 01:00:5e:52:53:01 dev eth0")
+    assert rig.receives([frame(group)] * 3) == 3
+    rig.run("/usr/sbin/ip maddr del 01:00:5e:52:53:01 dev eth0")
+    rig.run("/usr/sbin/ip link set eth0 promisc on")
+    assert rig.receives([frame(other)] * 3) == 3
+    rig.run("/usr/sbin/ip link set eth0 promisc off")
+    assert rig.receives([frame(other)] * 3) == 0
+    rig.run(f"/usr/sbin/ip link set eth0 address {new.hex(':')}")
+    assert rig.receives([frame(new)] * 3) == 3
+    assert rig.receives([frame(own)] * 3) == 0
+    rig.run(f"/usr/sbin/ip link set eth0 address {own.hex(':')}")
+
+
+def test_ethtool_knows_the_card(rig: Rig) -> None:
+    """`ethtool -i`, `-m`, `-d`, `-e`: driver, module, registers, EEPROM."""
+    assert "driver: ixgbe" in rig.run("ethtool -i eth0")
+    module = rig.run("ethtool -m eth0")
+    assert re.search(r"Transceiver type +: Passive Cable", module)
+    assert re.search(r"Vendor PN +: SIMULATED-DAC-1M", module)
+    registers = rig.run("ethtool -d eth0")
+    assert re.search(r"0x042A4: LINKS .* 0x7", registers)
+    eeprom = rig.run("ethtool -e eth0 offset 0 length 6")
+    assert re.search(r"0x0000:\s+((?:[0-9a-f]{2} ){6})", eeprom)[1].replace(" ", "") == rig.mac().hex()  # type: ignore[index]
+
+
+def test_ethtool_self_test(rig: Rig) -> None:
+    """`ethtool -t offline`: registers, EEPROM, interrupts, loopback."""
+    result = rig.run("ethtool -t eth0 offline", timeout=180)
+    assert "The test result is PASS" in result
+    assert re.findall(r"\)\s+(\d+)$", result, re.MULTILINE) == ["0"] * 5, result
+    rig.bring_up()
+
+
+def test_link_down_and_up_twenty_times(rig: Rig) -> None:
+    for _ in range(20):
+        rig.run("/usr/sbin/ip link set eth0 down; /usr/sbin/ip link set eth0 up")
+        rig.await_link()
+    rig.bring_up()
+    assert "10 packets received" in rig.run(f"ping -A -c 10 {HOST}")
+
+
+def test_driver_unloaded_and_loaded_twenty_times(rig: Rig) -> None:
+    for _ in range(20):
+        rig.run("rmmod ixgbe; modprobe ixgbe")
+    rig.bring_up()
+    assert "10 packets received" in rig.run(f"ping -A -c 10 {HOST}")
+
+
+def test_nothing_went_wrong_meanwhile(rig: Rig) -> None:
+    """The kernel has no warning about the driver or the card, and the card met no DMA that it was refused."""
+    assert not re.search(r"WARNING|Tx Unit Hang|Adapter removed|PCIe.*error|Oops", rig.run("dmesg"))
+    assert rig.counter(state.DMA_REFUSED) == 0
