@@ -6,7 +6,6 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -137,7 +136,7 @@ def test_tcp_with_all_offloads(rig: Rig, direction: str) -> None:
         rig.run(f"until iperf3 -c {HOST} --bytes 20M --json {direction} > r; do usleep 100000; done; cat r")
     )
     server.communicate(timeout=30)
-    assert report["end"]["sum_received"]["bytes"] >= 20 << 20
+    assert report["end"]["sum_sent"]["bytes"] >= 20 << 20
     assert rig.statistics()["rx_csum_offload_errors"] == errors
     assert host_tcp_errors(rig) == wrong
     print(f"TCP {direction}: {report['end']['sum_received']['bits_per_second'] / 1e6:.0f} Mbit/s")
@@ -240,7 +239,7 @@ def test_jumbo_frames(rig: Rig) -> None:
 
 
 def test_vlan_filter_and_tags(rig: Rig) -> None:
-    """VLAN 7 is added in the guest: its frames arrive without tag, others are filtered, what is sent there is tagged."""
+    """VLAN 7 is added in the guest: its frames arrive untagged, others are filtered, what is sent there is tagged."""
     rig.run("modprobe 8021q; /usr/sbin/ip link add link eth0 name eth0.7 type vlan id 7")
     rig.run("sysctl -qw net.ipv6.conf.eth0/7.disable_ipv6=1; /usr/sbin/ip link set eth0.7 up")
     received = int(rig.run("cat /sys/class/net/eth0.7/statistics/rx_packets"))
@@ -248,8 +247,10 @@ def test_vlan_filter_and_tags(rig: Rig) -> None:
     assert rig.receives([frame(rig.mac(), tag=8)] * 5) == 0
     rig.run(f"ping -c 1 {HOST}")
     assert int(rig.run("cat /sys/class/net/eth0.7/statistics/rx_packets")) - received == 5
-    rig.run("/usr/sbin/ip addr add 10.82.100.2/24 dev eth0.7; /usr/sbin/ip neigh add 10.82.100.1 lladdr "
-            "02:00:00:00:00:01 dev eth0.7")
+    rig.run(
+        "/usr/sbin/ip addr add 10.82.100.2/24 dev eth0.7; /usr/sbin/ip neigh add 10.82.100.1 lladdr "
+        "02:00:00:00:00:01 dev eth0.7"
+    )
     capture = rig.host.start("tcpdump", "-i", rig.host.interface, "-c", "1", "-e", "-n", "--immediate-mode", "vlan 7")
     rig.run("for i in $(seq 100); do ping -c 1 -W 1 10.82.100.1; done | head -40; true")
     assert "vlan 7" in capture.communicate(timeout=30)[0]

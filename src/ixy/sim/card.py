@@ -27,7 +27,7 @@ _EEPROM_SIZE = EEPROM_WORDS.bit_length() - 7  # EEC: 64 words, doubled so often
 _DEFAULTS = [row for row in vars(reg).values() if isinstance(row, Register) and row.reset]
 # Bits that keep what is written, of registers whose other bits are always 0
 _ONES = 0xFFFFFFFF
-_WRITABLE = (
+WRITABLE = (
     (reg.RDBAL, _ONES << 7),
     (reg.RDLEN, 0xFFF80),
     (reg.TDBAL, _ONES << 7),
@@ -37,9 +37,7 @@ _WRITABLE = (
 _READ_ONLY = (reg.STATUS, reg.LINKS, reg.SECRXSTAT, reg.SECTXSTAT, reg.FWSM, reg.ANLP1)
 # Written without the rack's pause: what the rack looks at anew in each turn, or never
 _DOORBELLS = (reg.RDT, reg.TDT, reg.IVAR, reg.EITR, reg.EITR_HIGH, reg.GPIE, reg.EIAC, reg.EIAM, reg.EIAM_EX)
-_ALIASES = {
-    alias + i * stride: row[i].offset for row, alias, stride, count in reg.ALIASES for i in range(count)
-}
+_ALIASES = {alias + i * stride: row[i].offset for row, alias, stride, count in reg.ALIASES for i in range(count)}
 
 
 class Card:
@@ -60,7 +58,7 @@ class Card:
         self._registers = machine.rack.registers[index]
         self._wire = machine.rack.wires[index]
         self.interrupts = Interrupts(self._registers, machine.rack.done[index])
-        self._statistics = Statistics(self._registers, machine.rack.counters[index], machine.rack.queues[index])
+        self.statistics = Statistics(self._registers, machine.rack.counters[index], machine.rack.queues[index])
         self._eeprom = build_eeprom(self.mac)
         self._module = Module()
         self._config = bytearray(256)
@@ -140,6 +138,10 @@ class Card:
             | state.INTERRUPT * bool(self._wire[state.EVENT])
         )
 
+    def rules(self) -> tuple[dict[int, Callable[[], int]], dict[int, Callable[[int], None]]]:
+        """What reading and writing registers does that are more than memory, by offset."""
+        return self._reads, self._writes | self._direct
+
     # -----------------------------------------------------------------------------------------------------------------
     # Reset
 
@@ -157,7 +159,7 @@ class Card:
         self._set(reg.RAH[0], ADDRESS=int.from_bytes(self.mac[4:], "little"), AV=1)
         for column in (state.STAGED, state.OFFLOAD, state.TX_QUEUES, state.RX_QUEUES):
             self._wire[column] = 0
-        self._statistics.reset()
+        self.statistics.reset()
         self.interrupts.reset()
         self._note_features()
 
@@ -170,7 +172,7 @@ class Card:
         reads[reg.LINKS.offset] = self._read_links
         reads[reg.SWSM.offset] = self._read_swsm
         reads[reg.I2CCTL.offset] = self._read_i2cctl
-        reads |= self._statistics.rules()
+        reads |= self.statistics.rules()
         writes[reg.CTRL.offset] = self._write_ctrl
         writes[reg.EEC.offset] = self._write_eec
         writes[reg.EERD.offset] = self._write_eerd
@@ -186,7 +188,7 @@ class Card:
             writes[register.offset] = lambda value, queue=queue: self._write_txdctl(queue, value)
         for queue, register in enumerate(reg.RXDCTL):
             writes[register.offset] = lambda value, queue=queue: self._write_rxdctl(queue, value)
-        for row, mask in _WRITABLE:
+        for row, mask in WRITABLE:
             for register in row:
                 writes[register.offset] = lambda value, at=register, mask=mask: self._put(at, value & mask)
         self._set_direct_rules()

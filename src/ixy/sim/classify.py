@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ixy.jit import compiled, outlined
 from ixy.registers import i82599 as reg
 from ixy.unsafe import load_acquire
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 _MRQC = reg.MRQC.offset // 4
@@ -42,7 +41,7 @@ _MORE_FRAGMENTS_OR_OFFSET = 0x3FFF
 @compiled
 def half(data: NDArray[np.uint8], at: int) -> int:
     """16 bits in network order."""
-    return (np.int64(data[at]) << 8) | np.int64(data[at + 1])
+    return (load_acquire(data, at) << 8) | load_acquire(data, at + 1)
 
 
 @compiled
@@ -54,7 +53,7 @@ def ones_sum(data: NDArray[np.uint8], start: int, end: int) -> int:
         total += half(data, at)
         at += 2
     if at < end:
-        total += np.int64(data[at]) << 8
+        total += load_acquire(data, at) << 8
     return fold(total)
 
 
@@ -76,9 +75,7 @@ def in_vlan(registers: NDArray[np.uint32], frame: NDArray[np.uint8], start: int)
 
 
 @outlined
-def classify(
-    registers: NDArray[np.uint32], frame: NDArray[np.uint8], start: int, length: int
-) -> tuple[int, int, int]:
+def classify(registers: NDArray[np.uint32], frame: NDArray[np.uint8], start: int, length: int) -> tuple[int, int, int]:
     """The queue for a frame, and what its descriptor's two words say of it (7.1.2.8, 7.1.6.2, 7.1.11)."""
     network = start + _MAC_BYTES
     if half(frame, network) == ETHER_VLAN:
@@ -89,16 +86,16 @@ def classify(
     if size == 0:
         return 0, 0, 0
     if kind == ETHER_IPV4:
-        header = 4 * np.int64(frame[network] & 15)
+        header = 4 * (load_acquire(frame, network) & 15)
         word_0, word_1 = reg.RX_TYPE_IPV4, reg.RX_IPCS
         if ones_sum(frame, network, network + header) != 0xFFFF:
             word_1 |= reg.RX_IPE
         is_fragment = half(frame, network + 6) & _MORE_FRAGMENTS_OR_OFFSET != 0
-        protocol = _NO_PROTOCOL if is_fragment else np.int64(frame[network + 9])
+        protocol = _NO_PROTOCOL if is_fragment else load_acquire(frame, network + 9)
     else:
         header = _IPV6_HEADER
         word_0, word_1 = reg.RX_TYPE_IPV6, 0
-        protocol = np.int64(frame[network + 6])
+        protocol = load_acquire(frame, network + 6)
     transport, end = network + header, network + size
     if protocol == TCP and end - transport >= _TCP_HEADER:
         word_0 |= reg.RX_TYPE_TCP
@@ -120,7 +117,7 @@ def network_size(frame: NDArray[np.uint8], kind: int, network: int, end: int) ->
     """The length of the IP packet that starts at `network`, 0 if there is none that is whole."""
     size = 0
     if kind == ETHER_IPV4 and network + _IPV4_HEADER <= end:
-        header = 4 * np.int64(frame[network] & 15)
+        header = 4 * (load_acquire(frame, network) & 15)
         size = half(frame, network + 2)
         if header < _IPV4_HEADER or size < header:
             size = 0

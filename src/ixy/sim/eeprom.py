@@ -28,9 +28,9 @@ def build_eeprom(mac: bytes) -> list[int]:
     words[_PATCH_MODULE + _PATCH_VERSION] = 6  # drivers refuse optical modules with 5 and below
     words[_PBA], words[_PBA + 1] = 0x8259, 0x9000
     words[_INIT_SEQUENCES] = _SEQUENCES
-    words[_SEQUENCES + 1 : _SEQUENCES + 10] = [
-        word for kind in _MODULE_TYPES for word in (kind, _EMPTY_SEQUENCE)
-    ] + [_END]
+    words[_SEQUENCES + 1 : _SEQUENCES + 10] = [word for kind in _MODULE_TYPES for word in (kind, _EMPTY_SEQUENCE)] + [
+        _END
+    ]
     words[_EMPTY_SEQUENCE + 1] = _END
     words[_CAPABILITIES] = _ANY_MODULE | _NO_CROSSTALK
     words[_CHECKSUM] = (_SUM - sum(words[:_CHECKSUM])) & 0xFFFF

@@ -103,7 +103,9 @@ class Interrupts:
         if self.sink is None:
             return None
         if not self.sink.msix_enabled:
-            self.sink.set_line(bool(self._vectors & self._vector_mask & _QUEUE_CAUSES or self._other & self._other_mask))
+            self.sink.set_line(
+                bool(self._vectors & self._vector_mask & _QUEUE_CAUSES or self._other & self._other_mask)
+            )
             return None
         wanted = self._wanted()
         self._signalled &= wanted

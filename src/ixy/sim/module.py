@@ -31,7 +31,8 @@ class Module:
 
     def __init__(self) -> None:
         self._memory = build_module()
-        self._clock = self._data = 1  # as the master drives them
+        self._clock: int = 1  # as the master drives them
+        self._data: int = 1
         self._output = 1  # as the target drives the data line
         self._pointer = 0
         self._listen("idle")
@@ -44,7 +45,8 @@ class Module:
             self._take(data)
         elif self._clock and not clock:
             self._put()
-        self._clock, self._data = clock, data
+        self._clock = clock
+        self._data = data
 
     @property
     def data(self) -> int:

@@ -431,9 +431,9 @@ def fetch(rack: Rack, card: int, queue: int) -> int:
     if word >= 0:
         command = load_acquire(rack.words, word + 1)
         if is_data(command):
-            if command & (_LEGACY_OFFLOADS if command & reg.TX_DEXT == 0 else _OFFLOADS) != 0:
-                if rack.wires[card, STAGED] == 0:
-                    rack.wires[card, OFFLOAD] = command
+            offloads = _LEGACY_OFFLOADS if command & reg.TX_DEXT == 0 else _OFFLOADS
+            if command & offloads != 0 and rack.wires[card, STAGED] == 0:
+                rack.wires[card, OFFLOAD] = command
             rack.wires[card, STAGING] = queue
             gather(rack, card, rack.words[word], command & reg.TX_LENGTH_MASK)
             if command & reg.TX_EOP:

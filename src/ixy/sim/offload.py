@@ -51,7 +51,7 @@ def build(rack: Rack, card: int, queue: int, length: int, number: int) -> int:
         size = min(segment_size, length - headers - done)
     else:
         done, size = 0, length - headers if number == 0 else 0
-    if size <= 0 and (segmented or number > 0 or size < 0) or headers + size > _LONGEST:
+    if (size <= 0 and (segmented or number > 0 or size < 0)) or headers + size > _LONGEST:
         return 0
     stage, at = card * SLOT, card * SLOT + SEGMENT
     copy(rack.tape, at, rack.tape, stage, headers)
@@ -111,7 +111,7 @@ def adapt(
 
 @compiled
 def insert_transport(tape: NDArray[np.uint8], start: int, end: int, kind: int, segmented: bool) -> None:
-    """Complete the TCP or UDP checksum: software left the pseudo header's sum, without length if segmented (7.2.5.2)."""
+    """Complete the TCP or UDP checksum (7.2.5.2): software left the pseudo header's sum, but no length if segmented."""
     if kind == reg.L4T_TCP and end - start >= _MIN_TCP:
         place = start + _TCP_CHECKSUM
     elif kind == reg.L4T_UDP and end - start >= 8:

@@ -51,9 +51,7 @@ class Statistics:
         counters, queues: the card's rows of the rack's arrays.
     """
 
-    def __init__(
-        self, registers: NDArray[np.uint32], counters: NDArray[np.int64], queues: NDArray[np.int64]
-    ) -> None:
+    def __init__(self, registers: NDArray[np.uint32], counters: NDArray[np.int64], queues: NDArray[np.int64]) -> None:
         self._registers = registers
         self._counters = counters
         self._queues = queues

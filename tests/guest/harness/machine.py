@@ -92,7 +92,11 @@ class Guest:
         self._received = b""
         self._exit_codes: dict[int, int] = {}
         self._control, remote = socket.socketpair()
-        command = [*_machine(directory, memory_mib, iommu, shared_memory, processors), *_agent_port(remote.fileno()), *arguments]
+        command = [
+            *_machine(directory, memory_mib, iommu, shared_memory, processors),
+            *_agent_port(remote.fileno()),
+            *arguments,
+        ]
         started = time.monotonic()
         with remote, self._qemu_log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -250,7 +254,16 @@ def _machine(directory: Path, memory_mib: int, iommu: bool, shared_memory: bool,
     kept.mkdir(exist_ok=True)
     command = [packages.qemu(), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
     # One thread: while a proxied device answers one processor, QEMU would drop another's access to it.
-    command += ["-smp", str(processors), "-accel", "tcg,tb-size=512,thread=single", "-cpu", "Nehalem", "-m", f"{memory_mib}M"]
+    command += [
+        "-smp",
+        str(processors),
+        "-accel",
+        "tcg,tb-size=512,thread=single",
+        "-cpu",
+        "Nehalem",
+        "-m",
+        f"{memory_mib}M",
+    ]
     command += ["-kernel", str(kernel.image), "-initrd", str(initrd), "-serial", f"file:{directory}/serial.log"]
     command += _memory(memory_mib) if shared_memory else ["-machine", "q35"]
     append = _KERNEL_ARGUMENTS

@@ -147,6 +147,12 @@ class Attachment:
                 waits = [left for card in self.cards if (left := card.card.interrupts.update()) is not None]
                 wait = min(waits, default=None)
 
+    def hang_up(self) -> None:
+        """Answer QEMU no more: the guest's accesses to the cards give ones."""
+        for party in self._parties:
+            if isinstance(party, Proxy):
+                party.close()
+
     def close(self) -> None:
         """Unplug the cards; what they recorded is in its files then.
 

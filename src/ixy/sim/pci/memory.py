@@ -87,9 +87,9 @@ class MemoryMap:
         self._check(section, status.st_size)
         self._window.map(section.address, section.size, section.fd, section.file_offset)
         end = section.address + section.size
-        self._mapped = {
-            address: old for address, old in self._mapped.items() if address >= end or address + old[0] <= section.address
-        }
+        for address, (size, *_) in list(self._mapped.items()):
+            if address < end and section.address < address + size:
+                del self._mapped[address]  # some of it lies under the new section
         self._mapped[section.address] = wanted
 
     def _check(self, section: Section, file_size: int) -> None:

@@ -1,0 +1,70 @@
+"""`ixy sim qemu`: a virtual machine with simulated 82599s, for whatever driver is to be tried on one."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from itertools import pairwise
+
+from ixy.errors import Error
+from ixy.sim.pci.attachment import Attachment
+
+_MEMORY = "1G"
+
+
+def run_qemu(addresses: Sequence[str], arguments: Sequence[str], program: str = "qemu-system-x86_64") -> int:
+    """Start QEMU with a card for each address and serve them until it ends; QEMU's exit code.
+
+    Args:
+        addresses: of simulated cards, such as `sim:a,tap=ixy0`; the first is PCI device 0000:00:10.0 of the guest.
+        arguments: of QEMU. The machine is a q35 whose memory the cards can reach; its size is that of `-m`.
+
+    Raises:
+        AddressError: a card's address is malformed.
+        Error: QEMU is missing, it broke the protocol, or what is to be plugged into a card cannot be.
+    """
+    if shutil.which(program) is None:
+        raise Error(f"{program} is missing: install it (Debian: apt-get install qemu-system-x86)")
+    attachment = Attachment(addresses)
+    try:
+        command = [program, *machine_arguments(arguments), *attachment.arguments, *arguments]
+        process = subprocess.Popen(command, pass_fds=attachment.fds)
+        attachment.release()
+        try:
+            attachment.serve()
+        finally:
+            attachment.hang_up()  # after an error the guest's accesses to the cards give ones
+            exit_code = wait(process)
+    finally:
+        attachment.close()
+    return exit_code
+
+
+def machine_arguments(arguments: Sequence[str]) -> list[str]:
+    """What makes a machine with memory that another process can reach; processors take turns, under emulation.
+
+    Under parallel emulation QEMU drops one processor's access to a card while another's is answered.
+    """
+    size = _MEMORY
+    for option, value in pairwise(arguments):
+        if option == "-m":
+            size = value.split(",")[0].removeprefix("size=")
+    if size.isdigit():
+        size += "M"
+    result = ["-object", f"memory-backend-memfd,id=ixy-memory,size={size},share=on"]
+    result += ["-machine", "q35,memory-backend=ixy-memory"]
+    if "-m" not in arguments:
+        result += ["-m", size]
+    if not {"-accel", "-enable-kvm"} & set(arguments):
+        result += ["-accel", "tcg,thread=single"]
+    return result
+
+
+def wait(process: subprocess.Popen[bytes]) -> int:
+    """QEMU's exit code. Ctrl-C reaches QEMU too, which ends by it."""
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue

@@ -1,0 +1,117 @@
+"""Write docs/model.md: what the simulated 82599 does and does not do, register by register.
+
+Run it with the package importable: `python tools/describe_model.py`. The table comes from the declaration of the
+registers and from the model's own rules; only the text before it is written here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+from ixy.registers import Register
+from ixy.registers import i82599 as reg
+from ixy.sim import card, classify, nic
+from ixy.sim.machine import Machine
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "model.md"
+
+HEAD = """# The simulated 82599
+
+One model stands behind `sim:` addresses and behind `ixy sim qemu`. This page is made by `tools/describe_model.py` from
+the declaration of the registers (`ixy.registers.i82599`) and from the model's rules. Sections are those of the Intel
+82599 datasheet, revision 3.3.
+
+## What it does
+
+- Receive: filters by address (exact, multicast hash, promiscuous) and by VLAN, size limits, jumbo frames over several
+  buffers, VLAN stripping, RSS over up to 16 queues (Toeplitz hash, redirection table), packet type, IPv4, TCP and UDP
+  checksums, `DROP_EN`. Checksums and types are reported once RXCSUM or MRQC is set.
+- Transmit: legacy and advanced descriptors, context descriptors, packets of several buffers, IPv4, TCP and UDP
+  checksums, TCP segmentation over IPv4 and IPv6, VLAN insertion, padding, MAC loopback.
+- Interrupts (in QEMU): MSI-X with EIAC, EIAM and EITR, INTx, causes of queues and of a link change.
+- DMA: refused outside the memory that is shown to the card, while it is no bus master, and under master disable.
+- Statistics: of the port, of sizes and of queues; they clear on read and stick at their largest value.
+- EEPROM by EERD, with a right checksum; an SFP+ module on the I2C bus; semaphores; link state from the wire.
+
+## What it does not do
+
+- Receive-side coalescing (RSC) and header split: enabled or not, each packet comes by itself, in whole buffers.
+- Flow director: its tables take filters, and no packet matches one.
+- Virtualisation (pools, VFs), DCB and pause frames, FCoE, IPsec, SCTP checksums, IEEE 1588 time stamps, head write-back,
+  low-latency interrupts, the TCP timer, wake-up, management, writing the EEPROM or flash.
+- 128 receive and transmit queues: there are 64 of each.
+- Timing: a frame takes no time on a wire, and EITR's interval is kept by the host's clock.
+- IPv6 extension headers and tunnels: such a packet counts as IPv6 without TCP or UDP.
+
+## Registers
+
+A register that is not in this table is memory: it keeps what is written and does nothing. Beyond 128 KiB a read gives
+ones.
+
+| register | offset | mode | section | after reset | in the model |
+|---|---|---|---|---|---|
+"""
+
+# What no rule shows: registers that software sets and another rule or part of the model looks at
+OTHERS = {
+    **dict.fromkeys(("EIAC", "EIAM", "EIAM_EX", "EITR", "EITR_HIGH", "GPIE", "IVAR", "IVAR_MISC"), "interrupt logic"),
+    **dict.fromkeys(("RQSMR", "TQSM"), "statistics of queues"),
+    **dict.fromkeys(("CRCERRS", "ILLERRC", "ERRBC", "RLEC", "RFC", "RJC"), "0: the model's wires make no such error"),
+    "RAH": "nic looks at it",
+    "RDRXCTL": "DMAIDONE is always set",
+    "FDIRCTRL": "INIT_DONE is always set once it was written",
+    "FDIRCMD": "a command is done at once, and does nothing",
+}
+
+
+def main() -> None:
+    PAGE.write_text(page())
+
+
+def page() -> str:
+    """The page's text."""
+    plugged = Machine(stepped=True).plug_in("sim:described")
+    rows = sorted((row for row in vars(reg).values() if isinstance(row, Register)), key=lambda row: row.offset)
+    return HEAD + "".join(line(plugged, row) for row in rows)
+
+
+def line(plugged: card.Card, row: Register) -> str:
+    return (
+        f"| {row.name} | {places(row)} | {row.mode.value} | {row.section} | {plugged.read32(row.offset):#x} |"
+        f" {'; '.join(behaviour(plugged, row))} |\n"
+    )
+
+
+def places(row: Register) -> str:
+    """Offsets, those of aliases included."""
+    text = f"{row.offset:#07x}" + (f" + {row.stride:#x} × {row.count}" if row.count > 1 else "")
+    return text + "".join(
+        f", {alias:#07x}" + (f" + {stride:#x} × {count}" if count > 1 else "")
+        for aliased, alias, stride, count in reg.ALIASES
+        if aliased is row
+    )
+
+
+def behaviour(plugged: card.Card, row: Register) -> list[str]:
+    """What reading and writing does, and who looks at the register."""
+    found: list[str] = []
+    for rules in plugged.rules():
+        rule = rules.get(row.offset)
+        text = inspect.getdoc(rule) if inspect.ismethod(rule) else None
+        if text and "read-only register" not in text:
+            found.append(text.splitlines()[0].rstrip("."))
+    if row.offset in plugged.statistics.rules():
+        found.append("counts since it was last read")
+    if any(row.offset in rules for rules in plugged.interrupts.rules()):
+        found.append("interrupt logic")
+    found += [f"only {mask & 0xFFFFFFFF:#x} can be written" for masked, mask in card.WRITABLE if masked is row]
+    for module in (nic, classify):
+        if vars(module).get(f"_{row.name}") == row.offset // 4:
+            found.append(f"{module.__name__.rpartition('.')[2]} looks at it")
+    found += [text for name, text in OTHERS.items() if name == row.name]
+    return list(dict.fromkeys(found)) or ["memory"]
+
+
+if __name__ == "__main__":
+    main()
