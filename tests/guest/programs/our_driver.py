@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ixy.bus.container import container
 from ixy.device import Device, open_device
 from ixy.errors import Error
 
@@ -86,6 +87,26 @@ def forward_for_ever(one: str, other: str) -> None:
         while True:
             with first.rx[0].receive() as batch:
                 second.tx[0].send(batch)
+
+
+def withdraw_memory(address: str) -> dict[str, Any]:
+    """Receive; then take the packet buffers out of the IOMMU behind the driver's back, and let the card go on."""
+    with open_device(address) as device:
+        until(lambda: receive(device) > 0)
+        memory = device.rx[0].pool.memory
+        mapping = container().map(memory, address)  # the same as the driver's
+        for _ in range(2):
+            container().unmap(memory)
+        before = device.stats().rx_packets
+        until(lambda: receive(device) >= 0 and device.stats().rx_packets > before + 600)  # more than the ring had
+        container().map(memory, address)  # for the driver to take away
+        return {"first": mapping.address(0, 1), "end": mapping.address(0, 1) + memory.size}
+
+
+def receive(device: Device) -> int:
+    """Receive and drop a batch; how many packets it had."""
+    with device.rx[0].receive() as batch:
+        return len(batch)
 
 
 if __name__ == "__main__":
