@@ -63,6 +63,7 @@ def test_the_kernel_drives_the_cards_again(sysfs: tuple[Guest, Attachment]) -> N
     assert guest.run(python(f"-c '{code}'")).output.split() == ["ixgbe", "ixgbe"]
     up = f"""
         cd /sys/bus/pci/devices/{A}/net/*
+        ip link set $(basename $PWD) promisc on
         ip link set $(basename $PWD) up
         until [ "$(cat carrier)" = 1 -a "$(cat statistics/rx_packets)" -ge 1000 ]; do usleep 10000; done
         cat speed
