@@ -1,5 +1,6 @@
 # make demo    set up and run the demo: generator → forwarder → sink on two simulated cards
 # make test    set up and pass all tests, compiled and interpreted
+# make test-guest  only the tests in virtual machines, with their measurements
 # make check   formatting, lint, types, and the layers of the architecture
 # make bench   the figures of the README
 
@@ -8,16 +9,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test check bench setup tools clean
+.PHONY: demo test test-guest check bench setup tools clean
 
 demo: setup
 	$(BIN)/ixy demo
 
-# Interpreted, every line of every kernel is seen by the coverage measurement.
+# Interpreted, every line of every kernel is seen by the coverage measurement; virtual machines would see none of it.
 test: setup tools
 	$(PYTEST)
-	IXY_JIT=0 $(BIN)/coverage run -m pytest
+	IXY_JIT=0 $(BIN)/coverage run -m pytest -m "not guest"
 	$(BIN)/coverage report --skip-covered
+
+test-guest: setup tools
+	$(PYTEST) -s tests/guest
 
 check: setup
 	$(BIN)/ruff check .
@@ -40,7 +44,7 @@ $(VENV)/.ready: pyproject.toml
 
 # What the tests with real traffic need besides Python; without it they say so and are skipped.
 tools:
-	tools/install-debian-packages iproute2 iputils-ping iperf3 tcpdump
+	tools/install-debian-packages ethtool iproute2 iputils-ping iperf3 procps tcpdump
 
 clean:
 	rm -rf $(VENV) .cache .coverage .hypothesis .pytest_cache .ruff_cache .import_linter_cache

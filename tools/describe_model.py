@@ -38,8 +38,8 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
 
 - Receive-side coalescing (RSC) and header split: enabled or not, each packet comes by itself, in whole buffers.
 - Flow director: its tables take filters, and no packet matches one.
-- Virtualisation (pools, VFs), DCB and pause frames, FCoE, IPsec, SCTP checksums, IEEE 1588 time stamps, head write-back,
-  low-latency interrupts, the TCP timer, wake-up, management, writing the EEPROM or flash.
+- Virtualisation (pools, VFs), DCB and pause frames, FCoE, IPsec, SCTP checksums, IEEE 1588 time stamps, head
+  write-back, low-latency interrupts, the TCP timer, wake-up, management, writing the EEPROM or flash.
 - 128 receive and transmit queues: there are 64 of each.
 - Timing: a frame takes no time on a wire, and EITR's interval is kept by the host's clock.
 - IPv6 extension headers and tunnels: such a packet counts as IPv6 without TCP or UDP.

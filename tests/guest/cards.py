@@ -13,13 +13,21 @@ from harness import Guest
 from ixy.sim.pci.attachment import Attachment
 
 
+def _serve_and_hang_up(attachment: Attachment) -> None:
+    """Serve; at the end, or after an error, let go of QEMU, which else waits for an answer."""
+    try:
+        attachment.serve()
+    finally:
+        attachment.hang_up()
+
+
 @contextmanager
 def guest_with_cards(
     directory: Path, addresses: Sequence[str], arguments: Sequence[str] = (), **options: Any
 ) -> Iterator[tuple[Guest, Attachment]]:
     """A guest with one card for each of `addresses`."""
     attachment = Attachment(addresses)
-    server = threading.Thread(target=attachment.serve, name="serve")
+    server = threading.Thread(target=_serve_and_hang_up, args=(attachment,), name="serve")
     server.start()
     try:
         try:

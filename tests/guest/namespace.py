@@ -40,7 +40,8 @@ class Namespace:
 
     def start(self, *command: str) -> subprocess.Popen[str]:
         """Start a command inside."""
-        return subprocess.Popen(["ip", "netns", "exec", self.name, *command], text=True, stdout=subprocess.PIPE)
+        whole = ["ip", "netns", "exec", self.name, *command]
+        return subprocess.Popen(whole, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     def send(self, frames: Iterable[bytes]) -> None:
         """Send raw frames through the interface."""

@@ -137,14 +137,13 @@ def test_the_root_table_is_asked_for(status: int, expected: int) -> None:
     ours, qemus = socket.socketpair()
     with ours, qemus:
         qtest = Qtest(ours)
-        found: list[int] = []
-        iommu = Iommu(qtest)
-        iommu.look(found.append)
-        iommu.look(found.append)
+        found: list[tuple[int, int]] = []
+        for slot in (0x10, 0x11):
+            Iommu(qtest, slot).look(lambda *answer: found.append(answer))
         qtest.write32(0xFEE0_0000, 1)
         answers = {b"readq 0xfed90018": b"OK 0x%08x00000000" % status, b"readq 0xfed90020": b"OK 0x0000000012345400"}
         while len(found) < 2:
             for command in qemus.recv(4096).splitlines():
                 qemus.send(answers.get(command, b"OK") + b"\n")
             assert qtest.handle()
-        assert found == [expected, expected]
+        assert found == [(expected, 0x80), (expected, 0x88)]

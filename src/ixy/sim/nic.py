@@ -12,6 +12,7 @@ import numpy as np
 from ixy.jit import compiled
 from ixy.registers import i82599 as reg
 from ixy.sim.classify import classify, half, in_vlan, signed
+from ixy.sim.offload import MIN_FRAME
 from ixy.sim.pci.iommu import READ, WRITE, translate
 from ixy.sim.rack import (
     ARRIVAL,
@@ -34,17 +35,16 @@ from ixy.sim.rack import (
     RAISED,
     REQUESTER,
     ROOT_TABLE,
-    RX_ALL_BYTES,
     RX_BROADCAST,
-    RX_GOOD,
-    RX_GOOD_BYTES,
+    RX_FILTERED,
+    RX_LOST_BYTES,
     RX_MISSED,
     RX_MULTICAST,
     RX_NO_DESCRIPTOR,
     RX_OVERSIZE,
     RX_QUEUES,
+    RX_REFUSED_BYTES,
     RX_SIZES,
-    RX_TOTAL,
     RX_UNDERSIZE,
     SLOT,
     STAGE_SIZE,
@@ -52,8 +52,6 @@ from ixy.sim.rack import (
     STAGING,
     STRIP_VLAN,
     TX_BROADCAST,
-    TX_GOOD,
-    TX_GOOD_BYTES,
     TX_MULTICAST,
     TX_SIZES,
     Rack,
@@ -64,7 +62,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CRC_BYTES = 4
-MIN_FRAME = 60  # without the frame check sequence
 MAX_FRAME = 1518  # with it, unless jumbo frames are enabled (8.2.3.22.8)
 LONGEST_FRAME = 15872  # whatever MAXFRS says (1.3)
 VLAN_BYTES = 4
@@ -104,6 +101,7 @@ _ENABLE = reg.RXDCTL.mask("ENABLE")  # at the same place in TXDCTL
 _VME = reg.RXDCTL.mask("VME")
 _OFFLOADS = reg.TX_VLE | reg.TX_TSE | reg.TX_IXSM | reg.TX_TXSM
 _LEGACY_OFFLOADS = reg.TX_VLE | reg.TX_IC
+_ANY_OFFLOAD = _OFFLOADS | _LEGACY_OFFLOADS
 _DROP_EN = reg.SRRCTL.mask("DROP_EN")
 _BSIZEPACKET = reg.SRRCTL.mask("BSIZEPACKET")  # in KiB
 _MASTER_DISABLE = reg.CTRL.mask("PCIE_MASTER_DISABLE")
@@ -218,20 +216,15 @@ def receive(rack: Rack, card: int, source: NDArray[np.uint8], start: int, length
     features = rack.wires[card, FEATURES]
     if load_acquire(registers, _RXCTRL) & _RXEN == 0:
         return
-    counters[RX_TOTAL] += 1
-    counters[RX_ALL_BYTES] += length + CRC_BYTES
     if length < MIN_FRAME:
-        counters[RX_UNDERSIZE] += 1
+        refuse(counters, RX_UNDERSIZE, length)
         return
     if length + CRC_BYTES > longest_frame(registers, source, start):
-        counters[RX_OVERSIZE] += 1
+        refuse(counters, RX_OVERSIZE, length)
         return
-    if not accepts(registers, source, start):
+    if not accepts(registers, source, start) or (features & CHECK_VLAN and not in_vlan(registers, source, start)):
+        refuse(counters, RX_FILTERED, length)
         return
-    if features & CHECK_VLAN and not in_vlan(registers, source, start):
-        return
-    counters[RX_GOOD] += 1
-    counters[RX_GOOD_BYTES] += length + CRC_BYTES
     counters[RX_SIZES + size_class(length)] += 1
     if source[start] & 1:
         counters[RX_BROADCAST if is_broadcast(source, start) else RX_MULTICAST] += 1
@@ -243,10 +236,18 @@ def receive(rack: Rack, card: int, source: NDArray[np.uint8], start: int, length
 
 
 @compiled
+def refuse(counters: NDArray[np.int64], reason: int, length: int) -> None:
+    counters[reason] += 1
+    counters[RX_REFUSED_BYTES] += length + CRC_BYTES
+
+
+@compiled
 def size_class(length: int) -> int:
     """Which of the six counters of sizes a frame belongs to (8.2.3.23.10)."""
-    total = max(length, MIN_FRAME) + CRC_BYTES
-    return (total > 64) + (total > 127) + (total > 255) + (total > 511) + (total > 1023)
+    total = length + CRC_BYTES
+    if total <= 64:
+        return 0
+    return 1 + (total > 127) + (total > 255) + (total > 511) + (total > 1023)
 
 
 @compiled
@@ -321,41 +322,36 @@ def store(
     control = load_acquire(registers, _RXDCTL + at)
     buffer_size = (load_acquire(registers, _SRRCTL + at) & _BSIZEPACKET) << 10
     if not masters(rack, card) or control & _ENABLE == 0:
-        rack.counters[card, RX_MISSED] += 1
+        lose(rack, card, RX_MISSED, length)
         return
     if size == 0 or head >= size or tail >= size or buffer_size == 0:
-        rack.counters[card, RX_MISSED] += 1
+        lose(rack, card, RX_MISSED, length)
         return
     if features & STRIP_VLAN and control & _VME and is_tagged(source, start):
         word_1 |= reg.RX_VP | (signed(half(source, start + 14) << 16) << (reg.RX_VLAN_SHIFT - 16))
         length = strip(rack, card, source, start, length)
+        rack.counters[card, RX_LOST_BYTES] += VLAN_BYTES
         source, start = rack.tape, card * SLOT + STRIPPED
     free = tail - head if tail >= head else tail - head + size
     if free * buffer_size < length:
         if load_acquire(registers, _SRRCTL + at) & _DROP_EN:
-            rack.counters[card, RX_NO_DESCRIPTOR] += 1
+            lose(rack, card, RX_NO_DESCRIPTOR, length)
             rack.queues[card, queue, QUEUE_DROPPED] += 1
         else:
-            rack.counters[card, RX_MISSED] += 1
+            lose(rack, card, RX_MISSED, length)
         return
-    done = 0
-    while done < length:
-        part = min(buffer_size, length - done)
-        last = done + part == length
-        if last:
-            status = word_1 | reg.RX_DD | reg.RX_EOP | (part << reg.RX_LENGTH_SHIFT)
-        else:
-            status = reg.RX_DD | (part << reg.RX_LENGTH_SHIFT)
-        if not store_part(rack, card, at, head, source, start + done, part, word_0 if last else 0, status):
-            break
-        done += part
-        head = head + 1 if head + 1 < size else 0
-    registers[_RDH + at] = head
+    registers[_RDH + at] = fill(rack, card, at, head, size, buffer_size, source, start, length, word_0, word_1)
     rack.queues[card, queue, QUEUE_RX] += 1
     rack.queues[card, queue, QUEUE_RX_BYTES] += length + CRC_BYTES
     if features & INTERRUPT:
         rack.done[card, queue] = 1
         rack.wires[card, RAISED] = 1
+
+
+@compiled
+def lose(rack: Rack, card: int, reason: int, length: int) -> None:
+    rack.counters[card, reason] += 1
+    rack.counters[card, RX_LOST_BYTES] += length + CRC_BYTES
 
 
 @compiled
@@ -371,6 +367,33 @@ def strip(rack: Rack, card: int, source: NDArray[np.uint8], start: int, length: 
     rest = length - MAC_BYTES - VLAN_BYTES
     copy(rack.tape, to + MAC_BYTES, source, start + MAC_BYTES + VLAN_BYTES, rest)
     return length - VLAN_BYTES
+
+
+@compiled
+def fill(
+    rack: Rack,
+    card: int,
+    at: int,
+    head: int,
+    size: int,
+    buffer_size: int,
+    source: NDArray[np.uint8],
+    start: int,
+    length: int,
+    word_0: int,
+    word_1: int,
+) -> int:
+    """Fill buffers from descriptor `head` of a ring of `size` on; the new head. The last descriptor gets the words."""
+    done = 0
+    while done < length:
+        part = min(buffer_size, length - done)
+        last = done + part == length
+        status = (word_1 | reg.RX_EOP if last else 0) | reg.RX_DD | (part << reg.RX_LENGTH_SHIFT)
+        if not store_part(rack, card, at, head, source, start + done, part, word_0 if last else 0, status):
+            break
+        done += part
+        head = head + 1 if head + 1 < size else 0
+    return head
 
 
 @compiled
@@ -431,14 +454,16 @@ def fetch(rack: Rack, card: int, queue: int) -> int:
     if word >= 0:
         command = load_acquire(rack.words, word + 1)
         if is_data(command):
-            offloads = _LEGACY_OFFLOADS if command & reg.TX_DEXT == 0 else _OFFLOADS
-            if command & offloads != 0 and rack.wires[card, STAGED] == 0:
-                rack.wires[card, OFFLOAD] = command
-            rack.wires[card, STAGING] = queue
+            if command & _ANY_OFFLOAD:
+                note_offload(rack, card, command)
             gather(rack, card, rack.words[word], command & reg.TX_LENGTH_MASK)
             if command & reg.TX_EOP:
                 complete = rack.wires[card, STAGED]
                 rack.wires[card, STAGED] = 0
+                if complete == 0:
+                    rack.wires[card, OFFLOAD] = 0  # nothing could be fetched: the packet is gone
+            else:
+                rack.wires[card, STAGING] = queue
         elif command & reg.TX_DTYP == reg.TX_CONTEXT:
             index = 1 if command & reg.TX_IDX else 0
             rack.contexts[card, queue, index, 0] = rack.words[word]
@@ -453,11 +478,17 @@ def fetch(rack: Rack, card: int, queue: int) -> int:
 
 
 @compiled
+def note_offload(rack: Rack, card: int, command: int) -> None:
+    """Keep the first descriptor of a packet, if it asks for an offload; later ones say nothing of it (7.2.3.2.4)."""
+    offloads = _LEGACY_OFFLOADS if command & reg.TX_DEXT == 0 else _OFFLOADS
+    if command & offloads and rack.wires[card, STAGED] == 0:
+        rack.wires[card, OFFLOAD] = command
+
+
+@compiled
 def count_sent(rack: Rack, card: int, queue: int, start: int, length: int) -> None:
     """Count a frame that leaves; it lies on the tape, its length is without the frame check sequence."""
     counters = rack.counters[card]
-    counters[TX_GOOD] += 1
-    counters[TX_GOOD_BYTES] += length + CRC_BYTES
     counters[TX_SIZES + size_class(length)] += 1
     rack.queues[card, queue, QUEUE_TX] += 1
     rack.queues[card, queue, QUEUE_TX_BYTES] += length + CRC_BYTES

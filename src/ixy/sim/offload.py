@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _MAC_BYTES = 12
 _TAG_BYTES = 4
+MIN_FRAME = 60  # without the frame check sequence
 _LONGEST = 16 << 10  # of what can be built; no frame is longer
 _TCP_CHECKSUM, _UDP_CHECKSUM = 16, 6
 _TCP_SEQUENCE, _TCP_FLAGS = 4, 13
@@ -30,11 +31,24 @@ _MIN_TCP, _MIN_IPV4, _MIN_IPV6 = 20, 20, 40
 def build(rack: Rack, card: int, queue: int, length: int, number: int) -> int:
     """Make frame `number` of the packet of `length` bytes in the card's staging buffer; its length, 0 after the last.
 
-    The frame lies at SEGMENT. A packet that is not segmented gives one frame.
+    The frame lies at SEGMENT and is padded. A packet that is not segmented gives one frame.
     """
+    if rack.wires[card, OFFLOAD] & reg.TX_DEXT != 0:
+        built = build_advanced(rack, card, queue, length, number)
+    else:
+        built = build_legacy(rack, card, length) if number == 0 else 0
+    at = card * SLOT + SEGMENT
+    if built > 0:
+        for i in range(built, MIN_FRAME):
+            rack.tape[at + i] = 0
+        built = max(built, MIN_FRAME)
+    return built
+
+
+@compiled
+def build_advanced(rack: Rack, card: int, queue: int, length: int, number: int) -> int:
+    """The frame of advanced descriptors, by their context (7.2.3.2.3, 7.2.3.2.4)."""
     command = rack.wires[card, OFFLOAD]
-    if command & reg.TX_DEXT == 0:
-        return build_legacy(rack.tape, card * SLOT, command, length) if number == 0 else 0
     context = rack.contexts[card, queue, 1 if command & reg.TX_IDX else 0]
     first, second = context[0], context[1]
     mac_size = (first >> reg.CONTEXT_MACLEN_SHIFT) & 0x7F
@@ -69,10 +83,12 @@ def build(rack: Rack, card: int, queue: int, length: int, number: int) -> int:
 
 
 @compiled
-def build_legacy(tape: NDArray[np.uint8], stage: int, command: int, length: int) -> int:
+def build_legacy(rack: Rack, card: int, length: int) -> int:
     """The frame of legacy descriptors (7.2.3.2.1): a checksum of everything from CSS on, a tag."""
     if length > _LONGEST:
         return 0
+    command = rack.wires[card, OFFLOAD]
+    tape, stage = rack.tape, card * SLOT
     at = stage + SEGMENT
     copy(tape, at, tape, stage, length)
     start, offset = (command >> reg.TX_CSS_SHIFT) & 0xFF, (command >> reg.TX_CSO_SHIFT) & 0xFF

@@ -16,27 +16,24 @@ CARDS = 16
 PAGE_SHIFT = 12
 PAGE = 1 << PAGE_SHIFT
 
-# Columns of `counters`: what a card has counted since it was made. The register file turns them into the datasheet's
-# read-clear statistics (8.2.3.23).
+# Columns of `counters`: what a card has counted since it was made. The register file turns them, with those of queues,
+# into the datasheet's read-clear statistics (8.2.3.23). A frame that goes its usual way is counted in few places.
 (
-    RX_GOOD,
-    RX_GOOD_BYTES,
     RX_BROADCAST,
     RX_MULTICAST,
-    RX_TOTAL,
-    RX_MISSED,
-    RX_NO_DESCRIPTOR,
     RX_UNDERSIZE,
     RX_OVERSIZE,
-    TX_GOOD,
-    TX_GOOD_BYTES,
-    DMA_REFUSED,
-    DMA_ADDRESS,
-    RX_ALL_BYTES,
+    RX_FILTERED,
+    RX_REFUSED_BYTES,  # of the frames in these three
+    RX_MISSED,
+    RX_NO_DESCRIPTOR,
+    RX_LOST_BYTES,  # of the frames in these two, and of tags that were stripped
     TX_BROADCAST,
     TX_MULTICAST,
-    RX_SIZES,  # six columns: frames of up to 64, 127, 255, 511, 1023 bytes, and longer ones
-) = range(17)
+    DMA_REFUSED,
+    DMA_ADDRESS,
+    RX_SIZES,  # six columns: good frames of up to 64, 127, 255, 511, 1023 bytes, and longer ones
+) = range(14)
 TX_SIZES = RX_SIZES + 6
 COUNTERS = TX_SIZES + 6
 
@@ -79,7 +76,7 @@ CLASSIFY, CHECK_VLAN, STRIP_VLAN, LOOPBACK, INTERRUPT = 1, 2, 4, 8, 16
     RX_QUEUES,
     FEATURES,
     OFFLOAD,  # the first descriptor of the packet that is being gathered, if it asks for an offload
-    STAGING,  # the queue that is gathering
+    STAGING,  # the queue whose packet is gathered in part
     EVENT,  # file descriptor that tells the card's owner of something to interrupt for
     RAISED,  # whether there is
     ROOT_TABLE,  # address of the IOMMU's root table; 0: no IOMMU translates

@@ -22,12 +22,8 @@ _WIDE_STICKY = (1 << 36) - 1
 _STATISTICS = reg.QPRC.count  # sets of counters for queues
 
 _COLUMNS = [
-    (reg.GPRC, state.RX_GOOD),
     (reg.BPRC, state.RX_BROADCAST),
     (reg.MPRC, state.RX_MULTICAST),
-    (reg.TPR, state.RX_TOTAL),
-    (reg.GPTC, state.TX_GOOD),
-    (reg.TPT, state.TX_GOOD),
     (reg.BPTC, state.TX_BROADCAST),
     (reg.MPTC, state.TX_MULTICAST),
     (reg.RUC, state.RX_UNDERSIZE),
@@ -35,11 +31,6 @@ _COLUMNS = [
     (reg.RXMPC[0], state.RX_MISSED),
     *zip(reg.PRC64, range(state.RX_SIZES, state.RX_SIZES + 6), strict=True),
     *zip(reg.PTC64, range(state.TX_SIZES, state.TX_SIZES + 6), strict=True),
-]
-_WIDE_COLUMNS = [
-    (reg.GORCL, reg.GORCH, state.RX_GOOD_BYTES),
-    (reg.GOTCL, reg.GOTCH, state.TX_GOOD_BYTES),
-    (reg.TORL, reg.TORH, state.RX_ALL_BYTES),
 ]
 
 
@@ -61,8 +52,7 @@ class Statistics:
         self._latched: dict[int, int] = {}
         for register, column in _COLUMNS:
             self._narrow[register.offset] = lambda column=column: int(counters[column])
-        for low, high, column in _WIDE_COLUMNS:
-            self._wide.append((low, high, lambda column=column: int(counters[column])))
+        self._set_port_rules()
         self._set_queue_rules()
 
     def rules(self) -> dict[int, Callable[[], int]]:
@@ -80,6 +70,26 @@ class Statistics:
         self._latched = {}
         self._cleared = {offset: total() for offset, total in self._narrow.items()}
         self._cleared |= {low.offset: total() for low, _, total in self._wide}
+
+    def total(self, register: Register) -> int:
+        """What a statistics register would hold if nobody ever read it; of a pair, the low one holds the whole."""
+        if register.offset in self._narrow:
+            return self._narrow[register.offset]()
+        return next(total() for low, _, total in self._wide if low.offset == register.offset)
+
+    def _set_port_rules(self) -> None:
+        """The sums."""
+        self._narrow[reg.GPRC.offset] = lambda: self._sum(state.RX_SIZES, 6)
+        self._narrow[reg.GPTC.offset] = lambda: self._sum(state.TX_SIZES, 6)
+        self._narrow[reg.TPT.offset] = lambda: self._sum(state.TX_SIZES, 6)
+        self._narrow[reg.TPR.offset] = lambda: self._sum(state.RX_SIZES, 6) + self._sum(state.RX_UNDERSIZE, 3)
+        received = lambda: int(self._queues[:, state.QUEUE_RX_BYTES].sum()) + self._sum(state.RX_LOST_BYTES)  # noqa: E731
+        self._wide.append((reg.GORCL, reg.GORCH, received))
+        self._wide.append((reg.TORL, reg.TORH, lambda: received() + self._sum(state.RX_REFUSED_BYTES)))
+        self._wide.append((reg.GOTCL, reg.GOTCH, lambda: int(self._queues[:, state.QUEUE_TX_BYTES].sum())))
+
+    def _sum(self, column: int, number: int = 1) -> int:
+        return int(self._counters[column : column + number].sum())
 
     def _set_queue_rules(self) -> None:
         for i in range(_STATISTICS):

@@ -11,8 +11,8 @@ import numpy as np
 
 from ixy.jit import compiled
 from ixy.pcap import Format, append, record_bytes
-from ixy.sim.nic import MIN_FRAME, can_receive, can_transmit, count_sent, fetch, receive
-from ixy.sim.offload import build
+from ixy.sim.nic import can_receive, can_transmit, count_sent, fetch, receive
+from ixy.sim.offload import MIN_FRAME, build
 from ixy.sim.rack import (
     ARRIVAL,
     ARRIVAL_SIZE,
@@ -202,19 +202,17 @@ def send(rack: Rack, card: int, queue: int, length: int) -> None:
     start = card * SLOT
     offloaded = rack.wires[card, OFFLOAD] != 0
     frames = 0
-    total = length
+    total, length = length, max(length, MIN_FRAME)
     if offloaded:
         start += SEGMENT
         length = build(rack, card, queue, total, 0)
     while length > 0:
-        while length < MIN_FRAME:
-            rack.tape[start + length] = 0
-            length += 1
         count_sent(rack, card, queue, start, length)
         emit(rack, card, start, length)
         frames += 1
         length = build(rack, card, queue, total, frames) if offloaded else 0
-    rack.wires[card, OFFLOAD] = 0
+    if offloaded:
+        rack.wires[card, OFFLOAD] = 0
 
 
 @compiled

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ixy.errors import AddressError
 from ixy.sim.machine import Machine
-from ixy.sim.pci.endpoint import Endpoint
+from ixy.sim.pci.endpoint import Endpoint, Interrupts
 from ixy.sim.pci.iommu import Iommu
 from ixy.sim.pci.memory import NO_MEMORY, GuestMemory, MemoryMap
 from ixy.sim.pci.proxy import Party, Proxy
@@ -32,12 +32,11 @@ _ONES = 0xFFFFFFFF
 class PciCard:
     """A simulated card as the `Device` of an endpoint, and as a party to `serve`: it has interrupts to send."""
 
-    def __init__(self, machine: Machine, card: Card, slot: int, qtest: Qtest) -> None:
+    def __init__(self, machine: Machine, card: Card, interrupts: Interrupts, iommu: Iommu | None = None) -> None:
         self.card = card
-        self._requester = slot << 3  # function 0 of the device, on bus 0
-        self._iommu = Iommu(qtest)
+        self._iommu = iommu
         self._memory = NO_MEMORY
-        self.endpoint = Endpoint(self, SlotInterrupts(qtest, slot))
+        self.endpoint = Endpoint(self, interrupts)
         self._machine = machine
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         card.interrupt_through(self.endpoint, self._event)
@@ -66,12 +65,15 @@ class PciCard:
             self.card.set_bus_master(0)
         else:
             self._machine.show(memory)
-            self._iommu.look(self._grant)
+            if self._iommu is None:
+                self.card.set_bus_master(1)
+            else:
+                self._iommu.look(self._grant)
 
-    def _grant(self, root_table: int) -> None:
+    def _grant(self, root_table: int, requester: int) -> None:
         """DMA begins once it is known whether an IOMMU stands in its way; the guest sees a slow bus."""
         if self._memory is not NO_MEMORY:
-            self.card.stand_behind(root_table, self._requester)
+            self.card.stand_behind(root_table, requester)
             self.card.set_bus_master(1)
 
     # -- as a party
@@ -172,7 +174,7 @@ class Attachment:
 
     def _attach(self, stack: ExitStack, address: str, slot: int, qtest: Qtest, memory: MemoryMap) -> None:
         card = self.machine.plug_in(address)
-        pci_card = PciCard(self.machine, card, slot, qtest)
+        pci_card = PciCard(self.machine, card, SlotInterrupts(qtest, slot), Iommu(qtest, slot))
         stack.callback(pci_card.close)
         stack.callback(self.machine.unplug, card)
         proxy = Proxy(self._connect(stack), pci_card.endpoint, memory, address)

@@ -34,16 +34,22 @@ _LARGE = 1 << 7
 
 
 class Iommu:
-    """The machine's VT-d unit, if it has one."""
+    """The machine's VT-d unit, if it has one, before the function in one slot of the root bus."""
 
-    def __init__(self, qtest: Qtest) -> None:
+    def __init__(self, qtest: Qtest, slot: int) -> None:
         self._qtest = qtest
+        self._requester = slot << 3  # function 0 of the device, on bus 0
 
-    def look(self, take: Callable[[int], None]) -> None:
-        """Give `take` the address of the root table, or 0 while nothing is translated, as soon as QEMU answers."""
+    def look(self, take: Callable[[int, int], None]) -> None:
+        """Ask where the tables are.
+
+        As soon as QEMU answers, `take` gets the root table's address, or 0 while nothing is translated, and the number
+        by which the unit knows the function.
+        """
 
         def take_status(status: int) -> None:
-            self._qtest.read64(_ROOT_TABLE, lambda root: take(root & _ADDRESS if status & _ENABLED else 0))
+            mask = _ADDRESS if status & _ENABLED else 0
+            self._qtest.read64(_ROOT_TABLE, lambda root: take(root & mask, self._requester))
 
         self._qtest.read64(_COMMAND_AND_STATUS, take_status)
 
