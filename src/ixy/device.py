@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ixy.bus.binding import VFIO_PCI
+from ixy.bus.pci import PciDevice
 from ixy.bus.simulated import SimulatedFunction, machine
 from ixy.bus.sysfs import SysfsFunction
+from ixy.bus.vfio import VfioFunction
 from ixy.drivers.ixgbe import SUPPORTED, Ixgbe
 from ixy.drivers.ixgbe.device import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE
 from ixy.errors import AddressError, ConfigurationError, Error, UnsupportedDevice
@@ -76,7 +79,8 @@ def _connect(address: str, force: bool, sim: Machine | None) -> Function:
     if address.startswith("sim:"):
         return SimulatedFunction(address, sim or machine())
     if _PCI_ADDRESS.fullmatch(address):
-        return SysfsFunction(address, force=force)
+        bound = PciDevice(address).driver == VFIO_PCI
+        return VfioFunction(address) if bound else SysfsFunction(address, force=force)
     raise AddressError(f"{address}: no device address: write 0000:03:00.0 (see `ixy list`) or sim:NAME")
 
 

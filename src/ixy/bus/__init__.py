@@ -6,9 +6,12 @@ through sysfs, one reached through VFIO, or a simulated one.
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -30,6 +33,33 @@ class Bar(Protocol):
 
     def write32(self, offset: int, value: int) -> None:
         """One 32-bit write at byte `offset`, with the register's side effects."""
+        ...
+
+
+class Irq(Enum):
+    """Kinds of interrupts: a shared line, or messages, of which MSI-X has one address and mask each."""
+
+    INTX = "INTx"
+    MSI = "MSI"
+    MSIX = "MSI-X"
+
+
+class Interrupts(Protocol):
+    """Interrupts that are on, until `close`.
+
+    Attributes:
+        events: a non-blocking eventfd(2) for each vector: readable after an interrupt, and reading it takes the number
+            of interrupts since.
+    """
+
+    events: Sequence[int]
+
+    def rearm(self) -> None:
+        """After an INTx interrupt was handled, let the line interrupt again. Messages need none of this."""
+        ...
+
+    def close(self) -> None:
+        """Switch the interrupts off and close `events`."""
         ...
 
 
@@ -60,6 +90,18 @@ class Function(Protocol):
 
     def unmap(self, memory: DmaMemory) -> None:
         """Take `memory` from the device. It must not use it any more."""
+        ...
+
+    def interrupt_vectors(self, kind: Irq) -> int:
+        """How many interrupts of `kind` can be had; 0 where the bus delivers none, and the driver polls."""
+        ...
+
+    def interrupts(self, kind: Irq, vectors: int) -> Interrupts:
+        """Switch the first `vectors` interrupts of `kind` on. Messages also need bus mastering."""
+        ...
+
+    def reset(self) -> None:
+        """Reset the function by the means of PCI; the configuration space is kept."""
         ...
 
     def close(self) -> None:

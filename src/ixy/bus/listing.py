@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ixy.bus import pci
+from ixy.bus.binding import VFIO_PCI
+from ixy.bus.container import group_file
 from ixy.bus.interfaces import interfaces, use
 from ixy.bus.lock import holder
 from ixy.bus.pci import PciDevice
@@ -82,9 +84,11 @@ def _reason(device: PciDevice, supported: bool) -> str | None:
     words = use(device)
     if words is not None:
         return f"{words} (--force)"
-    return (
-        None if os.access(device.path / "config", os.W_OK, effective_ids=True) else "no permission: run as root (sudo)"
-    )
+    if device.driver == VFIO_PCI:
+        reachable = os.access(group_file(device), os.W_OK, effective_ids=True)
+        return None if reachable else "no permission: run as root (sudo), or ixy bind --user"
+    reachable = os.access(device.path / "config", os.W_OK, effective_ids=True)
+    return None if reachable else "no permission: run as root (sudo)"
 
 
 def _listed_name(vendor: int, device: int) -> str | None:

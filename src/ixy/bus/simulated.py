@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ixy.bus import Interrupts, Irq
     from ixy.memory.dma import DmaMapping, DmaMemory
     from ixy.sim.card import Card
 
@@ -54,6 +55,18 @@ class SimulatedFunction:
 
     def unmap(self, memory: DmaMemory) -> None:
         self.machine.unmap(memory)
+
+    def interrupt_vectors(self, kind: Irq) -> int:  # noqa: ARG002
+        """None of any kind: a driver polls a simulated card."""
+        return 0
+
+    def interrupts(self, kind: Irq, vectors: int) -> Interrupts:
+        """Raises UnsupportedDevice: a driver polls a simulated card."""
+        raise UnsupportedDevice(f"{self.address}: {vectors} {kind.value} interrupts: a simulated card has none; poll")
+
+    def reset(self) -> None:
+        with self.machine.paused():
+            self.card.reset()
 
     def close(self) -> None:
         self.machine.unplug(self.card)

@@ -19,11 +19,13 @@ import numpy as np
 from ixy.bus.binding import claim
 from ixy.bus.pagemap import physical_addresses
 from ixy.bus.pci import PciDevice, explained
-from ixy.errors import Error, MemoryUnavailable
+from ixy.errors import Error, MemoryUnavailable, UnsupportedDevice
 from ixy.memory.dma import HUGE_PAGE, DmaMapping, DmaMemory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from ixy.bus import Interrupts, Irq
 
 log = logging.getLogger("ixy.bus")
 
@@ -146,6 +148,24 @@ class SysfsFunction:
 
     def unmap(self, memory: DmaMemory) -> None:
         """Nothing to undo: the device addresses all of physical memory, with or without a mapping."""
+
+    def interrupt_vectors(self, kind: Irq) -> int:  # noqa: ARG002
+        """None of any kind: sysfs delivers no interrupts."""
+        return 0
+
+    def interrupts(self, kind: Irq, vectors: int) -> Interrupts:
+        """Raises UnsupportedDevice: sysfs delivers no interrupts."""
+        advice = f"poll, or run: sudo ixy bind {self.address}"
+        raise UnsupportedDevice(f"{self.address}: {vectors} {kind.value} interrupts: sysfs delivers none; {advice}")
+
+    def reset(self) -> None:
+        """Reset the function, by the first way that the kernel knows for it.
+
+        Raises:
+            Error: it cannot be reset by itself.
+            PermissionDenied: the process may not; run as root.
+        """
+        self._device.write("reset", "1")
 
     def close(self) -> None:
         """Give the device up, and the lock. BARs that were mapped must not be touched any more."""

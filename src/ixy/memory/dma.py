@@ -56,6 +56,7 @@ class DmaMemory:
         except (MemoryUnavailable, OSError):
             self.fd = self._place(0)
             self.page_size = PAGE
+        _sizes[offset] = self.size
         self.bytes: NDArray[np.uint8] = window().bytes[self.offset : self.offset + self.size]
 
     def _place(self, flags: int) -> int:
@@ -88,8 +89,17 @@ class DmaMemory:
 
     def close(self) -> None:
         """Return the memory. No device may know it any more."""
+        del _sizes[self.offset]
         window().unmap(self.offset, self.size)
         os.close(self.fd)
+
+
+_sizes: dict[int, int] = {}  # offset → size of all that is in use
+
+
+def allocated() -> int:
+    """How many bytes of DMA memory the process has."""
+    return sum(_sizes.values())
 
 
 _rings: dict[int, int] = {}  # offset → size of the ring memory in use

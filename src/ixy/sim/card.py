@@ -90,6 +90,11 @@ class Card:
             self._wire[state.EVENT] = event
             self._note_features()
 
+    def stand_behind(self, root_table: int, requester: int) -> None:
+        """Let an IOMMU translate the card's DMA, by tables in memory that it reaches; `root_table` 0: none does."""
+        with self._machine.paused():
+            self._wire[state.ROOT_TABLE], self._wire[state.REQUESTER] = root_table, requester
+
     def set_bus_master(self, enabled: int) -> None:
         """Let the card do DMA, or not."""
         with self._machine.paused():

@@ -13,6 +13,7 @@ from ixy.jit import compiled
 from ixy.registers import i82599 as reg
 from ixy.sim.classify import classify, half, in_vlan, signed
 from ixy.sim.offload import MIN_FRAME
+from ixy.sim.pci.iommu import READ, WRITE, translate
 from ixy.sim.rack import (
     ARRIVAL,
     ARRIVAL_SIZE,
@@ -24,6 +25,7 @@ from ixy.sim.rack import (
     FEATURES,
     INTERRUPT,
     OFFLOAD,
+    PAGE,
     PAGE_SHIFT,
     QUEUE_DROPPED,
     QUEUE_RX,
@@ -31,6 +33,8 @@ from ixy.sim.rack import (
     QUEUE_TX,
     QUEUE_TX_BYTES,
     RAISED,
+    REQUESTER,
+    ROOT_TABLE,
     RX_BROADCAST,
     RX_FILTERED,
     RX_LOST_BYTES,
@@ -111,12 +115,15 @@ _RECEIVE_ADDRESSES = reg.RAL.count
 
 
 @compiled
-def dma(rack: Rack, card: int, address: int, size: int) -> int:
+def dma(rack: Rack, card: int, address: int, size: int, access: int) -> int:
     """The offset in memory of a bus address, or -1 if the card may not touch all of these bytes.
 
-    A refused access is counted, and its address kept.
+    They must lie in one page where an IOMMU stands before the card. A refused access is counted, and its address kept.
     """
     offset = address - rack.base
+    root = rack.wires[card, ROOT_TABLE]
+    if root != 0:
+        offset = translate(rack.words, rack.allowed, root, rack.wires[card, REQUESTER], address, access)
     if offset >= 0 and size > 0 and offset + size <= rack.memory.size:
         page = offset >> PAGE_SHIFT
         last = (offset + size - 1) >> PAGE_SHIFT
@@ -127,6 +134,42 @@ def dma(rack: Rack, card: int, address: int, size: int) -> int:
     rack.counters[card, DMA_REFUSED] += 1
     rack.counters[card, DMA_ADDRESS] = address
     return -1
+
+
+@compiled
+def run_length(rack: Rack, card: int, address: int, size: int) -> int:
+    """How many of `size` bytes at a bus address lie together: an IOMMU scatters pages."""
+    return size if rack.wires[card, ROOT_TABLE] == 0 else min(size, PAGE - address % PAGE)
+
+
+@compiled
+def dma_read(rack: Rack, card: int, address: int, target: NDArray[np.uint8], to: int, size: int) -> bool:
+    """Read `size` bytes of memory at a bus address; False if the card may not."""
+    done = 0
+    while True:
+        part = run_length(rack, card, address + done, size - done)
+        place = dma(rack, card, address + done, part, READ)
+        if place < 0:
+            return False
+        copy(target, to + done, rack.memory, place, part)
+        done += part
+        if done >= size:
+            return True
+
+
+@compiled
+def dma_write(rack: Rack, card: int, address: int, source: NDArray[np.uint8], start: int, size: int) -> bool:
+    """Write `size` bytes to memory at a bus address; False if the card may not."""
+    done = 0
+    while True:
+        part = run_length(rack, card, address + done, size - done)
+        place = dma(rack, card, address + done, part, WRITE)
+        if place < 0:
+            return False
+        copy(rack.memory, place, source, start + done, part)
+        done += part
+        if done >= size:
+            return True
 
 
 @compiled
@@ -141,7 +184,7 @@ def ring_word(rack: Rack, card: int, low: int, high: int, slot: int) -> int:
     """The index in `words` of a descriptor whose ring's base is in registers `low` and `high`, or -1."""
     registers = rack.registers[card]
     base = (load_acquire(registers, high) << 32) | (load_acquire(registers, low) & 0xFFFFFF80)
-    offset = dma(rack, card, base + slot * reg.DESCRIPTOR_BYTES, reg.DESCRIPTOR_BYTES)
+    offset = dma(rack, card, base + slot * reg.DESCRIPTOR_BYTES, reg.DESCRIPTOR_BYTES, READ | WRITE)
     return offset >> 3 if offset >= 0 else -1
 
 
@@ -369,10 +412,8 @@ def store_part(
     word = ring_word(rack, card, _RDBAL + at, _RDBAH + at, head)
     if word < 0:
         return False
-    target = dma(rack, card, rack.words[word], part)
-    if target < 0:
+    if not dma_write(rack, card, rack.words[word], source, start, part):
         return False
-    copy(rack.memory, target, source, start, part)
     rack.words[word] = word_0
     store_release(rack.words, word + 1, word_1)
     return True
@@ -468,10 +509,8 @@ def gather(rack: Rack, card: int, address: int, size: int) -> None:
     stage = card * SLOT
     if staged + size > STAGE_SIZE - MIN_FRAME:
         return
-    offset = dma(rack, card, address, size)
-    if offset < 0:
+    if not dma_read(rack, card, address, rack.tape, stage + staged, size):
         return
-    copy(rack.tape, stage + staged, rack.memory, offset, size)
     for i in range(staged + size, MIN_FRAME):
         rack.tape[stage + i] = 0
     rack.wires[card, STAGED] = staged + size

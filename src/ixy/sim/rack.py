@@ -79,8 +79,10 @@ CLASSIFY, CHECK_VLAN, STRIP_VLAN, LOOPBACK, INTERRUPT = 1, 2, 4, 8, 16
     STAGING,  # the queue whose packet is gathered in part
     EVENT,  # file descriptor that tells the card's owner of something to interrupt for
     RAISED,  # whether there is
+    ROOT_TABLE,  # address of the IOMMU's root table; 0: no IOMMU translates
+    REQUESTER,  # bus, device and function, by which the IOMMU knows the card
     WIRE_WORDS,
-) = range(34)
+) = range(36)
 
 # Words of `control`, by which the thread that runs the cards and the one that owns them speak.
 STOP, PAUSE, PAUSED, RESUMED, PLUGGED, CONTROL_WORDS = 0, 8, 16, 24, 32, 40  # a cache line each

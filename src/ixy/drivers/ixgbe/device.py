@@ -86,6 +86,7 @@ class Ixgbe:
     ) -> None:
         self.address = function.address
         self._function = function
+        self._own_pools: list[Mempool] = []
         self._pools: list[Mempool] = []
         self._addresses = np.zeros(POOLS * POOL_BUFFERS, np.int64)
         self._counters = DeviceCounters()
@@ -108,15 +109,18 @@ class Ixgbe:
     # Memory
 
     def _allocate(self, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int) -> None:
-        """Memory for all rings in one piece, and a mempool for each receive queue."""
+        """Memory for all rings in one piece, and a mempool for each receive queue.
+
+        All is there before the first is mapped: if the process may not lock enough memory, the error knows the sum.
+        """
         ring_bytes = ring_size * reg.DESCRIPTOR_BYTES
         self._ring_memory = memory = allocate_rings((rx_queues + tx_queues) * ring_bytes)
+        for _ in range(rx_queues):
+            self._own_pools.append(Mempool(pool_size))
         self._ring_mapping: DmaMapping = self._function.map(memory)
         slices = [memory.bytes[start : start + ring_bytes] for start in range(0, memory.size, ring_bytes)]
-        for queue in range(rx_queues):
-            pool = Mempool(pool_size)
+        for queue, pool in enumerate(self._own_pools):
             self.attach(pool)
-            pool.release()  # attaching holds it
             self.rx_rings.append(IxgbeRxRing(slices[queue], self._doorbell(reg.RDT[queue]), self._addresses, pool))
         for queue in range(tx_queues):
             tail = self._doorbell(reg.TDT[queue])
@@ -345,6 +349,8 @@ class Ixgbe:
             ring.drain()
         for pool in self._pools:
             self._function.unmap(pool.memory)
+            pool.release()
+        for pool in self._own_pools:
             pool.release()
         if self._ring_memory is not None:
             self._function.unmap(self._ring_memory)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from ixy.errors import AddressError
 from ixy.sim.machine import Machine
-from ixy.sim.pci.endpoint import Endpoint
+from ixy.sim.pci.endpoint import Endpoint, Interrupts
+from ixy.sim.pci.iommu import Iommu
 from ixy.sim.pci.memory import NO_MEMORY, GuestMemory, MemoryMap
 from ixy.sim.pci.proxy import Party, Proxy
 from ixy.sim.pci.qtest import Qtest, SlotInterrupts
@@ -31,8 +32,10 @@ _ONES = 0xFFFFFFFF
 class PciCard:
     """A simulated card as the `Device` of an endpoint, and as a party to `serve`: it has interrupts to send."""
 
-    def __init__(self, machine: Machine, card: Card, interrupts: SlotInterrupts) -> None:
+    def __init__(self, machine: Machine, card: Card, interrupts: Interrupts, iommu: Iommu | None = None) -> None:
         self.card = card
+        self._iommu = iommu
+        self._memory = NO_MEMORY
         self.endpoint = Endpoint(self, interrupts)
         self._machine = machine
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -57,9 +60,21 @@ class PciCard:
             self.card.reset()
 
     def set_memory(self, memory: GuestMemory) -> None:
-        if memory is not NO_MEMORY:
+        self._memory = memory
+        if memory is NO_MEMORY:
+            self.card.set_bus_master(0)
+        else:
             self._machine.show(memory)
-        self.card.set_bus_master(int(memory is not NO_MEMORY))
+            if self._iommu is None:
+                self.card.set_bus_master(1)
+            else:
+                self._iommu.look(self._grant)
+
+    def _grant(self, root_table: int, requester: int) -> None:
+        """DMA begins once it is known whether an IOMMU stands in its way; the guest sees a slow bus."""
+        if self._memory is not NO_MEMORY:
+            self.card.stand_behind(root_table, requester)
+            self.card.set_bus_master(1)
 
     # -- as a party
 
@@ -159,7 +174,7 @@ class Attachment:
 
     def _attach(self, stack: ExitStack, address: str, slot: int, qtest: Qtest, memory: MemoryMap) -> None:
         card = self.machine.plug_in(address)
-        pci_card = PciCard(self.machine, card, SlotInterrupts(qtest, slot))
+        pci_card = PciCard(self.machine, card, SlotInterrupts(qtest, slot), Iommu(qtest, slot))
         stack.callback(pci_card.close)
         stack.callback(self.machine.unplug, card)
         proxy = Proxy(self._connect(stack), pci_card.endpoint, memory, address)

@@ -1,0 +1,76 @@
+"""Our driver, run in a guest with two simulated 82599s."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from harness import Guest
+
+from ixy.sim.pci.attachment import Attachment
+
+PROGRAMS = Path(__file__).parent / "programs"
+SOURCES = Path(__file__).parents[2] / "src"
+
+A, B = "0000:00:10.0", "0000:00:11.0"
+FRAMES = 2000
+
+# A generator sends into the first card, 2000 frames a second; a sink behind the second checks what it gets.
+CARDS = ["sim:a,gen=60,rate=2e3", "sim:b,sink=a"]
+
+
+def python(code: str) -> str:
+    """A shell command that runs Python `code`, or a program with arguments, in the guest, kernels interpreted."""
+    return f"PYTHONPATH={SOURCES} PYTHONDONTWRITEBYTECODE=1 IXY_JIT=0 {sys.executable} {code}"
+
+
+def driver(guest: Guest, *words: str, timeout: float = 120) -> dict[str, Any]:
+    """What the program of that name reports."""
+    result = guest.run(python(" ".join([str(PROGRAMS / "our_driver.py"), *words])), timeout)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.output.splitlines()[-1])
+
+
+def kernel_drivers(guest: Guest) -> list[str]:
+    """Which drivers of the kernel have the two cards."""
+    return guest.run(
+        f"cd /sys/bus/pci/devices; for card in {A} {B}; do basename $(readlink $card/driver); done"
+    ).output.split()
+
+
+def free_pages(guest: Guest) -> str:
+    return guest.run("cat /sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages").output
+
+
+def kill_under_traffic(guest: Guest) -> None:
+    """Start a process that forwards, wait until packets flow, and kill it."""
+    program = python(f"{PROGRAMS / 'our_driver.py'} forward_for_ever {A} {B}")
+    running = guest.start(f"echo $$ > pid; exec env {program}")
+    flowing = guest.place(running) / "flowing"
+    deadline = time.monotonic() + 60
+    while not flowing.exists():
+        assert time.monotonic() < deadline, (guest.place(running) / "output").read_text()
+        time.sleep(0.01)
+    guest.run(f"kill -9 $(cat {guest_path(flowing.parent / 'pid')})")
+    assert guest.wait(running).exit_code == 137
+
+
+def guest_path(path: Path) -> str:
+    """Where the guest finds a file of a command's working directory."""
+    return f"/run/share/{path.parent.name}/{path.name}"
+
+
+def check_forwarded(report: dict[str, Any], attachment: Attachment) -> None:
+    """As many frames as wanted left the second card; the link and the address are those of the model."""
+    assert report["speed"] == 10_000
+    assert report["mac"] == attachment.cards[0].card.mac.hex(":")
+    assert report["rx"] >= report["tx"] >= FRAMES
+
+
+def check_sunk(attachment: Attachment, sent: int) -> None:
+    """All that was sent has arrived, in order and unchanged."""
+    found = attachment.machine.sink_report("a", "b")
+    assert (found.received, found.reordered, found.wrong) == (sent, 0, 0)
