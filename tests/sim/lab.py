@@ -52,7 +52,9 @@ def depart(machine: Machine, limit: int = 1 << 16, name: str = "a", queue: int =
             break
         length = nic.fetch(rack, card, queue)
         if length:
-            frames.append(rack.tape[card * SLOT :][: max(length, nic.MIN_FRAME)].tobytes())
+            length = max(length, nic.MIN_FRAME)
+            nic.count_sent(rack, card, queue, card * SLOT, length)
+            frames.append(rack.tape[card * SLOT :][:length].tobytes())
     return frames
 
 

@@ -14,7 +14,7 @@ from lab import BROADCAST, OTHER, arrive, depart, frame
 from ixy.memory.dma import DmaMemory, allocate_rings, release_rings
 from ixy.registers import i82599 as reg
 from ixy.sim.machine import BUS_BASE, Machine
-from ixy.sim.rack import CARDS
+from ixy.sim.rack import CARDS, QUEUE_RX, QUEUE_RX_BYTES, RX_SIZES
 
 CTRL, STATUS, EICR, EIMS, EIMC = 0x0, 0x8, 0x800, 0x880, 0x888
 EEC, EERD, SWSM, FWSM = 0x10010, 0x10014, 0x10140, 0x10148
@@ -292,18 +292,18 @@ def test_halves_of_a_byte_count_belong_together(rig: Rig) -> None:
 
 def test_byte_count_has_36_bits(rig: Rig) -> None:
     """More than 4 GiB since the last reading: the high half holds what the low one cannot; at its end it stays."""
-    counters = rig.machine.rack.counters[rig.card.index]
-    counters[1] += 5 * 2**32 + 7  # good bytes received
+    counters = rig.machine.rack.queues[rig.card.index, 0]
+    counters[QUEUE_RX_BYTES] += 5 * 2**32 + 7
     assert (rig.read(GORCL), rig.read(GORCH)) == (7, 5)
-    counters[1] += 2**40
+    counters[QUEUE_RX_BYTES] += 2**40
     assert (rig.read(GORCL), rig.read(GORCH)) == (0xFFFFFFFF, 0xF)
     assert (rig.read(GORCL), rig.read(GORCH)) == (0, 0)
 
 
 def test_packet_count_sticks_at_its_end(rig: Rig) -> None:
     """A 32-bit counter does not wrap (8.2.3.23); another counter of the same thing clears by itself."""
-    counters = rig.machine.rack.counters[rig.card.index]
-    counters[0] += 2**32 + 5  # good packets received
+    rig.machine.rack.counters[rig.card.index, RX_SIZES] += 2**32 + 5
+    rig.machine.rack.queues[rig.card.index, 0, QUEUE_RX] += 2**32 + 5
     assert rig.read(GPRC) == 0xFFFFFFFF
     assert rig.read(GPRC) == 0
     assert rig.read(0x1030) == 0xFFFFFFFF  # QPRC[0]

@@ -9,7 +9,12 @@ from ixy.cli.options import logging_options
 
 @click.group()
 def sim() -> None:
-    """Simulated cards beyond this process."""
+    """Simulated cards beyond this process.
+
+    \b
+    Example:
+      sudo ixy sim qemu --card sim:a,tap=ixy0 -- -hda debian.qcow2 -nographic
+    """
 
 
 @sim.command()

@@ -28,7 +28,7 @@ FWSM = register("FWSM", 0x10148, RW, "8.2.3.4", FW_MODE=(1, 3), FW_VAL=15, reset
 SW_FW_SYNC = register("SW_FW_SYNC", 0x10160, RW, "8.2.3.4.11", SMBITS=(0, 9))
 
 # 8.2.3.5 Interrupts
-EICR = register("EICR", 0x00800, RC, "8.2.3.5.1", QUEUES=(0, 15), LSC=20, CAUSES=(0, 31))
+EICR = register("EICR", 0x00800, RC, "8.2.3.5.1", QUEUES=(0, 15), LSC=20)
 EICS = register("EICS", 0x00808, RW, "8.2.3.5.2", CAUSES=(0, 31))
 EIMS = register("EIMS", 0x00880, RW, "8.2.3.5.3", MASK=(0, 31))
 EIMC = register("EIMC", 0x00888, WO, "8.2.3.5.4", MASK=(0, 31))
