@@ -13,7 +13,7 @@ import numpy as np
 
 from ixy.drivers import DeviceCounters, Link
 from ixy.drivers.virtio.control import COMMAND_BYTES, ControlQueue
-from ixy.drivers.virtio.features import Features, negotiate
+from ixy.drivers.virtio.features import negotiate
 from ixy.drivers.virtio.rings import Layout, Terms, VirtioRxRing, VirtioTxRing, resume_at
 from ixy.drivers.virtio.transport import ring_doorbell
 from ixy.errors import ConfigurationError
