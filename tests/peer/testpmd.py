@@ -9,7 +9,7 @@ import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 PROMPT = b"testpmd> "
 START_TIMEOUT = 60.0  # seconds: a busy machine takes its time
@@ -25,7 +25,7 @@ class Counts(NamedTuple):
     tx_bytes: int
 
 
-class Testpmd:
+class Peer:
     """A testpmd whose only port is a vhost-user back end.
 
     Args:
@@ -83,6 +83,8 @@ class Testpmd:
 
     def close(self) -> None:
         """Let it end in order, and see to it that it does."""
+        if self._process.poll() is not None:
+            return
         with suppress(OSError, subprocess.TimeoutExpired):
             assert self._process.stdin is not None
             self._process.stdin.write(b"quit\n")
@@ -106,3 +108,7 @@ class Testpmd:
 
 
 _NAMES = ("RX-packets", "RX-bytes", "TX-packets", "TX-bytes")
+
+
+class StartPeer(Protocol):
+    def __call__(self, mode: str, queues: int = 1) -> Peer: ...
