@@ -179,15 +179,16 @@ def passed(ring: PackedRing, old: int, new: int) -> bool:
 def reorder(ring: PackedRing, slot: int, used: int, out: int) -> bool:
     """Let buffer `used` and the one whose turn it is change places; False if the device does not have `used`.
 
+    The ring has stopped then: which buffers are whose is open.
+
     Args:
         slot: the place whose turn it is.
         out: how many places from there on are with the device.
     """
     size = ring.ids.size
-    if ring.in_order != 0 or used >= size:
-        return False
-    other = ring.place[used]
-    if (other - slot) & (size - 1) >= out:
+    other = ring.place[used & (size - 1)]
+    if ring.in_order != 0 or used >= size or (other - slot) & (size - 1) >= out:
+        ring.state[BROKEN] = BAD_ID
         return False
     expected = ring.order[slot]
     ring.order[slot], ring.order[other] = used, expected
@@ -242,7 +243,6 @@ def skip(ring: PackedRing) -> None:
             break
         used = (word >> PACKED_ID_SHIFT) & 0xFFFF
         if used != ring.order[slot] and not reorder(ring, slot, used, size - (position - first)):
-            state[BROKEN] = BAD_ID
             return
         ring.descriptors[2 * slot] = ring.addresses[ring.ids[slot]]
         word = (ring.header + BUFFER_SIZE) | (used << PACKED_ID_SHIFT) | PACKED_WRITE
@@ -315,14 +315,10 @@ def completed(ring: PackedRing, position: int, end: int) -> int:
     used = (word >> PACKED_ID_SHIFT) & 0xFFFF
     if used == ring.order[slot]:
         return 1
-    if ring.in_order != 0 and used < size:
-        batch = ((used - slot) & (size - 1)) + 1  # the identifier is that of the last buffer, and its place
-        if position + batch <= end:
-            return batch
-    elif reorder(ring, slot, used, end - position):
-        return 1
-    ring.state[BROKEN] = BAD_ID
-    return 0
+    batch = ((used - slot) & (size - 1)) + 1  # in order, the identifier is that of the last buffer, and its place
+    if ring.in_order != 0 and used < size and position + batch <= end:
+        return batch
+    return int(reorder(ring, slot, used, end - position))
 
 
 def resume_at(ring: PackedRing) -> int:

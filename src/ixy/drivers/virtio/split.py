@@ -170,15 +170,18 @@ def offer(ring: SplitRing, old: int, new: int, lead: int) -> None:
 def reorder(ring: SplitRing, slot: int, used: int, out: int) -> bool:
     """Let descriptor `used` and the one whose turn it is change places; False if the device does not have `used`.
 
+    The ring has stopped then: which buffers are whose is open.
+
     Args:
         slot: the place whose turn it is.
         out: how many places from there on are with the device.
     """
     size = ring.ids.size
-    if ring.in_order != 0 or used >= size:
+    if ring.in_order != 0:
         return False
-    other = ring.place[used]
-    if (other - slot) & (size - 1) >= out:
+    other = ring.place[used & (size - 1)]
+    if used >= size or (other - slot) & (size - 1) >= out:
+        ring.state[BROKEN] = BAD_ID
         return False
     expected = ring.order[slot]
     ring.order[slot], ring.order[other] = used, expected
@@ -240,7 +243,6 @@ def skip(ring: SplitRing, ready: int) -> None:
         slot = (first + i) & (size - 1)
         used = load_acquire(ring.used, 2 * slot)
         if ring.in_order == 0 and used != ring.order[slot] and not reorder(ring, slot, used, size - i):
-            state[BROKEN] = BAD_ID
             return
         ring.descriptors[2 * ring.order[slot]] = ring.addresses[ring.ids[slot]]
     state[SKIPPING] -= count
@@ -307,6 +309,5 @@ def verified(ring: SplitRing, oldest: int, ready: int, out: int) -> int:
         slot = (oldest + i) & mask
         used = load_acquire(ring.used, 2 * slot)
         if used != ring.order[slot] and not reorder(ring, slot, used, out - i):
-            ring.state[BROKEN] = BAD_ID
             return i
     return ready
