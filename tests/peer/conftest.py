@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from testpmd import Peer, StartPeer
+from ixy.apps.bench.testpmd import Testpmd, back_end
+
+
+StartPeer = Callable[..., Testpmd]
 
 
 @pytest.fixture
@@ -20,12 +22,10 @@ def socket_path(tmp_path: Path) -> Path:
 @pytest.fixture
 def start_peer(socket_path: Path) -> Iterator[StartPeer]:
     """Starts a testpmd that listens on `socket_path`; it ends with the test."""
-    if shutil.which("dpdk-testpmd") is None:
-        pytest.fail("dpdk-testpmd is missing: apt-get install dpdk dpdk-dev")
     with ExitStack() as stack:
 
-        def start(mode: str, queues: int = 1) -> Peer:
-            peer = Peer(socket_path, mode, queues)
+        def start(mode: str, queues: int = 1) -> Testpmd:
+            peer = back_end(str(socket_path), mode, queues)
             stack.callback(peer.close)
             return peer
 

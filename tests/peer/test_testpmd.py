@@ -8,15 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from testpmd import Peer, StartPeer
 
 import ixy
+from ixy.apps.bench.testpmd import Testpmd
 from ixy.device import Device, RxQueue, TxQueue
 from ixy.path import run, touch
 from ixy.sim.machine import Machine
 
 pytestmark = pytest.mark.peer
 
+StartPeer = Callable[..., Testpmd]
 RINGS = ["split", "packed"]
 PACKETS = 3000
 WINDOW = 128  # packets on their way at most: no ring overflows, so none may be lost
@@ -82,7 +83,7 @@ def exchange(tx: TxQueue, rx: RxQueue, numbers: range) -> list[bytes]:
     return back
 
 
-def check_counts(device: Device, peer: Peer, rx_packets: int, tx_packets: int) -> None:
+def check_counts(device: Device, peer: Testpmd, rx_packets: int, tx_packets: int) -> None:
     """Driver and peer agree, packets and bytes."""
     stats = device.stats()
     counts = peer.counts()
@@ -98,7 +99,7 @@ def test_every_frame_comes_back_with_its_addresses_swapped(ring: str, socket_pat
     """testpmd swaps the addresses of 3,000 different frames: all come back, in order, and both sides count them."""
     peer = start_peer("macswap")
     with opened(socket_path, ring) as device:
-        peer.start()
+        peer.command("start")
         back = exchange(device.tx[0], device.rx[0], range(PACKETS))
         assert back == [swapped(frame(number)) for number in range(PACKETS)]
         check_counts(device, peer, PACKETS, PACKETS)
@@ -109,7 +110,7 @@ def test_testpmd_receives_all_that_is_sent(ring: str, socket_path: Path, start_p
     """testpmd only receives: it counts what the driver says it has sent."""
     peer = start_peer("rxonly")
     with opened(socket_path, ring) as device:
-        peer.start()
+        peer.command("start")
         pool = ixy.Mempool(1024)
         sent = 0
 
@@ -128,9 +129,9 @@ def test_all_that_testpmd_sends_is_received(ring: str, socket_path: Path, start_
     """testpmd only sends, as fast as it can, until it is stopped: what it counts is what the driver has received."""
     peer = start_peer("txonly")
     with opened(socket_path, ring) as device:
-        peer.start()
+        peer.command("start")
         until(lambda: bool(receive(device.rx[0])) and device.stats().rx_packets >= PACKETS)
-        peer.stop()
+        peer.command("stop")
         while receive(device.rx[0]):
             pass
         check_counts(device, peer, device.stats().rx_packets, 0)
@@ -141,7 +142,7 @@ def test_two_queue_pairs_are_independent(ring: str, socket_path: Path, start_pee
     """testpmd returns a frame on the queue on which it came: two pairs carry different frames, one after the other."""
     peer = start_peer("macswap", queues=2)
     with opened(socket_path, ring, queues=2) as device:
-        peer.start()
+        peer.command("start")
         for number, (rx, tx) in enumerate(zip(device.rx, device.tx, strict=True)):
             numbers = range(number * PACKETS, number * PACKETS + 500)
             assert exchange(tx, rx, numbers) == [swapped(frame(number)) for number in numbers]
@@ -155,16 +156,16 @@ def test_a_back_end_that_comes_back_is_taken_up(ring: str, socket_path: Path, st
     """
     peer = start_peer("macswap")
     with opened(socket_path, ring) as device:
-        peer.start()
+        peer.command("start")
         exchange(device.tx[0], device.rx[0], range(1000))
-        peer.stop()
+        peer.command("stop")
         assert send(device.tx[0], ixy.Mempool(64), range(1000, 1020)) == 20
         peer.kill()
         until(lambda: not device.link.up)
         socket_path.unlink()
         peer = start_peer("macswap")
         assert device.wait_for_link(TIMEOUT).up
-        peer.start()
+        peer.command("start")
         left: list[bytes] = []
         until(lambda: left.extend(receive(device.rx[0])) or len(left) == 20)
         back = exchange(device.tx[0], device.rx[0], range(1020, 2000))
@@ -188,7 +189,7 @@ def test_one_forwarder_between_a_simulated_card_and_a_vhost_user_device(
         opened(socket_path, ring) as vhost,
         ixy.open(f"sim:a,gen=60,count={PACKETS},touch=48", sim=machine) as card,
     ):
-        peer.start()
+        peer.command("start")
         there, back = ixy.Path(card.rx[0], vhost.tx[0]), ixy.Path(vhost.rx[0], card.tx[0], touch)
 
         def go_on() -> bool:
