@@ -12,8 +12,10 @@ from ixy.bus.simulated import SimulatedFunction, machine
 from ixy.bus.sysfs import SysfsFunction
 from ixy.drivers.ixgbe import SUPPORTED, Ixgbe
 from ixy.drivers.ixgbe.device import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE
-from ixy.drivers.virtio import vhost_user
+from ixy.drivers.virtio import pci, vhost_user
 from ixy.drivers.virtio.device import VirtioNet
+from ixy.drivers.virtio.pci_legacy import PciLegacy
+from ixy.drivers.virtio.pci_modern import PciModern, capabilities
 from ixy.errors import AddressError, ConfigurationError, Error, UnsupportedDevice
 from ixy.memory.batch import Batch
 from ixy.memory.buffers import buffers
@@ -76,10 +78,15 @@ def _drive(address: str, force: bool, sim: Machine | None, shape: tuple[int, int
         return VirtioNet(vhost_user.VhostUser(address), *shape, unwanted=unwanted)
     function = _connect(address, force, sim)
     key = (function.config_read(0, 2), function.config_read(2, 2))
-    if key not in SUPPORTED:
-        function.close()
+    if key in SUPPORTED:
+        return Ixgbe(function, *shape)
+    try:
+        if key in pci.SUPPORTED:
+            return VirtioNet((PciModern if capabilities(function) else PciLegacy)(function), *shape)
         raise UnsupportedDevice(f"{address}: card {key[0]:04x}:{key[1]:04x} is not supported; {supported_cards()}")
-    return Ixgbe(function, *shape)
+    except BaseException:
+        function.close()
+        raise
 
 
 def _connect(address: str, force: bool, sim: Machine | None) -> Function:
@@ -96,7 +103,7 @@ def _connect(address: str, force: bool, sim: Machine | None) -> Function:
 def supported_cards() -> str:
     """One line that names all cards that a driver here knows."""
     return "supported are " + ", ".join(
-        f"{vendor:04x}:{device:04x} {name}" for (vendor, device), name in SUPPORTED.items()
+        f"{vendor:04x}:{device:04x} {name}" for (vendor, device), name in (SUPPORTED | pci.SUPPORTED).items()
     )
 
 

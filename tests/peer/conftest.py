@@ -10,7 +10,6 @@ import pytest
 
 from ixy.apps.bench.testpmd import Testpmd, back_end
 
-
 StartPeer = Callable[..., Testpmd]
 
 

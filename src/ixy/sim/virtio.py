@@ -149,7 +149,7 @@ def next_descriptor(queue: Queue) -> int:
     available = queue.driver >> 1
     if load_acquire(queue.halves, available + 1) == place & 0xFFFF:
         return -1
-    descriptor = np.int64(queue.halves[available + 2 + slot])
+    descriptor = load_acquire(queue.halves, available + 2 + slot)
     return (queue.descriptors >> 3) + 2 * descriptor
 
 

@@ -17,6 +17,7 @@ PROGRAM = "dpdk-testpmd"
 _PROMPT = b"testpmd> "
 _START_TIMEOUT = 60.0  # seconds: a busy machine takes its time
 _TIMEOUT = 20.0
+_ATTEMPTS = 5  # an event between the question and its answer can tear them apart
 _COUNTERS = ("RX-packets", "RX-bytes", "TX-packets", "TX-bytes")
 
 
@@ -71,9 +72,17 @@ class Testpmd:
         return self._read_to_prompt(_TIMEOUT, line)
 
     def counts(self) -> Counts:
-        """What the port has counted so far."""
-        answer = self.command("show port stats 0")
-        return Counts(*(int(re.findall(rf"{name}:\s*(\d+)", answer)[0]) for name in _COUNTERS))
+        """What the port has counted so far.
+
+        Raises:
+            Error: testpmd does not say.
+        """
+        for _ in range(_ATTEMPTS):
+            answer = self.command("show port stats 0")
+            found = [re.search(rf"{name}:\s*(\d+)", answer) for name in _COUNTERS]
+            if all(found):
+                return Counts(*(int(match[1]) for match in found if match))
+        raise Error(f"{PROGRAM} does not show its counters")
 
     def wait_for(self, packets: int) -> Counts:
         """The counts as soon as so many packets were received, or after a while."""
@@ -103,7 +112,7 @@ class Testpmd:
         assert self._process.stdout is not None
         deadline = time.monotonic() + timeout
         answer = b""
-        while not answer[answer.find(echo.encode()) :].endswith(_PROMPT) or echo.encode() not in answer:
+        while echo.encode() not in answer or not answer.endswith(_PROMPT):
             left = max(deadline - time.monotonic(), 0)
             ready, _, _ = select.select([self._process.stdout], [], [], left)
             part = os.read(self._process.stdout.fileno(), 65536) if ready else b""

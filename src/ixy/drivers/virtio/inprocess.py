@@ -53,7 +53,7 @@ class InProcess:
     def doorbell(self, index: int) -> Doorbell:
         return register_doorbell(self._back_end.doorbells[index : index + 1], 1)
 
-    def set_ring(self, index: int, addresses: RingAddresses, _resume: Callable[[], int]) -> None:
+    def set_ring(self, index: int, addresses: RingAddresses, resume: Callable[[], int]) -> None:  # noqa: ARG002
         self._back_end.set_ring(index, *addresses, self._features)
 
     def start(self) -> None:

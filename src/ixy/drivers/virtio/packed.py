@@ -277,7 +277,7 @@ def tx_batch(
         ring.descriptors[2 * slot] = ring.addresses[buffer & ID_MASK]
         identifier = np.int64(ring.order[slot]) << PACKED_ID_SHIFT
         word = (length + header) | identifier | available_flags(index + i, size)
-        store_release(ring.descriptors, 2 * slot + 1, np.int64(word))
+        store_release(ring.descriptors, 2 * slot + 1, word)  # pyright: ignore[reportArgumentType]
         total += length
     state[PACKETS] += count
     state[BYTES] += total
