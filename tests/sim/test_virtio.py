@@ -162,7 +162,7 @@ def test_a_device_may_use_buffers_out_of_order(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["split", "packed"])
 def test_a_buffer_used_twice_stops_the_ring(kind: str, caplog: pytest.LogCaptureFixture) -> None:
-    """The device says twice that it has used the same buffer: the first counts. The ring stops, and the link is down."""
+    """The device says twice that it has used the same buffer: the first counts, the ring stops, the link is down."""
     with opened(KINDS[kind]) as (device, back_end):
         for number in range(2):
             feed(back_end.queues[0], frame(number, 60), 60)
@@ -323,8 +323,8 @@ class Liar:
 @given(kind=st.sampled_from(sorted(KINDS)), actions=st.lists(action, max_size=60))
 @settings(deadline=None)
 def test_a_lying_device_costs_no_buffer(kind: str, actions: list[tuple[str, ...]]) -> None:
-    """A device writes into the rings whatever it likes. After each step every buffer is in exactly one place, a packet's
-    length fits its buffer, and nothing raises; when the device is closed, all buffers are back.
+    """A device writes into the rings whatever it likes. After each step every buffer is in exactly one place, a
+    packet's length fits its buffer, and nothing raises; when the device is closed, all buffers are back.
     """
     with opened(KINDS[kind]) as (device, back_end):
         liar = Liar(device, back_end)

@@ -8,7 +8,7 @@ from ixy.bus.pci import explained
 
 
 class FilePorts:
-    """An I/O BAR behind a file: each access is one system call, and one access of the device. Implements `ixy.bus.Ports`.
+    """An I/O BAR behind a file: each access is one system call, and one of the device. Implements `ixy.bus.Ports`.
 
     Args:
         address: of the device, for messages.

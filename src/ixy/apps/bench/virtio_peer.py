@@ -1,8 +1,8 @@
 """The VirtIO driver and DPDK's own, in turn, against the same DPDK back end across vhost-user.
 
 Each contender is started as a process of its own, together with a fresh back end; it is measured receiving, sending
-and forwarding, with every batch size. The back end runs on one core, the contender on another. Rates differ much between
-process starts, so the contenders take turns, and the medians over several starts are compared.
+and forwarding, with every batch size. The back end runs on one core, the contender on another. Rates differ much
+between process starts, so the contenders take turns, and the medians over several starts are compared.
 """
 
 from __future__ import annotations

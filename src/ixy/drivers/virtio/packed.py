@@ -77,7 +77,7 @@ class PackedRing(NamedTuple):
 
 @compiled
 def available_flags(position: int, size: int) -> int:
-    """Flags of a descriptor that the driver gives: AVAIL is its wrap counter, which starts at 1, USED is not (2.8.1)."""
+    """Flags of a descriptor that the driver gives: AVAIL is its wrap counter, at first 1, USED is not (2.8.1)."""
     return PACKED_AVAIL if position & size == 0 else PACKED_USED
 
 
@@ -199,7 +199,7 @@ def reorder(ring: PackedRing, slot: int, used: int, out: int) -> bool:
 
 @compiled
 def spans(ring: PackedRing, slot: int) -> bool:
-    """Whether the frame that fills the buffer at `slot` goes on in the next one; all but the last are full (5.1.6.4)."""
+    """Whether the frame that fills the buffer at `slot` goes on in the next; all but the last are full (5.1.6.4)."""
     return ring.mergeable != 0 and buffer_count(ring.headers, ring.ids[slot]) > 1
 
 

@@ -195,7 +195,7 @@ def reorder(ring: SplitRing, slot: int, used: int, out: int) -> bool:
 
 @compiled
 def spans(ring: SplitRing, slot: int) -> bool:
-    """Whether the frame that fills the buffer at `slot` goes on in the next one; all but the last are full (5.1.6.4)."""
+    """Whether the frame that fills the buffer at `slot` goes on in the next; all but the last are full (5.1.6.4)."""
     return ring.mergeable != 0 and buffer_count(ring.headers, ring.ids[slot]) > 1
 
 

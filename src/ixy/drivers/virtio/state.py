@@ -1,4 +1,4 @@
-"""What the kernels of split and packed rings have in common: the words of a ring's state, and the header of a packet."""
+"""What the kernels of split and packed rings have in common: words of a ring's state, and the header of a packet."""
 
 from __future__ import annotations
 
