@@ -72,7 +72,7 @@ def test_malformed_vhost_user_addresses(address: str) -> None:
 
 
 def test_nobody_listens() -> None:
-    with pytest.raises(AddressError, match="no back end listens there.*start it first"):
+    with pytest.raises(AddressError, match=r"no back end listens there.*start it first"):
         VhostUser("vhost-user:/nowhere/at/all")
 
 

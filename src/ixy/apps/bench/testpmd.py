@@ -53,7 +53,7 @@ class Testpmd:
         environment = ["--lcores", f"0@{core},1@{core}", "--no-pci", "--no-telemetry", "--file-prefix", name]
         own = ["-i", "--nb-cores=1", f"--forward-mode={mode}", "--port-topology=loop", "--total-num-mbufs=16384"]
         self._process = subprocess.Popen(
-            [PROGRAM, *environment, *eal, "--vdev", port, "--", *own, "--no-flush-rx", *options],
+            ["stdbuf", "-oL", PROGRAM, *environment, *eal, "--vdev", port, "--", *own, "--no-flush-rx", *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

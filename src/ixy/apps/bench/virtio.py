@@ -160,7 +160,8 @@ def _peer_lines(rings: tuple[str, ...], starts: int, as_json: bool) -> Iterator[
         yield json.dumps(result)
         return
     for row in result["results"]:
-        parts = [f"{name} {_mpps(value)}" for name, value in row.items() if isinstance(value, dict)]
+        contenders = [name for name in row if name == "ixy" or name.startswith("dpdk")]
+        parts = [f"{name} {_mpps(row[name])}" for name in contenders]
         yield f"{row['ring']} {row['work']} batch {row['batch']}: {', '.join(parts)}; ratio {row['ratio']}"
 
 
