@@ -20,10 +20,11 @@ from ixy.drivers.virtio.state import (
     BROKEN,
     BYTES,
     CLEAN,
-    CLEAN_GROUP,
     DROPPED,
+    GROUP,
     INDEX_MASK,
     NEXT,
+    OFFERED,
     PACKETS,
     SKIPPING,
     STARVED,
@@ -101,6 +102,7 @@ def fill(ring: PackedRing, packets: Buffers) -> int:
         word = (ring.header + BUFFER_SIZE) | (slot << PACKED_ID_SHIFT) | PACKED_WRITE | available_flags(slot, size)
         store_release(ring.descriptors, 2 * slot + 1, word)
     packets.free[ring.pool, 0] = free - count
+    ring.state[OFFERED] = count
     return count
 
 
@@ -148,31 +150,39 @@ def rx_batch(ring: PackedRing, packets: Buffers, ids: NDArray[np.int32], lengths
     packets.free[ring.pool, 0] = free - count
     state[PACKETS] += count
     state[BYTES] += total
-    offered(ring, first, first + count)
+    recycled(ring, first + count)
     return count
 
 
 @compiled
-def offered(ring: PackedRing, old: int, new: int) -> None:
-    """Move on to `new`; the places before it are with the device. Notify it if it wants that (2.8.10, 2.8.14)."""
-    store_ordered(ring.state, NEXT, new)  # orders what was written to the ring before what is read now
+def recycled(ring: PackedRing, following: int) -> None:
+    """The places before `following` are with the device again, a round later. It is notified of them by groups."""
+    size = ring.ids.size
+    ring.state[NEXT] = following
+    if following + size - ring.state[OFFERED] >= min(GROUP, size >> 1):
+        notify(ring, following + size)
+
+
+@compiled
+def notify(ring: PackedRing, end: int) -> None:
+    """Notify the device of the places before `end`, if it wants that (2.8.10, 2.8.14)."""
+    old = ring.state[OFFERED]
+    store_ordered(ring.state, OFFERED, end)  # orders what was written to the ring before what is read now
     flags = load_ordered(ring.device_event, 1) & 3
-    if flags != EVENT_DISABLE and (flags != EVENT_DESC or passed(ring, old, new)):
+    if flags != EVENT_DISABLE and (flags != EVENT_DESC or passed(ring, old, end)):
         ring_doorbell(ring.doorbell)
 
 
 @compiled
-def passed(ring: PackedRing, old: int, new: int) -> bool:
-    """Whether the place at which the device wants to be notified lies between `old` and `new`.
+def passed(ring: PackedRing, old: int, end: int) -> bool:
+    """Whether the place at which the device wants to be notified lies between `old` and `end`.
 
-    The wrap counter of a place tells even from odd rounds; counted over two rounds a place is unique. A receive ring is
-    one round ahead of the places that it counts, and both counters with it.
+    The wrap counter, 1 at first, tells the even rounds from the odd ones: a place is unique within two rounds.
     """
     size = ring.ids.size
     event = load_acquire(ring.device_event, 0)
-    round_bit = event >> 15 if ring.pool >= 0 else 1 - (event >> 15)
-    place = (event & 0x7FFF) + round_bit * size
-    return (new - place - 1) & (2 * size - 1) < new - old
+    place = (event & 0x7FFF) + (1 - (event >> 15)) * size
+    return (end - place - 1) & (2 * size - 1) < end - old
 
 
 @compiled
@@ -249,7 +259,7 @@ def skip(ring: PackedRing) -> None:
         store_release(ring.descriptors, 2 * slot + 1, word | available_flags(position + size, size))
         state[SKIPPING] -= 1
         position += 1
-    offered(ring, first, position)
+    recycled(ring, position)
 
 
 @compiled
@@ -261,7 +271,7 @@ def tx_batch(
     size = ring.ids.size
     mask = (size - 1) & INDEX_MASK
     index = state[NEXT]
-    if index - state[CLEAN] >= min(CLEAN_GROUP, mask):
+    if index - state[CLEAN] >= min(GROUP, mask):
         clean(ring, packets)
     count = min(last - first, size - (index - state[CLEAN]))
     if count <= 0 or state[BROKEN] != 0:
@@ -281,7 +291,8 @@ def tx_batch(
         total += length
     state[PACKETS] += count
     state[BYTES] += total
-    offered(ring, index, index + count)
+    state[NEXT] = index + count
+    notify(ring, index + count)
     return count
 
 

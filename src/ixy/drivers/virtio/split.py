@@ -24,10 +24,11 @@ from ixy.drivers.virtio.state import (
     BROKEN,
     BYTES,
     CLEAN,
-    CLEAN_GROUP,
     DROPPED,
+    GROUP,
     INDEX_MASK,
     NEXT,
+    OFFERED,
     PACKETS,
     SKIPPING,
     STARVED,
@@ -102,6 +103,7 @@ def fill(ring: SplitRing, packets: Buffers) -> int:
         ring.descriptors[2 * slot] = ring.addresses[buffer]
         ring.descriptors[2 * slot + 1] = SPLIT_WRITE | (ring.header + BUFFER_SIZE)
     packets.free[ring.pool, 0] = free - count
+    ring.state[OFFERED] = count
     store_ordered(ring.available, INDEX, count)
     return count
 
@@ -121,13 +123,14 @@ def rx_batch(ring: SplitRing, packets: Buffers, ids: NDArray[np.int32], lengths:
     free = packets.free[ring.pool, 0]
     top = (ring.pool << POOL_SHIFT) + free - 1
     header = ring.header
+    out = state[OFFERED] - first
     count = total = 0
-    if ready <= mask + 1 and state[SKIPPING] | state[BROKEN] == 0:
+    if ready <= out and state[SKIPPING] | state[BROKEN] == 0:
         for i in range(min(limit, ready, free)):
             slot = (first + i) & mask
             used = load_acquire(ring.used, 2 * slot)
             length = load_acquire(ring.used, 2 * slot + 1) - header
-            if used != ring.order[slot] and not reorder(ring, slot, used, mask + 1 - i):
+            if used != ring.order[slot] and not reorder(ring, slot, used, out - i):
                 break
             if length <= 0 or length > BUFFER_SIZE or (length == BUFFER_SIZE and spans(ring, slot)):
                 break
@@ -144,22 +147,28 @@ def rx_batch(ring: SplitRing, packets: Buffers, ids: NDArray[np.int32], lengths:
     packets.free[ring.pool, 0] = free - count
     state[PACKETS] += count
     state[BYTES] += total
-    offer(ring, first, first + count, mask + 1)
+    recycled(ring, first + count)
     return count
 
 
 @compiled
-def offer(ring: SplitRing, old: int, new: int, lead: int) -> None:
-    """Offer the places up to `new`, and notify the device if it wants that (2.7.10, 2.7.13).
+def recycled(ring: SplitRing, following: int) -> None:
+    """The places before `following` hold fresh buffers. The device is given them by groups."""
+    size = ring.ids.size
+    ring.state[NEXT] = following
+    if following + size - ring.state[OFFERED] >= min(GROUP, size >> 1):
+        offer(ring, following + size)
 
-    Args:
-        lead: how far the available index is ahead of `new`: all of a receive ring, nothing of a transmit ring.
-    """
-    ring.state[NEXT] = new
-    store_ordered(ring.available, INDEX, (new + lead) & 0xFFFF)
+
+@compiled
+def offer(ring: SplitRing, end: int) -> None:
+    """Offer the places before `end`, and notify the device if it wants that (2.7.10, 2.7.13)."""
+    old = ring.state[OFFERED]
+    ring.state[OFFERED] = end
+    store_ordered(ring.available, INDEX, end & 0xFFFF)
     if ring.event_index != 0:
         event = load_ordered(ring.available_event, 0)
-        wanted = (new + lead - event - 1) & 0xFFFF < new - old
+        wanted = (end - event - 1) & 0xFFFF < end - old
     else:
         wanted = load_ordered(ring.used_flags, FLAGS) & NO_NOTIFY == 0
     if wanted:
@@ -206,7 +215,7 @@ def odd(ring: SplitRing, ready: int, free: int) -> None:
     size = ring.ids.size
     if state[BROKEN] != 0:
         return
-    if ready > size:
+    if ready > state[OFFERED] - state[NEXT]:
         state[BROKEN] = BAD_INDEX
     elif state[SKIPPING] != 0:
         skip(ring, ready)
@@ -242,11 +251,15 @@ def skip(ring: SplitRing, ready: int) -> None:
     for i in range(count):
         slot = (first + i) & (size - 1)
         used = load_acquire(ring.used, 2 * slot)
-        if ring.in_order == 0 and used != ring.order[slot] and not reorder(ring, slot, used, size - i):
+        if (
+            ring.in_order == 0
+            and used != ring.order[slot]
+            and not reorder(ring, slot, used, state[OFFERED] - first - i)
+        ):
             return
         ring.descriptors[2 * ring.order[slot]] = ring.addresses[ring.ids[slot]]
     state[SKIPPING] -= count
-    offer(ring, first, first + count, size)
+    recycled(ring, first + count)
 
 
 @compiled
@@ -257,7 +270,7 @@ def tx_batch(
     state = ring.state
     mask = (ring.ids.size - 1) & INDEX_MASK
     index = state[NEXT]
-    if index - state[CLEAN] >= min(CLEAN_GROUP, mask):
+    if index - state[CLEAN] >= min(GROUP, mask):
         clean(ring, packets)
     count = min(last - first, mask + 1 - (index - state[CLEAN]))
     if count <= 0 or state[BROKEN] != 0:
@@ -276,7 +289,8 @@ def tx_batch(
         total += length
     state[PACKETS] += count
     state[BYTES] += total
-    offer(ring, index, index + count, 0)
+    state[NEXT] = index + count
+    offer(ring, index + count)
     return count
 
 

@@ -20,7 +20,8 @@ DROPPED = 4  # receive: frames refused
 STARVED = 5  # receive: times that the pool was empty
 SKIPPING = 6  # receive: how many buffers of a refused frame are still to come
 BROKEN = 7  # why the ring has stopped for good, 0 while it runs
-STATE_WORDS = 8
+OFFERED = 8  # the place up to which the device was given buffers, or told that it was
+STATE_WORDS = 16
 
 # Values of BROKEN: what the device did that leaves open which buffers are whose. Nothing is touched any more then.
 BAD_INDEX = 1  # it has used more buffers than it was given
@@ -30,8 +31,9 @@ BREACHES = {
     BAD_ID: "the device has used a buffer that it did not have",
 }
 
-# Sent buffers are taken back as soon as so many packets are on their way: looking more often costs cache misses.
-CLEAN_GROUP = 32
+# Sent buffers are taken back once so many packets are on their way, and receive buffers are given back by so many:
+# what both sides write and read costs a cache miss each time.
+GROUP = 32
 # Rings and batches have at most so many entries; see `ixy.drivers.ixgbe.datapath`.
 INDEX_MASK = 0xFFFF
 
