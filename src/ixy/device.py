@@ -15,6 +15,10 @@ from ixy.bus.sysfs import SysfsFunction
 from ixy.bus.vfio import VfioFunction
 from ixy.drivers.ixgbe import SUPPORTED, Ixgbe
 from ixy.drivers.ixgbe.device import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE
+from ixy.drivers.virtio import pci, vhost_user
+from ixy.drivers.virtio.device import VirtioNet
+from ixy.drivers.virtio.pci_legacy import PciLegacy
+from ixy.drivers.virtio.pci_modern import PciModern, capabilities
 from ixy.errors import AddressError, ConfigurationError, Error, UnsupportedDevice
 from ixy.memory.batch import Batch
 from ixy.memory.buffers import buffers
@@ -43,7 +47,8 @@ def open_device(
     """Open a network device, bring it up, and wait for its link.
 
     Args:
-        address: `0000:03:00.0` for a PCI device, `sim:NAME[,OPTION=VALUE…]` for a simulated 82599.
+        address: `0000:03:00.0` for a PCI device, `sim:NAME[,OPTION=VALUE…]` for a simulated 82599,
+            `vhost-user:/path/to/socket` for a VirtIO back end.
         rx_queues, tx_queues: how many of each, 1 to 64.
         ring_size: descriptors per ring, a power of two from 64 to 4096.
         pool_size: packet buffers per receive queue.
@@ -60,12 +65,7 @@ def open_device(
         PermissionDenied: the card or its memory is out of this user's reach.
         UnsupportedDevice: not a network card, or not one that a driver here knows.
     """
-    function = _connect(address, force, sim)
-    key = (function.config_read(0, 2), function.config_read(2, 2))
-    if key not in SUPPORTED:
-        function.close()
-        raise UnsupportedDevice(f"{address}: card {key[0]:04x}:{key[1]:04x} is not supported; {supported_cards()}")
-    device = Device(Ixgbe(function, rx_queues, tx_queues, ring_size, pool_size))
+    device = Device(_drive(address, force, sim, (rx_queues, tx_queues, ring_size, pool_size)))
     try:
         device.wait_for_link(link_timeout)
     except BaseException:
@@ -74,20 +74,40 @@ def open_device(
     return device
 
 
+def _drive(address: str, force: bool, sim: Machine | None, shape: tuple[int, int, int, int]) -> Driver:
+    """The driver for what is behind an address, up and running."""
+    if address.startswith(vhost_user.PREFIX):
+        _, unwanted = vhost_user.parse(address)
+        return VirtioNet(vhost_user.VhostUser(address), *shape, unwanted=unwanted)
+    function = _connect(address, force, sim)
+    key = (function.config_read(0, 2), function.config_read(2, 2))
+    if key in SUPPORTED:
+        return Ixgbe(function, *shape)
+    try:
+        if key in pci.SUPPORTED:
+            return VirtioNet((PciModern if capabilities(function) else PciLegacy)(function), *shape)
+        raise UnsupportedDevice(f"{address}: card {key[0]:04x}:{key[1]:04x} is not supported; {supported_cards()}")
+    except BaseException:
+        function.close()
+        raise
+
+
 def _connect(address: str, force: bool, sim: Machine | None) -> Function:
-    """The device behind an address, by the bus that the address names."""
+    """The PCI function behind an address, by the bus that the address names."""
     if address.startswith("sim:"):
         return SimulatedFunction(address, sim or machine())
     if _PCI_ADDRESS.fullmatch(address):
         bound = PciDevice(address).driver == VFIO_PCI
         return VfioFunction(address) if bound else SysfsFunction(address, force=force)
-    raise AddressError(f"{address}: no device address: write 0000:03:00.0 (see `ixy list`) or sim:NAME")
+    raise AddressError(
+        f"{address}: no device address: write 0000:03:00.0 (see `ixy list`), sim:NAME or vhost-user:/path/to/socket"
+    )
 
 
 def supported_cards() -> str:
     """One line that names all cards that a driver here knows."""
     return "supported are " + ", ".join(
-        f"{vendor:04x}:{device:04x} {name}" for (vendor, device), name in SUPPORTED.items()
+        f"{vendor:04x}:{device:04x} {name}" for (vendor, device), name in (SUPPORTED | pci.SUPPORTED).items()
     )
 
 

@@ -44,6 +44,14 @@ if INTERPRETED or TYPE_CHECKING:
         """Write `array[index]`; everything written before is visible first."""
         array[index] = value
 
+    def load_ordered(array: Words, index: int) -> int:
+        """Read `array[index]`, not before what `store_ordered` wrote earlier is visible to others."""
+        return int(array[index])
+
+    def store_ordered(array: Words, index: int, value: int) -> None:
+        """Write `array[index]`; like everything written before, it is visible before a `load_ordered` that follows."""
+        array[index] = value
+
     def copy(target: Bytes, to: int, source: Bytes, start: int, size: int) -> None:
         """Copy `size` bytes from `source[start:]` to `target[to:]`; the caller has checked both ranges."""
         target[to : to + size] = source[start : start + size]
@@ -90,6 +98,13 @@ if INTERPRETED or TYPE_CHECKING:
         function.argtypes, function.restype = [ctypes.c_int64], ctypes.c_int64
         return lambda argument: function(argument)  # hashable, as kernels are
 
+    def write_file_at(fd: int, source: Bytes, start: int, size: int, offset: int) -> int:
+        """pwrite(2) from `source[start:start + size]` at `offset` of the file: the number of bytes, or -1."""
+        try:
+            return os.pwrite(fd, source[start : start + size].tobytes(), offset)
+        except OSError:
+            return -1
+
 else:
     import llvmlite.binding as llvm
     import numba
@@ -101,24 +116,39 @@ else:
         """The address of `array[index]`."""
         return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
 
-    @intrinsic
-    def load_acquire(typingctx: Any, array: Any, index: Any) -> Any:
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            pointer = _element(context, builder, array, args[0], args[1])
-            word = builder.load_atomic(pointer, "acquire", array.dtype.bitwidth // 8)
-            return context.cast(builder, word, array.dtype, types.int64)
+    def _load(ordering: str) -> Any:
+        """An intrinsic that loads an element atomically."""
 
-        return types.int64(array, types.int64), codegen
+        @intrinsic
+        def load(typingctx: Any, array: Any, index: Any) -> Any:
+            def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                pointer = _element(context, builder, array, args[0], args[1])
+                word = builder.load_atomic(pointer, ordering, array.dtype.bitwidth // 8)
+                return context.cast(builder, word, array.dtype, types.int64)
 
-    @intrinsic
-    def store_release(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            pointer = _element(context, builder, array, args[0], args[1])
-            word = context.cast(builder, args[2], types.int64, array.dtype)
-            builder.store_atomic(word, pointer, "release", array.dtype.bitwidth // 8)
-            return context.get_dummy_value()
+            return types.int64(array, types.int64), codegen
 
-        return types.void(array, types.int64, types.int64), codegen
+        return load
+
+    def _store(ordering: str) -> Any:
+        """An intrinsic that stores an element atomically."""
+
+        @intrinsic
+        def store(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
+            def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                pointer = _element(context, builder, array, args[0], args[1])
+                word = context.cast(builder, args[2], types.int64, array.dtype)
+                builder.store_atomic(word, pointer, ordering, array.dtype.bitwidth // 8)
+                return context.get_dummy_value()
+
+            return types.void(array, types.int64, types.int64), codegen
+
+        return store
+
+    load_acquire = _load("acquire")
+    store_release = _store("release")
+    load_ordered = _load("seq_cst")
+    store_ordered = _store("seq_cst")
 
     @intrinsic
     def copy(typingctx: Any, target: Any, to: Any, source: Any, start: Any, size: Any) -> Any:
@@ -220,6 +250,16 @@ else:
         # Called by its name, not by its address: kernels that call it can be cached on disk.
         llvm.load_library_permanently(library)
         return types.ExternalFunction(name, types.int64(types.int64))
+
+    @intrinsic
+    def write_file_at(typingctx: Any, fd: Any, array: Any, start: Any, size: Any, offset: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            pointer = _element(context, builder, array, args[1], args[2])
+            kind = ir.FunctionType(ir.IntType(64), [ir.IntType(32), pointer.type, ir.IntType(64), ir.IntType(64)])
+            call = cgutils.get_or_insert_function(builder.module, kind, "pwrite")
+            return builder.call(call, [builder.trunc(args[0], ir.IntType(32)), pointer, args[3], args[4]])
+
+        return types.int64(types.int64, array, types.int64, types.int64, types.int64), codegen
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Windows: address space into which memory is mapped

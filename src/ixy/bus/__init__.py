@@ -63,6 +63,25 @@ class Interrupts(Protocol):
         ...
 
 
+class Ports(Protocol):
+    """A base address register's I/O ports.
+
+    Attributes:
+        fd, start: the file through which they are reached, and where they begin in it, for kernels that ring doorbells.
+    """
+
+    fd: int
+    start: int
+
+    def read(self, offset: int, size: int) -> int:
+        """Read a register of `size` (1, 2 or 4) bytes at byte `offset`."""
+        ...
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Write a register of `size` bytes at byte `offset`."""
+        ...
+
+
 class Function(Protocol):
     """One function of a PCI device, taken by this process alone until `close`.
 
@@ -82,6 +101,10 @@ class Function(Protocol):
 
     def bar(self, index: int) -> Bar:
         """Base address register `index`, mapped."""
+        ...
+
+    def ports(self, index: int) -> Ports:
+        """Base address register `index`, which is I/O ports and not memory."""
         ...
 
     def map(self, memory: DmaMemory) -> DmaMapping:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ixy.bus import Interrupts, Irq
+    from ixy.bus import Interrupts, Irq, Ports
     from ixy.memory.dma import DmaMapping, DmaMemory
     from ixy.sim.card import Card
 
@@ -49,6 +49,9 @@ class SimulatedFunction:
         if index != 0:
             raise UnsupportedDevice(f"{self.address}: no BAR {index}")
         return SimulatedBar(self.card, self.machine.rack.registers[self.card.index])
+
+    def ports(self, index: int) -> Ports:
+        raise UnsupportedDevice(f"{self.address}: BAR {index} is no I/O ports")
 
     def map(self, memory: DmaMemory) -> DmaMapping:
         return self.machine.map(memory)

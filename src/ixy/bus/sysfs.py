@@ -19,6 +19,7 @@ import numpy as np
 from ixy.bus.binding import claim
 from ixy.bus.pagemap import physical_addresses
 from ixy.bus.pci import PciDevice, explained
+from ixy.bus.ports import FilePorts
 from ixy.errors import Error, MemoryUnavailable, UnsupportedDevice
 from ixy.memory.dma import HUGE_PAGE, DmaMapping, DmaMemory
 
@@ -132,6 +133,17 @@ class SysfsFunction:
                 return SysfsBar(mmap.mmap(fd, 0))
         finally:
             os.close(fd)
+
+    def ports(self, index: int) -> FilePorts:
+        """Base address register `index`, which is I/O ports: `resource<index>` is read and written at their offsets.
+
+        Raises:
+            Error: there is no such BAR.
+            PermissionDenied: the process may not; run as root.
+        """
+        fd = self._open(f"resource{index}")
+        self._undo.callback(os.close, fd)
+        return FilePorts(self.address, fd)
 
     def map(self, memory: DmaMemory) -> DmaMapping:
         """Lock `memory` and look its pages' physical addresses up. It must be on huge pages: no others stay in place.

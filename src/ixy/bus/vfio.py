@@ -22,6 +22,7 @@ from ixy.bus import Irq
 from ixy.bus.binding import claim
 from ixy.bus.container import container
 from ixy.bus.pci import PciDevice, explained
+from ixy.bus.ports import FilePorts
 from ixy.errors import Error, UnsupportedDevice
 from ixy.unsafe import Window
 
@@ -185,6 +186,10 @@ class VfioFunction:
                 raise UnsupportedDevice(f"{self.address}: BAR {index} is not memory")
             self._bars[index] = VfioBar(self._fd, region.offset, region.size)
         return self._bars[index]
+
+    def ports(self, index: int) -> FilePorts:
+        """Base address register `index`, which is I/O ports: a region of the device descriptor."""
+        return FilePorts(self.address, self._fd, self._region(index).offset)
 
     def _region(self, index: int) -> _Region:
         with explained(self.address, f"find region {index}"):

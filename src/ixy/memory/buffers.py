@@ -5,7 +5,8 @@ its free buffers on a stack: what was freed last is given out first, while it is
 names its pool, so it finds home from any queue of any device.
 
 Successive buffers lie 2112 bytes apart, not 2048: with a power of two, the first bytes of all packets would compete for
-two of the cache's sets.
+two of the cache's sets. The 64 bytes between two buffers are headroom: a device that wants a header of its own before
+each packet finds it there, contiguous with the packet.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BUFFER_SIZE = 2048  # bytes of a packet buffer
-STRIDE = BUFFER_SIZE + 64  # from one buffer to the next: a cache line more
+HEADROOM = 64  # bytes before each buffer
+STRIDE = BUFFER_SIZE + HEADROOM  # from one buffer to the next: a cache line more
 POOL_SHIFT = 16  # a buffer's number, shifted right by this, is the number of its pool
 POOL_BUFFERS = 1 << POOL_SHIFT  # the most buffers that a pool can have
 POOL_BYTES = POOL_BUFFERS * STRIDE
@@ -57,12 +59,13 @@ def buffers() -> Buffers:
 
 
 def usable(count: int) -> NDArray[np.int64]:
-    """The first `count` numbers within a pool whose buffers cross no huge page, in rising order.
+    """The first `count` numbers within a pool whose buffers, with their headroom, cross no huge page, in rising order.
 
-    Huge pages need not be neighbours in physical memory, so a buffer that crosses from one into the next is left out.
+    Huge pages need not be neighbours in physical memory, so a buffer that crosses from one into the next is left out;
+    so is number 0, whose headroom lies outside the pool.
     """
-    numbers = np.arange(count + count * STRIDE // HUGE_PAGE + 1, dtype=np.int64)
-    first, last = numbers * STRIDE, numbers * STRIDE + BUFFER_SIZE - 1
+    numbers = np.arange(count + count * STRIDE // HUGE_PAGE + 2, dtype=np.int64)
+    first, last = numbers * STRIDE - HEADROOM, numbers * STRIDE + BUFFER_SIZE - 1
     return numbers[first // HUGE_PAGE == last // HUGE_PAGE][:count]
 
 

@@ -1,0 +1,130 @@
+"""DPDK's testpmd as a child process: a vhost-user back end, or DPDK's own VirtIO driver."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import shutil
+import subprocess
+import time
+from contextlib import suppress
+from typing import NamedTuple
+
+from ixy.errors import Error
+
+PROGRAM = "dpdk-testpmd"
+_PROMPT = b"testpmd> "
+_START_TIMEOUT = 60.0  # seconds: a busy machine takes its time
+_TIMEOUT = 20.0
+_ATTEMPTS = 5  # an event between the question and its answer can tear them apart
+_COUNTERS = ("RX-packets", "RX-bytes", "TX-packets", "TX-bytes")
+
+
+class Counts(NamedTuple):
+    """What a port of testpmd counted; bytes without frame check sequences."""
+
+    rx_packets: int
+    rx_bytes: int
+    tx_packets: int
+    tx_bytes: int
+
+
+class Testpmd:
+    """A testpmd with one port, in interactive mode.
+
+    Args:
+        port: the virtual device, as `--vdev` takes it.
+        mode: what to do with packets: io, macswap, rxonly, txonly.
+        eal: more options for DPDK's environment.
+        options: more options for testpmd.
+        core: that it runs on.
+
+    Raises:
+        Error: testpmd is not installed, or does not start.
+    """
+
+    __test__ = False  # for pytest, which takes the name for a test's
+
+    def __init__(self, port: str, mode: str, eal: list[str], options: list[str], core: int = 0) -> None:
+        if shutil.which(PROGRAM) is None:
+            raise Error(f"{PROGRAM} is not installed; run: apt-get install dpdk dpdk-dev")
+        name = f"ixy{os.getpid()}-{id(self):x}"
+        environment = ["--lcores", f"0@{core},1@{core}", "--no-pci", "--no-telemetry", "--file-prefix", name]
+        own = ["-i", "--nb-cores=1", f"--forward-mode={mode}", "--port-topology=loop", "--total-num-mbufs=16384"]
+        self._process = subprocess.Popen(
+            ["stdbuf", "-oL", PROGRAM, *environment, *eal, "--vdev", port, "--", *own, "--no-flush-rx", *options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        self._read_to_prompt(_START_TIMEOUT, "")
+
+    def command(self, line: str) -> str:
+        """What testpmd answers to a command.
+
+        Raises:
+            Error: it has died, or says nothing.
+        """
+        assert self._process.stdin is not None
+        self._process.stdin.write(line.encode() + b"\n")
+        self._process.stdin.flush()
+        return self._read_to_prompt(_TIMEOUT, line)
+
+    def counts(self) -> Counts:
+        """What the port has counted so far.
+
+        Raises:
+            Error: testpmd does not say.
+        """
+        for _ in range(_ATTEMPTS):
+            answer = self.command("show port stats 0")
+            found = [re.search(rf"{name}:\s*(\d+)", answer) for name in _COUNTERS]
+            if all(found):
+                return Counts(*(int(match[1]) for match in found if match))
+        raise Error(f"{PROGRAM} does not show its counters")
+
+    def wait_for(self, packets: int) -> Counts:
+        """The counts as soon as so many packets were received, or after a while."""
+        deadline = time.monotonic() + _TIMEOUT
+        while (counts := self.counts()).rx_packets < packets and time.monotonic() < deadline:
+            pass
+        return counts
+
+    def kill(self) -> None:
+        """End it at once, as a crash does."""
+        self._process.kill()
+        self._process.communicate()
+
+    def close(self) -> None:
+        """Let it end in order, and see to it that it does."""
+        if self._process.poll() is not None:
+            return
+        with suppress(OSError, subprocess.TimeoutExpired):
+            assert self._process.stdin is not None
+            self._process.stdin.write(b"stop\nquit\n")
+            self._process.stdin.flush()
+            self._process.wait(_TIMEOUT)
+        self.kill()
+
+    def _read_to_prompt(self, timeout: float, echo: str) -> str:
+        """What testpmd writes after it has echoed a command, up to its prompt; it writes of events at any time."""
+        assert self._process.stdout is not None
+        deadline = time.monotonic() + timeout
+        answer = b""
+        while echo.encode() not in answer or not answer.endswith(_PROMPT):
+            left = max(deadline - time.monotonic(), 0)
+            ready, _, _ = select.select([self._process.stdout], [], [], left)
+            part = os.read(self._process.stdout.fileno(), 65536) if ready else b""
+            if not part:
+                self.kill()
+                last = answer.decode(errors="replace").strip().splitlines()
+                raise Error(f"{PROGRAM} says nothing more after: {last[-1] if last else 'nothing'}")
+            answer += part
+        return answer.decode(errors="replace")
+
+
+def back_end(path: str, mode: str, queues: int = 1, eal: list[str] | None = None) -> Testpmd:
+    """A vhost-user back end on a socket. Its own memory need not be on huge pages: packets lie in the front end's."""
+    port = f"net_vhost0,iface={path},queues={queues}"
+    return Testpmd(port, mode, eal or ["--no-huge", "-m", "256"], [f"--rxq={queues}", f"--txq={queues}"])

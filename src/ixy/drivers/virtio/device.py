@@ -1,0 +1,343 @@
+"""Control plane of a VirtIO network device: features, rings, link, filters, statistics.
+
+Sections are those of the Virtual I/O Device specification, version 1.2.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ixy.drivers import DeviceCounters, Link
+from ixy.drivers.virtio.control import COMMAND_BYTES, ControlQueue
+from ixy.drivers.virtio.features import negotiate
+from ixy.drivers.virtio.rings import Layout, Terms, VirtioRxRing, VirtioTxRing, resume_at
+from ixy.drivers.virtio.transport import ring_doorbell
+from ixy.errors import ConfigurationError
+from ixy.memory.buffers import POOL_BUFFERS, POOL_SHIFT, POOLS, STRIDE
+from ixy.memory.dma import DmaMemory, allocate_rings, release_rings
+from ixy.memory.mempool import Mempool
+from ixy.registers import virtio as reg
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from ixy.drivers.virtio.transport import Transport
+
+log = logging.getLogger("ixy.virtio")
+
+DEFAULT_RING_SIZE = 512
+DEFAULT_POOL_SIZE = 4096
+# The nominal speed of a link whose device tells none: there is no wire.
+NOMINAL_SPEED = 10_000
+
+
+class VirtioNet:
+    """A VirtIO network device, brought up and running.
+
+    A device that breaks the rules does no harm: a frame with a length that cannot be is refused and counted; a ring
+    whose buffers the device claims wrongly stops for good, as does the link when the device asks for a reset. The link
+    is down then, the reason is logged, and closing and opening the device starts afresh.
+
+    Args:
+        transport: that carries the device; the driver closes it, also if the initialisation fails.
+        rx_queues, tx_queues: how many of each; the device has pairs.
+        ring_size: descriptors per ring, a power of two; fewer if the device has less room, and whatever a legacy device
+            says.
+        pool_size: packet buffers per receive queue, at least the size of a ring.
+        unwanted: feature bits not to accept.
+
+    Raises:
+        ConfigurationError: a parameter is out of range.
+        MemoryUnavailable: no DMA memory.
+        UnsupportedDevice: the device lacks a feature that the driver needs.
+    """
+
+    name = "virtio"
+
+    def __init__(
+        self,
+        transport: Transport,
+        rx_queues: int = 1,
+        tx_queues: int = 1,
+        ring_size: int = DEFAULT_RING_SIZE,
+        pool_size: int = DEFAULT_POOL_SIZE,
+        unwanted: int = 0,
+    ) -> None:
+        self.address = transport.address
+        self._transport = transport
+        self._pools: list[Mempool] = []
+        self._addresses = np.zeros(POOLS * POOL_BUFFERS, np.int64)
+        self._ring_memory: DmaMemory | None = None
+        self._control: ControlQueue | None = None
+        self._reported: set[str] = set()
+        self._closed = False
+        self._rx: list[VirtioRxRing] = []
+        self._tx: list[VirtioTxRing] = []
+        try:
+            transport.reset()
+            self.features = negotiate(self.address, transport.features(), unwanted=unwanted)
+            transport.accept(self.features)
+            self._set_up(max(rx_queues, tx_queues), ring_size, pool_size)
+            transport.start()
+            self._configure(max(rx_queues, tx_queues))
+        except BaseException:
+            self.close()
+            raise
+        self.rx_rings = self._rx[:rx_queues]
+        self.tx_rings = self._tx[:tx_queues]
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Initialisation, 3.1.1 and 5.1.5
+
+    def _set_up(self, pairs: int, ring_size: int, pool_size: int) -> None:
+        """Memory for all rings in one piece, a mempool for each receive ring, and rings in pairs (5.1.2)."""
+        self._check(pairs, ring_size)
+        indices = [*range(2 * pairs), *([self._control_index()] if self.features.has(reg.CTRL_VQ) else [])]
+        sizes = [self._ring_size(index, ring_size) for index in indices]
+        if pool_size < max(sizes):
+            raise ConfigurationError(
+                f"{self.address}: a pool of {pool_size} buffers cannot fill a ring of {max(sizes)}"
+            )
+        layouts = [self._terms().layout(size) for size in sizes]
+        self._ring_memory = allocate_rings(sum(layout.bytes for layout in layouts) + COMMAND_BYTES)
+        mapping = self._transport.map(self._ring_memory)
+        start = 0
+        for index, layout in zip(indices, layouts, strict=True):
+            extra = COMMAND_BYTES if index >= 2 * pairs else 0
+            memory = self._ring_memory.bytes[start : start + layout.bytes + extra]
+            self._set_up_ring(index, layout, memory, mapping.address(start, layout.bytes + extra), pool_size, pairs)
+            start += layout.bytes
+
+    def _check(self, pairs: int, ring_size: int) -> None:
+        if not 1 <= pairs <= self.max_pairs():
+            raise ConfigurationError(f"{self.address}: {pairs} queues: 1 to {self.max_pairs()} are possible")
+        if ring_size not in [16 << n for n in range(12)]:
+            raise ConfigurationError(
+                f"{self.address}: a ring of {ring_size}: a power of two from 16 to 32768 is needed"
+            )
+
+    def _terms(self) -> Terms:
+        has = self.features.has
+        long_header = has(reg.VERSION_1) or has(reg.MRG_RXBUF)  # 5.1.6.1
+        return Terms(
+            header=reg.HEADER_BYTES if long_header else reg.LEGACY_HEADER_BYTES,
+            mergeable=int(has(reg.MRG_RXBUF)),
+            in_order=int(has(reg.IN_ORDER)),
+            event_index=int(has(reg.EVENT_IDX)),
+            packed=has(reg.RING_PACKED),
+        )
+
+    def _ring_size(self, index: int, wanted: int) -> int:
+        """The device's size if it is fixed, else at most that; a power of two, so that an index wraps by a mask."""
+        limit = self._transport.ring_limit(index)
+        if limit == 0:
+            raise ConfigurationError(f"{self.address}: the device has no ring {index}")
+        if self._transport.fixed_size:
+            return limit
+        return min(wanted, 1 << (limit.bit_length() - 1))
+
+    def _set_up_ring(
+        self, index: int, layout: Layout, memory: NDArray[np.uint8], address: int, pool_size: int, pairs: int
+    ) -> None:
+        """Make ring `index`, then tell the device where it lies."""
+        terms, size = self._terms(), layout.size
+        addresses = layout.addresses(address)
+        doorbell = self._transport.doorbell(index)
+        if index >= 2 * pairs:
+            self._control = ControlQueue(self.address, memory, layout, terms.packed, address, doorbell)
+            self._transport.set_ring(index, addresses, lambda: 0)
+        elif index % 2 == 0:
+            pool = Mempool(pool_size)
+            self.attach(pool)
+            pool.release()  # attaching holds it
+            rx = VirtioRxRing(memory, terms, size, doorbell, self._addresses, pool)
+            self._rx.append(rx)
+            rx.fill()
+            self._transport.set_ring(index, addresses, lambda: resume_at(rx))
+        else:
+            tx = VirtioTxRing(memory, terms, size, doorbell, self._addresses)
+            self._tx.append(tx)
+            self._transport.set_ring(index, addresses, lambda: resume_at(tx))
+
+    def _configure(self, pairs: int) -> None:
+        """What is set while the device runs: receive buffers are there, how many pairs to use, all packets in."""
+        for ring in self._rx:
+            ring_doorbell(ring.state.doorbell)
+        if pairs > 1 and self._control is not None:
+            self._control.send(reg.CTRL_MQ_PAIRS_SET, pairs.to_bytes(2, "little"))
+        if self.features.has(reg.CTRL_RX):
+            self.set_promiscuous(True)  # until the user says otherwise
+        log.info("%s: ready, MAC %s", self.address, self.mac().hex(":"))
+
+    def attach(self, pool: Mempool) -> None:
+        """Let the device reach the buffers of `pool`, and look up the address of the header before each."""
+        if pool in self._pools:
+            return
+        mapping = self._transport.map(pool.memory)
+        offsets = (pool.ids - (pool.number << POOL_SHIFT)) * STRIDE - self._terms().header
+        self._addresses[pool.ids] = mapping.addresses(offsets)
+        pool.hold()
+        self._pools.append(pool)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Configuration, 5.1.4
+
+    def max_pairs(self) -> int:
+        """How many pairs of queues the device has."""
+        return self._transport.config_read(reg.CONFIG_MAX_PAIRS, 2) if self.features.has(reg.MQ) else 1
+
+    def _control_index(self) -> int:
+        return 2 * self.max_pairs()
+
+    def mtu(self) -> int:
+        """The largest payload of a frame that the device takes, 1500 where it does not say."""
+        return self._transport.config_read(reg.CONFIG_MTU, 2) if self.features.has(reg.MTU) else 1500
+
+    def mac(self) -> bytes:
+        """The station's address; all zeros if the device has none."""
+        if not self.features.has(reg.MAC):
+            return bytes(6)
+        return b"".join(self._transport.config_read(reg.CONFIG_MAC + i, 1).to_bytes(1, "little") for i in range(6))
+
+    def set_mac(self, mac: bytes) -> None:
+        """Change the station's address until the next reset (5.1.6.5.2).
+
+        Raises:
+            ConfigurationError: no unicast address, or the device's address cannot be changed.
+        """
+        if len(mac) != 6 or mac[0] & 1 or not any(mac):
+            raise ConfigurationError(f"{self.address}: {mac.hex(':')} is no unicast MAC address")
+        if self._control is not None and self.features.has(reg.CTRL_MAC_ADDR):
+            self._control.send(reg.CTRL_MAC_ADDR_SET, mac)
+        elif self._transport.mac_writable:
+            self._transport.config_write(reg.CONFIG_MAC, mac)
+        else:
+            raise ConfigurationError(f"{self.address}: the device does not let its MAC address be changed")
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Filters, 5.1.6.5
+
+    def set_promiscuous(self, enabled: bool) -> None:
+        """Receive all packets, whatever their destination (5.1.6.5.1); else only those that the filters let in.
+
+        Raises:
+            ConfigurationError: packets are to be filtered, and the device has no filters.
+        """
+        if not self.features.has(reg.CTRL_RX):
+            if not enabled:
+                raise ConfigurationError(f"{self.address}: the device has no filters, it receives all packets")
+            return
+        self._command("CTRL_RX", reg.CTRL_RX, reg.CTRL_RX_PROMISC, bytes([enabled]))
+
+    def set_multicast_promiscuous(self, enabled: bool) -> None:
+        """Receive all multicast packets (5.1.6.5.1).
+
+        Raises:
+            ConfigurationError: the device has no filters.
+        """
+        self._command("CTRL_RX", reg.CTRL_RX, reg.CTRL_RX_ALLMULTI, bytes([enabled]))
+
+    def set_mac_filter(self, unicast: Iterable[bytes], multicast: Iterable[bytes]) -> None:
+        """The addresses to receive packets for, besides the station's own and broadcasts (5.1.6.5.2).
+
+        Raises:
+            ConfigurationError: the device has no filters, or not for so many addresses.
+        """
+        tables = [list(unicast), list(multicast)]
+        data = b"".join(len(table).to_bytes(4, "little") + b"".join(table) for table in tables)
+        self._command("CTRL_RX", reg.CTRL_RX, reg.CTRL_MAC_TABLE_SET, data)
+
+    def set_vlan_filter(self, vlan: int, enabled: bool) -> None:
+        """Receive packets of VLAN `vlan`, 0 to 4095, or no longer; at first the device lets none in (5.1.6.5.3).
+
+        Raises:
+            ConfigurationError: the device has no such filter.
+        """
+        command = reg.CTRL_VLAN_ADD if enabled else reg.CTRL_VLAN_DEL
+        self._command("CTRL_VLAN", reg.CTRL_VLAN, command, vlan.to_bytes(2, "little"))
+
+    def _command(self, name: str, feature: int, command: tuple[int, int], data: bytes) -> None:
+        if self._control is None or not self.features.has(feature):
+            raise ConfigurationError(f"{self.address}: the device does not offer {name}")
+        self._control.send(command, data)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # While it runs
+
+    def link(self) -> Link:
+        """The link's state (5.1.4); down too if the device or a ring has stopped, which is logged once."""
+        up = not self._breaches()
+        if up and self.features.has(reg.STATUS):
+            up = bool(self._transport.config_read(reg.CONFIG_STATUS, 2) & reg.LINK_UP)
+        return Link(up, self._speed() if up else 0)
+
+    def _speed(self) -> int:
+        speed = reg.UNKNOWN_SPEED
+        if self.features.has(reg.SPEED_DUPLEX):
+            speed = self._transport.config_read(reg.CONFIG_SPEED, 4)
+        return NOMINAL_SPEED if speed == reg.UNKNOWN_SPEED else speed
+
+    def _breaches(self) -> list[str]:
+        """Why the device, or some of its rings, have stopped for good."""
+        kinds = ((self._rx, "receive"), (self._tx, "transmit"))
+        found = [
+            f"{kind} ring {i} has stopped: {b}" for r, kind in kinds for i, ring in enumerate(r) if (b := ring.breach)
+        ]
+        if self._transport.failed():
+            found.append("the device needs a reset")
+        for breach in found:
+            if breach not in self._reported:
+                self._reported.add(breach)
+                log.error("%s: %s; close the device and open it again", self.address, breach)
+        return found
+
+    def wait_for_link(self, timeout: float) -> Link:
+        """Wait up to `timeout` seconds until the link is up; the state it then has."""
+        deadline = time.monotonic() + timeout
+        while not (link := self.link()).up and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return link
+
+    def counters(self) -> DeviceCounters:
+        """What the rings counted: the device has no counters. Packets are sent when they are on the ring.
+
+        `rx_errors` counts rings that have stopped, and a device that needs a reset. What the device dropped it does not
+        say.
+        """
+        return DeviceCounters(
+            rx_packets=sum(ring.packets for ring in self._rx),
+            rx_bytes=sum(ring.bytes for ring in self._rx),
+            tx_packets=sum(ring.packets for ring in self._tx),
+            tx_bytes=sum(ring.bytes for ring in self._tx),
+            rx_errors=len(self._breaches()),
+        )
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # The end
+
+    def close(self) -> None:
+        """Stop the device, take back its buffers, give it up. A second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._transport.reset()
+        finally:
+            for ring in (*self._rx, *self._tx):
+                ring.drain()
+            self._return_memory()
+            self._transport.close()
+
+    def _return_memory(self) -> None:
+        for pool in self._pools:
+            self._transport.unmap(pool.memory)
+            pool.release()
+        if self._ring_memory is not None:
+            self._transport.unmap(self._ring_memory)
+            release_rings(self._ring_memory)

@@ -1,0 +1,237 @@
+"""The rings of one device: their layout in memory, and their life from filled to drained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ixy.drivers.virtio import packed, split
+from ixy.drivers.virtio.packed import PackedRing
+from ixy.drivers.virtio.split import SplitRing
+from ixy.drivers.virtio.state import BREACHES, BROKEN, BYTES, CLEAN, DROPPED, NEXT, PACKETS, STARVED, STATE_WORDS
+from ixy.drivers.virtio.transport import Doorbell, RingAddresses
+from ixy.memory.buffers import buffers, give
+from ixy.memory.dma import PAGE
+from ixy.registers.virtio import DESCRIPTOR_BYTES, EVENT_DISABLE, NO_INTERRUPT
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ixy.memory.mempool import Mempool
+
+
+class Layout(NamedTuple):
+    """Where the parts of a ring lie, in bytes from its start.
+
+    A split ring is laid out as a legacy device wants it, 2.7.2: the used ring starts on a page of its own. What the
+    device writes is apart from what the driver writes on a packed ring, too: they share no cache line.
+    """
+
+    size: int
+    driver: int
+    device: int
+    bytes: int
+
+    def addresses(self, start: int) -> RingAddresses:
+        """The device's addresses of the parts of a ring whose first byte has address `start`."""
+        return RingAddresses(self.size, start, start + self.driver, start + self.device)
+
+
+def split_layout(size: int) -> Layout:
+    driver = size * DESCRIPTOR_BYTES
+    device = _pages(driver + 2 * (size + 3))
+    return Layout(size, driver, device, _pages(device + 2 * 3 + 8 * size))
+
+
+def packed_layout(size: int) -> Layout:
+    driver = size * DESCRIPTOR_BYTES
+    return Layout(size, driver, driver + 64, _pages(driver + 128))
+
+
+def _pages(size: int) -> int:
+    return -(-size // PAGE) * PAGE
+
+
+class Terms(NamedTuple):
+    """What was negotiated, as far as the rings care: 0 or 1 each, but for the bytes of the header."""
+
+    header: int
+    mergeable: int
+    in_order: int
+    event_index: int
+    packed: bool
+
+    def layout(self, size: int) -> Layout:
+        return packed_layout(size) if self.packed else split_layout(size)
+
+
+class _Ring:
+    """What receive and transmit rings have in common.
+
+    Args:
+        memory: of the ring, shape (layout.bytes,), uint8.
+        terms: what was negotiated.
+        size: descriptors.
+        doorbell: to notify the device with.
+        addresses: the device's address of the header before each buffer.
+        pool: number of the pool that buffers come from, or -1.
+    """
+
+    def __init__(
+        self,
+        memory: NDArray[np.uint8],
+        terms: Terms,
+        size: int,
+        doorbell: Doorbell,
+        addresses: NDArray[np.int64],
+        pool: int,
+    ) -> None:
+        self.size = size
+        make = _packed_ring if terms.packed else _split_ring
+        self.state: SplitRing | PackedRing = make(memory, terms, size, doorbell, addresses, pool)
+
+    @property
+    def packets(self) -> int:
+        return int(self.state.state[PACKETS])
+
+    @property
+    def bytes(self) -> int:
+        """Of these packets, with their frame check sequences."""
+        return int(self.state.state[BYTES]) + 4 * self.packets
+
+    @property
+    def breach(self) -> str | None:
+        """Why the ring has stopped for good: what the device did; None while it runs."""
+        return BREACHES.get(int(self.state.state[BROKEN]))
+
+
+class VirtioRxRing(_Ring):
+    """A receive ring; see `ixy.drivers.RxRing`."""
+
+    def __init__(
+        self,
+        memory: NDArray[np.uint8],
+        terms: Terms,
+        size: int,
+        doorbell: Doorbell,
+        addresses: NDArray[np.int64],
+        pool: Mempool,
+    ) -> None:
+        super().__init__(memory, terms, size, doorbell, addresses, pool.number)
+        self.kernel = packed.rx_batch if terms.packed else split.rx_batch
+        self.pool = pool
+        self._filled = 0
+
+    def fill(self) -> None:
+        """Give every descriptor a buffer."""
+        fill = packed.fill if isinstance(self.state, PackedRing) else split.fill
+        self._filled = fill(self.state, buffers())  # pyright: ignore[reportArgumentType]
+
+    def drain(self) -> None:
+        """Take all buffers back. The device has stopped."""
+        give(buffers(), self.state.ids, 0, self._filled)
+        self._filled = 0
+
+    @property
+    def dropped(self) -> int:
+        return int(self.state.state[DROPPED])
+
+    @property
+    def starved(self) -> int:
+        return int(self.state.state[STARVED])
+
+
+class VirtioTxRing(_Ring):
+    """A transmit ring; see `ixy.drivers.TxRing`."""
+
+    def __init__(
+        self, memory: NDArray[np.uint8], terms: Terms, size: int, doorbell: Doorbell, addresses: NDArray[np.int64]
+    ) -> None:
+        super().__init__(memory, terms, size, doorbell, addresses, -1)
+        self.kernel = packed.tx_batch if terms.packed else split.tx_batch
+        self.room = packed.tx_room if terms.packed else split.tx_room
+
+    def drain(self) -> None:
+        """Take the buffers back that the device had not used. It has stopped."""
+        state = self.state.state
+        slots = np.arange(int(state[CLEAN]), int(state[NEXT])) % self.size
+        give(buffers(), self.state.ids[slots], 0, len(slots))
+        state[CLEAN] = state[NEXT]
+
+    @property
+    def in_flight(self) -> int:
+        return int(self.state.state[NEXT] - self.state.state[CLEAN])
+
+
+def resume_at(ring: VirtioRxRing | VirtioTxRing) -> int:
+    """Where a back end that takes the ring over goes on, as vhost-user wants it (SET_VRING_BASE).
+
+    On a split ring, the index up to which the one before it has used buffers. On a packed ring, that place and its wrap
+    counter, for the available and for the used side.
+    """
+    if isinstance(ring.state, SplitRing):
+        return int(ring.state.used_flags[split.INDEX])
+    position = packed.resume_at(ring.state)
+    half = position % ring.size | (0x8000 if position & ring.size == 0 else 0)
+    return half << 16 | half
+
+
+def _split_ring(
+    memory: NDArray[np.uint8], terms: Terms, size: int, doorbell: Doorbell, addresses: NDArray[np.int64], pool: int
+) -> SplitRing:
+    layout = split_layout(size)
+    memory[:] = 0
+    available = memory[layout.driver : layout.driver + 2 * (size + 3)].view(np.uint16)
+    used_end = layout.device + 4 + 8 * size
+    ring = SplitRing(
+        descriptors=memory[: layout.driver].view(np.int64),
+        available=available,
+        used_flags=memory[layout.device : layout.device + 4].view(np.uint16),
+        used=memory[layout.device + 4 : used_end].view(np.uint32),
+        available_event=memory[used_end : used_end + 2].view(np.uint16),
+        ids=np.zeros(size, np.int32),
+        order=np.arange(size, dtype=np.int32),
+        place=np.arange(size, dtype=np.int32),
+        state=np.zeros(STATE_WORDS, np.int64),
+        addresses=addresses,
+        headers=_headers(),
+        doorbell=doorbell,
+        pool=pool,
+        header=terms.header,
+        mergeable=terms.mergeable,
+        in_order=terms.in_order,
+        event_index=terms.event_index,
+    )
+    # The driver polls. With EVENT_IDX the flag has no effect, and used_event stays 0: one interrupt in 65,536.
+    available[split.FLAGS] = 0 if terms.event_index else NO_INTERRUPT
+    available[split.PLACES : split.PLACES + size] = np.arange(size)
+    return ring
+
+
+def _packed_ring(
+    memory: NDArray[np.uint8], terms: Terms, size: int, doorbell: Doorbell, addresses: NDArray[np.int64], pool: int
+) -> PackedRing:
+    layout = packed_layout(size)
+    memory[:] = 0
+    memory[layout.driver : layout.driver + 4].view(np.uint16)[1] = EVENT_DISABLE  # the driver polls
+    return PackedRing(
+        descriptors=memory[: layout.driver].view(np.int64),
+        device_event=memory[layout.device : layout.device + 4].view(np.uint16),
+        ids=np.zeros(size, np.int32),
+        order=np.arange(size, dtype=np.int32),
+        place=np.arange(size, dtype=np.int32),
+        state=np.zeros(STATE_WORDS, np.int64),
+        addresses=addresses,
+        headers=_headers(),
+        doorbell=doorbell,
+        pool=pool,
+        header=terms.header,
+        mergeable=terms.mergeable,
+        in_order=terms.in_order,
+    )
+
+
+def _headers() -> NDArray[np.int32]:
+    """All of the packet memory as words; only what lies in living pools is mapped."""
+    return buffers().bytes.reshape(-1).view(np.int32)

@@ -1,0 +1,55 @@
+"""What the kernels of split and packed rings have in common: words of a ring's state, and the header of a packet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ixy.jit import compiled
+from ixy.memory.buffers import STRIDE
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Words of a ring's `state`
+NEXT = 0  # the place in the ring that comes next, counted without wrapping
+CLEAN = 1  # transmit: the oldest place that still holds a buffer, counted likewise
+PACKETS = 2  # taken from the device, or handed to it
+BYTES = 3  # of those packets, without frame check sequences
+DROPPED = 4  # receive: frames refused
+STARVED = 5  # receive: times that the pool was empty
+SKIPPING = 6  # receive: how many buffers of a refused frame are still to come
+BROKEN = 7  # why the ring has stopped for good, 0 while it runs
+OFFERED = 8  # the place up to which the device was given buffers, or told that it was
+STATE_WORDS = 16
+
+# Values of BROKEN: what the device did that leaves open which buffers are whose. Nothing is touched any more then.
+BAD_INDEX = 1  # it has used more buffers than it was given
+BAD_ID = 2  # it has used a buffer that it did not have
+BREACHES = {
+    BAD_INDEX: "the device has used more buffers than it was given",
+    BAD_ID: "the device has used a buffer that it did not have",
+}
+
+# Sent buffers are taken back once so many packets are on their way, and receive buffers are given back by so many:
+# what both sides write and read costs a cache miss each time.
+GROUP = 32
+# Rings and batches have at most so many entries; see `ixy.drivers.ixgbe.datapath`.
+INDEX_MASK = 0xFFFF
+
+_HEADER_STRIDE = STRIDE // 4  # words from the header of one buffer to the next
+
+
+@compiled
+def clear_header(headers: NDArray[np.int32], buffer: int) -> None:
+    """Say that a frame asks for no offload (5.1.6.2): all of the header before the frame is 0."""
+    word = buffer * _HEADER_STRIDE
+    headers[word - 3] = 0
+    headers[word - 2] = 0
+    headers[word - 1] = 0
+
+
+@compiled
+def buffer_count(headers: NDArray[np.int32], buffer: int) -> int:
+    """How many buffers the frame spans whose first one this is, as its header says (5.1.6.4)."""
+    return (headers[buffer * _HEADER_STRIDE - 1] >> 16) & 0xFFFF

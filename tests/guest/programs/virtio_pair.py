@@ -1,0 +1,111 @@
+"""Run in a guest: one VirtIO card driven by ixy, another by the kernel, a hub between them. Prints a report as JSON.
+
+Arguments: PCI address of ixy's card, address of the kernel's card, number of frames in each direction.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import ixy
+from ixy.memory.hugepages import setup
+
+ETHERTYPE = 0x88B5
+WINDOW = 64  # frames on their way at most
+TIMEOUT = 60.0
+
+
+def kernel_socket(address: str) -> tuple[socket.socket, bytes]:
+    """A packet socket on the kernel's interface at a PCI address, which is set up, and its MAC address."""
+    name = next(Path(f"/sys/bus/pci/devices/{address}").glob("virtio*/net/*")).name
+    subprocess.run(["ip", "link", "set", name, "up", "promisc", "on"], check=True)
+    packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETHERTYPE))
+    packets.bind((name, ETHERTYPE))
+    packets.setblocking(False)
+    return packets, bytes.fromhex(Path(f"/sys/class/net/{name}/address").read_text().strip().replace(":", ""))
+
+
+def frame(number: int, target: bytes, source: bytes) -> bytes:
+    size = 60 + number % 1455
+    return (target + source + ETHERTYPE.to_bytes(2, "big") + number.to_bytes(4, "big") + bytes([number % 251]) * size)[
+        :size
+    ]
+
+
+def main(ours: str, theirs: str, count: int) -> None:
+    setup(64)
+    packets, their_mac = kernel_socket(theirs)
+    with ixy.open(ours, ring_size=256) as device:
+        to_kernel = [frame(number, their_mac, device.mac) for number in range(count)]
+        from_kernel = [frame(number, device.mac, their_mac) for number in range(count)]
+        seen_there: list[bytes] = []
+        seen_here: list[bytes] = []
+        sent = 0
+        deadline = time.monotonic() + TIMEOUT
+        while len(seen_there) < count or len(seen_here) < count:
+            if time.monotonic() > deadline:
+                break
+            while sent < count and sent - min(len(seen_there), len(seen_here)) < WINDOW:
+                with device.rx[0].pool.allocate(1) as batch:
+                    batch[0].resize(len(to_kernel[sent]))
+                    batch[0][:] = to_kernel[sent]
+                    device.tx[0].send(batch)
+                packets.send(from_kernel[sent])
+                sent += 1
+            with device.rx[0].receive(32) as batch:
+                seen_here += [bytes(packet[:]) for packet in batch if packet[12:14] == ETHERTYPE.to_bytes(2, "big")]
+            try:
+                while True:
+                    data, (_, _, kind, _, _) = packets.recvfrom(2048)
+                    if kind != socket.PACKET_OUTGOING:
+                        seen_there.append(data)
+            except BlockingIOError:
+                pass
+        stats = device.stats()
+        driver = device._driver
+        report = {
+            "features": driver.features.names(),
+            "ring": device.rx[0].ring.size,
+            "link": device.link.up,
+            "mac": device.mac.hex(":"),
+            "mtu": driver.mtu(),
+            "to_kernel": seen_there == to_kernel,
+            "from_kernel": seen_here == from_kernel,
+            "lengths": [len(seen_there), len(seen_here)],
+            "tx_packets": stats.tx_packets,
+            "rx_errors": stats.rx_errors,
+            "rx_refused": stats.rx_refused,
+        }
+        report["filtered"] = filtered(device, packets, their_mac)
+    print(json.dumps(report))
+
+
+def filtered(device: ixy.Device, packets: socket.socket, source: bytes) -> list[int]:
+    """Which of three frames arrive when the device filters: to a stranger, to the station, to its new address."""
+    if "CTRL_RX" not in device._driver.features.names():
+        return []
+    device.set_promiscuous(False)
+    old, new = device.mac, bytes.fromhex("0200000000aa")
+    seen: list[int] = []
+    targets = [bytes.fromhex("0200000000bb"), old, new]
+    for index, target in enumerate(targets):
+        if target == new:
+            device.mac = new
+        packets.send(frame(index, target, source))
+        packets.send(frame(100 + index, b"\xff" * 6, source))  # a broadcast arrives in any case, after the other
+        while True:
+            with device.rx[0].receive(1) as batch:
+                numbers = [int.from_bytes(packet[14:18], "big") for packet in batch if packet[12:14] == b"\x88\xb5"]
+            seen += [number for number in numbers if number < 100]
+            if any(number >= 100 for number in numbers):
+                break
+    return seen
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

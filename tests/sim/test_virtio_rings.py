@@ -1,0 +1,339 @@
+"""The VirtIO driver against a model of the device in the same process: honest, then lying."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ixy.device import Device
+from ixy.drivers.virtio.device import VirtioNet
+from ixy.drivers.virtio.inprocess import InProcess
+from ixy.drivers.virtio.packed import PackedRing
+from ixy.drivers.virtio.rings import VirtioRxRing, VirtioTxRing, resume_at
+from ixy.drivers.virtio.split import SplitRing
+from ixy.drivers.virtio.state import CLEAN, NEXT
+from ixy.memory.batch import Batch
+from ixy.memory.buffers import BUFFER_SIZE, POOL_SHIFT, buffers
+from ixy.registers import virtio as reg
+from ixy.sim.virtio import REFUSED, BackEnd, drain, feed
+
+SIZE = 16
+POOL = 64
+BASE = 1 << reg.VERSION_1 | 1 << reg.MAC | 1 << reg.STATUS | 1 << reg.MRG_RXBUF
+PACKED, IN_ORDER, EVENT = 1 << reg.RING_PACKED, 1 << reg.IN_ORDER, 1 << reg.EVENT_IDX
+KINDS = {
+    "split": BASE,
+    "split in order": BASE | IN_ORDER,
+    "split with events": BASE | EVENT,
+    "split without VERSION_1": 1 << reg.ANY_LAYOUT | 1 << reg.MAC,
+    "packed": BASE | PACKED,
+    "packed in order": BASE | PACKED | IN_ORDER,
+    "packed with events": BASE | PACKED | EVENT,
+}
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+@contextmanager
+def opened(features: int, pairs: int = 1) -> Iterator[tuple[Device, BackEnd]]:
+    back_end = BackEnd("model", features, pairs)
+    driver = VirtioNet(InProcess(back_end), rx_queues=pairs, tx_queues=pairs, ring_size=SIZE, pool_size=POOL)
+    with Device(driver) as device:
+        yield device, back_end
+
+
+def frame(number: int, size: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+    """Bytes that are told apart from those of another frame."""
+    return np.frombuffer(random.Random(number).randbytes(size), np.uint8)
+
+
+def check_buffers(device: Device, held: list[Batch]) -> None:
+    """Each buffer of the pool is in one place: on the free stack, in a ring, or in a batch of the user's."""
+    pool = device.rx[0].pool
+    base = pool.number << POOL_SHIFT
+    places = [buffers().stack[base : base + pool.available]]
+    places += [ring.state.ids for ring in (queue.ring for queue in device.rx)]
+    for queue in device.tx:
+        state = queue.ring.state
+        places.append(state.ids[np.arange(state.state[CLEAN], state.state[NEXT]) % SIZE])
+    places += [ids[first:last] for ids, _, first, last in (batch.pending() for batch in held if len(batch))]
+    assert sorted(np.concatenate(places).tolist()) == pool.ids.tolist()
+
+
+@every_kind
+def test_frames_of_all_sizes_pass_in_both_directions(kind: str) -> None:
+    """Five rounds of the rings, frames of 1 to 2,048 bytes: each arrives as it was sent, and is counted."""
+    with opened(KINDS[kind]) as (device, back_end):
+        sizes = [1, 60, 61, 1514, 2047, 2048, *range(100, 174)]
+        taken = np.zeros(BUFFER_SIZE, np.uint8)
+        for number, size in enumerate(sizes):
+            assert feed(back_end.queues[0], frame(number, size), size)
+            batch = device.rx[0].receive(1)
+            assert bytes(batch[0][:]) == frame(number, size).tobytes()
+            assert device.tx[0].send(batch) == 1
+            assert drain(back_end.queues[1], taken) == size
+            assert taken[:size].tobytes() == frame(number, size).tobytes()
+        stats = device.stats()
+        assert (stats.rx_packets, stats.tx_packets) == (len(sizes), len(sizes))
+        assert stats.rx_bytes == stats.tx_bytes == sum(sizes) + 4 * len(sizes)
+        assert back_end.queues[0].state[REFUSED] == back_end.queues[1].state[REFUSED] == 0
+        check_buffers(device, [])
+
+
+@every_kind
+def test_a_full_transmit_ring_takes_no_more_until_the_device_has_sent(kind: str) -> None:
+    """A ring of 16 takes 16 of 20 packets; when the device has sent them, the other four."""
+    with opened(KINDS[kind]) as (device, back_end):
+        batch = device.rx[0].pool.allocate(20)
+        assert device.tx[0].send(batch) == SIZE
+        assert device.tx[0].send(batch) == 0
+        while drain(back_end.queues[1], np.zeros(BUFFER_SIZE, np.uint8)):
+            pass
+        assert device.tx[0].send(batch) == 4
+        check_buffers(device, [])
+
+
+@every_kind
+def test_packets_wait_in_the_ring_while_the_pool_is_empty(kind: str) -> None:
+    """The user keeps all buffers: the next packet stays in the ring, which is counted, and comes when there is one."""
+    with opened(KINDS[kind]) as (device, back_end):
+        batch = device.rx[0].pool.allocate(POOL)
+        assert feed(back_end.queues[0], frame(1, 60), 60)
+        assert len(device.rx[0].receive(SIZE)) == 0
+        assert device.stats().rx_starved == 1
+        batch.free()
+        assert len(device.rx[0].receive(SIZE)) == 1
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "VERSION_1" not in kind])
+def test_a_frame_over_three_buffers_is_refused_whole(kind: str) -> None:
+    """The device fills two buffers and part of a third with one frame (5.1.6.4). It is counted once as refused; the
+    frame after it arrives.
+    """
+    with opened(KINDS[kind]) as (device, back_end):
+        first = device.rx[0].ring.state.ids[0]
+        for size in (2048, 2048 + 12, 100):  # only the first begins with a header; the model writes one before each
+            feed(back_end.queues[0], frame(size, size), min(size, 2048))
+        header = buffers().bytes[first - 1, -12:]
+        assert header[10] == 1
+        header[10] = 3
+        feed(back_end.queues[0], frame(9, 99), 99)
+        packets = [bytes(packet[:]) for _ in range(4) for packet in device.rx[0].receive(SIZE)]
+        assert packets == [frame(9, 99).tobytes()]
+        assert device.stats().rx_refused == 1
+        check_buffers(device, [])
+
+
+def swap_used(ring: SplitRing | PackedRing, one: int, other: int) -> None:
+    """Let the device have used the buffers at two places in the other order: what it says of them is exchanged."""
+    if isinstance(ring, SplitRing):
+        pairs = ring.used.reshape(-1, 2)
+        pairs[[one, other]] = pairs[[other, one]]
+        return
+    words = ring.descriptors[1::2]
+    flags = -1 << 48
+    first, second = int(words[one]), int(words[other])
+    words[one] = second & ~flags | first & flags
+    words[other] = first & ~flags | second & flags
+
+
+@pytest.mark.parametrize("kind", ["split", "packed"])
+def test_a_device_may_use_buffers_out_of_order(kind: str) -> None:
+    """Of four received frames, the second and the fourth are reported in the other order, in each of ten rounds; frames
+    are told by what is in their buffers.
+    """
+    with opened(KINDS[kind]) as (device, back_end):
+        for turn in range(10):
+            place = int(device.rx[0].ring.state.state[NEXT])
+            for number in range(4):
+                feed(back_end.queues[0], frame(10 * turn + number, 60), 60)
+            swap_used(device.rx[0].ring.state, (place + 1) % SIZE, (place + 3) % SIZE)
+            with device.rx[0].receive(SIZE) as batch:
+                got = [bytes(packet[:]) for packet in batch]
+            assert got == [frame(10 * turn + number, 60).tobytes() for number in (0, 3, 2, 1)]
+            check_buffers(device, [])
+        assert device.link.up
+
+
+@pytest.mark.parametrize("kind", ["split", "packed"])
+def test_a_buffer_used_twice_stops_the_ring(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The device says twice that it has used the same buffer: the first counts, the ring stops, the link is down."""
+    with opened(KINDS[kind]) as (device, back_end):
+        for number in range(2):
+            feed(back_end.queues[0], frame(number, 60), 60)
+        ring = device.rx[0].ring.state
+        if isinstance(ring, SplitRing):
+            ring.used[2] = ring.used[0]
+        else:
+            ring.descriptors[3] &= ~(0xFFFF << 32)
+        assert len(device.rx[0].receive(SIZE)) == 1
+        assert len(device.rx[0].receive(SIZE)) == 0
+        assert not device.link.up
+        assert device.stats().rx_errors == 1
+        assert "receive ring 0 has stopped: the device has used a buffer that it did not have" in caplog.text
+        check_buffers(device, [])
+
+
+def test_an_index_that_jumps_stops_the_ring(caplog: pytest.LogCaptureFixture) -> None:
+    """The device says that it has used more buffers than there are."""
+    with opened(KINDS["split"]) as (device, _):
+        device.rx[0].ring.state.used_flags[1] = SIZE + 1
+        assert len(device.rx[0].receive(SIZE)) == 0
+        assert not device.link.up
+        assert "the device has used more buffers than it was given" in caplog.text
+
+
+@every_kind
+@pytest.mark.parametrize("length", [0, 1, 9, 2048 + 13, 0xFFFFFFFF])
+def test_a_length_that_cannot_be_is_refused(kind: str, length: int) -> None:
+    """Lengths below the header or above the buffer: that frame is dropped and counted, the next one arrives."""
+    with opened(KINDS[kind]) as (device, back_end):
+        for number in range(2):
+            feed(back_end.queues[0], frame(number, 60), 60)
+        ring = device.rx[0].ring.state
+        if isinstance(ring, SplitRing):
+            ring.used[1] = length
+        else:
+            ring.descriptors[1] = int(ring.descriptors[1]) & ~0xFFFFFFFF | length
+        packets = [bytes(packet[:]) for _ in range(3) for packet in device.rx[0].receive(SIZE)]
+        assert packets == [frame(1, 60).tobytes()]
+        assert device.stats().rx_refused == 1
+
+
+def test_a_device_that_needs_a_reset_is_down(caplog: pytest.LogCaptureFixture) -> None:
+    """It sets NEEDS_RESET (2.1.2): the link is down and the reason is logged, once."""
+    with opened(KINDS["split"]) as (device, back_end):
+        back_end.failed = True
+        assert not device.link.up
+        assert not device.link.up
+        assert device.stats().rx_errors == 1
+        assert caplog.text.count("the device needs a reset") == 1
+
+
+def resume_position(ring: VirtioRxRing | VirtioTxRing) -> int:
+    base = resume_at(ring)
+    return base if isinstance(ring.state, SplitRing) else base & 0x7FFF
+
+
+@every_kind
+def test_a_new_back_end_resumes_where_the_last_one_stopped(kind: str) -> None:
+    """The device has received 5 frames, 3 of which the driver took, and sent 4 of 7: it goes on at places 5 and 4."""
+    with opened(KINDS[kind]) as (device, back_end):
+        for number in range(5):
+            feed(back_end.queues[0], frame(number, 60), 60)
+        device.rx[0].receive(3)
+        device.tx[0].send(device.rx[0].pool.allocate(7))
+        for _ in range(4):
+            drain(back_end.queues[1], np.zeros(BUFFER_SIZE, np.uint8))
+        assert resume_position(device.rx[0].ring) == 5  # type: ignore[arg-type]
+        assert resume_position(device.tx[0].ring) == 4  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A device that lies
+
+word = st.integers(0, 0xFFFF)
+identifier = st.integers(0, 2 * SIZE) | word
+length = st.sampled_from([0, 1, 11, 12, 13, 72, 2059, 2060, 2061, 0x7FFFFFFF, 0xFFFFFFFF])
+slot = st.integers(0, SIZE - 1)
+queue = st.integers(0, 1)
+action = st.one_of(
+    st.tuples(st.just("feed"), st.integers(1, 5)),
+    st.tuples(st.just("drain"), st.integers(1, 5)),
+    st.tuples(st.just("receive"), st.integers(1, SIZE)),
+    st.tuples(st.just("send"), st.just(0)),
+    st.tuples(st.just("free"), st.just(0)),
+    st.tuples(st.just("move index"), queue, st.integers(-3, SIZE + 3) | word),
+    st.tuples(st.just("use"), queue, slot, identifier, length, word),
+    st.tuples(st.just("exchange"), queue, slot, slot),
+    st.tuples(st.just("scribble"), queue, st.binary(min_size=8, max_size=64), slot),
+    st.tuples(st.just("header"), slot, word),
+)
+
+
+class Liar:
+    """A device that does what it likes with the memory that the driver has shared."""
+
+    def __init__(self, device: Device, back_end: BackEnd) -> None:
+        self.device = device
+        self.back_end = back_end
+        self.rings: list[SplitRing | PackedRing] = [device.rx[0].ring.state, device.tx[0].ring.state]
+        self.held: list[Batch] = []
+
+    def do(self, name: str, *values: object) -> None:
+        getattr(self, "_" + name.replace(" ", "_"))(*values)
+
+    def _feed(self, count: int) -> None:
+        for number in range(count):
+            feed(self.back_end.queues[0], frame(number, 60), 60)
+
+    def _drain(self, count: int) -> None:
+        for _ in range(count):
+            drain(self.back_end.queues[1], np.zeros(BUFFER_SIZE, np.uint8))
+
+    def _receive(self, limit: int) -> None:
+        batch = self.device.rx[0].receive(limit)
+        assert all(1 <= size <= BUFFER_SIZE for size in batch.lengths)
+        self.held.append(batch)
+
+    def _send(self, _: int) -> None:
+        if self.held and len(self.held[0]):
+            self.device.tx[0].send(self.held[0])
+        self.held = [batch for batch in self.held if len(batch)]
+
+    def _free(self, _: int) -> None:
+        for batch in self.held:
+            batch.free()
+        self.held.clear()
+
+    def _move_index(self, number: int, value: int) -> None:
+        ring = self.rings[number]
+        if isinstance(ring, SplitRing):
+            ring.used_flags[1] = (int(ring.used_flags[1]) + value) & 0xFFFF
+
+    def _use(self, number: int, place: int, used: int, size: int, flags: int) -> None:
+        ring = self.rings[number]
+        if isinstance(ring, SplitRing):
+            ring.used[2 * place : 2 * place + 2] = used, size
+        else:
+            value = size | (used & 0xFFFF) << 32 | flags << 48
+            ring.descriptors[2 * place + 1] = value - (1 << 64) if value >> 63 else value
+
+    def _exchange(self, number: int, one: int, other: int) -> None:
+        swap_used(self.rings[number], one, other)
+
+    def _scribble(self, number: int, data: bytes, place: int) -> None:
+        """Over descriptors, that is, over the addresses of buffers; on a split ring over the available ring too."""
+        ring = self.rings[number]
+        memory = ring.descriptors.view(np.uint8)
+        part = np.frombuffer(data, np.uint8)[: len(memory) - 16 * place]
+        memory[16 * place : 16 * place + len(part)] = part
+        if isinstance(ring, SplitRing):
+            ring.available[2 + place] = part[0]
+
+    def _header(self, place: int, count: int) -> None:
+        buffers().bytes[self.rings[0].ids[place] - 1, -2:] = count & 0xFF, count >> 8
+
+
+@given(kind=st.sampled_from(sorted(KINDS)), actions=st.lists(action, max_size=60))
+@settings(deadline=None)
+def test_a_lying_device_costs_no_buffer(kind: str, actions: list[tuple[str, ...]]) -> None:
+    """A device writes into the rings whatever it likes. After each step every buffer is in exactly one place, a
+    packet's length fits its buffer, and nothing raises; when the device is closed, all buffers are back.
+    """
+    with opened(KINDS[kind]) as (device, back_end):
+        liar = Liar(device, back_end)
+        for name, *values in actions:
+            liar.do(name, *values)
+            check_buffers(device, liar.held)
+        assert device.link.up == (device.stats().rx_errors == 0)
+        pool = device.rx[0].pool
+        pool.hold()
+        liar.do("free", 0)
+    assert pool.available == POOL
+    pool.release()
