@@ -9,7 +9,7 @@ import signal
 import time
 
 import dpkt
-from conftest import frames, read_pcap, write_pcap
+from captures import frames, read_pcap, write_pcap
 
 PACKETS = 200
 

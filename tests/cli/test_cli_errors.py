@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import frames, read_pcap, write_pcap
+from captures import frames, read_pcap, write_pcap
 
 
 @pytest.mark.parametrize(

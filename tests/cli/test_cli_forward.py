@@ -6,7 +6,7 @@ import json
 import signal
 
 import pytest
-from conftest import frames, read_pcap, write_pcap
+from captures import frames, read_pcap, write_pcap
 
 # Fewer packets than a ring has descriptors, so that none can be dropped however the threads are scheduled.
 PACKETS = 200

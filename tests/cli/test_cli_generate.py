@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dpkt
 import pytest
-from conftest import frames, read_pcap, write_pcap
+from captures import frames, read_pcap, write_pcap
 
 
 def test_numbered_udp_packets(ixy, tmp_path):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from ixy.errors import ConfigurationError, MemoryUnavailable
-from ixy.memory.buffers import BUFFER_SIZE, POOL_SHIFT, POOLS, STRIDE, buffers, give, take, usable
+from ixy.memory.buffers import BUFFER_SIZE, HEADROOM, POOL_SHIFT, POOLS, STRIDE, buffers, give, take, usable
 from ixy.memory.mempool import Mempool
 
 HUGE_PAGE = 2 << 20
@@ -29,13 +29,16 @@ def pool() -> Iterator[Mempool]:
 
 @given(st.integers(1, 64_000))
 def test_no_buffer_crosses_a_huge_page(count: int) -> None:
-    """As many numbers as were asked for, rising, and no buffer lies in two pages; what is left out is those that do."""
+    """As many numbers as were asked for, rising; no buffer with its headroom lies in two pages, nor before the pool:
+    what is left out is those that do.
+    """
     numbers = usable(count).tolist()
     assert len(numbers) == count
     kept = set(numbers)
     assert numbers == sorted(kept)
     for number in range(numbers[-1] + 1):
-        first, last = number * STRIDE // HUGE_PAGE, (number * STRIDE + BUFFER_SIZE - 1) // HUGE_PAGE
+        start, end = number * STRIDE - HEADROOM, number * STRIDE + BUFFER_SIZE
+        first, last = start // HUGE_PAGE, (end - 1) // HUGE_PAGE
         assert (first == last) == (number in kept)
 
 

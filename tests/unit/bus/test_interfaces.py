@@ -12,7 +12,7 @@ from ixy.bus.interfaces import interfaces, use
 from ixy.bus.pci import PciDevice
 
 if TYPE_CHECKING:
-    from conftest import FakeSysfs
+    from fake_sysfs import FakeSysfs
 
 SLOT = "0000:03:00.0"
 

@@ -15,7 +15,7 @@ from ixy.bus.lock import DeviceLock, holder
 from ixy.errors import DeviceBusy, Error
 
 if TYPE_CHECKING:
-    from conftest import FakeSysfs
+    from fake_sysfs import FakeSysfs
 
 SLOT = "0000:03:00.0"
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from conftest import FakeSysfs
+    from fake_sysfs import FakeSysfs
 
 SLOT = "0000:03:00.0"
 SUPPORTED = {(0x8086, 0x10FB): "Intel 82599"}

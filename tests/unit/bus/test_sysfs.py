@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from conftest import FakeSysfs
+    from fake_sysfs import FakeSysfs
 
 SLOT = "0000:03:00.0"
 HUGE_PAGE = 2 << 20

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from conftest import FakeSysfs
+from fake_sysfs import FakeSysfs
 from hypothesis import given
 from hypothesis import strategies as st
 
