@@ -1,6 +1,7 @@
 # make demo    set up and run the demo: generator → forwarder → sink on two simulated cards
 # make test    set up and pass all tests, compiled and interpreted
 # make test-guest  only the tests in virtual machines, with their measurements
+# make test-peer   only the tests against DPDK's testpmd
 # make check   formatting, lint, types, and the layers of the architecture
 # make bench   the figures of the README
 
@@ -9,19 +10,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-guest check bench setup tools clean
+.PHONY: demo test test-guest test-peer check bench setup tools clean
 
 demo: setup
 	$(BIN)/ixy demo
 
-# Interpreted, every line of every kernel is seen by the coverage measurement; virtual machines would see none of it.
+# Interpreted, every line of every kernel is seen by the coverage measurement; virtual machines and
+# peers that must keep up would see none of it.
 test: setup tools
 	$(PYTEST)
-	IXY_JIT=0 $(BIN)/coverage run -m pytest -m "not guest"
+	IXY_JIT=0 $(BIN)/coverage run -m pytest -m "not guest and not peer"
 	$(BIN)/coverage report --skip-covered
 
 test-guest: setup tools
 	$(PYTEST) -s tests/guest
+
+test-peer: setup tools
+	$(PYTEST) tests/peer
 
 check: setup
 	$(BIN)/ruff check .
@@ -44,7 +49,7 @@ $(VENV)/.ready: pyproject.toml
 
 # What the tests with real traffic need besides Python; without it they say so and are skipped.
 tools:
-	tools/install-debian-packages ethtool iproute2 iputils-ping iperf3 procps tcpdump
+	tools/install-debian-packages dpdk dpdk-dev ethtool iproute2 iputils-ping iperf3 procps tcpdump
 
 clean:
 	rm -rf $(VENV) .cache .coverage .hypothesis .pytest_cache .ruff_cache .import_linter_cache

@@ -80,15 +80,26 @@ def test_list_into_a_pipe_has_a_line_per_card(ixy):
 
 
 def test_bind_asks_for_vfio_unless_told(monkeypatch, capsys):
-    """`ixy bind` hands on address, driver and force; vfio-pci is what it binds to by default."""
-    calls: list[tuple[object, ...]] = []
-    monkeypatch.setattr(
-        "ixy.bus.binding.bind", lambda address, driver, *, force: calls.append((address, driver, force))
-    )
+    """`ixy bind` hands on address, driver, user and force; vfio-pci is what it binds to by default, for root alone."""
+    calls = []
+
+    def bind(address, driver, user, *, force):
+        calls.append((address, driver, user, force))
+
+    monkeypatch.setattr("ixy.bus.binding.bind", bind)
     assert run(["bind", "0000:03:00.0"]) == 0
     assert run(["bind", "0000:03:00.1", "--driver", "ixgbe", "--force"]) == 0
-    assert calls == [("0000:03:00.0", "vfio-pci", False), ("0000:03:00.1", "ixgbe", True)]
-    assert capsys.readouterr().out.splitlines() == ["0000:03:00.0: bound to vfio-pci", "0000:03:00.1: bound to ixgbe"]
+    assert run(["bind", "0000:03:00.0", "--user", "ada"]) == 0
+    assert calls == [
+        ("0000:03:00.0", "vfio-pci", None, False),
+        ("0000:03:00.1", "ixgbe", None, True),
+        ("0000:03:00.0", "vfio-pci", "ada", False),
+    ]
+    assert capsys.readouterr().out.splitlines() == [
+        "0000:03:00.0: bound to vfio-pci",
+        "0000:03:00.1: bound to ixgbe",
+        "0000:03:00.0: bound to vfio-pci, for ada to use",
+    ]
 
 
 def test_unbind_says_who_has_the_card_now(monkeypatch, capsys):

@@ -126,9 +126,10 @@ def setup(pages: int) -> None:
 @click.command()
 @click.argument("address")
 @click.option("--driver", default="vfio-pci", show_default=True, help="The kernel driver that gets the card.")
+@click.option("--user", metavar="NAME", help="Let this user open the card from now on, without root.")
 @click.option("--force", is_flag=True, help="Even if the card's interface is up with an address or carries a route.")
 @logging_options
-def bind(address: str, driver: str, force: bool) -> None:
+def bind(address: str, driver: str, user: str | None, force: bool) -> None:
     """Take a card from its kernel driver and bind it to another, vfio-pci unless told otherwise.
 
     Opening a card takes it from its driver by itself: binding is for keeping it from the kernel's network stack.
@@ -138,11 +139,12 @@ def bind(address: str, driver: str, force: bool) -> None:
     Examples:
       sudo ixy bind 0000:03:00.0
       sudo ixy bind 0000:03:00.0 --driver uio_pci_generic
+      sudo ixy bind 0000:03:00.0 --user "$USER"
     """
     from ixy.bus.binding import bind
 
-    bind(address, driver, force=force)
-    click.echo(f"{address}: bound to {driver}")
+    bind(address, driver, user, force=force)
+    click.echo(f"{address}: bound to {driver}" + (f", for {user} to use" if user else ""))
 
 
 @click.command()

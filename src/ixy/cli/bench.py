@@ -67,6 +67,7 @@ def bench() -> None:
     ixy bench forward      cycles per packet, beside the same algorithm in C
     ixy bench rate         packets per second, compiled
     ixy bench python       packets per second of ordinary Python
+    ixy bench virtio       cycles per packet of the VirtIO driver, or its rates beside DPDK's
     """
 
 
@@ -123,6 +124,26 @@ def python(batch: int, seconds: float, repeat: int, as_json: bool) -> None:
     ixy bench python --batch 256 --json
     """
     _rates(["numpy", "packets"], batch, seconds, repeat, as_json)
+
+
+@bench.command()
+@click.option("--peer", type=click.Choice(["dpdk"]), help="Compare with DPDK's driver, against DPDK's back end.")
+@click.option("--ring", type=click.Choice(["split", "packed", "both"]), default="both", show_default=True)
+@_options(_repeat_option, _json_option, logging_options)
+def virtio(peer: str | None, ring: str, repeat: int, as_json: bool) -> None:
+    """Cycles per packet of the VirtIO driver, in lock step with a model; with --peer, its rates beside DPDK's driver.
+
+    The comparison takes turns, and starts each process anew for each measurement.
+
+    \b
+    ixy bench virtio
+    ixy bench virtio --peer dpdk --json
+    """
+    from ixy.apps.bench.virtio import lock_step_lines, peer_lines
+
+    rings = ("split", "packed") if ring == "both" else (ring,)
+    for line in peer_lines(rings, repeat, as_json) if peer else lock_step_lines(rings, repeat, as_json):
+        click.echo(line)
 
 
 def _rates(kinds: list[str], batch: int, seconds: float, repeat: int, as_json: bool) -> None:

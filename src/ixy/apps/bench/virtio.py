@@ -8,19 +8,20 @@ then the model takes everything off the transmit ring.
 from __future__ import annotations
 
 import json
-import platform
 import statistics
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import click
 import numpy as np
 
+from ixy.apps.bench.environment import tick_unit
+from ixy.apps.bench.lockstep import tick_cost
 from ixy.drivers.virtio.device import VirtioNet
 from ixy.drivers.virtio.inprocess import InProcess
 from ixy.errors import Error
-from ixy.jit import INTERPRETED, compiled
+from ixy.jit import compiled
 from ixy.registers import virtio as reg
 from ixy.unsafe import ticks
 
@@ -65,12 +66,16 @@ def lock_step(ring: str, batch: int, repeat: int) -> dict[str, Any]:
         for _ in range(repeat):
             spent = np.zeros(_STRETCHES, np.int64)
             run(source, target, path.state, frame, taken, batch, rounds, spent)
-            costs.append((float(np.median(spent)) / rounds - _clock_cost()) / batch)
+            costs.append((float(np.median(spent)) / rounds - tick_cost()) / batch)
         if source.state[FRAMES] != target.state[FRAMES]:
             raise Error(f"of {source.state[FRAMES]} packets, {target.state[FRAMES]} were forwarded")
-    unit = "TSC ticks" if platform.machine() == "x86_64" and not INTERPRETED else "ns"
     values = {"median": statistics.median(costs), "min": min(costs), "max": max(costs)}
-    return {"ring": ring, "batch": batch, **{name: round(cost, 2) for name, cost in values.items()}, "unit": unit}
+    return {
+        "ring": ring,
+        "batch": batch,
+        **{name: round(cost, 2) for name, cost in values.items()},
+        "unit": tick_unit(),
+    }
 
 
 @cache
@@ -102,46 +107,8 @@ def _loop(poll: Any) -> Any:
     return loop
 
 
-@compiled
-def _tick_pairs(pairs: int) -> int:
-    spent = 0
-    for _ in range(pairs):
-        start = ticks()
-        spent += ticks() - start
-    return spent
-
-
-@cache
-def _clock_cost() -> float:
-    """What reading the counter twice costs: the least of many averages, as an interruption only adds."""
-    return min(_tick_pairs(1000) for _ in range(100)) / 1000
-
-
-@click.command()
-@click.option("--peer", type=click.Choice(["dpdk"]), help="Compare with DPDK's driver, against DPDK's back end.")
-@click.option("--ring", type=click.Choice(["split", "packed", "both"]), default="both", show_default=True)
-@click.option(
-    "--repeat",
-    type=click.IntRange(1),
-    default=5,
-    show_default=True,
-    help="How often to measure each figure; with --peer, how often to start each process.",
-)
-@click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
-def virtio(peer: str | None, ring: str, repeat: int, as_json: bool) -> None:
-    """Cycles per packet of the VirtIO driver, or its rates beside DPDK's.
-
-    \b
-    ixy bench virtio
-    ixy bench virtio --peer dpdk --json
-    """
-    rings = ("split", "packed") if ring == "both" else (ring,)
-    lines = _peer_lines(rings, repeat, as_json) if peer else _lock_step_lines(rings, repeat, as_json)
-    for line in lines:
-        click.echo(line)
-
-
-def _lock_step_lines(rings: tuple[str, ...], repeat: int, as_json: bool) -> Iterator[str]:
+def lock_step_lines(rings: Sequence[str], repeat: int, as_json: bool) -> Iterator[str]:
+    """Measure each ring at each batch size in lock step: a line each."""
     for ring in rings:
         for batch in BATCHES:
             cost = lock_step(ring, batch, repeat)
@@ -149,13 +116,14 @@ def _lock_step_lines(rings: tuple[str, ...], repeat: int, as_json: bool) -> Iter
             yield json.dumps(cost) if as_json else text
 
 
-def _peer_lines(rings: tuple[str, ...], starts: int, as_json: bool) -> Iterator[str]:
+def peer_lines(rings: Sequence[str], starts: int, as_json: bool) -> Iterator[str]:
+    """Compare the rates with those of DPDK's driver: a line for each ring, kind of work and batch size."""
     from ixy.apps.bench.virtio_peer import compare
 
     def report(rate: Rate) -> None:
-        click.echo(f"{rate.ring} {rate.work} {rate.batch}: {rate.contender} {rate.rate / 1e6:.1f} Mpps", err=True)
+        print(f"{rate.ring} {rate.work} {rate.batch}: {rate.contender} {rate.rate / 1e6:.1f} Mpps", file=sys.stderr)
 
-    result = compare(starts, rings, report)
+    result = compare(starts, tuple(rings), report)
     if as_json:
         yield json.dumps(result)
         return
