@@ -8,6 +8,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakSet
 
 import numpy as np
 
@@ -50,6 +51,10 @@ class SinkReport(NamedTuple):
     wrong: int
 
 
+# All machines of the process. They share the tape, so no two cards have the same index.
+_machines: WeakSet[Machine] = WeakSet()
+
+
 class Machine:
     """Up to 16 simulated cards.
 
@@ -66,6 +71,7 @@ class Machine:
             self.rack = new_rack(memory, 0, tape())
         self._shown: list[slice] = []
         self.cards: dict[str, Card] = {}
+        _machines.add(self)
         self._stepped = stepped
         self._thread: threading.Thread | None = None
         self._plugs: dict[str, Plug] = {}
@@ -128,7 +134,7 @@ class Machine:
     def _card(self, name: str) -> Card:
         """The card of this name; one that was only the far end of a cable so far, or a new one."""
         if name not in self.cards:
-            taken = {card.index for card in self.cards.values()}
+            taken = {card.index for machine in _machines for card in machine.cards.values()}
             free = [index for index in range(CARDS) if index not in taken]
             if not free:
                 raise AddressError(f"sim:{name}: {CARDS} simulated cards are in use, that is all there are")
