@@ -83,7 +83,8 @@ class Interrupts:
     def collect(self) -> None:
         """Take over what queues have done since the last time."""
         vectors = 0
-        for queue in self._done.nonzero()[0].tolist():
+        # A copy: the rack goes on writing, and NumPy gives up on an array that changes while it is searched.
+        for queue in self._done.copy().nonzero()[0].tolist():
             self._done[queue] = 0
             sends, number = divmod(queue, reg.QUEUES)
             entry = self._get(reg.IVAR, number // 2) >> (16 * (number % 2) + 8 * sends) & 0xFF

@@ -109,9 +109,10 @@ class Statistics:
     def _total(self, statistic: int, row: Register, column: int) -> int:
         """What the queues that are mapped to a statistic have counted (8.2.3.23.71, 8.2.3.23.73)."""
         total = 0
-        for queue in self._queues[:, column].nonzero()[0].tolist():
+        counts = self._queues[:, column].copy()  # the rack goes on counting
+        for queue in counts.nonzero()[0].tolist():
             mapped = int(self._registers[row.offset // 4 + queue // 4]) >> 8 * (queue % 4) & 15
-            total += int(self._queues[queue, column]) if mapped == statistic else 0
+            total += int(counts[queue]) if mapped == statistic else 0
         return total
 
     def _take(self, offset: int, total: int) -> int:
