@@ -80,6 +80,7 @@ def exchange(tx: TxQueue, rx: RxQueue, numbers: range) -> list[bytes]:
         return len(back) == len(numbers)
 
     until(go_on)
+    pool.release()  # the device keeps it while packets may be under way
     return back
 
 
@@ -120,6 +121,7 @@ def test_testpmd_receives_all_that_is_sent(ring: str, socket_path: Path, start_p
             return sent == PACKETS
 
         until(go_on)
+        pool.release()
         peer.wait_for(PACKETS)
         check_counts(device, peer, 0, PACKETS)
 
@@ -159,7 +161,9 @@ def test_a_back_end_that_comes_back_is_taken_up(ring: str, socket_path: Path, st
         peer.command("start")
         exchange(device.tx[0], device.rx[0], range(1000))
         peer.command("stop")
-        assert send(device.tx[0], ixy.Mempool(64), range(1000, 1020)) == 20
+        pool = ixy.Mempool(64)
+        assert send(device.tx[0], pool, range(1000, 1020)) == 20
+        pool.release()
         peer.kill()
         until(lambda: not device.link.up)
         socket_path.unlink()
