@@ -33,9 +33,9 @@ def comes_true(condition: Callable[[], bool]) -> bool:
 class E1000e:
     """An 82574L that sends one frame, or interrupts when it is told to."""
 
-    ICR, ICS, IMS, IMC, IVAR = 0xC0, 0xC8, 0xD0, 0xD8, 0xE4
+    CTRL, ICR, ICS, IMS, IMC, IVAR = 0x00, 0xC0, 0xC8, 0xD0, 0xD8, 0xE4
     TCTL, TDBAL, TDBAH, TDLEN, TDH, TDT = 0x400, 0x3800, 0x3804, 0x3808, 0x3810, 0x3818
-    RXQ0, LINK_CHANGE, OTHER = 1 << 20, 1 << 2, 1 << 24
+    RST, RXQ0, LINK_CHANGE, OTHER = 1 << 26, 1 << 20, 1 << 2, 1 << 24
 
     def __init__(self, function: Function) -> None:
         self.bar = function.bar(0)
@@ -64,6 +64,11 @@ class E1000e:
     def wait_until_sent(self) -> None:
         """The head moves whether or not the DMA was allowed."""
         assert comes_true(lambda: self.bar.read32(self.TDH) == 1)
+
+    def reset(self) -> None:
+        """Stop the card's timers too (10.2.2.1): one that throttles MSI-X must not end when that is off, or QEMU dies."""
+        self.bar.write32(self.CTRL, self.RST)
+        assert comes_true(lambda: not self.bar.read32(self.CTRL) & self.RST)
 
     def drop_causes(self) -> None:
         self.bar.write32(self.IMC, 0xFFFFFFFF)
