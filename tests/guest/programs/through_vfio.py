@@ -94,13 +94,14 @@ def interrupts(address: str) -> dict[str, Any]:
     msix = [count(on.events[0])]
     card.raise_cause(card.LINK_CHANGE | card.OTHER)
     msix.append(count(on.events[1]))
-    card.reset()
+    card.let_throttling_end()
     on.close()
+    card.drop_causes()
     on = function.interrupts(Irq.MSI, 1)
     card.raise_cause(card.LINK_CHANGE)
     msi = count(on.events[0])
-    card.reset()
     on.close()
+    card.drop_causes()
     on = function.interrupts(Irq.INTX, 1)
     card.raise_cause(card.LINK_CHANGE)
     line = [count(on.events[0])]
@@ -109,7 +110,6 @@ def interrupts(address: str) -> dict[str, Any]:
     card.drop_causes()
     on.rearm()
     line.append(len(select.select(on.events, [], [], 0.2)[0]))
-    card.reset()
     on.close()
     function.close()
     return {"msix": msix, "msi": msi, "line": line}
