@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +47,32 @@ def free_pages(guest: Guest) -> str:
     return guest.run("cat /sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages").output
 
 
-def kill_under_traffic(guest: Guest) -> None:
-    """Start a process that forwards, wait until packets flow, and kill it."""
-    program = python(f"{PROGRAMS / 'our_driver.py'} forward_for_ever {A} {B}")
-    running = guest.start(f"echo $$ > pid; exec env {program}")
-    flowing = guest.place(running) / "flowing"
+def wait_for_pages(guest: Guest, count: str) -> None:
+    """Wait until as many huge pages are free."""
     deadline = time.monotonic() + 60
-    while not flowing.exists():
+    while (free := free_pages(guest)) != count:
+        assert time.monotonic() < deadline, f"{free.strip()} huge pages are free"
+
+
+def wait_for_file(guest: Guest, running: int, name: str) -> Path:
+    """Wait until a command has left a file in its working directory; the file."""
+    path = guest.place(running) / name
+    deadline = time.monotonic() + 60
+    while not path.exists():
         assert time.monotonic() < deadline, (guest.place(running) / "output").read_text()
         time.sleep(0.01)
-    guest.run(f"kill -9 $(cat {guest_path(flowing.parent / 'pid')})")
+    return path
+
+
+@contextmanager
+def killed_under_traffic(guest: Guest) -> Iterator[int]:
+    """A process that forwards packets, by its id; at the end it is killed while they flow."""
+    program = python(f"{PROGRAMS / 'our_driver.py'} forward_for_ever {A} {B}")
+    running = guest.start(f"echo $$ > pid; exec env {program}")
+    wait_for_file(guest, running, "flowing")
+    pid = int((guest.place(running) / "pid").read_text())
+    yield pid
+    guest.run(f"kill -9 {pid}")
     assert guest.wait(running).exit_code == 137
 
 

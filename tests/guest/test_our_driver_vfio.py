@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from cards import guest_with_cards
 from harness import Guest
-from ours import CARDS, FRAMES, A, B, check_forwarded, check_sunk, driver, kill_under_traffic, python
+from ours import CARDS, FRAMES, A, B, check_forwarded, check_sunk, driver, killed_under_traffic, python
 
 from ixy.registers.i82599 import RXCTRL
 from ixy.sim.pci.attachment import Attachment
@@ -50,7 +50,8 @@ def test_an_ordinary_user_through_vfio(vfio: tuple[Guest, Attachment]) -> None:
 def test_a_process_killed_under_traffic_leaves_a_card_that_is_reset(vfio: tuple[Guest, Attachment]) -> None:
     """SIGKILL while packets flow, through VFIO: the kernel resets the card before it frees memory: no DMA is late."""
     guest, attachment = vfio
-    kill_under_traffic(guest)
+    with killed_under_traffic(guest):
+        pass
     assert refused(attachment) == 0
     assert [card.card.read32(RXCTRL.offset) & 1 for card in attachment.cards] == [0, 0]
     check_forwarded(driver(guest, "forward", A, B, str(FRAMES)), attachment)
