@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from harness import Guest
 
+from ixy.registers.i82599 import RXCTRL
 from ixy.sim.pci.attachment import Attachment
+from ixy.sim.rack import LIMIT
 
 PROGRAMS = Path(__file__).parent / "programs"
 SOURCES = Path(__file__).parents[2] / "src"
@@ -45,22 +49,58 @@ def free_pages(guest: Guest) -> str:
     return guest.run("cat /sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages").output
 
 
-def kill_under_traffic(guest: Guest) -> None:
-    """Start a process that forwards, wait until packets flow, and kill it."""
-    program = python(f"{PROGRAMS / 'our_driver.py'} forward_for_ever {A} {B}")
-    running = guest.start(f"echo $$ > pid; exec env {program}")
-    flowing = guest.place(running) / "flowing"
+def wait_for_pages(guest: Guest, count: str) -> None:
+    """Wait until as many huge pages are free."""
     deadline = time.monotonic() + 60
-    while not flowing.exists():
+    while (free := free_pages(guest)) != count:
+        assert time.monotonic() < deadline, f"{free.strip()} huge pages are free"
+
+
+def wait_for_file(guest: Guest, running: int, name: str) -> Path:
+    """Wait until a command has left a file in its working directory; the file."""
+    path = guest.place(running) / name
+    deadline = time.monotonic() + 60
+    while not path.exists():
         assert time.monotonic() < deadline, (guest.place(running) / "output").read_text()
         time.sleep(0.01)
-    guest.run(f"kill -9 $(cat {guest_path(flowing.parent / 'pid')})")
+    return path
+
+
+@contextmanager
+def killed_under_traffic(guest: Guest) -> Iterator[int]:
+    """A process that forwards packets, by its id; at the end it is killed while they flow, and keeps no huge page."""
+    before = free_pages(guest)
+    program = python(f"{PROGRAMS / 'our_driver.py'} forward_for_ever {A} {B}")
+    running = guest.start(f"echo $$ > pid; exec env {program}")
+    wait_for_file(guest, running, "flowing")
+    pid = int((guest.place(running) / "pid").read_text())
+    yield pid
+    guest.run(f"kill -9 {pid}")
     assert guest.wait(running).exit_code == 137
+    wait_for_pages(guest, before)
 
 
-def guest_path(path: Path) -> str:
-    """Where the guest finds a file of a command's working directory."""
-    return f"/run/share/{path.parent.name}/{path.name}"
+@contextmanager
+def silence(attachment: Attachment) -> Iterator[None]:
+    """The generator rests. Afterwards it makes up for what was due meanwhile."""
+    limit = attachment.machine.rack.wires[attachment.cards[0].card.index, LIMIT : LIMIT + 1]
+    limit[0] = 1  # it has sent more than one frame
+    yield
+    limit[0] = 0  # no limit
+
+
+def offer(attachment: Attachment, frames: int) -> None:
+    """Wait until the generator has offered so many more frames to the first card, whether it takes them or not."""
+    wanted = attachment.machine.sink_report("a", "b").sent + frames
+    deadline = time.monotonic() + 60
+    while attachment.machine.sink_report("a", "b").sent < wanted:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def check_stopped(attachment: Attachment) -> None:
+    """Both cards were reset: they receive nothing (8.2.3.8.4)."""
+    assert [card.card.read32(RXCTRL.offset) & 1 for card in attachment.cards] == [0, 0]
 
 
 def check_forwarded(report: dict[str, Any], attachment: Attachment) -> None:
@@ -74,3 +114,8 @@ def check_sunk(attachment: Attachment, sent: int) -> None:
     """All that was sent has arrived, in order and unchanged."""
     found = attachment.machine.sink_report("a", "b")
     assert (found.received, found.reordered, found.wrong) == (sent, 0, 0)
+
+
+def dma_refused(attachment: Attachment) -> int:
+    """How many DMA accesses of the cards were refused."""
+    return sum(attachment.machine.dma_refused(card.card) for card in attachment.cards)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from collections.abc import Iterator
 
@@ -11,15 +13,21 @@ from harness import Guest
 from ours import (
     CARDS,
     FRAMES,
+    PROGRAMS,
     A,
     B,
     check_forwarded,
+    check_stopped,
     check_sunk,
+    dma_refused,
     driver,
     free_pages,
     kernel_drivers,
-    kill_under_traffic,
+    killed_under_traffic,
+    offer,
     python,
+    silence,
+    wait_for_file,
 )
 
 from ixy.sim.pci.attachment import Attachment
@@ -47,13 +55,36 @@ def test_two_cards_are_taken_from_the_kernel(sysfs: tuple[Guest, Attachment]) ->
     assert attachment.machine.sink_report("a", "b").lost <= report["dropped"]
 
 
-def test_killed_under_traffic_the_next_start_works(sysfs: tuple[Guest, Attachment]) -> None:
-    """SIGKILL while packets flow, through sysfs: no huge page stays taken, and the next process forwards."""
+def test_one_process_at_a_time(sysfs: tuple[Guest, Attachment]) -> None:
+    """While one process forwards, a second one is refused, and told which process has the card."""
+    guest, _ = sysfs
+    with killed_under_traffic(guest) as pid:
+        error = driver(guest, "attempt", A, B, "1")["error"]
+    assert error.startswith(f"DeviceBusy: {A} is in use by process {pid} ({sys.executable} ")
+
+
+def test_killed_under_traffic_the_card_is_stopped_first(sysfs: tuple[Guest, Attachment]) -> None:
+    """SIGKILL while packets flow, through sysfs: all huge pages are free again, and no DMA lands in them.
+
+    Whoever has all pages then finds in them what it wrote, after the card was offered more frames than its ring has
+    descriptors. The next process forwards.
+    """
     guest, attachment = sysfs
     before = free_pages(guest)
-    kill_under_traffic(guest)
-    assert free_pages(guest) == before
+    refused = dma_refused(attachment)
+    with killed_under_traffic(guest):
+        assert free_pages(guest) != before
+    with silence(attachment):
+        running = guest.start(python(str(PROGRAMS / "all_pages.py")))
+        wait_for_file(guest, running, "filled")
+    offer(attachment, 5000)
+    (guest.place(running) / "look").touch()
+    report = json.loads(guest.wait(running).output)
+    assert report == {"pages": int(before), "changed": []}
+    assert dma_refused(attachment) == refused
+    check_stopped(attachment)
     check_forwarded(driver(guest, "forward", A, B, str(FRAMES)), attachment)
+    assert free_pages(guest) == before
 
 
 def test_the_kernel_drives_the_cards_again(sysfs: tuple[Guest, Attachment]) -> None:

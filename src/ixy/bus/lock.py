@@ -1,8 +1,8 @@
 """A lock per device, which keeps a second process away.
 
-The lock is an flock(2) on a file: the kernel drops it when its process ends, however it ends. The file holds the
-process's id, for the message that the second process prints. It is never removed, since another process may be about
-to lock it.
+The lock is an flock(2) on a file: the kernel drops it when its process ends, however it ends, and the guardian
+(`ixy.bus.guardian`) that it may have left behind. The file holds the process's id, for the message that the second
+process prints. It is never removed, since another process may be about to lock it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import fcntl
 import os
 import tempfile
 import textwrap
+import time
 from pathlib import Path
 
 from ixy.bus.pci import explained
@@ -18,9 +19,14 @@ from ixy.errors import DeviceBusy
 
 LOCKS = Path("/run/lock/ixy")
 
+_PATIENCE = 5.0  # seconds for a guardian to stop its card: 1 for pending requests, and the kernel's reset
+
 
 class DeviceLock:
     """The lock of the device in `slot`, held until `close`.
+
+    Attributes:
+        fd: the open file; whoever inherits it has the lock too.
 
     Raises:
         DeviceBusy: another process has it; the message names that process.
@@ -28,19 +34,19 @@ class DeviceLock:
 
     def __init__(self, slot: str, address: str) -> None:
         with explained(address, "lock the device"):
-            self._fd = _open(_directory() / slot)
+            self.fd = _open(_directory() / slot)
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(self.fd)
         except BlockingIOError:
-            holder = _holder(self._fd)
-            os.close(self._fd)
+            holder = _holder(self.fd)
+            os.close(self.fd)
             raise DeviceBusy(f"{address} is in use by {holder}") from None
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        os.ftruncate(self.fd, 0)
+        os.pwrite(self.fd, f"{os.getpid()}\n".encode(), 0)
 
     def close(self) -> None:
         """Let other processes have the device."""
-        os.close(self._fd)
+        os.close(self.fd)
 
 
 def holder(slot: str) -> str | None:
@@ -86,11 +92,33 @@ def _open(path: Path) -> int:
         return fd
 
 
+def _take(fd: int) -> None:
+    """Lock the file. If its process has ended, a guardian has it, for a moment."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if _command(_process(fd)) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
+
+
 def _holder(fd: int) -> str:
-    """The process named in a lock file."""
-    pid = os.pread(fd, 20, 0).decode(errors="replace").strip()
+    """The process named in a lock file, if it is alive."""
+    pid = _process(fd)
+    command = _command(pid)
+    return f"process {pid} ({textwrap.shorten(command, 80, placeholder=' …')})" if command else "another process"
+
+
+def _process(fd: int) -> str:
+    """The process id in a lock file."""
+    return os.pread(fd, 20, 0).decode(errors="replace").strip()
+
+
+def _command(pid: str) -> str:
+    """The command of a process; empty if it has ended, even if nobody has waited for it yet."""
     try:
-        command = Path("/proc", pid, "cmdline").read_text(errors="replace").replace("\0", " ")
-    except OSError:
-        return "another process"
-    return f"process {pid} ({textwrap.shorten(command, 80, placeholder=' …')})" if pid else "another process"
+        return Path("/proc", pid, "cmdline").read_text(errors="replace").replace("\0", " ") if pid else ""
+    except (OSError, ValueError):  # there is none; the file holds what is no process id
+        return ""

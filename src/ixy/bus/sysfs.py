@@ -1,7 +1,8 @@
 """A PCI card reached through sysfs: registers by mmap, DMA by physical addresses.
 
 Nothing but this process stands between the card and all of the machine's memory: no IOMMU translates, and a card that
-is given a wrong address writes there. Bind the card to vfio-pci where an IOMMU is at hand.
+is given a wrong address writes there. Bind the card to vfio-pci where an IOMMU is at hand. A process that dies leaves
+its card to a guardian (`ixy.bus.guardian`).
 
 Source: Documentation/PCI/sysfs-pci.rst of the Linux kernel.
 """
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ixy.bus.binding import claim
+from ixy.bus.guardian import Guardian
 from ixy.bus.pagemap import physical_addresses
 from ixy.bus.pci import PciDevice, explained
 from ixy.bus.ports import FilePorts
@@ -77,8 +79,10 @@ class SysfsFunction:
         self.address = address
         self._device = PciDevice(address)
         self._bars: dict[int, SysfsBar] = {}
+        self._guardian: Guardian | None = None
         with ExitStack() as undo:
-            undo.callback(claim(self._device, force=force).close)
+            self._lock = claim(self._device, force=force)
+            undo.callback(self._lock.close)
             self._config = self._open("config")
             undo.callback(os.close, self._config)
             self.kernel_driver = self._device.release_driver()
@@ -148,18 +152,27 @@ class SysfsFunction:
     def map(self, memory: DmaMemory) -> DmaMapping:
         """Lock `memory` and look its pages' physical addresses up. It must be on huge pages: no others stay in place.
 
+        The guardian has the memory before anybody can tell the card its addresses.
+
         Raises:
             MemoryUnavailable: the memory is not on huge pages, or cannot be locked.
             PermissionDenied: the process may not see physical addresses; run as root.
+            Error: there is no guardian process.
         """
         if memory.page_size != HUGE_PAGE:
             raise MemoryUnavailable(f"{self.address}: no 2 MiB huge pages left for DMA memory; run: ixy setup")
         memory.lock()
         pages = physical_addresses(memory.virtual_address, memory.size, memory.page_size)
+        if self._guardian is None:
+            self._guardian = Guardian(self.address, self._device.path, self._config, self._lock.fd)
+            self._undo.callback(self._guardian.close)
+        self._guardian.hold(memory)
         return DmaMapping(pages, memory.page_size)
 
     def unmap(self, memory: DmaMemory) -> None:
-        """Nothing to undo: the device addresses all of physical memory, with or without a mapping."""
+        """Nothing keeps the device away: it addresses all of physical memory. The guardian lets the memory go."""
+        if self._guardian is not None:
+            self._guardian.release(memory)
 
     def interrupt_vectors(self, kind: Irq) -> int:  # noqa: ARG002
         """None of any kind: sysfs delivers no interrupts."""
@@ -180,6 +193,6 @@ class SysfsFunction:
         self._device.write("reset", "1")
 
     def close(self) -> None:
-        """Give the device up, and the lock. BARs that were mapped must not be touched any more."""
+        """Give the device up, the guardian and the lock. BARs that were mapped must not be touched any more."""
         self._bars.clear()
         self._undo.close()

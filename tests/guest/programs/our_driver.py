@@ -80,8 +80,11 @@ def attempt(*arguments: str) -> dict[str, Any]:
 
 
 def forward_for_ever(one: str, other: str) -> None:
-    """Forward until the process is killed; a file tells that packets flow."""
-    with open_device(one) as first, open_device(other) as second:
+    """Forward until the process is killed; a file tells that packets flow.
+
+    A large ring, so that the card could still receive much when nobody is left.
+    """
+    with open_device(one, ring_size=4096, pool_size=8192) as first, open_device(other) as second:
         forward_packets(first, second, 100)
         Path("flowing").touch()
         while True:

@@ -55,12 +55,20 @@ def test_holder() -> None:
 
 
 @pytest.mark.usefixtures("sysfs")
-@pytest.mark.parametrize("content", [b"", b"x/../..\n", b"\xff\n", b"4194305\n"])
+@pytest.mark.parametrize("content", [b"", b"x/../..\n", b"\xff\n", b"1\x002\n", b"4194305\n"])
 def test_holder_that_cannot_be_named(content: bytes) -> None:
     """A file that names no process, as between locking and writing: 4194304 is the largest id that Linux gives."""
     with closing(DeviceLock(SLOT, SLOT)):
         (lock.LOCKS / SLOT).write_bytes(content)
         assert holder(SLOT) == "another process"
+
+
+@pytest.mark.usefixtures("sysfs")
+def test_holder_that_lives_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused at once; only what a process that has ended left behind is waited for."""
+    monkeypatch.setattr(lock.time, "sleep", lambda _: pytest.fail("waited"))
+    with closing(DeviceLock(SLOT, SLOT)), pytest.raises(DeviceBusy, match=f"process {os.getpid()} "):
+        DeviceLock(SLOT, SLOT)
 
 
 def test_symbolic_link_is_not_followed(sysfs: FakeSysfs, tmp_path: Path) -> None:

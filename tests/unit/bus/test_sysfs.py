@@ -200,7 +200,12 @@ def test_map_scattered_pages(sysfs: FakeSysfs, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(pagemap, "PAGEMAP", tmp_path / "pagemap")
     locked: list[bool] = []
     memory = SimpleNamespace(
-        page_size=HUGE_PAGE, size=3 * HUGE_PAGE, virtual_address=virtual, lock=lambda: locked.append(True)
+        page_size=HUGE_PAGE,
+        size=3 * HUGE_PAGE,
+        virtual_address=virtual,
+        lock=lambda: locked.append(True),
+        offset=0,
+        fd=os.memfd_create("test"),
     )
     sysfs.add(SLOT)
     function = SysfsFunction(SLOT)
@@ -210,6 +215,7 @@ def test_map_scattered_pages(sysfs: FakeSysfs, tmp_path: Path, monkeypatch: pyte
     assert mapping.pages.tolist() == [frame * mmap.PAGESIZE for frame in frames]
     function.unmap(memory)  # type: ignore[arg-type]
     function.close()
+    os.close(memory.fd)
 
 
 def test_map_without_huge_pages(sysfs: FakeSysfs) -> None:

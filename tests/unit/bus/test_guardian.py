@@ -1,0 +1,392 @@
+"""The guardian of a card that is reached through sysfs, on a tree of regular files.
+
+The end of a pipe stands for a card's memory: its other end reads the end of the file once nobody holds the memory.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from ixy.bus import guardian_main, lock
+from ixy.bus import sysfs as bus_sysfs
+from ixy.bus.sysfs import SysfsFunction
+from ixy.errors import DeviceBusy, Error
+
+if TYPE_CHECKING:
+    from fake_sysfs import FakeSysfs
+
+SLOT = "0000:03:00.0"
+
+COMMAND = 4
+MEMORY_AND_MASTER, MEMORY_ONLY = 0b110, 0b010
+STATUS_PENDING = 1 << 5
+
+# Opens the card in the tree, lets it be bus master, maps as memory the file whose number is the third argument, and
+# forks if there is a fourth. Prints the process ids of those that have the card, and lives until its input ends.
+DRIVER = """
+import os, sys
+from pathlib import Path
+from types import SimpleNamespace
+from ixy.bus import lock, pci, sysfs
+pci.SYSFS = Path(sys.argv[1])
+lock.LOCKS = pci.SYSFS / "locks"
+sysfs.physical_addresses = lambda *_: None
+function = sysfs.SysfsFunction(sys.argv[2])
+function.config_write(4, 2, 0b110)
+function.map(SimpleNamespace(page_size=2 << 20, size=0, virtual_address=0, offset=0, lock=int, fd=int(sys.argv[3])))
+child = os.fork() if sys.argv[4:] else 0
+if child or not sys.argv[4:]:
+    print(os.getpid(), child, flush=True)
+sys.stdin.read()
+"""
+
+
+@dataclass
+class FakeMemory:
+    """Memory that is a pipe: `fd` is what a mapping keeps, and `gone` tells whether anybody still has it."""
+
+    offset: int = 0
+    page_size: int = 2 << 20
+    size: int = 2 << 20
+    virtual_address: int = 0
+    ends: tuple[int, int] = field(default_factory=os.pipe)
+
+    @property
+    def fd(self) -> int:
+        return self.ends[1]
+
+    def lock(self) -> None:
+        pass
+
+    def gone(self, timeout: float | None = 0) -> bool:
+        return bool(select.select([self.ends[0]], [], [], timeout)[0])
+
+
+@pytest.fixture
+def memory() -> Iterator[FakeMemory]:
+    memory = FakeMemory()
+    yield memory
+    os.close(memory.ends[0])
+
+
+@pytest.fixture
+def card(sysfs: FakeSysfs, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A card that can be reset, and memory with physical addresses."""
+    monkeypatch.setattr(bus_sysfs, "physical_addresses", lambda *_: np.zeros(1, np.int64))
+    path = sysfs.add(SLOT)
+    (path / "reset").touch()
+    return path
+
+
+def command(card: Path) -> int:
+    return int.from_bytes((card / "config").read_bytes()[COMMAND : COMMAND + 2], "little")
+
+
+def guardians(pid: int) -> list[int]:
+    """The children of a process that are guardians."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children if b"guardian_main" in Path("/proc", child, "cmdline").read_bytes()]
+
+
+@contextmanager
+def driver(card: Path, memory: FakeMemory, *fork: str) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """A process that drives the card, in a process group of its own, and the ids of all that have the card."""
+    arguments = [sys.executable, "-c", DRIVER, str(card.parents[3]), SLOT, str(memory.fd), *fork]
+    with subprocess.Popen(
+        arguments,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        pass_fds=[memory.fd],
+        start_new_session=True,
+        env=os.environ | {"IXY_JIT": "0"},
+    ) as process:
+        assert process.stdout is not None
+        pids = [int(word) for word in process.stdout.readline().split()]
+        os.close(memory.fd)
+        assert command(card) == MEMORY_AND_MASTER
+        yield process, pids
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The driver dies
+
+
+def check_stopped(card: Path, memory: FakeMemory) -> None:
+    """When the memory is let go, the card has stopped: no bus mastering, all other bits kept, and a reset."""
+    assert memory.gone(timeout=60)
+    assert command(card) == MEMORY_ONLY
+    assert (card / "reset").read_text() == "1"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_process_leaves_a_card_that_is_stopped(card: Path, memory: FakeMemory, number: int) -> None:
+    """The process and its whole group die while the card is bus master. The next process can have the card."""
+    with driver(card, memory) as (process, _):
+        os.killpg(process.pid, number)
+    check_stopped(card, memory)
+    SysfsFunction(SLOT).close()
+
+
+def test_a_process_that_forgets_to_close(card: Path, memory: FakeMemory) -> None:
+    """It ends by itself, without a farewell: the same."""
+    with driver(card, memory) as (process, _):
+        process.communicate("")
+        assert process.returncode == 0
+    check_stopped(card, memory)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_guardian_ignores_signals(card: Path, memory: FakeMemory, number: int) -> None:
+    """What would end a process by its default action, such as a shutdown's SIGTERM to all, does not end a guardian."""
+    with driver(card, memory) as (process, _):
+        (guardian,) = guardians(process.pid)
+        os.kill(guardian, number)
+        process.kill()
+    check_stopped(card, memory)
+
+
+def test_the_next_start_waits_for_the_guardian(card: Path, memory: FakeMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reset, a FIFO here, takes until somebody reads. Memory and lock stay; who opens the card waits and has it."""
+    (card / "reset").unlink()
+    os.mkfifo(card / "reset")
+    with driver(card, memory) as (process, _):
+        process.kill()
+    resets: list[str] = []
+
+    def read_reset(_: float) -> None:
+        assert resets or not memory.gone()
+        resets.append("" if resets else (card / "reset").read_text())
+
+    monkeypatch.setattr(lock.time, "sleep", read_reset)
+    function = SysfsFunction(SLOT)
+    assert memory.gone()
+    assert resets[0] == "1"
+    assert command(card) == MEMORY_ONLY
+    function.close()
+
+
+def test_the_next_start_does_not_wait_for_ever(card: Path, memory: FakeMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guardian whose card cannot be reset: refused after the time that is granted, here none."""
+    (card / "reset").unlink()
+    os.mkfifo(card / "reset")
+    with driver(card, memory) as (process, _):
+        process.kill()
+    monkeypatch.setattr(lock, "_PATIENCE", 0)
+    with pytest.raises(DeviceBusy, match=f"^{SLOT} is in use by another process$"):
+        SysfsFunction(SLOT)
+    assert (card / "reset").read_text() == "1"
+    assert memory.gone(timeout=60)
+
+
+def test_a_forked_process_keeps_the_card(card: Path, memory: FakeMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver forked before it was killed: the card runs on while the child lives, then it is stopped."""
+    with driver(card, memory, "fork") as (process, (_, child)):
+        process.kill()
+        process.wait()
+        monkeypatch.setattr(lock, "_PATIENCE", 0)
+        with pytest.raises(DeviceBusy):
+            SysfsFunction(SLOT)
+        assert command(card) == MEMORY_AND_MASTER
+        assert not memory.gone()
+        os.kill(child, signal.SIGKILL)
+    check_stopped(card, memory)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The driver lives
+
+
+@pytest.mark.usefixtures("card")
+def test_unmapped_memory_is_returned() -> None:
+    """Each of two pieces is kept until it is unmapped. Unmapping what is not mapped does nothing."""
+    one, two = FakeMemory(offset=0), FakeMemory(offset=2 << 20)
+    function = SysfsFunction(SLOT)
+    function.unmap(one)  # type: ignore[arg-type]
+    for memory in (one, two):
+        function.map(memory)  # type: ignore[arg-type]
+        os.close(memory.fd)
+    assert [one.gone(), two.gone()] == [False, False]
+    function.unmap(one)  # type: ignore[arg-type]
+    assert [one.gone(), two.gone()] == [True, False]
+    function.unmap(one)  # type: ignore[arg-type]
+    function.unmap(two)  # type: ignore[arg-type]
+    assert two.gone()
+    function.close()
+    for memory in (one, two):
+        os.close(memory.ends[0])
+
+
+def test_closing_dismisses_the_guardian(card: Path, memory: FakeMemory, caplog: pytest.LogCaptureFixture) -> None:
+    """A normal end: the command register stays as it was, there is no reset, no process remains, nothing is logged."""
+    function = SysfsFunction(SLOT)
+    assert guardians(os.getpid()) == []
+    function.config_write(COMMAND, 2, MEMORY_AND_MASTER)
+    function.map(memory)  # type: ignore[arg-type]
+    assert len(guardians(os.getpid())) == 1
+    function.unmap(memory)  # type: ignore[arg-type]
+    function.close()
+    os.close(memory.fd)
+    assert memory.gone()
+    assert guardians(os.getpid()) == []
+    assert command(card) == MEMORY_AND_MASTER
+    assert (card / "reset").read_text() == ""
+    assert caplog.messages == []
+
+
+@pytest.mark.usefixtures("card")
+def test_an_interrupted_map(
+    memory: FakeMemory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ctrl-C while `map` waits for the guardian: the answer that nobody took confuses nobody."""
+    function = SysfsFunction(SLOT)
+    with monkeypatch.context() as patch:
+        patch.setattr(socket.socket, "recv", raises(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            function.map(memory)  # type: ignore[arg-type]
+    os.close(memory.fd)
+    function.unmap(memory)  # type: ignore[arg-type]
+    assert memory.gone()
+    function.close()
+    assert caplog.messages == []
+
+
+@pytest.mark.usefixtures("card")
+def test_a_guardian_that_was_killed(memory: FakeMemory, caplog: pytest.LogCaptureFixture) -> None:
+    """The driver goes on, but maps no more; closing warns, and the card can be opened again."""
+    function = SysfsFunction(SLOT)
+    function.map(memory)  # type: ignore[arg-type]
+    (guardian,) = guardians(os.getpid())
+    os.kill(guardian, signal.SIGKILL)
+    message = f"^{SLOT}: its guardian process has died; close the device and open it again$"
+    with pytest.raises(Error, match=message):
+        function.map(memory)  # type: ignore[arg-type]
+    function.unmap(memory)  # type: ignore[arg-type]
+    function.close()
+    assert caplog.messages == [f"{SLOT}: its guardian process had died: nobody would have stopped the card"]
+    SysfsFunction(SLOT).close()
+    os.close(memory.fd)
+
+
+@pytest.mark.usefixtures("card")
+def test_a_guardian_that_cannot_be_started(memory: FakeMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No interpreter where Python says that it is: one line with its name. Nothing is mapped; the card can close."""
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    function = SysfsFunction(SLOT)
+    message = f"^{SLOT}: cannot start its guardian process by /nowhere/python: No such file or directory$"
+    with pytest.raises(Error, match=message):
+        function.map(memory)  # type: ignore[arg-type]
+    os.close(memory.fd)
+    assert memory.gone()
+    function.close()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The program by itself
+
+
+@pytest.mark.parametrize(
+    ("sent", "farewell", "held"),
+    [
+        ([b"hold 0", b"hold 4"], False, {b"0", b"4"}),
+        ([b"hold 0", b"release 0", b"release 8"], False, set()),
+        ([b"hold 0", b"farewell"], True, {b"0"}),
+    ],
+)
+def test_what_the_driver_said_before_it_died(sent: list[bytes], farewell: bool, held: set[bytes]) -> None:
+    """Messages that nobody waits for any more are obeyed all the same, in order."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for message in sent:
+        socket.send_fds(ours, [message], [ours.fileno()] if message.startswith(b"hold") else [])
+    ours.shutdown(socket.SHUT_RDWR)
+    files: dict[bytes, int] = {}
+    with theirs:
+        assert guardian_main.watch(theirs, files) is farewell
+    ours.close()
+    assert set(files) == held
+    for file in files.values():
+        os.close(file)
+
+
+def test_a_driver_that_died_with_an_answer_unread() -> None:
+    """The kernel tells it as a reset connection (unix(7)): the driver is gone."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.send(b"hold 0")
+    ours.close()
+    with theirs:
+        assert guardian_main.watch(theirs, {}) is False
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Iterator[int]:
+    """A configuration space: power management at 0x40, then PCI Express at 0xa0, whose status says: pending."""
+    space = bytearray(256)
+    space[COMMAND] = MEMORY_AND_MASTER
+    space[0x34] = 0x40
+    space[0x40:0x42] = 0x01, 0xA0
+    space[0xA0] = 0x10
+    space[0xAA] = STATUS_PENDING
+    (tmp_path / "config").write_bytes(space)
+    fd = os.open(tmp_path / "config", os.O_RDWR)
+    yield fd
+    os.close(fd)
+
+
+def test_pending_transactions_are_waited_for(config: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pending for three looks: no reset until then, and no bus mastering from the beginning."""
+    reset = tmp_path / "reset"
+    reset.touch()
+    looks: list[tuple[int, str]] = []
+
+    def pass_time(_: float) -> None:
+        looks.append((os.pread(config, 1, COMMAND)[0], reset.read_text()))
+        if len(looks) == 3:
+            os.pwrite(config, b"\0", 0xAA)
+
+    monkeypatch.setattr(guardian_main.time, "sleep", pass_time)
+    guardian_main.stop(config, str(reset))
+    assert looks == [(MEMORY_ONLY, "")] * 3
+    assert reset.read_text() == "1"
+
+
+def test_transactions_that_stay_pending(config: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broken card: it is reset after a second all the same."""
+    now = [0.0]
+    monkeypatch.setattr(guardian_main.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(guardian_main.time, "sleep", lambda _: now.append(now.pop() + 0.25))
+    (tmp_path / "reset").touch()
+    guardian_main.stop(config, str(tmp_path / "reset"))
+    assert now == [1.25]
+    assert (tmp_path / "reset").read_text() == "1"
+
+
+def test_a_card_without_pci_express(config: int, tmp_path: Path) -> None:
+    """The list of capabilities is a ring, or there is none; nor is there a way to reset the card: it is stopped."""
+    for place, value in ((0x41, 0x40), (0x34, 0)):
+        os.pwrite(config, bytes([MEMORY_AND_MASTER]), COMMAND)
+        os.pwrite(config, bytes([value]), place)
+        guardian_main.stop(config, str(tmp_path / "reset"))
+        assert os.pread(config, 1, COMMAND)[0] == MEMORY_ONLY
+    assert not (tmp_path / "reset").exists()
+
+
+def raises(error: BaseException) -> Callable[..., None]:
+    """A function that raises."""
+
+    def function(*_: object) -> None:
+        raise error
+
+    return function
