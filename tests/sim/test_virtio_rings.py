@@ -32,9 +32,11 @@ KINDS = {
     "split in order": BASE | IN_ORDER,
     "split with events": BASE | EVENT,
     "split without VERSION_1": 1 << reg.ANY_LAYOUT | 1 << reg.MAC,
+    "split with an MTU": BASE | 1 << reg.MTU,
     "packed": BASE | PACKED,
     "packed in order": BASE | PACKED | IN_ORDER,
     "packed with events": BASE | PACKED | EVENT,
+    "packed with an MTU": BASE | PACKED | 1 << reg.MTU,
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -110,7 +112,32 @@ def test_packets_wait_in_the_ring_while_the_pool_is_empty(kind: str) -> None:
         assert len(device.rx[0].receive(SIZE)) == 1
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if "VERSION_1" not in kind])
+@every_kind
+def test_a_frame_that_is_sent_on_asks_for_nothing(kind: str) -> None:
+    """Whatever header a received frame has, it is 0 when the frame is sent (5.1.6.2.1: num_buffers, too)."""
+    with opened(KINDS[kind]) as (device, back_end):
+        assert feed(back_end.queues[0], frame(1, 60), 60)
+        header = buffers().bytes[device.rx[0].ring.state.ids[0] - 1, -device.rx[0].ring.state.header :]
+        batch = device.rx[0].receive(1)
+        header[:] = 0
+        header[-1] = 7
+        assert device.tx[0].send(batch) == 1
+        assert not header.any()
+
+
+def test_buffers_are_merged_only_where_a_frame_may_need_several() -> None:
+    """An MTU of 2,026 and framing of 22 fill a buffer of 2,048 bytes: MRG_RXBUF is of no use. With a byte more it is,
+    and so it is when the device does not tell.
+    """
+    for offered, mtu, merged in ((1 << reg.MTU, 2026, False), (1 << reg.MTU, 2027, True), (0, 1500, True)):
+        back_end = BackEnd("model", BASE | offered)
+        back_end.config[reg.CONFIG_MTU : reg.CONFIG_MTU + 2] = mtu.to_bytes(2, "little")
+        driver = VirtioNet(InProcess(back_end), ring_size=SIZE, pool_size=POOL)
+        with Device(driver):
+            assert driver.features.has(reg.MRG_RXBUF) == merged
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.endswith(("VERSION_1", "MTU"))])
 def test_a_frame_over_three_buffers_is_refused_whole(kind: str) -> None:
     """The device fills two buffers and part of a third with one frame (5.1.6.4). It is counted once as refused; the
     frame after it arrives.

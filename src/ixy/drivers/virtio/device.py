@@ -13,11 +13,11 @@ import numpy as np
 
 from ixy.drivers import DeviceCounters, Link
 from ixy.drivers.virtio.control import COMMAND_BYTES, ControlQueue
-from ixy.drivers.virtio.features import negotiate
+from ixy.drivers.virtio.features import Features, negotiate
 from ixy.drivers.virtio.rings import Layout, Terms, VirtioRxRing, VirtioTxRing, resume_at
 from ixy.drivers.virtio.transport import ring_doorbell
 from ixy.errors import ConfigurationError
-from ixy.memory.buffers import POOL_BUFFERS, POOL_SHIFT, POOLS, STRIDE
+from ixy.memory.buffers import BUFFER_SIZE, POOL_BUFFERS, POOL_SHIFT, POOLS, STRIDE
 from ixy.memory.dma import DmaMemory, allocate_rings, release_rings
 from ixy.memory.mempool import Mempool
 from ixy.registers import virtio as reg
@@ -81,7 +81,8 @@ class VirtioNet:
         self._tx: list[VirtioTxRing] = []
         try:
             transport.reset()
-            self.features = negotiate(self.address, transport.features(), unwanted=unwanted)
+            offered = Features(transport.features())
+            self.features = negotiate(self.address, offered, unwanted=unwanted | self._unneeded(offered))
             transport.accept(self.features)
             self._set_up(max(rx_queues, tx_queues), ring_size, pool_size)
             transport.start()
@@ -94,6 +95,16 @@ class VirtioNet:
 
     # -----------------------------------------------------------------------------------------------------------------
     # Initialisation, 3.1.1 and 5.1.5
+
+    def _unneeded(self, offered: Features) -> int:
+        """MRG_RXBUF, where the device's MTU says that any frame fits one buffer.
+
+        With it, the device counts in each header how many buffers the frame spans, and a frame that is sent on must not
+        have that count: its header's cache line goes to and fro between the two for nothing.
+        """
+        if offered.has(reg.MTU) and self._transport.config_read(reg.CONFIG_MTU, 2) + reg.FRAMING <= BUFFER_SIZE:
+            return 1 << reg.MRG_RXBUF
+        return 0
 
     def _set_up(self, pairs: int, ring_size: int, pool_size: int) -> None:
         """Memory for all rings in one piece, a mempool for each receive ring, and rings in pairs (5.1.2)."""

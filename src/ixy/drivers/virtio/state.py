@@ -42,11 +42,15 @@ _HEADER_STRIDE = STRIDE // 4  # words from the header of one buffer to the next
 
 @compiled
 def clear_header(headers: NDArray[np.int32], buffer: int) -> None:
-    """Say that a frame asks for no offload (5.1.6.2): all of the header before the frame is 0."""
+    """Say that a frame asks for no offload (5.1.6.2): all of the header before the frame is 0.
+
+    A header that is 0 is not written: both sides keep the cache line as long as neither has more to say.
+    """
     word = buffer * _HEADER_STRIDE
-    headers[word - 3] = 0
-    headers[word - 2] = 0
-    headers[word - 1] = 0
+    if headers[word - 3] | headers[word - 2] | headers[word - 1] != 0:
+        headers[word - 3] = 0
+        headers[word - 2] = 0
+        headers[word - 1] = 0
 
 
 @compiled

@@ -24,6 +24,7 @@ from ixy.drivers.virtio.features import Features
 from ixy.drivers.virtio.transport import Doorbell, RingAddresses, file_doorbell, ring_doorbell
 from ixy.drivers.virtio.vhost_messages import Connection, Region, Request
 from ixy.errors import AddressError, ConfigurationError, Error, UnsupportedDevice
+from ixy.memory.buffers import BUFFER_SIZE
 from ixy.memory.dma import DmaMapping, DmaMemory
 from ixy.registers import virtio as reg
 
@@ -44,7 +45,7 @@ _PROTOCOL_MQ = 1 << 0
 _PROTOCOL_REPLY_ACK = 1 << 3
 
 # What a back end cannot offer by itself, because the front end has the configuration and the control queue. This one
-# has an address, a link and as many queues as the back end.
+# has an address, a link, an MTU and as many queues as the back end.
 _FRONT_END = {reg.MAC, reg.STATUS, reg.MTU, reg.MQ, reg.CTRL_VQ, reg.CTRL_RX, reg.CTRL_VLAN, reg.CTRL_RX_EXTRA} | {
     reg.CTRL_MAC_ADDR,
     reg.CTRL_GUEST_OFFLOADS,
@@ -53,7 +54,8 @@ _FRONT_END = {reg.MAC, reg.STATUS, reg.MTU, reg.MQ, reg.CTRL_VQ, reg.CTRL_RX, re
     reg.ACCESS_PLATFORM,
 }
 _FRONT_END_MASK = sum(1 << bit for bit in _FRONT_END)
-_OFFERED = 1 << reg.MAC | 1 << reg.STATUS | 1 << reg.MQ
+_OFFERED = 1 << reg.MAC | 1 << reg.STATUS | 1 << reg.MTU | 1 << reg.MQ
+MTU = BUFFER_SIZE - reg.FRAMING  # the largest that fits a buffer
 
 
 def parse(address: str) -> tuple[str, int]:
@@ -102,6 +104,7 @@ class VhostUser:
         self.address = f"{PREFIX}{self._path}"
         self._config = bytearray(20)
         self._config[reg.CONFIG_MAC : reg.CONFIG_MAC + 6] = bytes([2]) + secrets.token_bytes(5)  # locally administered
+        self._config[reg.CONFIG_MTU : reg.CONFIG_MTU + 2] = MTU.to_bytes(2, "little")
         self._memory: list[DmaMemory] = []
         self._rings: dict[int, _Ring] = {}
         self._kicks: dict[int, int] = {}
