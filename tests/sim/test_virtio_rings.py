@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ixy.device import Device
+from ixy.drivers.rings import CLEAN, NEXT
 from ixy.drivers.virtio.device import VirtioNet
 from ixy.drivers.virtio.inprocess import InProcess
 from ixy.drivers.virtio.packed import PackedRing
 from ixy.drivers.virtio.rings import VirtioRxRing, VirtioTxRing, resume_at
 from ixy.drivers.virtio.split import SplitRing
-from ixy.drivers.virtio.state import CLEAN, NEXT
 from ixy.memory.batch import Batch
 from ixy.memory.buffers import BUFFER_SIZE, POOL_SHIFT, buffers
 from ixy.registers import virtio as reg

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ixy.drivers.rings import CLEAN, COMMON_WORDS, DROPPED, INDEX_MASK, NEXT, STARVED
 from ixy.jit import compiled
 from ixy.memory.buffers import BUFFER_SIZE, ID_MASK, POOL_SHIFT, Buffers, give
 from ixy.registers.i82599 import (
@@ -35,16 +36,9 @@ if TYPE_CHECKING:
 CLEAN_GROUP = 32
 _TX_COMMAND = TX_EOP | TX_IFCS | TX_DEXT | TX_DATA
 _WHOLE = RX_DD | RX_EOP  # a frame in one buffer
-# Rings and batches have at most so many entries. Masked with this, an index is known to be positive, and the compiler
-# leaves out what Python's negative indices would need.
-INDEX_MASK = 0xFFFF
 
-# Words of a ring's `state`
-NEXT = 0  # the descriptor that comes next, counted without wrapping
-CLEAN = 1  # transmit: the oldest descriptor that still holds a buffer, counted likewise
-DROPPED = 2  # receive: frames refused
-STARVED = 3  # receive: times that the pool was empty
-SKIPPING = 4  # receive: 1 while the rest of a frame that spans buffers is to be refused
+# Words of a ring's `state` besides the common ones
+SKIPPING = COMMON_WORDS  # receive: 1 while the rest of a frame that spans buffers is to be refused
 STATE_WORDS = 8
 
 

@@ -1,4 +1,4 @@
-"""The descriptor rings of one device: their memory, and their life from filled to drained."""
+"""The descriptor rings of one device, made in its memory."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ixy.drivers.ixgbe import datapath
-from ixy.drivers.ixgbe.datapath import CLEAN, DROPPED, NEXT, STARVED, STATE_WORDS, RxState, TxState
-from ixy.memory.buffers import buffers, give
+from ixy.drivers.ixgbe.datapath import STATE_WORDS, RxState, TxState
+from ixy.drivers.rings import FilledRing, SendingRing
 from ixy.registers.i82599 import DESCRIPTOR_BYTES, DESCRIPTOR_WORDS
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ixy.memory.mempool import Mempool
 
 
-class IxgbeRxRing:
+class IxgbeRxRing(FilledRing):
     """A receive ring; see `ixy.drivers.RxRing`."""
 
     kernel = staticmethod(datapath.rx_batch)
@@ -25,52 +25,23 @@ class IxgbeRxRing:
     def __init__(
         self, memory: NDArray[np.uint8], tail: NDArray[np.uint32], addresses: NDArray[np.int64], pool: Mempool
     ) -> None:
-        self.size = len(memory) // DESCRIPTOR_BYTES
-        self.pool = pool
-        self._filled = 0
-        descriptors = _descriptors(memory)
-        ids = np.zeros(self.size, np.int32)
-        self.state = RxState(descriptors, tail, ids, np.zeros(STATE_WORDS, np.int64), addresses, pool.number)
-
-    def fill(self) -> None:
-        """Give every descriptor a buffer."""
-        self._filled = datapath.fill(self.state, buffers())
-
-    def drain(self) -> None:
-        """Take all buffers back. The card has stopped."""
-        give(buffers(), self.state.ids, 0, self._filled)
-        self._filled = 0
-
-    @property
-    def dropped(self) -> int:
-        return int(self.state.state[DROPPED])
-
-    @property
-    def starved(self) -> int:
-        return int(self.state.state[STARVED])
+        state = RxState(_descriptors(memory), tail, *_bookkeeping(memory), addresses, pool.number)
+        super().__init__(state, pool, datapath.fill)
 
 
-class IxgbeTxRing:
+class IxgbeTxRing(SendingRing):
     """A transmit ring; see `ixy.drivers.TxRing`."""
 
     kernel = staticmethod(datapath.tx_batch)
     room = staticmethod(datapath.tx_room)
 
     def __init__(self, memory: NDArray[np.uint8], tail: NDArray[np.uint32], addresses: NDArray[np.int64]) -> None:
-        self.size = len(memory) // DESCRIPTOR_BYTES
-        ids = np.zeros(self.size, np.int32)
-        self.state = TxState(_descriptors(memory), tail, ids, np.zeros(STATE_WORDS, np.int64), addresses)
+        super().__init__(TxState(_descriptors(memory), tail, *_bookkeeping(memory), addresses))
 
-    def drain(self) -> None:
-        """Take the buffers back that the card had not sent, or not reported. The card has stopped."""
-        state = self.state.state
-        slots = np.arange(int(state[CLEAN]), int(state[NEXT])) % self.size
-        give(buffers(), self.state.ids[slots], 0, len(slots))
-        state[CLEAN] = state[NEXT]
 
-    @property
-    def in_flight(self) -> int:
-        return int(self.state.state[NEXT] - self.state.state[CLEAN])
+def _bookkeeping(memory: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """The driver's own side of a ring: the buffer in each descriptor, and the words of its state."""
+    return np.zeros(len(memory) // DESCRIPTOR_BYTES, np.int32), np.zeros(STATE_WORDS, np.int64)
 
 
 def _descriptors(memory: NDArray[np.uint8]) -> NDArray[np.int64]:

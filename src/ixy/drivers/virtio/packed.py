@@ -15,19 +15,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ixy.drivers.rings import CLEAN, DROPPED, INDEX_MASK, NEXT, STARVED
 from ixy.drivers.virtio.state import (
     BAD_ID,
     BROKEN,
     BYTES,
-    CLEAN,
-    DROPPED,
     GROUP,
-    INDEX_MASK,
-    NEXT,
     OFFERED,
     PACKETS,
     SKIPPING,
-    STARVED,
     buffer_count,
     clear_header,
 )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ixy.drivers.rings import FilledRing, SendingRing
 from ixy.drivers.virtio import packed, split
 from ixy.drivers.virtio.packed import PackedRing
 from ixy.drivers.virtio.split import SplitRing
-from ixy.drivers.virtio.state import BREACHES, BROKEN, BYTES, CLEAN, DROPPED, NEXT, PACKETS, STARVED, STATE_WORDS
+from ixy.drivers.virtio.state import BREACHES, BROKEN, BYTES, PACKETS, STATE_WORDS
 from ixy.drivers.virtio.transport import Doorbell, RingAddresses
-from ixy.memory.buffers import buffers, give
+from ixy.memory.buffers import buffers
 from ixy.memory.dma import PAGE
 from ixy.registers.virtio import DESCRIPTOR_BYTES, EVENT_DISABLE, NO_INTERRUPT
 
@@ -66,30 +67,10 @@ class Terms(NamedTuple):
         return packed_layout(size) if self.packed else split_layout(size)
 
 
-class _Ring:
-    """What receive and transmit rings have in common.
+class _Counting:
+    """What the driver counts, since the device does not."""
 
-    Args:
-        memory: of the ring, shape (layout.bytes,), uint8.
-        terms: what was negotiated.
-        size: descriptors.
-        doorbell: to notify the device with.
-        addresses: the device's address of the header before each buffer.
-        pool: number of the pool that buffers come from, or -1.
-    """
-
-    def __init__(
-        self,
-        memory: NDArray[np.uint8],
-        terms: Terms,
-        size: int,
-        doorbell: Doorbell,
-        addresses: NDArray[np.int64],
-        pool: int,
-    ) -> None:
-        self.size = size
-        make = _packed_ring if terms.packed else _split_ring
-        self.state: SplitRing | PackedRing = make(memory, terms, size, doorbell, addresses, pool)
+    state: SplitRing | PackedRing
 
     @property
     def packets(self) -> int:
@@ -106,8 +87,17 @@ class _Ring:
         return BREACHES.get(int(self.state.state[BROKEN]))
 
 
-class VirtioRxRing(_Ring):
-    """A receive ring; see `ixy.drivers.RxRing`."""
+class VirtioRxRing(FilledRing, _Counting):
+    """A receive ring; see `ixy.drivers.RxRing`.
+
+    Args:
+        memory: of the ring, shape (layout.bytes,), uint8.
+        terms: what was negotiated.
+        size: descriptors.
+        doorbell: to notify the device with.
+        addresses: the device's address of the header before each buffer.
+        pool: where buffers come from.
+    """
 
     def __init__(
         self,
@@ -118,50 +108,21 @@ class VirtioRxRing(_Ring):
         addresses: NDArray[np.int64],
         pool: Mempool,
     ) -> None:
-        super().__init__(memory, terms, size, doorbell, addresses, pool.number)
-        self.kernel = packed.rx_batch if terms.packed else split.rx_batch
-        self.pool = pool
-        self._filled = 0
-
-    def fill(self) -> None:
-        """Give every descriptor a buffer."""
-        fill = packed.fill if isinstance(self.state, PackedRing) else split.fill
-        self._filled = fill(self.state, buffers())  # pyright: ignore[reportArgumentType]
-
-    def drain(self) -> None:
-        """Take all buffers back. The device has stopped."""
-        give(buffers(), self.state.ids, 0, self._filled)
-        self._filled = 0
-
-    @property
-    def dropped(self) -> int:
-        return int(self.state.state[DROPPED])
-
-    @property
-    def starved(self) -> int:
-        return int(self.state.state[STARVED])
+        kernels = packed if terms.packed else split
+        self.kernel = kernels.rx_batch
+        super().__init__(_state(memory, terms, size, doorbell, addresses, pool.number), pool, kernels.fill)
 
 
-class VirtioTxRing(_Ring):
-    """A transmit ring; see `ixy.drivers.TxRing`."""
+class VirtioTxRing(SendingRing, _Counting):
+    """A transmit ring; see `ixy.drivers.TxRing`. Parameters as for `VirtioRxRing`."""
 
     def __init__(
         self, memory: NDArray[np.uint8], terms: Terms, size: int, doorbell: Doorbell, addresses: NDArray[np.int64]
     ) -> None:
-        super().__init__(memory, terms, size, doorbell, addresses, -1)
-        self.kernel = packed.tx_batch if terms.packed else split.tx_batch
-        self.room = packed.tx_room if terms.packed else split.tx_room
-
-    def drain(self) -> None:
-        """Take the buffers back that the device had not used. It has stopped."""
-        state = self.state.state
-        slots = np.arange(int(state[CLEAN]), int(state[NEXT])) % self.size
-        give(buffers(), self.state.ids[slots], 0, len(slots))
-        state[CLEAN] = state[NEXT]
-
-    @property
-    def in_flight(self) -> int:
-        return int(self.state.state[NEXT] - self.state.state[CLEAN])
+        kernels = packed if terms.packed else split
+        self.kernel = kernels.tx_batch
+        self.room = kernels.tx_room
+        super().__init__(_state(memory, terms, size, doorbell, addresses, -1))
 
 
 def resume_at(ring: VirtioRxRing | VirtioTxRing) -> int:
@@ -177,61 +138,52 @@ def resume_at(ring: VirtioRxRing | VirtioTxRing) -> int:
     return half << 16 | half
 
 
-def _split_ring(
+def _state(
     memory: NDArray[np.uint8], terms: Terms, size: int, doorbell: Doorbell, addresses: NDArray[np.int64], pool: int
-) -> SplitRing:
-    layout = split_layout(size)
+) -> SplitRing | PackedRing:
+    """A ring before its first packet; `pool` is -1 for a transmit ring."""
     memory[:] = 0
+    common: dict[str, Any] = {
+        "ids": np.zeros(size, np.int32),
+        "order": np.arange(size, dtype=np.int32),
+        "place": np.arange(size, dtype=np.int32),
+        "state": np.zeros(STATE_WORDS, np.int64),
+        "addresses": addresses,
+        "headers": buffers().bytes.reshape(-1).view(np.int32),
+        "doorbell": doorbell,
+        "pool": pool,
+        "header": terms.header,
+        "mergeable": terms.mergeable,
+        "in_order": terms.in_order,
+    }
+    if terms.packed:
+        return _packed_ring(memory, size, common)
+    return _split_ring(memory, size, terms.event_index, common)
+
+
+def _split_ring(memory: NDArray[np.uint8], size: int, event_index: int, common: dict[str, Any]) -> SplitRing:
+    layout = split_layout(size)
     available = memory[layout.driver : layout.driver + 2 * (size + 3)].view(np.uint16)
+    # The driver polls. With EVENT_IDX the flag has no effect, and used_event stays 0: one interrupt in 65,536.
+    available[split.FLAGS] = 0 if event_index else NO_INTERRUPT
+    available[split.PLACES : split.PLACES + size] = np.arange(size)
     used_end = layout.device + 4 + 8 * size
-    ring = SplitRing(
+    return SplitRing(
         descriptors=memory[: layout.driver].view(np.int64),
         available=available,
         used_flags=memory[layout.device : layout.device + 4].view(np.uint16),
         used=memory[layout.device + 4 : used_end].view(np.uint32),
         available_event=memory[used_end : used_end + 2].view(np.uint16),
-        ids=np.zeros(size, np.int32),
-        order=np.arange(size, dtype=np.int32),
-        place=np.arange(size, dtype=np.int32),
-        state=np.zeros(STATE_WORDS, np.int64),
-        addresses=addresses,
-        headers=_headers(),
-        doorbell=doorbell,
-        pool=pool,
-        header=terms.header,
-        mergeable=terms.mergeable,
-        in_order=terms.in_order,
-        event_index=terms.event_index,
+        event_index=event_index,
+        **common,
     )
-    # The driver polls. With EVENT_IDX the flag has no effect, and used_event stays 0: one interrupt in 65,536.
-    available[split.FLAGS] = 0 if terms.event_index else NO_INTERRUPT
-    available[split.PLACES : split.PLACES + size] = np.arange(size)
-    return ring
 
 
-def _packed_ring(
-    memory: NDArray[np.uint8], terms: Terms, size: int, doorbell: Doorbell, addresses: NDArray[np.int64], pool: int
-) -> PackedRing:
+def _packed_ring(memory: NDArray[np.uint8], size: int, common: dict[str, Any]) -> PackedRing:
     layout = packed_layout(size)
-    memory[:] = 0
     memory[layout.driver : layout.driver + 4].view(np.uint16)[1] = EVENT_DISABLE  # the driver polls
     return PackedRing(
         descriptors=memory[: layout.driver].view(np.int64),
         device_event=memory[layout.device : layout.device + 4].view(np.uint16),
-        ids=np.zeros(size, np.int32),
-        order=np.arange(size, dtype=np.int32),
-        place=np.arange(size, dtype=np.int32),
-        state=np.zeros(STATE_WORDS, np.int64),
-        addresses=addresses,
-        headers=_headers(),
-        doorbell=doorbell,
-        pool=pool,
-        header=terms.header,
-        mergeable=terms.mergeable,
-        in_order=terms.in_order,
+        **common,
     )
-
-
-def _headers() -> NDArray[np.int32]:
-    """All of the packet memory as words; only what lies in living pools is mapped."""
-    return buffers().bytes.reshape(-1).view(np.int32)

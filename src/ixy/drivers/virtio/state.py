@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ixy.drivers.rings import COMMON_WORDS
 from ixy.jit import compiled
 from ixy.memory.buffers import STRIDE
 
@@ -11,16 +12,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# Words of a ring's `state`
-NEXT = 0  # the place in the ring that comes next, counted without wrapping
-CLEAN = 1  # transmit: the oldest place that still holds a buffer, counted likewise
-PACKETS = 2  # taken from the device, or handed to it
-BYTES = 3  # of those packets, without frame check sequences
-DROPPED = 4  # receive: frames refused
-STARVED = 5  # receive: times that the pool was empty
-SKIPPING = 6  # receive: how many buffers of a refused frame are still to come
-BROKEN = 7  # why the ring has stopped for good, 0 while it runs
-OFFERED = 8  # the place up to which the device was given buffers, or told that it was
+# Words of a ring's `state` besides the common ones
+PACKETS = COMMON_WORDS  # taken from the device, or handed to it
+BYTES = COMMON_WORDS + 1  # of those packets, without frame check sequences
+SKIPPING = COMMON_WORDS + 2  # receive: how many buffers of a refused frame are still to come
+BROKEN = COMMON_WORDS + 3  # why the ring has stopped for good, 0 while it runs
+OFFERED = COMMON_WORDS + 4  # the place up to which the device was given buffers, or told that it was
 STATE_WORDS = 16
 
 # Values of BROKEN: what the device did that leaves open which buffers are whose. Nothing is touched any more then.
@@ -34,8 +31,6 @@ BREACHES = {
 # Sent buffers are taken back once so many packets are on their way, and receive buffers are given back by so many:
 # what both sides write and read costs a cache miss each time.
 GROUP = 32
-# Rings and batches have at most so many entries; see `ixy.drivers.ixgbe.datapath`.
-INDEX_MASK = 0xFFFF
 
 _HEADER_STRIDE = STRIDE // 4  # words from the header of one buffer to the next
 
