@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +20,10 @@ from ixy.drivers.virtio.packed import PackedRing
 from ixy.drivers.virtio.rings import VirtioRxRing, VirtioTxRing, resume_at
 from ixy.drivers.virtio.split import SplitRing
 from ixy.drivers.virtio.state import CLEAN, NEXT
+from ixy.errors import UnsupportedDevice
 from ixy.memory.batch import Batch
 from ixy.memory.buffers import BUFFER_SIZE, POOL_SHIFT, buffers
+from ixy.memory.dma import DmaMapping, DmaMemory, allocated
 from ixy.registers import virtio as reg
 from ixy.sim.virtio import REFUSED, BackEnd, drain, feed
 
@@ -63,6 +67,34 @@ def check_buffers(device: Device, held: list[Batch]) -> None:
         places.append(state.ids[np.arange(state.state[CLEAN], state.state[NEXT]) % SIZE])
     places += [ids[first:last] for ids, _, first, last in (batch.pending() for batch in held if len(batch))]
     assert sorted(np.concatenate(places).tolist()) == pool.ids.tolist()
+
+
+class BehindIommu(InProcess):
+    """A device that is told addresses of an IOMMU; which rings it was told of."""
+
+    def __init__(self, back_end: BackEnd) -> None:
+        super().__init__(back_end)
+        self.told: list[int] = []
+
+    def set_ring(self, index: int, *where: Any) -> None:
+        self.told.append(index)
+        super().set_ring(index, *where)
+
+    def map(self, memory: DmaMemory) -> DmaMapping:
+        return replace(super().map(memory), translated=True)
+
+
+def test_a_device_that_goes_past_the_iommu_is_refused() -> None:
+    """Without ACCESS_PLATFORM it is told of no ring, and the memory is returned; with it, it is opened (6.1)."""
+    before = allocated()
+    bypassing = BehindIommu(BackEnd("model", BASE))
+    with pytest.raises(UnsupportedDevice, match="model: behind an IOMMU the device must offer ACCESS_PLATFORM, and"):
+        VirtioNet(bypassing, ring_size=SIZE, pool_size=POOL)
+    assert bypassing.told == []
+    assert allocated() == before
+    translated = BehindIommu(BackEnd("model", BASE | 1 << reg.ACCESS_PLATFORM))
+    with Device(VirtioNet(translated, ring_size=SIZE, pool_size=POOL)):
+        assert translated.told == [0, 1]
 
 
 @every_kind
