@@ -328,6 +328,10 @@ class VirtioNet:
             rx_errors=len(self._breaches()),
         )
 
+    def sent(self) -> int:
+        """Packets that the device has taken from the rings."""
+        return sum(ring.sent for ring in self._tx)
+
     # -----------------------------------------------------------------------------------------------------------------
     # The end
 

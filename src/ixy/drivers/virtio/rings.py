@@ -163,6 +163,13 @@ class VirtioTxRing(_Ring):
     def in_flight(self) -> int:
         return int(self.state.state[NEXT] - self.state.state[CLEAN])
 
+    @property
+    def sent(self) -> int:
+        """Of `packets`, those that the device has taken from the ring."""
+        ring = self.state
+        place = split.sent_up_to(ring) if isinstance(ring, SplitRing) else packed.sent_up_to(ring)
+        return self.packets - (int(ring.state[NEXT]) - place)
+
 
 def resume_at(ring: VirtioRxRing | VirtioTxRing) -> int:
     """Where a back end that takes the ring over goes on, as vhost-user wants it (SET_VRING_BASE).
