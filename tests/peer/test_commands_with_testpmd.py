@@ -54,8 +54,11 @@ class Running:
         return self.ended()
 
 
+Start = Callable[..., Running]
+
+
 @pytest.fixture
-def start() -> Iterator[Callable[..., Running]]:
+def start() -> Iterator[Start]:
     """Starts `ixy`; what still runs when the test is over is killed."""
     with ExitStack() as stack:
 
@@ -92,7 +95,7 @@ def read(path: Path) -> list[bytes]:
 
 
 @pytest.mark.parametrize("ring", RINGS)
-def test_all_that_is_generated_is_received(ring: str, socket_path: Path, start_peer: StartPeer, start) -> None:
+def test_all_that_is_generated_is_received(ring: str, socket_path: Path, start_peer: StartPeer, start: Start) -> None:
     """testpmd only receives: when `ixy generate --count` has ended, it has all packets."""
     peer = start_peer("rxonly")
     peer.command("start")
@@ -104,7 +107,7 @@ def test_all_that_is_generated_is_received(ring: str, socket_path: Path, start_p
 
 
 @pytest.mark.parametrize("ring", RINGS)
-def test_packets_that_nobody_takes_are_told(ring: str, socket_path: Path, start_peer: StartPeer, start) -> None:
+def test_packets_that_nobody_takes_are_told(ring: str, socket_path: Path, start_peer: StartPeer, start: Start) -> None:
     """testpmd does not forward: 100 packets stay on the ring, which is said when the command gives up on them."""
     peer = start_peer("rxonly")
     running = start("generate", f"vhost-user:{socket_path},ring={ring}", "--count", "100")
@@ -115,7 +118,7 @@ def test_packets_that_nobody_takes_are_told(ring: str, socket_path: Path, start_
 
 @pytest.mark.parametrize("ring", RINGS)
 def test_all_that_testpmd_sends_is_captured(
-    ring: str, socket_path: Path, start_peer: StartPeer, start, tmp_path: Path
+    ring: str, socket_path: Path, start_peer: StartPeer, start: Start, tmp_path: Path
 ) -> None:
     """testpmd only sends, until it is stopped; Ctrl-C when the file has all that it says it has sent."""
     peer = start_peer("txonly")
@@ -132,7 +135,7 @@ def test_all_that_testpmd_sends_is_captured(
     assert device["rx_dropped"] == device["rx_errors"] == device["rx_refused"] == 0
 
 
-def test_a_capture_ends_at_its_count(socket_path: Path, start_peer: StartPeer, start, tmp_path: Path) -> None:
+def test_a_capture_ends_at_its_count(socket_path: Path, start_peer: StartPeer, start: Start, tmp_path: Path) -> None:
     """testpmd sends for ever: the file has as many packets as were asked for, each of 64 bytes."""
     peer = start_peer("txonly")
     peer.command("start")
@@ -144,7 +147,7 @@ def test_a_capture_ends_at_its_count(socket_path: Path, start_peer: StartPeer, s
 
 
 @pytest.mark.parametrize("ring", RINGS)
-def test_forwarding_between_two_back_ends_loses_nothing(ring: str, tmp_path: Path, start) -> None:
+def test_forwarding_between_two_back_ends_loses_nothing(ring: str, tmp_path: Path, start: Start) -> None:
     """One testpmd sends until it is stopped, another receives: both and the forwarder have counted the same packets."""
     paths = tmp_path / "one", tmp_path / "other"
     with ExitStack() as stack:
@@ -166,7 +169,7 @@ def test_forwarding_between_two_back_ends_loses_nothing(ring: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("ring", RINGS)
-def test_echo_and_macswap_play_ball(ring: str, socket_path: Path, start_peer: StartPeer, start) -> None:
+def test_echo_and_macswap_play_ball(ring: str, socket_path: Path, start_peer: StartPeer, start: Start) -> None:
     """testpmd sends 32 packets and returns what it gets, as `ixy echo` does: they go to and fro until the count is
     reached. testpmd has received all that was echoed; at most its 32 were on their way when the command ended.
     """
