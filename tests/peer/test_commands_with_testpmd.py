@@ -123,8 +123,8 @@ def test_all_that_testpmd_sends_is_captured(
     """testpmd only sends, until it is stopped; Ctrl-C when the file has all that it says it has sent."""
     peer = start_peer("txonly")
     file = tmp_path / "out.pcap"
-    running = start("capture", f"vhost-user:{socket_path},ring={ring}", str(file))
     peer.command("start")
+    running = start("capture", f"vhost-user:{socket_path},ring={ring}", str(file))
     until(lambda: records(file) >= PACKETS)
     peer.command("stop")
     sent = peer.counts().tx_packets
