@@ -190,6 +190,11 @@ class Device:
         starved = sum(ring.starved for ring in self._driver.rx_rings)
         return Stats(*counters, rx_refused=refused, rx_starved=starved)
 
+    def sent(self) -> int:
+        """Packets that have left the device since it was opened; closing it drops what it was handed besides."""
+        self.check_open()
+        return self._driver.sent()
+
     def attach(self, pool: Mempool) -> None:
         """Let the device send packets from `pool`. Sending a batch does it by itself; a compiled loop needs it done."""
         self.check_open()

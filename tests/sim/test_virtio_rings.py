@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +20,11 @@ from ixy.drivers.virtio.inprocess import InProcess
 from ixy.drivers.virtio.packed import PackedRing
 from ixy.drivers.virtio.rings import VirtioRxRing, VirtioTxRing, resume_at
 from ixy.drivers.virtio.split import SplitRing
+from ixy.errors import UnsupportedDevice
 from ixy.memory.batch import Batch
 from ixy.memory.buffers import BUFFER_SIZE, POOL_SHIFT, buffers
+from ixy.memory.dma import DmaMapping, DmaMemory, allocated
+from ixy.path import Path
 from ixy.registers import virtio as reg
 from ixy.sim.virtio import REFUSED, BackEnd, drain, feed
 
@@ -67,6 +72,34 @@ def check_buffers(device: Device, held: list[Batch]) -> None:
     assert sorted(np.concatenate(places).tolist()) == pool.ids.tolist()
 
 
+class BehindIommu(InProcess):
+    """A device that is told addresses of an IOMMU; which rings it was told of."""
+
+    def __init__(self, back_end: BackEnd) -> None:
+        super().__init__(back_end)
+        self.told: list[int] = []
+
+    def set_ring(self, index: int, *where: Any) -> None:
+        self.told.append(index)
+        super().set_ring(index, *where)
+
+    def map(self, memory: DmaMemory) -> DmaMapping:
+        return replace(super().map(memory), translated=True)
+
+
+def test_a_device_that_goes_past_the_iommu_is_refused() -> None:
+    """Without ACCESS_PLATFORM it is told of no ring, and the memory is returned; with it, it is opened (6.1)."""
+    before = allocated()
+    bypassing = BehindIommu(BackEnd("model", BASE))
+    with pytest.raises(UnsupportedDevice, match="model: behind an IOMMU the device must offer ACCESS_PLATFORM, and"):
+        VirtioNet(bypassing, ring_size=SIZE, pool_size=POOL)
+    assert bypassing.told == []
+    assert allocated() == before
+    translated = BehindIommu(BackEnd("model", BASE | 1 << reg.ACCESS_PLATFORM))
+    with Device(VirtioNet(translated, ring_size=SIZE, pool_size=POOL)):
+        assert translated.told == [0, 1]
+
+
 @every_kind
 def test_frames_of_all_sizes_pass_in_both_directions(kind: str) -> None:
     """Five rounds of the rings, frames of 1 to 2,048 bytes: each arrives as it was sent, and is counted."""
@@ -98,6 +131,40 @@ def test_a_full_transmit_ring_takes_no_more_until_the_device_has_sent(kind: str)
             pass
         assert device.tx[0].send(batch) == 4
         check_buffers(device, [])
+
+
+@every_kind
+def test_packets_are_sent_when_the_device_has_taken_them(kind: str) -> None:
+    """Two rounds of the ring, five packets at a time: all are counted when they are handed over, as sent one by one."""
+    with opened(KINDS[kind]) as (device, back_end):
+        for first in range(0, 2 * SIZE, 5):
+            assert device.tx[0].send(device.rx[0].pool.allocate(5)) == 5
+            for taken in range(5):
+                assert device.stats().tx_packets == first + 5
+                assert device.sent() == first + taken
+                assert drain(back_end.queues[1], np.zeros(BUFFER_SIZE, np.uint8))
+
+
+@every_kind
+def test_a_path_leaves_packets_in_the_receive_ring_while_the_transmit_ring_is_full(kind: str) -> None:
+    """The second device sends nothing at first: a ring's worth of packets waits there, and seven where they arrived,
+    however often the path is polled. Then all are sent, in order; none was refused.
+    """
+    taken = np.zeros(BUFFER_SIZE, np.uint8)
+    with opened(KINDS[kind]) as (source, sender), opened(KINDS[kind]) as (target, receiver):
+        path = Path(source.rx[0], target.tx[0], batch=4)
+        fed = 0
+        for number in range(SIZE + 7):
+            fed += feed(sender.queues[0], frame(number, 60), 60)
+            path.run(3)
+        assert fed == SIZE + 7
+        assert path.counts == (SIZE, SIZE, 0)
+        for number in range(SIZE + 7):
+            drain(receiver.queues[1], taken)
+            assert taken[:60].tobytes() == frame(number, 60).tobytes()
+            path.run(1)
+        assert path.counts == (SIZE + 7, SIZE + 7, 0)
+        assert (source.stats().rx_refused, source.stats().rx_starved) == (0, 0)
 
 
 @every_kind

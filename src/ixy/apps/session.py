@@ -122,8 +122,10 @@ def announced(what: str, *, after: float) -> Generator[None, None, None]:
 def drain(device: Device, packets: int) -> None:
     """Give the device time to send the `packets` that it was handed since it was opened: closing it drops the rest."""
     deadline = time.monotonic() + _DRAIN_TIMEOUT
-    while device.stats().tx_packets < packets and time.monotonic() < deadline:
+    while (sent := device.sent()) < packets and time.monotonic() < deadline:
         time.sleep(0.001)
+    if sent < packets:
+        log.warning("%s: %d packets were handed to it and not sent", device.address, packets - sent)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -141,7 +141,8 @@ class Container:
                 self._map(memory, first, address)
                 self._mappings[memory.offset] = _Mapping(memory)
             self._mappings[memory.offset].devices += 1
-        return DmaMapping(np.arange(first, first + memory.size, memory.page_size, dtype=np.int64), memory.page_size)
+        pages = np.arange(first, first + memory.size, memory.page_size, dtype=np.int64)
+        return DmaMapping(pages, memory.page_size, translated=True)
 
     def unmap(self, memory: DmaMemory) -> None:
         """Undo one `map`; with the last one, a device that still uses the memory is refused."""

@@ -122,6 +122,10 @@ class Driver(Protocol):
         """What the device counted since it was opened."""
         ...
 
+    def sent(self) -> int:
+        """How many packets the device has sent since it was opened; `close` drops what it was handed besides."""
+        ...
+
     def attach(self, pool: Mempool) -> None:
         """Let the device reach the buffers of `pool`, so that packets from it can be sent."""
         ...

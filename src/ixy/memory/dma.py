@@ -136,10 +136,12 @@ class DmaMapping:
     Attributes:
         pages: the device's address of each page, shape (size / page_size,), int64. Neighbours need not be contiguous.
         page_size: in bytes.
+        translated: the addresses are an IOMMU's; where the device goes past it, they name other memory.
     """
 
     pages: NDArray[np.int64]
     page_size: int
+    translated: bool = False
 
     def addresses(self, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
         """The device's addresses of the bytes at `offsets` from the start of the memory."""

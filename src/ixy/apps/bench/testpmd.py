@@ -17,6 +17,7 @@ PROGRAM = "dpdk-testpmd"
 _PROMPT = b"testpmd> "
 _START_TIMEOUT = 60.0  # seconds: a busy machine takes its time
 _TIMEOUT = 20.0
+_SILENCE = 0.5
 _ATTEMPTS = 5  # an event between the question and its answer can tear them apart
 _COUNTERS = ("RX-packets", "RX-bytes", "TX-packets", "TX-bytes")
 
@@ -52,11 +53,12 @@ class Testpmd:
         name = f"ixy{os.getpid()}-{id(self):x}"
         environment = ["--lcores", f"0@{core},1@{core}", "--no-pci", "--no-telemetry", "--file-prefix", name]
         own = ["-i", "--nb-cores=1", f"--forward-mode={mode}", "--port-topology=loop", "--total-num-mbufs=16384"]
+        self._log = os.memfd_create("testpmd")  # apart from the answers, which it would tear apart
         self._process = subprocess.Popen(
             ["stdbuf", "-oL", PROGRAM, *environment, *eal, "--vdev", port, "--", *own, "--no-flush-rx", *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=self._log,
         )
         self._read_to_prompt(_START_TIMEOUT, "")
 
@@ -66,9 +68,7 @@ class Testpmd:
         Raises:
             Error: it has died, or says nothing.
         """
-        assert self._process.stdin is not None
-        self._process.stdin.write(line.encode() + b"\n")
-        self._process.stdin.flush()
+        self._enter(line)
         return self._read_to_prompt(_TIMEOUT, line)
 
     def counts(self) -> Counts:
@@ -95,30 +95,42 @@ class Testpmd:
         """End it at once, as a crash does."""
         self._process.kill()
         self._process.communicate()
+        os.close(self._log)
 
     def close(self) -> None:
         """Let it end in order, and see to it that it does."""
         if self._process.poll() is not None:
             return
         with suppress(OSError, subprocess.TimeoutExpired):
-            assert self._process.stdin is not None
-            self._process.stdin.write(b"stop\nquit\n")
-            self._process.stdin.flush()
+            self._enter("stop\nquit")
             self._process.wait(_TIMEOUT)
         self.kill()
 
+    def _enter(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line.encode() + b"\n")
+        self._process.stdin.flush()
+
     def _read_to_prompt(self, timeout: float, echo: str) -> str:
-        """What testpmd writes after it has echoed a command, up to its prompt; it writes of events at any time."""
+        """What testpmd writes after it has echoed a command, up to its prompt; it writes of events at any time.
+
+        After one that follows the prompt no other prompt comes by itself: an empty line brings one.
+        """
         assert self._process.stdout is not None
         deadline = time.monotonic() + timeout
         answer = b""
         while echo.encode() not in answer or not answer.endswith(_PROMPT):
             left = max(deadline - time.monotonic(), 0)
-            ready, _, _ = select.select([self._process.stdout], [], [], left)
+            ready, _, _ = select.select([self._process.stdout], [], [], min(left, _SILENCE))
+            if not ready and left > _SILENCE:
+                if _PROMPT in answer[answer.find(echo.encode()) :]:
+                    self._enter("")
+                continue
             part = os.read(self._process.stdout.fileno(), 65536) if ready else b""
             if not part:
+                log = os.pread(self._log, os.fstat(self._log).st_size, 0)
+                last = (answer + log).decode(errors="replace").strip().splitlines()
                 self.kill()
-                last = answer.decode(errors="replace").strip().splitlines()
                 raise Error(f"{PROGRAM} says nothing more after: {last[-1] if last else 'nothing'}")
             answer += part
         return answer.decode(errors="replace")

@@ -305,6 +305,10 @@ class Ixgbe:
         self._counters = DeviceCounters(*(old + more for old, more in zip(self._counters, new, strict=True)))
         return self._counters
 
+    def sent(self) -> int:
+        """Packets that have left the card."""
+        return self.counters().tx_packets
+
     def _read_counters(self) -> DeviceCounters:
         read = self._registers.read
         errors = (reg.CRCERRS, reg.ILLERRC, reg.ERRBC, reg.RLEC, reg.RUC, reg.RFC, reg.ROC, reg.RJC)

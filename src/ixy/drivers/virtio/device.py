@@ -16,7 +16,7 @@ from ixy.drivers.virtio.control import COMMAND_BYTES, ControlQueue
 from ixy.drivers.virtio.features import Features, negotiate
 from ixy.drivers.virtio.rings import Layout, Terms, VirtioRxRing, VirtioTxRing, resume_at
 from ixy.drivers.virtio.transport import ring_doorbell
-from ixy.errors import ConfigurationError
+from ixy.errors import ConfigurationError, UnsupportedDevice
 from ixy.memory.buffers import BUFFER_SIZE, POOL_BUFFERS, POOL_SHIFT, POOLS, STRIDE
 from ixy.memory.dma import DmaMemory, allocate_rings, release_rings
 from ixy.memory.mempool import Mempool
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ixy.drivers.virtio.transport import Transport
+    from ixy.memory.dma import DmaMapping
 
 log = logging.getLogger("ixy.virtio")
 
@@ -55,7 +56,7 @@ class VirtioNet:
     Raises:
         ConfigurationError: a parameter is out of range.
         MemoryUnavailable: no DMA memory.
-        UnsupportedDevice: the device lacks a feature that the driver needs.
+        UnsupportedDevice: the device lacks a feature that the driver needs, or would go past the IOMMU.
     """
 
     name = "virtio"
@@ -118,6 +119,7 @@ class VirtioNet:
         layouts = [self._terms().layout(size) for size in sizes]
         self._ring_memory = allocate_rings(sum(layout.bytes for layout in layouts) + COMMAND_BYTES)
         mapping = self._transport.map(self._ring_memory)
+        self._check_addresses(mapping)
         start = 0
         for index, layout in zip(indices, layouts, strict=True):
             extra = COMMAND_BYTES if index >= 2 * pairs else 0
@@ -131,6 +133,14 @@ class VirtioNet:
         if ring_size not in [16 << n for n in range(12)]:
             raise ConfigurationError(
                 f"{self.address}: a ring of {ring_size}: a power of two from 16 to 32768 is needed"
+            )
+
+    def _check_addresses(self, mapping: DmaMapping) -> None:
+        """6.1: a device without ACCESS_PLATFORM may take all addresses for physical ones, whatever an IOMMU says."""
+        if mapping.translated and not self.features.has(reg.ACCESS_PLATFORM):
+            raise UnsupportedDevice(
+                f"{self.address}: behind an IOMMU the device must offer ACCESS_PLATFORM, and it does not (QEMU: "
+                f"iommu_platform=on,disable-legacy=on); to use it as root through sysfs, run: ixy unbind {self.address}"
             )
 
     def _terms(self) -> Terms:
@@ -328,6 +338,10 @@ class VirtioNet:
             tx_bytes=sum(ring.bytes for ring in self._tx),
             rx_errors=len(self._breaches()),
         )
+
+    def sent(self) -> int:
+        """Packets that the device has taken from the rings."""
+        return sum(ring.sent for ring in self._tx)
 
     # -----------------------------------------------------------------------------------------------------------------
     # The end

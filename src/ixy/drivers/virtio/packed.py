@@ -141,7 +141,8 @@ def rx_batch(ring: PackedRing, packets: Buffers, ids: NDArray[np.int32], lengths
             store_release(ring.descriptors, 2 * slot + 1, word)
             count = i + 1
     if count == 0:
-        odd(ring, free)
+        if limit > 0:
+            odd(ring, free)
         return 0
     packets.free[ring.pool, 0] = free - count
     state[PACKETS] += count
@@ -346,14 +347,26 @@ def resume_at(ring: PackedRing) -> int:
     """
     size = ring.ids.size
     while True:
-        start = position = int(ring.state[NEXT if ring.pool >= 0 else CLEAN])
+        start = int(ring.state[NEXT if ring.pool >= 0 else CLEAN])
         end = start + size if ring.pool >= 0 else int(ring.state[NEXT])
-        while position < end and (count := _used_at(ring, position)) > 0:
-            position += count
+        position = _first_unused(ring, start, end)
         word = int(ring.descriptors[2 * (position % size) + 1]) & _FLAGS
         waits = position == end or word == available_flags(position, size)
         if waits and start == ring.state[NEXT if ring.pool >= 0 else CLEAN]:
             return position
+
+
+def sent_up_to(ring: PackedRing) -> int:
+    """The place of the first packet that the device has not sent yet, counted without wrapping."""
+    return _first_unused(ring, int(ring.state[CLEAN]), int(ring.state[NEXT]))
+
+
+def _first_unused(ring: PackedRing, start: int, end: int) -> int:
+    """The first place from `start` on whose buffer the device has not used; `end` if there is none before."""
+    position = start
+    while position < end and (count := _used_at(ring, position)) > 0:
+        position += count
+    return min(position, end)
 
 
 def _used_at(ring: PackedRing, position: int) -> int:

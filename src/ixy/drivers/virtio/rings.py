@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ixy.drivers.rings import FilledRing, SendingRing
+from ixy.drivers.rings import NEXT, FilledRing, SendingRing
 from ixy.drivers.virtio import packed, split
 from ixy.drivers.virtio.packed import PackedRing
 from ixy.drivers.virtio.split import SplitRing
@@ -123,6 +123,13 @@ class VirtioTxRing(SendingRing, _Counting):
         self.kernel = kernels.tx_batch
         self.room = kernels.tx_room
         super().__init__(_state(memory, terms, size, doorbell, addresses, -1))
+
+    @property
+    def sent(self) -> int:
+        """Of `packets`, those that the device has taken from the ring."""
+        ring = self.state
+        place = split.sent_up_to(ring) if isinstance(ring, SplitRing) else packed.sent_up_to(ring)
+        return self.packets - (int(ring.state[NEXT]) - place)
 
 
 def resume_at(ring: VirtioRxRing | VirtioTxRing) -> int:

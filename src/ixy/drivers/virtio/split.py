@@ -138,7 +138,8 @@ def rx_batch(ring: SplitRing, packets: Buffers, ids: NDArray[np.int32], lengths:
             ring.descriptors[2 * (ring.order[slot] & INDEX_MASK)] = ring.addresses[buffer & ID_MASK]
             count = i + 1
     if count == 0:
-        odd(ring, ready, free)
+        if limit > 0:
+            odd(ring, ready, free)
         return 0
     packets.free[ring.pool, 0] = free - count
     state[PACKETS] += count
@@ -331,3 +332,9 @@ def verified(ring: SplitRing, oldest: int, ready: int, out: int) -> int:
         if used != ring.order[slot] and not reorder(ring, slot, used, out - i):
             return i
     return ready
+
+
+def sent_up_to(ring: SplitRing) -> int:
+    """The place of the first packet that the device has not sent yet, counted without wrapping."""
+    oldest, end = int(ring.state[CLEAN]), int(ring.state[NEXT])
+    return min(oldest + (int(ring.used_flags[INDEX]) - oldest & 0xFFFF), end)
