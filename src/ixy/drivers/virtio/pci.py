@@ -1,4 +1,4 @@
-"""What the two PCI transports have in common: ids, bus mastering, the choice between them.
+"""What the two PCI transports have in common: ids, reset and start, bus mastering.
 
 Sections are those of the Virtual I/O Device specification, version 1.2.
 """
@@ -8,14 +8,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from ixy.errors import DeviceTimeout, UnsupportedDevice
+from ixy.errors import DeviceTimeout
 from ixy.registers import virtio as reg
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ixy.bus import Function
-    from ixy.drivers.virtio.features import Features
+    from ixy.memory.dma import DmaMapping, DmaMemory
 
 SUPPORTED = {
     (reg.VENDOR, reg.TRANSITIONAL_NET): "VirtIO network device (legacy or transitional)",
@@ -29,28 +27,58 @@ _INTX_DISABLE = 1 << 10
 _RESET_TIMEOUT = 1.0  # seconds
 
 
-def set_bus_master(function: Function, enabled: bool) -> None:
-    """Let the device do DMA, or not. Its interrupt line stays off: the driver polls."""
-    command = function.config_read(_COMMAND, 2) | _INTX_DISABLE
-    command = command | _BUS_MASTER if enabled else command & ~_BUS_MASTER
-    function.config_write(_COMMAND, 2, command)
+class PciTransport:
+    """A VirtIO network device on PCI; see `ixy.drivers.virtio.transport.Transport`.
 
+    Args:
+        function: the PCI function; closed with the transport.
+    """
 
-def reset(address: str, read_status: Callable[[], int], write_status: Callable[[int], None]) -> None:
-    """Stop the device, and wait until it has (4.1.4.3.1, 4.1.4.3.2)."""
-    write_status(0)
-    deadline = time.monotonic() + _RESET_TIMEOUT
-    while read_status() != 0:
-        if time.monotonic() > deadline:
-            raise DeviceTimeout(f"{address}: device_status did not become 0 within {_RESET_TIMEOUT:g} s after a reset")
-        time.sleep(0.001)
+    def __init__(self, function: Function) -> None:
+        self.address = function.address
+        self._function = function
 
+    def _read_status(self) -> int:
+        """The device status, 2.1."""
+        raise NotImplementedError
 
-def settle(
-    address: str, features: Features, read_status: Callable[[], int], write_status: Callable[[int], None]
-) -> None:
-    """3.1.1, steps 5 and 6: the features are final, and the device takes them."""
-    write_status(reg.ACKNOWLEDGE | reg.DRIVER | reg.FEATURES_OK)
-    if not read_status() & reg.FEATURES_OK:
-        write_status(reg.ACKNOWLEDGE | reg.DRIVER | reg.FAILED)
-        raise UnsupportedDevice(f"{address}: the device does not work with {', '.join(features.names())}")
+    def _write_status(self, status: int) -> None:
+        raise NotImplementedError
+
+    def reset(self) -> None:
+        """Stop the device, and wait until it has (4.1.4.3.1, 4.1.4.3.2). No DMA from then on until `start`."""
+        self._write_status(0)
+        deadline = time.monotonic() + _RESET_TIMEOUT
+        while self._read_status() != 0:
+            if time.monotonic() > deadline:
+                raise DeviceTimeout(f"{self.address}: device_status did not become 0 within {_RESET_TIMEOUT:g} s")
+            time.sleep(0.001)
+        self._set_bus_master(False)
+
+    def _acknowledge(self) -> None:
+        """3.1.1, steps 2 and 3."""
+        self._write_status(reg.ACKNOWLEDGE)
+        self._write_status(reg.ACKNOWLEDGE | reg.DRIVER)
+
+    def _run(self, settled: int) -> None:
+        """3.1.1, step 8. `settled` is FEATURES_OK for a device that knows it."""
+        self._set_bus_master(True)
+        self._write_status(reg.ACKNOWLEDGE | reg.DRIVER | settled | reg.DRIVER_OK)
+
+    def _set_bus_master(self, enabled: bool) -> None:
+        """Let the device do DMA, or not. Its interrupt line stays off: the driver polls."""
+        command = self._function.config_read(_COMMAND, 2) | _INTX_DISABLE
+        command = command | _BUS_MASTER if enabled else command & ~_BUS_MASTER
+        self._function.config_write(_COMMAND, 2, command)
+
+    def failed(self) -> bool:
+        return bool(self._read_status() & reg.NEEDS_RESET)
+
+    def map(self, memory: DmaMemory) -> DmaMapping:
+        return self._function.map(memory)
+
+    def unmap(self, memory: DmaMemory) -> None:
+        self._function.unmap(memory)
+
+    def close(self) -> None:
+        self._function.close()

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ixy.drivers.virtio import pci
 from ixy.drivers.virtio.features import Features
+from ixy.drivers.virtio.pci import PciTransport
 from ixy.drivers.virtio.transport import Doorbell, RingAddresses, file_doorbell
 from ixy.errors import MemoryUnavailable
-from ixy.registers import virtio as reg
 
 if TYPE_CHECKING:
     from ixy.bus import Function
-    from ixy.memory.dma import DmaMapping, DmaMemory
 
 # Registers, offset and size
 _DEVICE_FEATURES, _DRIVER_FEATURES, _QUEUE_ADDRESS = (0, 4), (4, 4), (8, 4)
@@ -24,20 +22,15 @@ _DEVICE_CONFIG = 20  # while MSI-X is off
 _PAGE_SHIFT = 12
 
 
-class PciLegacy:
-    """See `ixy.drivers.virtio.transport.Transport`.
-
-    Args:
-        function: the PCI function; closed with the transport.
-    """
+class PciLegacy(PciTransport):
+    """See `PciTransport`."""
 
     legacy = True
     mac_writable = True
     fixed_size = True
 
     def __init__(self, function: Function) -> None:
-        self.address = function.address
-        self._function = function
+        super().__init__(function)
         self._ports = function.ports(0)
 
     def _read_status(self) -> int:
@@ -46,13 +39,8 @@ class PciLegacy:
     def _write_status(self, status: int) -> None:
         self._ports.write(*_DEVICE_STATUS, status)
 
-    def reset(self) -> None:
-        pci.reset(self.address, self._read_status, self._write_status)
-        pci.set_bus_master(self._function, False)
-
     def features(self) -> int:
-        self._write_status(reg.ACKNOWLEDGE)
-        self._write_status(reg.ACKNOWLEDGE | reg.DRIVER)
+        self._acknowledge()
         return self._ports.read(*_DEVICE_FEATURES)
 
     def accept(self, features: Features) -> None:
@@ -89,17 +77,4 @@ class PciLegacy:
         self._ports.write(*_QUEUE_ADDRESS, page)
 
     def start(self) -> None:
-        pci.set_bus_master(self._function, True)
-        self._write_status(reg.ACKNOWLEDGE | reg.DRIVER | reg.DRIVER_OK)
-
-    def failed(self) -> bool:
-        return bool(self._read_status() & reg.NEEDS_RESET)
-
-    def map(self, memory: DmaMemory) -> DmaMapping:
-        return self._function.map(memory)
-
-    def unmap(self, memory: DmaMemory) -> None:
-        self._function.unmap(memory)
-
-    def close(self) -> None:
-        self._function.close()
+        self._run(0)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ixy.drivers.virtio import pci
 from ixy.drivers.virtio.features import Features
+from ixy.drivers.virtio.pci import PciTransport
 from ixy.drivers.virtio.transport import Doorbell, RingAddresses, register_doorbell
 from ixy.errors import UnsupportedDevice
 from ixy.registers import virtio as reg
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ixy.bus import Function
-    from ixy.memory.dma import DmaMapping, DmaMemory
 
 _STATUS_REGISTER, _CAPABILITY_LIST, _CAPABILITIES = 0x06, 1 << 4, 0x34
 _MOST_CAPABILITIES = 48  # that fit into 192 bytes: a list that is longer runs in a circle
@@ -95,11 +94,8 @@ class _Structure:
         return self._bytes[offset : offset + 2].view(np.uint16)
 
 
-class PciModern:
-    """See `ixy.drivers.virtio.transport.Transport`.
-
-    Args:
-        function: the PCI function; closed with the transport.
+class PciModern(PciTransport):
+    """See `PciTransport`.
 
     Raises:
         UnsupportedDevice: structures are missing, or lie outside their BARs.
@@ -110,8 +106,7 @@ class PciModern:
     fixed_size = False
 
     def __init__(self, function: Function) -> None:
-        self.address = function.address
-        self._function = function
+        super().__init__(function)
         found = capabilities(function)
         missing = {reg.CAP_COMMON, reg.CAP_NOTIFY, reg.CAP_DEVICE} - set(found)
         if missing:
@@ -127,14 +122,8 @@ class PciModern:
     def _write_status(self, status: int) -> None:
         self._common.write(_DEVICE_STATUS, status)
 
-    def reset(self) -> None:
-        """4.1.4.3.2: device_status reads 0 when the reset is done. No DMA from then on until `start`."""
-        pci.reset(self.address, self._read_status, self._write_status)
-        pci.set_bus_master(self._function, False)
-
     def features(self) -> int:
-        self._write_status(reg.ACKNOWLEDGE)
-        self._write_status(reg.ACKNOWLEDGE | reg.DRIVER)
+        self._acknowledge()
         halves: list[int] = []
         for half in range(2):
             self._common.write(_DEVICE_FEATURE_SELECT, half)
@@ -147,7 +136,14 @@ class PciModern:
         for half in range(2):
             self._common.write(_DRIVER_FEATURE_SELECT, half)
             self._common.write(_DRIVER_FEATURE, features >> 32 * half & 0xFFFFFFFF)
-        pci.settle(self.address, features, self._read_status, self._write_status)
+        self._settle(features)
+
+    def _settle(self, features: Features) -> None:
+        """3.1.1, steps 5 and 6: the features are final, and the device takes them."""
+        self._write_status(reg.ACKNOWLEDGE | reg.DRIVER | reg.FEATURES_OK)
+        if not self._read_status() & reg.FEATURES_OK:
+            self._write_status(reg.ACKNOWLEDGE | reg.DRIVER | reg.FAILED)
+            raise UnsupportedDevice(f"{self.address}: the device does not work with {', '.join(features.names())}")
 
     def config_read(self, offset: int, size: int) -> int:
         """2.5.1: read again if the configuration has changed meanwhile."""
@@ -185,17 +181,4 @@ class PciModern:
 
     def start(self) -> None:
         self._common.write(_CONFIG_VECTOR, reg.NO_VECTOR)
-        pci.set_bus_master(self._function, True)
-        self._write_status(reg.ACKNOWLEDGE | reg.DRIVER | reg.FEATURES_OK | reg.DRIVER_OK)
-
-    def failed(self) -> bool:
-        return bool(self._read_status() & reg.NEEDS_RESET)
-
-    def map(self, memory: DmaMemory) -> DmaMapping:
-        return self._function.map(memory)
-
-    def unmap(self, memory: DmaMemory) -> None:
-        self._function.unmap(memory)
-
-    def close(self) -> None:
-        self._function.close()
+        self._run(reg.FEATURES_OK)
