@@ -323,17 +323,26 @@ class Ixgbe:
     # The end
 
     def close(self) -> None:
-        """Stop the card, then take its memory away: queues off, no more requests to the bus, reset (4.6.7.1.2)."""
+        """Stop the card, then take its memory away. A second call does nothing.
+
+        Whatever interrupts this, memory goes back only from a card that is no bus master any more. If that cannot be
+        had, close it again.
+        """
         if self._closed:
             return
-        self._closed = True
         try:
             self._stop()
         finally:
+            self._set_bus_master(False)
+            self._closed = True
             self._return_memory()
             self._function.close()
 
     def _stop(self) -> None:
+        """Queues off (4.6.7.1.2), no more requests to the bus, reset.
+
+        Bus mastering goes last: requests that are pending need it to be done, which 5.2.5.3.2 has the driver wait for.
+        """
         if not hasattr(self, "_registers"):
             return  # the initialisation failed before it touched the card
         self._registers.update(reg.RXCTRL, RXEN=0)
@@ -341,7 +350,6 @@ class Ixgbe:
             self._registers.update(reg.RXDCTL[queue], ENABLE=0)
         for queue in range(len(self.tx_rings)):
             self._registers.update(reg.TXDCTL[queue], ENABLE=0)
-        self._set_bus_master(False)
         self._reset()
 
     def _return_memory(self) -> None:
