@@ -62,7 +62,8 @@ def group(context: click.Context, version: bool) -> None:
     sim:a,rx_pcap=in.pcap,tx_pcap=out.pcap   packets from a file, packets into a file
     sim:a,rx_pcap=in.pcap,timing=original    … with the file's gaps between packets
     sim:a,tap=ixy0                           a TAP device of the kernel
-    sim:a,gen=60,rate=1e6,count=1000         a generator; rate and count may be left out
+    sim:a,gen=60,rate=1e6,count=1000         a generator; rate and count may be left out; what comes back
+                                             is checked, addresses swapped or not
     sim:b,sink=a,touch=48                    a sink that checks a's packets, byte 48 raised
 
     Exit codes: 0 all went well; 1 the job failed; 2 bad input, or a device or file that cannot be used; 130 and 143
@@ -204,6 +205,7 @@ def echo(settings: Settings, address: str) -> int:
     \b
     Examples:
       sudo ixy echo 0000:03:00.0
+      ixy echo sim:a,gen=60 --seconds 5
       ixy echo sim:a,rx_pcap=in.pcap,tx_pcap=out.pcap --count 1000
     """
     from ixy.apps.echo import echo
