@@ -18,6 +18,7 @@ from ixy.drivers.virtio.packed import PackedRing
 from ixy.drivers.virtio.rings import VirtioRxRing, VirtioTxRing, resume_at
 from ixy.drivers.virtio.split import SplitRing
 from ixy.drivers.virtio.state import CLEAN, NEXT
+from ixy.errors import ConfigurationError
 from ixy.memory.batch import Batch
 from ixy.memory.buffers import BUFFER_SIZE, POOL_SHIFT, buffers
 from ixy.registers import virtio as reg
@@ -63,6 +64,13 @@ def check_buffers(device: Device, held: list[Batch]) -> None:
         places.append(state.ids[np.arange(state.state[CLEAN], state.state[NEXT]) % SIZE])
     places += [ids[first:last] for ids, _, first, last in (batch.pending() for batch in held if len(batch))]
     assert sorted(np.concatenate(places).tolist()) == pool.ids.tolist()
+
+
+@pytest.mark.parametrize("pool_size", [SIZE, SIZE + 31])
+def test_a_pool_that_is_too_small_is_refused(pool_size: int) -> None:
+    """All buffers would lie in the receive ring, or sent in the transmit ring: the message says how many it takes."""
+    with pytest.raises(ConfigurationError, match=f"a pool of {pool_size} buffers: a ring of 16 needs at least 48"):
+        VirtioNet(InProcess(BackEnd("model", BASE, 1)), ring_size=SIZE, pool_size=pool_size)
 
 
 @every_kind

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ixy.drivers import DeviceCounters, Link
+from ixy.drivers import DeviceCounters, Link, check_pool
+from ixy.drivers.ixgbe.datapath import CLEAN_GROUP
 from ixy.drivers.ixgbe.rings import IxgbeRxRing, IxgbeTxRing
 from ixy.errors import ConfigurationError, DeviceTimeout
 from ixy.memory.buffers import POOL_BUFFERS, POOL_SHIFT, POOLS, STRIDE
@@ -66,7 +67,7 @@ class Ixgbe:
         function: the PCI function; the driver closes it, also if the initialisation fails.
         rx_queues, tx_queues: how many of each, 1 to 64.
         ring_size: descriptors per ring: 64, 128, … 4096.
-        pool_size: packet buffers per receive queue, at least `ring_size`.
+        pool_size: packet buffers per receive queue, at least `ring_size` + 32.
 
     Raises:
         ConfigurationError: a parameter is out of range.
@@ -376,5 +377,4 @@ def check_configuration(address: str, rx_queues: int, tx_queues: int, ring_size:
             raise ConfigurationError(f"{address}: {queues} {kind} queues: 1 to {reg.QUEUES} are possible")
     if ring_size not in RING_SIZES:
         raise ConfigurationError(f"{address}: a ring of {ring_size} descriptors: possible are {RING_SIZES}")
-    if pool_size < ring_size:
-        raise ConfigurationError(f"{address}: a pool of {pool_size} buffers cannot fill a ring of {ring_size}")
+    check_pool(address, pool_size, ring_size, CLEAN_GROUP)
