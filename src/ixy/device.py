@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from ixy.memory.mempool import Mempool
     from ixy.sim.machine import Machine
 
+CARDS = SUPPORTED | pci.SUPPORTED
+"""PCI cards that a driver here knows, by vendor and device id."""
+
 LINK_TIMEOUT = 10.0  # seconds; a real link takes a few
 _PCI_ADDRESS = re.compile(r"([0-9a-fA-F]{4,8}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]")
 
@@ -109,9 +112,7 @@ def _connect(address: str, force: bool, sim: Machine | None) -> Function:
 
 def supported_cards() -> str:
     """One line that names all cards that a driver here knows."""
-    return "supported are " + ", ".join(
-        f"{vendor:04x}:{device:04x} {name}" for (vendor, device), name in (SUPPORTED | pci.SUPPORTED).items()
-    )
+    return "supported are " + ", ".join(f"{vendor:04x}:{device:04x} {name}" for (vendor, device), name in CARDS.items())
 
 
 @dataclass(frozen=True)
