@@ -52,9 +52,10 @@ def _complain(message: str) -> int:
 @click.option("--version", is_flag=True, help="Print the version.")
 @click.pass_context
 def group(context: click.Context, version: bool) -> None:
-    """A user-space network driver for Intel 82599 cards, real and simulated.
+    """A user-space network driver for Intel 82599 cards, real and simulated, and for VirtIO.
 
-    A device is named by its PCI address, such as 0000:03:00.0 (`ixy list` shows them), or is a simulated card:
+    A device is named by its PCI address, such as 0000:03:00.0 (`ixy list` shows them), is a VirtIO device of another
+    process, vhost-user:/path/to/socket, or a simulated card:
 
     \b
     sim:a                                    nothing plugged in
@@ -133,8 +134,8 @@ def setup(pages: int) -> None:
 def bind(address: str, driver: str, user: str | None, force: bool) -> None:
     """Take a card from its kernel driver and bind it to another, vfio-pci unless told otherwise.
 
-    Opening a card takes it from its driver by itself: binding is for keeping it from the kernel's network stack.
-    `ixy unbind` gives it back.
+    Bound to vfio-pci, a card is kept within the process's memory by the IOMMU, and with --user needs no root. A card
+    that another driver has is taken from it when it is opened, and reached without IOMMU. `ixy unbind` gives it back.
 
     \b
     Examples:
