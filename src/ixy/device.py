@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from ixy.memory.mempool import Mempool
     from ixy.sim.machine import Machine
 
+CARDS = SUPPORTED | pci.SUPPORTED
+"""PCI cards that a driver here knows, by vendor and device id."""
+
 LINK_TIMEOUT = 10.0  # seconds; a real link takes a few
 _PCI_ADDRESS = re.compile(r"([0-9a-fA-F]{4,8}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]")
 
@@ -39,7 +42,7 @@ def open_device(
     rx_queues: int = 1,
     tx_queues: int = 1,
     ring_size: int = DEFAULT_RING_SIZE,
-    pool_size: int = DEFAULT_POOL_SIZE,
+    pool_size: int | None = None,
     link_timeout: float = LINK_TIMEOUT,
     force: bool = False,
     sim: Machine | None = None,
@@ -51,7 +54,8 @@ def open_device(
             `vhost-user:/path/to/socket` for a VirtIO back end.
         rx_queues, tx_queues: how many of each, 1 to 64.
         ring_size: descriptors per ring, a power of two from 64 to 4096.
-        pool_size: packet buffers per receive queue.
+        pool_size: packet buffers per receive queue, by default 4096, or twice the ring if that is more. They are the
+            ring's and those of packets on their way, to each transmit queue 32 at least.
         link_timeout: seconds to wait for the link. A link that stays down is no error: see `Device.link`.
         force: take the card even if the kernel has its interface up with an address or routes.
         sim: the machine to plug a simulated card into, instead of the process's own.
@@ -65,6 +69,8 @@ def open_device(
         PermissionDenied: the card or its memory is out of this user's reach.
         UnsupportedDevice: not a network card, or not one that a driver here knows.
     """
+    if pool_size is None:
+        pool_size = max(DEFAULT_POOL_SIZE, 2 * ring_size)
     device = Device(_drive(address, force, sim, (rx_queues, tx_queues, ring_size, pool_size)))
     try:
         device.wait_for_link(link_timeout)
@@ -106,9 +112,7 @@ def _connect(address: str, force: bool, sim: Machine | None) -> Function:
 
 def supported_cards() -> str:
     """One line that names all cards that a driver here knows."""
-    return "supported are " + ", ".join(
-        f"{vendor:04x}:{device:04x} {name}" for (vendor, device), name in (SUPPORTED | pci.SUPPORTED).items()
-    )
+    return "supported are " + ", ".join(f"{vendor:04x}:{device:04x} {name}" for (vendor, device), name in CARDS.items())
 
 
 @dataclass(frozen=True)

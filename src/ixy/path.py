@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 import numpy as np
 
 from ixy.device import check_batch
-from ixy.jit import INTERPRETED, checked, compiled
+from ixy.jit import INTERPRETED, checked, compiled, outlined
 from ixy.memory.buffers import ID_MASK, Buffers, buffers, give
 from ixy.unsafe import nap
 
@@ -72,6 +72,7 @@ def kernel(function: F) -> F:
 
 # Words of a path's `counts`
 RECEIVED, FORWARDED, DROPPED, HELD, COUNTS = 0, 1, 2, 3, 8
+_ALL = 1 << 16  # more packets than any ring has room for, so that it is cleaned
 _IDLE_POLLS = 0xFF  # a mask: after so many polls in vain, yield
 POLLS = 1 << 14  # how often a run polls each path, unless it is told
 
@@ -187,6 +188,11 @@ def _poll_kernel(
 ) -> Any:
     """The kernel that takes one batch along a path."""
 
+    @outlined
+    def fetch_sent(path: PathState) -> None:
+        """Have the transmit ring cleaned: the buffers that the receive ring lacks may lie there, sent."""
+        tx_room(path.tx, path.buffers, _ALL)
+
     @compiled
     def poll(path: PathState) -> int:
         ids, lengths, counts = path.ids, path.lengths, path.counts
@@ -194,6 +200,8 @@ def _poll_kernel(
         limit = min(path.limit, tx_room(path.tx, path.buffers, path.limit))
         received = rx_batch(path.rx, path.buffers, ids, lengths, limit)
         if received == 0:
+            if path.buffers.free[path.rx.pool, 0] == 0:
+                fetch_sent(path)
             return 0
         counts[HELD] = received
         kept = 0

@@ -25,6 +25,7 @@ from captures import frames, read_pcap, write_pcap
         (["capture", "sim:a,gen=60", "out.pcap", "--batch", "513"], "a batch of 513 packets: 1 to 512"),
         (["echo", "sim:a,gen=60", "--ring", "100"], "a ring of 100 descriptors"),
         (["echo", "sim:a,gen=60", "--pool", "10"], "a pool of 10 buffers"),
+        (["echo", "sim:a,gen=60", "--pool", "512"], "a pool of 512 buffers: a ring of 512 needs at least 544"),
         (["echo", "sim:a,gen=60", "--count", "-1"], "'-1' is no whole number from 1 up"),
         (["echo", "sim:a,gen=60", "--seconds", "-1"], "Invalid value for '--seconds'"),
         (["capture", "sim:a,gen=60", "no/such/file.pcap"], "no/such/file.pcap: No such file or directory"),

@@ -78,7 +78,7 @@ def test_rings_lie_apart_at_bus_addresses(machine: Machine) -> None:
 
 def test_descriptors_after_bring_up(machine: Machine) -> None:
     """Each of 64 receive descriptors holds another buffer's bus address, and status 0 (7.1.6.1)."""
-    with open_card(machine, ring_size=64, pool_size=64) as device:
+    with open_card(machine, ring_size=64, pool_size=96) as device:
         words = device.rx[0].ring.state.descriptors.reshape(-1, 2)
         assert len(set(words[:, 0].tolist())) == 64
         assert not words[:, 1].any()
@@ -197,7 +197,7 @@ def test_full_receive_ring_drops_and_counts(machine: Machine) -> None:
 def test_full_transmit_ring_takes_what_fits(machine: Machine) -> None:
     """Of 100 packets a ring of 64 takes 63; the batch keeps the rest, which go once the card has sent a group of 32."""
     pool = Mempool(128)
-    with open_card(machine, ring_size=64, pool_size=64) as device:
+    with open_card(machine, ring_size=64, pool_size=96) as device:
         queue = device.tx[0]
         batch = batch_of(pool, [frame(number) for number in range(100)])
         assert queue.send(batch) == 63
@@ -222,7 +222,7 @@ def test_full_transmit_ring_takes_what_fits(machine: Machine) -> None:
 def test_unsent_packets_go_back(machine: Machine) -> None:
     """Leaving the scope of a batch that the ring did not take returns its packets, and only those."""
     pool = Mempool(128)
-    with open_card(machine, ring_size=64, pool_size=64) as device:
+    with open_card(machine, ring_size=64, pool_size=96) as device:
         with batch_of(pool, [frame(number) for number in range(100)]) as batch:
             device.tx[0].send(batch)
         assert pool.available == 128 - 63
@@ -259,7 +259,7 @@ def test_batches_are_as_large_as_asked_for(machine: Machine, limit: int) -> None
 def test_batch_sizes_that_no_ring_has(machine: Machine, limit: int) -> None:
     """The message says what the ring allows."""
     with (
-        open_card(machine, ring_size=64, pool_size=64) as device,
+        open_card(machine, ring_size=64, pool_size=96) as device,
         pytest.raises(ConfigurationError, match=f"a batch of {limit} packets: 1 to 64"),
     ):
         device.rx[0].receive(limit)
@@ -305,13 +305,13 @@ def test_pool_outlives_the_card_it_came_from(machine: Machine) -> None:
 def test_transmit_queues_are_independent(machine: Machine, queues: int) -> None:
     """Each of several transmit queues sends its own packets through its own ring; each receive queue has a pool."""
     pool = Mempool(4 * queues)
-    with open_card(machine, rx_queues=2, tx_queues=queues, ring_size=64, pool_size=64) as device:
+    with open_card(machine, rx_queues=2, tx_queues=queues, ring_size=64, pool_size=96) as device:
         for queue in range(queues):
             device.tx[queue].send(batch_of(pool, [frame(10 * queue + i) for i in range(3)]))
         for queue in reversed(range(queues)):
             assert [number_of(data) for data in depart(machine, queue=queue)] == [10 * queue + i for i in range(3)]
         assert len({queue.pool.number for queue in device.rx}) == 2
-        assert [queue.pool.available for queue in device.rx] == [0, 0]
+        assert [queue.pool.available for queue in device.rx] == [32, 32]
         assert device.stats().tx_packets == 3 * queues
     pool.release()
 
@@ -321,33 +321,41 @@ def test_transmit_queues_are_independent(machine: Machine, queues: int) -> None:
 
 
 def test_empty_pool_is_noticed_and_survived(machine: Machine) -> None:
-    """A ring of 64 whose pool has 10 more: ten packets come out, the rest wait; freed buffers let them through."""
-    with open_card(machine, ring_size=64, pool_size=74) as device:
-        for number in range(40):
+    """A ring of 64 whose pool has 36 more: so many packets come out, the rest wait; freed buffers let them through."""
+    with open_card(machine, ring_size=64, pool_size=100) as device:
+        for number in range(60):
             arrive(machine, frame(number))
-        held = [device.rx[0].receive(8) for _ in range(4)]
-        assert [len(batch) for batch in held] == [8, 2, 0, 0]
+        held = [device.rx[0].receive(32) for _ in range(4)]
+        assert [len(batch) for batch in held] == [32, 4, 0, 0]
         assert device.stats().rx_starved == 3
         assert device.rx[0].pool.available == 0
-        held[0].free()
-        with device.rx[0].receive(32) as batch:
-            assert [number_of(bytes(packet)) for packet in batch] == list(range(10, 18))
         held[1].free()
+        with device.rx[0].receive(32) as batch:
+            assert [number_of(bytes(packet)) for packet in batch] == list(range(36, 40))
+        held[0].free()
         rest = [number_of(data) for data in receive_all(device)]
-        assert rest == list(range(18, 40))
-        assert accounted(device) == 74
+        assert rest == list(range(40, 60))
+        assert accounted(device) == 100
         assert device.stats().rx_dropped == 0
 
 
-def test_pool_that_only_fills_the_ring(machine: Machine) -> None:
-    """With as many buffers as descriptors nothing can be taken: packets wait, then drop; nothing breaks."""
-    with open_card(machine, ring_size=64, pool_size=64) as device:
-        for number in range(70):
+def test_smallest_pool_forwards(machine: Machine) -> None:
+    """A ring of 64 whose pool has 32 more: ten times so many packets are received and sent, in order."""
+    with open_card(machine, ring_size=64, pool_size=96) as device:
+        left: list[int] = []
+        for number in range(320):
             arrive(machine, frame(number))
-        assert receive_all(device) == []
-        stats = device.stats()
-        assert (stats.rx_starved, stats.rx_dropped) == (1, 7)
-        assert accounted(device) == 64
+            with device.rx[0].receive() as batch:
+                device.tx[0].send(batch)
+            left += [number_of(data) for data in depart(machine)]
+        assert left == list(range(320))
+
+
+@pytest.mark.parametrize(("ring_size", "capacity"), [(512, 4096), (2048, 4096), (4096, 8192)])
+def test_pool_grows_with_the_ring(machine: Machine, ring_size: int, capacity: int) -> None:
+    """Unless told how large it shall be."""
+    with open_card(machine, ring_size=ring_size) as device:
+        assert device.rx[0].pool.capacity == capacity
 
 
 def allow_jumbo(machine: Machine, size: int = 9018) -> None:
@@ -505,7 +513,8 @@ def test_link(machine: Machine) -> None:
         ({"ring_size": 0}, "a ring of 0 descriptors"),
         ({"ring_size": 96}, "a ring of 96 descriptors"),
         ({"ring_size": 8192}, "a ring of 8192 descriptors"),
-        ({"pool_size": 511}, "a pool of 511 buffers cannot fill a ring of 512"),
+        ({"pool_size": 512}, "a pool of 512 buffers: a ring of 512 needs at least 544"),
+        ({"pool_size": 543}, "a pool of 543 buffers: a ring of 512 needs at least 544"),
         ({"pool_size": 64_001}, "a mempool of 64001 buffers"),
     ],
 )
@@ -519,7 +528,7 @@ def test_configurations_that_are_refused(machine: Machine, options: dict[str, in
 
 def test_more_pools_than_a_process_has(machine: Machine) -> None:
     """64 receive queues take all pools: a second card cannot be opened, and is left as it was; then it can."""
-    with open_card(machine, rx_queues=64, ring_size=64, pool_size=64) as device:
+    with open_card(machine, rx_queues=64, ring_size=64, pool_size=96) as device:
         with pytest.raises(Error, match="close a device first"):
             open_card(machine, "sim:b")
         arrive(machine, frame())

@@ -182,7 +182,7 @@ def test_random_words_in_the_transmit_ring(rounds: list[tuple[int, list[tuple[in
     """
     machine = Machine(stepped=True)
     pool = Mempool(200)
-    with open_card(machine, ring_size=RING, pool_size=RING) as device:
+    with open_card(machine, ring_size=RING, pool_size=2 * RING) as device:
         queue = device.tx[0]
         for count, lies in rounds:
             with pool.allocate(count) as batch:

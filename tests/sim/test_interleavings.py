@@ -23,7 +23,7 @@ class Interleavings(RuleBasedStateMachine):
     dropped. From these follow, at any time, what must arrive, leave, and be free.
     """
 
-    @initialize(extra=st.integers(0, 80))
+    @initialize(extra=st.integers(GROUP, 80))
     def open(self, extra: int) -> None:
         self.machine = Machine(stepped=True)
         self.device = open_card(self.machine, ring_size=RING, pool_size=RING + extra)

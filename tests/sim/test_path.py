@@ -199,10 +199,28 @@ def test_runs_are_bounded(machine: Machine) -> None:
         assert [path.run(polls) for polls in (0, 1, 3, 5)] == [0, 2, 6, 2]
 
 
+@pytest.mark.parametrize("spare", [32, 48, 64, 96])
+def test_small_pool_whose_buffers_were_sent(machine: Machine, spare: int) -> None:
+    """All spare buffers lie sent in a long transmit ring: the path fetches them and forwards on."""
+    with (
+        open_card(machine, ring_size=256, pool_size=256 + spare) as a,
+        open_card(machine, "sim:b", ring_size=1024) as b,
+    ):
+        path = ixy.Path(a.rx[0], b.tx[0])
+        left: list[int] = []
+        for first in range(0, 1000, 100):
+            for number in range(first, first + 100):
+                arrive(machine, frame(number))
+            for _ in range(20):
+                path.run(5)
+                left += [number_of(data) for data in depart(machine, name="b")]
+        assert left == list(range(1000))
+
+
 @pytest.mark.parametrize("batch", [0, -1, RING + 1])
 def test_batch_sizes(machine: Machine, batch: int) -> None:
     """A batch of nothing, or above the smaller of both rings."""
-    with open_card(machine, ring_size=RING, pool_size=RING) as small, open_card(machine, "sim:b") as large:
+    with open_card(machine, ring_size=RING, pool_size=POOL) as small, open_card(machine, "sim:b") as large:
         for rx, tx in ((small.rx[0], large.tx[0]), (large.rx[0], small.tx[0])):
             with pytest.raises(ConfigurationError, match=f"a batch of {batch} packets: 1 to {RING}"):
                 ixy.Path(rx, tx, batch=batch)

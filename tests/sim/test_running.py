@@ -122,7 +122,7 @@ def test_open_and_close_fifty_times(machine: Machine, tmp_path: Path) -> None:
     wires = ["gen=60", "cable=b", f"tx_pcap={tmp_path / 'out.pcap'}", "gen=60,rate=1e3"]
     before: tuple[int, int, int, int] | None = None
     for turn in range(50):
-        with open_card(machine, f"sim:a,{wires[turn % 4]}", ring_size=64, pool_size=64), open_card(machine, "sim:b"):
+        with open_card(machine, f"sim:a,{wires[turn % 4]}", ring_size=64, pool_size=96), open_card(machine, "sim:b"):
             pass
         gc.collect()
         pool = ixy.Mempool(1)

@@ -20,7 +20,7 @@ from ixy.drivers.virtio.inprocess import InProcess
 from ixy.drivers.virtio.packed import PackedRing
 from ixy.drivers.virtio.rings import VirtioRxRing, VirtioTxRing, resume_at
 from ixy.drivers.virtio.split import SplitRing
-from ixy.errors import UnsupportedDevice
+from ixy.errors import ConfigurationError, UnsupportedDevice
 from ixy.memory.batch import Batch
 from ixy.memory.buffers import BUFFER_SIZE, POOL_SHIFT, buffers
 from ixy.memory.dma import DmaMapping, DmaMemory, allocated
@@ -98,6 +98,13 @@ def test_a_device_that_goes_past_the_iommu_is_refused() -> None:
     translated = BehindIommu(BackEnd("model", BASE | 1 << reg.ACCESS_PLATFORM))
     with Device(VirtioNet(translated, ring_size=SIZE, pool_size=POOL)):
         assert translated.told == [0, 1]
+
+
+@pytest.mark.parametrize("pool_size", [SIZE, SIZE + 31])
+def test_a_pool_that_is_too_small_is_refused(pool_size: int) -> None:
+    """All buffers would lie in the receive ring, or sent in the transmit ring: the message says how many it takes."""
+    with pytest.raises(ConfigurationError, match=f"a pool of {pool_size} buffers: a ring of 16 needs at least 48"):
+        VirtioNet(InProcess(BackEnd("model", BASE, 1)), ring_size=SIZE, pool_size=pool_size)
 
 
 @every_kind

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dpkt
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -248,6 +249,31 @@ def test_card_that_generates_and_checks(machine: Machine) -> None:
     with open_card(machine, "sim:a,gen=60,count=500") as device:
         forward(machine, device, device)
         assert machine.sink_report("a", "a") == SinkReport(500, 500, 0, 0, 0)
+
+
+@pytest.mark.parametrize(("sink", "wrong"), [("a", 0), ("b", 100)])
+def test_swapped_addresses(machine: Machine, sink: str, wrong: int) -> None:
+    """Frames whose addresses were swapped: right where they come back to their generator, wrong elsewhere."""
+    touch = 48
+    there = f"sim:a,gen=60,count=100,touch={touch}"
+    with open_card(machine, there) as a, open_card(machine, f"sim:b,sink=a,touch={touch}") as b:
+        while machine.step():
+            with a.rx[0].receive() as batch:
+                batch.bytes[:, :12] = np.roll(batch.bytes[:, :12], 6, axis=1)
+                batch.bytes[:, touch] += 1
+                {"a": a, "b": b}[sink].tx[0].send(batch)
+        report = machine.sink_report("a", sink)
+        assert (report.received, report.wrong) == (100, wrong)
+
+
+def test_half_swapped_addresses(machine: Machine) -> None:
+    """A frame whose destination became the source's address, while the source's did not change, is wrong."""
+    with open_card(machine, "sim:a,gen=60,count=100") as a:
+        while machine.step():
+            with a.rx[0].receive() as batch:
+                batch.bytes[:, :6] = batch.bytes[:, 6:12]
+                a.tx[0].send(batch)
+        assert machine.sink_report("a", "a").wrong == 100
 
 
 @pytest.mark.parametrize(("touch", "wrong"), [(48, 0), (47, 100)])

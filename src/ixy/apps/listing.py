@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from ixy.bus.listing import network_devices
-from ixy.device import SUPPORTED
+from ixy.device import CARDS
 
 if TYPE_CHECKING:
     from ixy.bus.listing import PciInfo
@@ -19,7 +19,7 @@ _WIDE = 1000  # characters
 
 def print_devices(*, as_json: bool) -> None:
     """Print a table of the network cards, or a JSON array of objects: the attributes of `PciInfo`, and `usable`."""
-    devices = network_devices(SUPPORTED)
+    devices = network_devices(CARDS)
     if as_json:
         print(json.dumps([asdict(device) | {"usable": device.usable} for device in devices], indent=2), flush=True)
     elif devices:

@@ -32,7 +32,7 @@ class Report:
         stream: where to; standard output unless that carries data.
 
     Attributes:
-        results: what the application itself counted, for the summary.
+        results: what the application itself counted, for the summary; "ok" is its verdict, if it has one.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Report:
         for counts in sinks:
             self._print(f"{counts.pop('generator')} → {counts.pop('sink')}: {_listed(counts)}")
         if self.results:
-            self._print(_listed(self.results))
+            self._print(_said(self.results))
 
     def __enter__(self) -> Report:
         return self
@@ -134,6 +134,14 @@ def _totals_line(totals: dict[str, Any], width: int) -> str:
 
 def _listed(counts: dict[str, Any]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items())
+
+
+def _said(results: dict[str, int | bool]) -> str:
+    """What an application counted, and after it the verdict, if it has one: `sent 5, received 5: ok`."""
+    counts = {name: count for name, count in results.items() if name != "ok"}
+    if "ok" not in results:
+        return _listed(counts)
+    return f"{_listed(counts)}: {'ok' if results['ok'] else 'not ok'}"
 
 
 def _sinks(addresses: Sequence[str]) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ class Settings:
     """How devices are opened, how packets are handled, and when a run ends.
 
     Attributes:
-        ring, pool: descriptors per ring and packet buffers per receive queue.
+        ring, pool: descriptors per ring and packet buffers per receive queue; None for as many as suit the ring.
         force: take a card even if the kernel has its interface up with an address or routes.
         link_timeout: seconds to wait for a link.
         batch: the most packets handled at a time.
@@ -19,7 +19,7 @@ class Settings:
     """
 
     ring: int = 512
-    pool: int = 4096
+    pool: int | None = None
     force: bool = False
     link_timeout: float = 10.0
     batch: int = 32

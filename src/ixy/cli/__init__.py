@@ -52,9 +52,10 @@ def _complain(message: str) -> int:
 @click.option("--version", is_flag=True, help="Print the version.")
 @click.pass_context
 def group(context: click.Context, version: bool) -> None:
-    """A user-space network driver for Intel 82599 cards, real and simulated.
+    """A user-space network driver for Intel 82599 cards, real and simulated, and for VirtIO.
 
-    A device is named by its PCI address, such as 0000:03:00.0 (`ixy list` shows them), or is a simulated card:
+    A device is named by its PCI address, such as 0000:03:00.0 (`ixy list` shows them), is a VirtIO device of another
+    process, vhost-user:/path/to/socket, or a simulated card:
 
     \b
     sim:a                                    nothing plugged in
@@ -62,7 +63,8 @@ def group(context: click.Context, version: bool) -> None:
     sim:a,rx_pcap=in.pcap,tx_pcap=out.pcap   packets from a file, packets into a file
     sim:a,rx_pcap=in.pcap,timing=original    … with the file's gaps between packets
     sim:a,tap=ixy0                           a TAP device of the kernel
-    sim:a,gen=60,rate=1e6,count=1000         a generator; rate and count may be left out
+    sim:a,gen=60,rate=1e6,count=1000         a generator; rate and count may be left out; what comes back
+                                             is checked, addresses swapped or not
     sim:b,sink=a,touch=48                    a sink that checks a's packets, byte 48 raised
 
     Exit codes: 0 all went well; 1 the job failed; 2 bad input, or a device or file that cannot be used; 130 and 143
@@ -132,8 +134,8 @@ def setup(pages: int) -> None:
 def bind(address: str, driver: str, user: str | None, force: bool) -> None:
     """Take a card from its kernel driver and bind it to another, vfio-pci unless told otherwise.
 
-    Opening a card takes it from its driver by itself: binding is for keeping it from the kernel's network stack.
-    `ixy unbind` gives it back.
+    Bound to vfio-pci, a card is kept within the process's memory by the IOMMU, and with --user needs no root. A card
+    that another driver has is taken from it when it is opened, and reached without IOMMU. `ixy unbind` gives it back.
 
     \b
     Examples:
@@ -204,6 +206,7 @@ def echo(settings: Settings, address: str) -> int:
     \b
     Examples:
       sudo ixy echo 0000:03:00.0
+      ixy echo sim:a,gen=60 --seconds 5
       ixy echo sim:a,rx_pcap=in.pcap,tx_pcap=out.pcap --count 1000
     """
     from ixy.apps.echo import echo

@@ -53,9 +53,9 @@ def packet_options(function: Callable[..., int]) -> Callable[..., int]:
         return function(settings=settings, **values)
 
     for option in (
-        click.option("--force", is_flag=True, help="Take a card whose interface is up with an address."),
+        click.option("--force", is_flag=True, help="Even if a card's interface has an address or carries a route."),
         click.option("--link-timeout", default=Settings.link_timeout, metavar="S", help="Seconds to wait for a link."),
-        click.option("--pool", default=Settings.pool, metavar="N", help="Packet buffers per device."),
+        click.option("--pool", type=int, metavar="N", help="Packet buffers per device, else 4096 or 2 rings."),
         click.option("--ring", default=Settings.ring, metavar="N", help="Descriptors per ring, 64 to 4096."),
         json_option,
         batch_option,

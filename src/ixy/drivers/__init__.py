@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from ixy.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -133,3 +135,20 @@ class Driver(Protocol):
     def close(self) -> None:
         """Stop the device, take back its buffers, give it up. A second call does nothing."""
         ...
+
+
+def check_pool(address: str, pool_size: int, ring_size: int, group: int) -> None:
+    """Refuse a pool with which packets would stop for good.
+
+    A receive ring always holds as many buffers as it has descriptors, and takes a packet only against a fresh one. A
+    transmit ring that is cleaned in groups keeps up to one packet less than `group`, sent, until others follow.
+
+    Raises:
+        ConfigurationError: says how many buffers are needed.
+    """
+    needed = ring_size + group
+    if pool_size < needed:
+        raise ConfigurationError(
+            f"{address}: a pool of {pool_size} buffers: a ring of {ring_size} needs at least {needed}, "
+            f"{group} of them for packets on their way"
+        )

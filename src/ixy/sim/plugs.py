@@ -63,7 +63,6 @@ class Plug:
         self._mapped = 0
         self._fds: list[int] = []
         self._writer: Writer | None = None
-        self._spec = spec
         try:
             self._map_slot(spec)
             self._plug_input(spec)
@@ -141,16 +140,23 @@ class Plug:
             self._wire[state.FD_OUT] = self._writer.fileno()
         elif source is not None:
             self._wire[state.OUTPUT] = wires.SINK
-            self._expect(source, spec.touch)
+            self._expect(source, spec)
 
-    def _expect(self, source: int, touch: int | None) -> None:
-        """Keep a copy of the generator's frame as it should arrive, in the staging buffer's place for records."""
+    def _expect(self, source: int, spec: Spec) -> None:
+        """Keep copies of the generator's frame as it may arrive, in the staging buffer's place for records.
+
+        What comes back to the generator's own card may have its addresses swapped: it was echoed.
+        """
         row = int(self._rack.wires[source, state.FRAMES])
         start, length = (int(word) for word in self._rack.tape_words[row : row + 2])
+        frame = self._rack.tape[start : start + length].copy()
+        if spec.touch is not None:
+            frame[spec.touch] += 1
         expected = self._slot + state.RECORDS
-        self._rack.tape[expected : expected + length] = self._rack.tape[start : start + length]
-        if touch is not None:
-            self._rack.tape[expected + touch] += 1
+        self._rack.tape[expected : expected + length] = frame
+        if spec.sink == spec.name:
+            frame[:12] = np.roll(frame[:12], 6)
+        self._rack.tape[expected + wires.SWAPPED : expected + wires.SWAPPED + length] = frame
         self._wire[state.EXPECTED] = expected
         self._wire[state.EXPECTED_LENGTH] = length
 

@@ -5,7 +5,7 @@ sim:a,cable=b                             a cable to card b
 sim:a,rx_pcap=in.pcap,tx_pcap=out.pcap    replay a file into the card; record what it sends
 sim:a,rx_pcap=in.pcap,timing=original     … with the gaps between packets that the file recorded
 sim:a,tap=ixy0                            a TAP device of the kernel
-sim:a,gen=60                              a generator of 60-byte frames, and a sink that checks what comes back
+sim:a,gen=60                              a generator of 60-byte frames; a sink checks what comes back, echoed or not
 sim:a,gen=60,rate=1e6,count=1000          … at a rate in packets per second, and only so many
 sim:b,sink=a,touch=48                     a sink for a's frames, byte 48 of each raised by one
 """

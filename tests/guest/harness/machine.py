@@ -64,6 +64,7 @@ class Guest:
             `x-pci-proxy-dev`. Their interrupts do not pass the IOMMU, so it remaps none then.
         pass_fds: file descriptors that QEMU inherits.
         processors: of the guest; they take turns.
+        kernel_arguments: more of the kernel's arguments, such as `pci=nomsi`.
         boot_timeout: seconds until the guest must be ready for commands.
 
     Raises:
@@ -80,6 +81,7 @@ class Guest:
         shared_memory: bool = False,
         pass_fds: Sequence[int] = (),
         processors: int = 1,
+        kernel_arguments: Sequence[str] = (),
         boot_timeout: float = 120,
     ) -> None:
         self.directory = directory
@@ -93,7 +95,7 @@ class Guest:
         self._exit_codes: dict[int, int] = {}
         self._control, remote = socket.socketpair()
         command = [
-            *_machine(directory, memory_mib, iommu, shared_memory, processors),
+            *_machine(directory, memory_mib, iommu, shared_memory, processors, kernel_arguments),
             *_agent_port(remote.fileno()),
             *arguments,
         ]
@@ -245,7 +247,14 @@ def _tail(path: Path) -> str:
     return "\n".join(text.splitlines()[-100:])
 
 
-def _machine(directory: Path, memory_mib: int, iommu: bool, shared_memory: bool, processors: int) -> list[str]:
+def _machine(
+    directory: Path,
+    memory_mib: int,
+    iommu: bool,
+    shared_memory: bool,
+    processors: int,
+    kernel_arguments: Sequence[str],
+) -> list[str]:
     """QEMU's command for a machine that boots to the agent."""
     kernel = packages.kernel()
     initrd = directory / "initrd.img"
@@ -266,7 +275,7 @@ def _machine(directory: Path, memory_mib: int, iommu: bool, shared_memory: bool,
     ]
     command += ["-kernel", str(kernel.image), "-initrd", str(initrd), "-serial", f"file:{directory}/serial.log"]
     command += _memory(memory_mib) if shared_memory else ["-machine", "q35"]
-    append = _KERNEL_ARGUMENTS
+    append = " ".join([_KERNEL_ARGUMENTS, *kernel_arguments])
     if iommu:
         remapping = "off" if shared_memory else "on"
         command += ["-device", f"intel-iommu,intremap={remapping},caching-mode=on,device-iotlb=on"]

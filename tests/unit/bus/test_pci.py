@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from ixy.apps.listing import print_devices
 from ixy.bus import listing
 from ixy.bus.binding import bind, unbind
 from ixy.bus.listing import PciInfo, network_devices
@@ -73,6 +75,14 @@ def test_names_from_the_list_of_pci_ids(sysfs: FakeSysfs, tmp_path: Path, monkey
         "15b3:1013",
         "Somebody else Not Intel's",
     ]
+
+
+def test_cards_of_all_drivers(sysfs: FakeSysfs, capsys: pytest.CaptureFixture[str]) -> None:
+    """What `ixy.open` opens is listed as usable: an 82599 and both kinds of VirtIO devices; another card is not."""
+    for slot, (vendor, device) in enumerate([(0x8086, 0x10FB), (0x1AF4, 0x1000), (0x1AF4, 0x1041), (0x8086, 0x100E)]):
+        sysfs.add(f"0000:0{slot}:00.0", vendor=vendor, device=device)
+    print_devices(as_json=True)
+    assert [card["usable"] for card in json.loads(capsys.readouterr().out)] == [True, True, True, False]
 
 
 def test_why_a_card_cannot_be_used(sysfs: FakeSysfs) -> None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ixy.drivers import DeviceCounters, Link
+from ixy.drivers import DeviceCounters, Link, check_pool
+from ixy.drivers.ixgbe.datapath import CLEAN_GROUP
 from ixy.drivers.ixgbe.rings import IxgbeRxRing, IxgbeTxRing
 from ixy.errors import ConfigurationError, DeviceTimeout
 from ixy.memory.buffers import POOL_BUFFERS, POOL_SHIFT, POOLS, STRIDE
@@ -66,7 +67,7 @@ class Ixgbe:
         function: the PCI function; the driver closes it, also if the initialisation fails.
         rx_queues, tx_queues: how many of each, 1 to 64.
         ring_size: descriptors per ring: 64, 128, … 4096.
-        pool_size: packet buffers per receive queue, at least `ring_size`.
+        pool_size: packet buffers per receive queue, at least `ring_size` + 32.
 
     Raises:
         ConfigurationError: a parameter is out of range.
@@ -327,17 +328,26 @@ class Ixgbe:
     # The end
 
     def close(self) -> None:
-        """Stop the card, then take its memory away: queues off, no more requests to the bus, reset (4.6.7.1.2)."""
+        """Stop the card, then take its memory away. A second call does nothing.
+
+        Whatever interrupts this, memory goes back only from a card that is no bus master any more. If that cannot be
+        had, close it again.
+        """
         if self._closed:
             return
-        self._closed = True
         try:
             self._stop()
         finally:
+            self._set_bus_master(False)
+            self._closed = True
             self._return_memory()
             self._function.close()
 
     def _stop(self) -> None:
+        """Queues off (4.6.7.1.2), no more requests to the bus, reset.
+
+        Bus mastering goes last: requests that are pending need it to be done, which 5.2.5.3.2 has the driver wait for.
+        """
         if not hasattr(self, "_registers"):
             return  # the initialisation failed before it touched the card
         self._registers.update(reg.RXCTRL, RXEN=0)
@@ -345,7 +355,6 @@ class Ixgbe:
             self._registers.update(reg.RXDCTL[queue], ENABLE=0)
         for queue in range(len(self.tx_rings)):
             self._registers.update(reg.TXDCTL[queue], ENABLE=0)
-        self._set_bus_master(False)
         self._reset()
 
     def _return_memory(self) -> None:
@@ -372,5 +381,4 @@ def check_configuration(address: str, rx_queues: int, tx_queues: int, ring_size:
             raise ConfigurationError(f"{address}: {queues} {kind} queues: 1 to {reg.QUEUES} are possible")
     if ring_size not in RING_SIZES:
         raise ConfigurationError(f"{address}: a ring of {ring_size} descriptors: possible are {RING_SIZES}")
-    if pool_size < ring_size:
-        raise ConfigurationError(f"{address}: a pool of {pool_size} buffers cannot fill a ring of {ring_size}")
+    check_pool(address, pool_size, ring_size, CLEAN_GROUP)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ixy.drivers import DeviceCounters, Link
+from ixy.drivers import DeviceCounters, Link, check_pool
 from ixy.drivers.virtio.control import COMMAND_BYTES, ControlQueue
 from ixy.drivers.virtio.features import Features, negotiate
 from ixy.drivers.virtio.rings import Layout, Terms, VirtioRxRing, VirtioTxRing, resume_at
+from ixy.drivers.virtio.state import GROUP
 from ixy.drivers.virtio.transport import ring_doorbell
 from ixy.errors import ConfigurationError, UnsupportedDevice
 from ixy.memory.buffers import BUFFER_SIZE, POOL_BUFFERS, POOL_SHIFT, POOLS, STRIDE
@@ -50,7 +51,7 @@ class VirtioNet:
         rx_queues, tx_queues: how many of each; the device has pairs.
         ring_size: descriptors per ring, a power of two; fewer if the device has less room, and whatever a legacy device
             says.
-        pool_size: packet buffers per receive queue, at least the size of a ring.
+        pool_size: packet buffers per receive queue, at least the size of a ring + 32.
         unwanted: feature bits not to accept.
 
     Raises:
@@ -112,10 +113,7 @@ class VirtioNet:
         self._check(pairs, ring_size)
         indices = [*range(2 * pairs), *([self._control_index()] if self.features.has(reg.CTRL_VQ) else [])]
         sizes = [self._ring_size(index, ring_size) for index in indices]
-        if pool_size < max(sizes):
-            raise ConfigurationError(
-                f"{self.address}: a pool of {pool_size} buffers cannot fill a ring of {max(sizes)}"
-            )
+        check_pool(self.address, pool_size, max(sizes), GROUP)
         layouts = [self._terms().layout(size) for size in sizes]
         self._ring_memory = allocate_rings(sum(layout.bytes for layout in layouts) + COMMAND_BYTES)
         mapping = self._transport.map(self._ring_memory)

@@ -46,14 +46,19 @@ class PciTransport:
         raise NotImplementedError
 
     def reset(self) -> None:
-        """Stop the device, and wait until it has (4.1.4.3.1, 4.1.4.3.2). No DMA from then on until `start`."""
-        self._write_status(0)
+        """Stop the device, and wait until it has (4.1.4.3.1, 4.1.4.3.2). Whatever comes of it, no DMA until `start`."""
+        try:
+            self._write_status(0)
+            self._wait_for_reset()
+        finally:
+            self._set_bus_master(False)
+
+    def _wait_for_reset(self) -> None:
         deadline = time.monotonic() + _RESET_TIMEOUT
         while self._read_status() != 0:
             if time.monotonic() > deadline:
                 raise DeviceTimeout(f"{self.address}: device_status did not become 0 within {_RESET_TIMEOUT:g} s")
             time.sleep(0.001)
-        self._set_bus_master(False)
 
     def _acknowledge(self) -> None:
         """3.1.1, steps 2 and 3."""
