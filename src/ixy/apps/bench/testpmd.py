@@ -17,7 +17,7 @@ PROGRAM = "dpdk-testpmd"
 _PROMPT = b"testpmd> "
 _START_TIMEOUT = 60.0  # seconds: a busy machine takes its time
 _TIMEOUT = 20.0
-_SILENCE = 0.5
+_SILENCE = 0.5  # seconds without a word, after which an event is taken to have followed the prompt
 _ATTEMPTS = 5  # an event between the question and its answer can tear them apart
 _COUNTERS = ("RX-packets", "RX-bytes", "TX-packets", "TX-bytes")
 
