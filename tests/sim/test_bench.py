@@ -9,12 +9,12 @@ from pathlib import Path as FilePath
 import pytest
 from click.testing import CliRunner
 
-from ixy.apps.bench import lockstep, rates
+from ixy.apps.bench import lockstep, rates, virtio_peer
 from ixy.apps.bench.lockstep import Cost, Lane
 from ixy.apps.bench.reference import NoReference, build
 from ixy.cli.bench import bench
 from ixy.device import open_device
-from ixy.errors import Error
+from ixy.errors import Error, MemoryUnavailable
 from ixy.path import Path, unchanged
 from ixy.sim.machine import Machine
 
@@ -122,6 +122,13 @@ def test_ratio_compares_what_was_measured_together() -> None:
     """Three repetitions, the second disturbed on both sides: the ratio is the median of the pairs' ratios."""
     assert Cost(32, driver=[10.0, 90.0, 12.0], reference=[20.0, 180.0, 20.0]).ratio == 0.5
     assert Cost(32, driver=[10.0], reference=[]).ratio is None
+
+
+def test_a_comparison_with_dpdk_without_huge_pages_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three huge pages are free, and two processes of DPDK with 256 MiB each need more: nothing is started."""
+    monkeypatch.setattr(virtio_peer, "free_huge_pages", lambda: 3)
+    with pytest.raises(MemoryUnavailable, match="272 huge pages, 3 are free; run: sudo ixy setup --pages 272"):
+        virtio_peer.compare(1, ("split",), print)
 
 
 @pytest.mark.parametrize("batch", ["0", "257", "8,", "many", "-1"])

@@ -23,9 +23,10 @@ import numpy as np
 from ixy.apps.bench.testpmd import Testpmd, back_end
 from ixy.apps.echo import swap_addresses
 from ixy.device import Device, open_device
-from ixy.errors import Error
+from ixy.errors import Error, MemoryUnavailable
 from ixy.jit import compiled
 from ixy.memory.buffers import Buffers, buffers, give, take
+from ixy.memory.hugepages import free_huge_pages
 from ixy.path import Path, run
 from ixy.unsafe import copy
 
@@ -37,6 +38,7 @@ WINDOWS = 5
 BATCHES = (8, 32, 64)
 SEEDS = 8  # batches of 32 packets that the back end lets loose to be forwarded in a circle
 _MEMORY = ["-m", "256", "--in-memory"]  # of 2 MiB huge pages, from anonymous files: no mount is needed, nothing stays
+PAGES = 2 * 128 + 16  # huge pages that two DPDK processes need, or one and ours
 
 # What the contender does, and what the back end does meanwhile. Of what DPDK can do to packets on their way, swapping
 # the addresses is what can be asked of both: it reads and writes each packet's first cache line.
@@ -66,8 +68,12 @@ def compare(starts: int, rings: tuple[str, ...], report: Callable[[Rate], None])
         report: is told each rate as it comes.
 
     Raises:
-        Error: DPDK is not installed, there are too few huge pages, or a process dies.
+        MemoryUnavailable: there are too few huge pages.
+        Error: DPDK is not installed, or a process dies.
     """
+    free = free_huge_pages()
+    if free < PAGES:
+        raise MemoryUnavailable(f"needed are {PAGES} huge pages, {free} are free; run: sudo ixy setup --pages {PAGES}")
     rates: list[Rate] = []
     for _ in range(starts):
         for ring in rings:

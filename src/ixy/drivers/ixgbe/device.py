@@ -14,8 +14,8 @@ import numpy as np
 from ixy.drivers import DeviceCounters, Link, check_pool
 from ixy.drivers.ixgbe.datapath import CLEAN_GROUP
 from ixy.drivers.ixgbe.rings import IxgbeRxRing, IxgbeTxRing
+from ixy.drivers.pools import AttachedPools
 from ixy.errors import ConfigurationError, DeviceTimeout
-from ixy.memory.buffers import POOL_BUFFERS, POOL_SHIFT, POOLS, STRIDE
 from ixy.memory.dma import allocate_rings, release_rings
 from ixy.memory.mempool import Mempool
 from ixy.registers import Register, RegisterFile
@@ -88,8 +88,7 @@ class Ixgbe:
         self.address = function.address
         self._function = function
         self._own_pools: list[Mempool] = []
-        self._pools: list[Mempool] = []
-        self._addresses = np.zeros(POOLS * POOL_BUFFERS, np.int64)
+        self._attached = AttachedPools(function)
         self._counters = DeviceCounters()
         self._ring_memory = None
         self._closed = False
@@ -122,20 +121,16 @@ class Ixgbe:
         slices = [memory.bytes[start : start + ring_bytes] for start in range(0, memory.size, ring_bytes)]
         for queue, pool in enumerate(self._own_pools):
             self.attach(pool)
-            self.rx_rings.append(IxgbeRxRing(slices[queue], self._doorbell(reg.RDT[queue]), self._addresses, pool))
+            self.rx_rings.append(
+                IxgbeRxRing(slices[queue], self._doorbell(reg.RDT[queue]), self._attached.addresses, pool)
+            )
         for queue in range(tx_queues):
             tail = self._doorbell(reg.TDT[queue])
-            self.tx_rings.append(IxgbeTxRing(slices[rx_queues + queue], tail, self._addresses))
+            self.tx_rings.append(IxgbeTxRing(slices[rx_queues + queue], tail, self._attached.addresses))
 
     def attach(self, pool: Mempool) -> None:
-        """Let the card reach the buffers of `pool` and look up each one's address."""
-        if pool in self._pools:
-            return
-        mapping = self._function.map(pool.memory)
-        offsets = (pool.ids - (pool.number << POOL_SHIFT)) * STRIDE
-        self._addresses[pool.ids] = mapping.addresses(offsets)
-        pool.hold()
-        self._pools.append(pool)
+        """Let the card reach the buffers of `pool`."""
+        self._attached.attach(pool)
 
     def _doorbell(self, register: Register) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
         return self._bar.words[register.offset // 4 : register.offset // 4 + 1]
@@ -360,9 +355,7 @@ class Ixgbe:
     def _return_memory(self) -> None:
         for ring in (*self.rx_rings, *self.tx_rings):
             ring.drain()
-        for pool in self._pools:
-            self._function.unmap(pool.memory)
-            pool.release()
+        self._attached.detach_all()
         for pool in self._own_pools:
             pool.release()
         if self._ring_memory is not None:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ixy.drivers import DeviceCounters, Link, check_pool
+from ixy.drivers.pools import AttachedPools
 from ixy.drivers.virtio.control import COMMAND_BYTES, ControlQueue
 from ixy.drivers.virtio.features import Features, negotiate
 from ixy.drivers.virtio.rings import Layout, Terms, VirtioRxRing, VirtioTxRing, resume_at
 from ixy.drivers.virtio.state import GROUP
 from ixy.drivers.virtio.transport import ring_doorbell
 from ixy.errors import ConfigurationError, UnsupportedDevice
-from ixy.memory.buffers import BUFFER_SIZE, POOL_BUFFERS, POOL_SHIFT, POOLS, STRIDE
+from ixy.memory.buffers import BUFFER_SIZE
 from ixy.memory.dma import DmaMemory, allocate_rings, release_rings
 from ixy.memory.mempool import Mempool
 from ixy.registers import virtio as reg
@@ -73,8 +74,7 @@ class VirtioNet:
     ) -> None:
         self.address = transport.address
         self._transport = transport
-        self._pools: list[Mempool] = []
-        self._addresses = np.zeros(POOLS * POOL_BUFFERS, np.int64)
+        self._attached = AttachedPools(transport)
         self._ring_memory: DmaMemory | None = None
         self._control: ControlQueue | None = None
         self._reported: set[str] = set()
@@ -175,12 +175,12 @@ class VirtioNet:
             pool = Mempool(pool_size)
             self.attach(pool)
             pool.release()  # attaching holds it
-            rx = VirtioRxRing(memory, terms, size, doorbell, self._addresses, pool)
+            rx = VirtioRxRing(memory, terms, size, doorbell, self._attached.addresses, pool)
             self._rx.append(rx)
             rx.fill()
             self._transport.set_ring(index, addresses, lambda: resume_at(rx))
         else:
-            tx = VirtioTxRing(memory, terms, size, doorbell, self._addresses)
+            tx = VirtioTxRing(memory, terms, size, doorbell, self._attached.addresses)
             self._tx.append(tx)
             self._transport.set_ring(index, addresses, lambda: resume_at(tx))
 
@@ -195,14 +195,8 @@ class VirtioNet:
         log.info("%s: ready, MAC %s", self.address, self.mac().hex(":"))
 
     def attach(self, pool: Mempool) -> None:
-        """Let the device reach the buffers of `pool`, and look up the address of the header before each."""
-        if pool in self._pools:
-            return
-        mapping = self._transport.map(pool.memory)
-        offsets = (pool.ids - (pool.number << POOL_SHIFT)) * STRIDE - self._terms().header
-        self._addresses[pool.ids] = mapping.addresses(offsets)
-        pool.hold()
-        self._pools.append(pool)
+        """Let the device reach the buffers of `pool`, and the header before each."""
+        self._attached.attach(pool, self._terms().header)
 
     # -----------------------------------------------------------------------------------------------------------------
     # Configuration, 5.1.4
@@ -358,9 +352,7 @@ class VirtioNet:
             self._transport.close()
 
     def _return_memory(self) -> None:
-        for pool in self._pools:
-            self._transport.unmap(pool.memory)
-            pool.release()
+        self._attached.detach_all()
         if self._ring_memory is not None:
             self._transport.unmap(self._ring_memory)
             release_rings(self._ring_memory)

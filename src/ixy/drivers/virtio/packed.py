@@ -26,6 +26,8 @@ from ixy.drivers.virtio.state import (
     SKIPPING,
     buffer_count,
     clear_header,
+    exchange,
+    spans,
 )
 from ixy.drivers.virtio.transport import Doorbell, ring_doorbell
 from ixy.jit import compiled
@@ -197,17 +199,8 @@ def reorder(ring: PackedRing, slot: int, used: int, out: int) -> bool:
     if ring.in_order != 0 or used >= size or (other - slot) & (size - 1) >= out:
         ring.state[BROKEN] = BAD_ID
         return False
-    expected = ring.order[slot]
-    ring.order[slot], ring.order[other] = used, expected
-    ring.place[used], ring.place[expected] = slot, other
-    ring.ids[slot], ring.ids[other] = ring.ids[other], ring.ids[slot]
+    exchange(ring, slot, other)
     return True
-
-
-@compiled
-def spans(ring: PackedRing, slot: int) -> bool:
-    """Whether the frame that fills the buffer at `slot` goes on in the next; all but the last are full (5.1.6.4)."""
-    return ring.mergeable != 0 and buffer_count(ring.headers, ring.ids[slot]) > 1
 
 
 @compiled

@@ -30,6 +30,8 @@ from ixy.drivers.virtio.state import (
     SKIPPING,
     buffer_count,
     clear_header,
+    exchange,
+    spans,
 )
 from ixy.drivers.virtio.transport import Doorbell, ring_doorbell
 from ixy.jit import compiled
@@ -189,20 +191,11 @@ def reorder(ring: SplitRing, slot: int, used: int, out: int) -> bool:
     if used >= size or (other - slot) & (size - 1) >= out:
         ring.state[BROKEN] = BAD_ID
         return False
-    expected = ring.order[slot]
-    ring.order[slot], ring.order[other] = used, expected
-    ring.place[used], ring.place[expected] = slot, other
-    ring.ids[slot], ring.ids[other] = ring.ids[other], ring.ids[slot]
+    exchange(ring, slot, other)
     # The device has read both places, and reads them again a round later.
-    ring.available[PLACES + slot] = used
-    ring.available[PLACES + other] = expected
+    ring.available[PLACES + slot] = ring.order[slot]
+    ring.available[PLACES + other] = ring.order[other]
     return True
-
-
-@compiled
-def spans(ring: SplitRing, slot: int) -> bool:
-    """Whether the frame that fills the buffer at `slot` goes on in the next; all but the last are full (5.1.6.4)."""
-    return ring.mergeable != 0 and buffer_count(ring.headers, ring.ids[slot]) > 1
 
 
 @compiled

@@ -1,8 +1,8 @@
-"""What the kernels of split and packed rings have in common: words of a ring's state, and the header of a packet."""
+"""What the kernels of split and packed rings have in common: words of a ring's state, places, headers."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ixy.drivers.rings import COMMON_WORDS
 from ixy.jit import compiled
@@ -52,3 +52,18 @@ def clear_header(headers: NDArray[np.int32], buffer: int) -> None:
 def buffer_count(headers: NDArray[np.int32], buffer: int) -> int:
     """How many buffers the frame spans whose first one this is, as its header says (5.1.6.4)."""
     return (headers[buffer * _HEADER_STRIDE - 1] >> 16) & 0xFFFF
+
+
+@compiled
+def spans(ring: Any, slot: int) -> bool:
+    """Whether the frame that fills the buffer at `slot` goes on in the next; all but the last are full (5.1.6.4)."""
+    return ring.mergeable != 0 and buffer_count(ring.headers, ring.ids[slot]) > 1
+
+
+@compiled
+def exchange(ring: Any, one: int, other: int) -> None:
+    """Let what lies at two places of a ring, identifier and buffer, change places."""
+    first, second = ring.order[one], ring.order[other]
+    ring.order[one], ring.order[other] = second, first
+    ring.place[second], ring.place[first] = one, other
+    ring.ids[one], ring.ids[other] = ring.ids[other], ring.ids[one]
