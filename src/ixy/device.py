@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 CARDS = SUPPORTED | pci.SUPPORTED
 """PCI cards that a driver here knows, by vendor and device id."""
 
+MAX_VLAN = 4095  # IEEE 802.1Q: 12 bits
 LINK_TIMEOUT = 10.0  # seconds; a real link takes a few
 _PCI_ADDRESS = re.compile(r"([0-9a-fA-F]{4,8}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]")
 
@@ -185,6 +186,21 @@ class Device:
         """Receive all packets, as from the start, or only those for this station and broadcasts."""
         self.check_open()
         self._driver.set_promiscuous(enabled)
+
+    def set_vlan_filter(self, vlan: int, enabled: bool) -> None:
+        """Receive packets of a VLAN, or no longer, while the device is not promiscuous. Others stay out: on an 82599
+        from the first call on, on a VirtIO device from the start.
+
+        Args:
+            vlan: 0 to 4095.
+
+        Raises:
+            ConfigurationError: there is no such VLAN, or the device has no filter.
+        """
+        self.check_open()
+        if not 0 <= vlan <= MAX_VLAN:
+            raise ConfigurationError(f"{self.address}: VLAN {vlan}: 0 to {MAX_VLAN} are possible")
+        self._driver.set_vlan_filter(vlan, enabled)
 
     def stats(self) -> Stats:
         """Counters since the device was opened. The card's own would stand still after 4 billion: ask now and then."""

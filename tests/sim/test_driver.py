@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from lab import BROADCAST, OTHER, STATION, accounted, arrive, batch_of, depart, frame, number_of, open_card, receive_all
 
+from ixy.device import Device
 from ixy.errors import AddressError, ConfigurationError, DeviceBusy, Error, OwnershipError
 from ixy.memory.dma import window
 from ixy.memory.mempool import Mempool
@@ -115,6 +116,7 @@ def test_close_twice_and_use_after(machine: Machine) -> None:
         device.rx[0].receive,
         lambda: device.tx[0].send(batch),
         lambda: device.set_promiscuous(False),
+        lambda: device.set_vlan_filter(1, True),
         device.wait_for_link,
         lambda: device.attach(pool),
     ]
@@ -467,6 +469,46 @@ def test_promiscuous_mode(machine: Machine) -> None:
         assert accepted() == {device.mac, BROADCAST}
         device.set_promiscuous(True)
         assert accepted() == set(frames)
+
+
+def tagged(vlan: int) -> bytes:
+    """A broadcast of that VLAN, and of priority 7."""
+    data = frame(vlan, destination=BROADCAST)
+    return data[:12] + b"\x81\x00" + (0xE000 | vlan).to_bytes(2, "big") + data[12:]
+
+
+def test_vlan_filter(machine: Machine) -> None:
+    """Of VLANs 0, 31, 32 and 4095 those come in that were asked for; packets without a tag always; all in promiscuous
+    mode. The table holds bits of the card's user before: they count for nothing.
+    """
+    vlans = [0, 31, 32, 4095]
+
+    def accepted(device: Device) -> list[int]:
+        for vlan in vlans:
+            arrive(machine, tagged(vlan))
+        arrive(machine, frame(5000, destination=BROADCAST))
+        received = receive_all(device)
+        assert received[-1] == frame(5000, destination=BROADCAST)
+        return [vlan for vlan in vlans if tagged(vlan) in received]
+
+    with open_card(machine) as device:
+        for register in reg.VFTA:
+            machine.cards["a"].write32(register.offset, 0xFFFFFFFF)
+        device.set_promiscuous(False)
+        assert accepted(device) == vlans
+        device.set_vlan_filter(31, True)
+        device.set_vlan_filter(4095, True)
+        assert accepted(device) == [31, 4095]
+        device.set_vlan_filter(31, False)
+        device.set_vlan_filter(32, True)
+        assert accepted(device) == [32, 4095]
+        device.set_promiscuous(True)
+        assert accepted(device) == vlans
+        device.set_promiscuous(False)
+        assert accepted(device) == [32, 4095]
+        for wrong in (-1, 4096):
+            with pytest.raises(ConfigurationError, match="0 to 4095 are possible"):
+                device.set_vlan_filter(wrong, True)
 
 
 def test_mac_address(machine: Machine) -> None:

@@ -112,6 +112,10 @@ class Driver(Protocol):
         """Receive all packets, whatever their destination."""
         ...
 
+    def set_vlan_filter(self, vlan: int, enabled: bool) -> None:
+        """Receive packets of VLAN `vlan`, 0 to 4095, or no longer, while not promiscuous."""
+        ...
+
     def link(self) -> Link:
         """The link's state now."""
         ...

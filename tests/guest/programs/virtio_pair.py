@@ -86,25 +86,36 @@ def main(ours: str, theirs: str, count: int) -> None:
 
 
 def filtered(device: ixy.Device, packets: socket.socket, source: bytes) -> list[int]:
-    """Which of three frames arrive when the device filters: to a stranger, to the station, to its new address."""
+    """Which frames arrive when the device filters: to a stranger, to the station, to its new address, then one of a
+    VLAN that it does not receive, and one of a VLAN that it does.
+    """
     if "CTRL_RX" not in device._driver.features.names():
         return []
     device.set_promiscuous(False)
+    device.set_vlan_filter(6, True)
     old, new = device.mac, bytes.fromhex("0200000000aa")
+    tag = b"\x81\x00\x00"
+    sent = [frame(0, bytes.fromhex("0200000000bb"), source), frame(1, old, source), frame(2, new, source)]
+    sent += [data[:12] + tag + bytes([vlan]) + data[12:] for vlan in (5, 6) for data in [frame(vlan, new, source)]]
     seen: list[int] = []
-    targets = [bytes.fromhex("0200000000bb"), old, new]
-    for index, target in enumerate(targets):
-        if target == new:
+    for index, data in enumerate(sent):
+        if data[:6] == new:
             device.mac = new
-        packets.send(frame(index, target, source))
-        packets.send(frame(100 + index, b"\xff" * 6, source))  # a broadcast arrives in any case, after the other
-        while True:
-            with device.rx[0].receive(1) as batch:
-                numbers = [int.from_bytes(packet[14:18], "big") for packet in batch if packet[12:14] == b"\x88\xb5"]
-            seen += [number for number in numbers if number < 100]
-            if any(number >= 100 for number in numbers):
-                break
+        packets.send(data)
+        packets.send(frame(100, b"\xff" * 6, source))  # a broadcast arrives in any case, after the other
+        while (number := receive_one(device)) != 100:
+            seen += [index] if number is not None else []
     return seen
+
+
+def receive_one(device: ixy.Device) -> int | None:
+    """The number of the next test frame, with a tag or without; None if nothing else has come."""
+    with device.rx[0].receive(1) as batch:
+        for packet in batch:
+            start = 16 if packet[12:14] == b"\x81\x00" else 12
+            if packet[start : start + 2] == ETHERTYPE.to_bytes(2, "big"):
+                return int.from_bytes(packet[start + 2 : start + 6], "big")
+    return None
 
 
 if __name__ == "__main__":

@@ -90,6 +90,8 @@ class Ixgbe:
         self._own_pools: list[Mempool] = []
         self._attached = AttachedPools(function)
         self._counters = DeviceCounters()
+        self._promiscuous = True
+        self._filters_vlans = False
         self._ring_memory = None
         self._closed = False
         self.rx_rings: list[IxgbeRxRing] = []
@@ -279,8 +281,25 @@ class Ixgbe:
         self._registers.write(reg.RAH[0], ADDRESS=int.from_bytes(mac[4:], "little"), AV=1)
 
     def set_promiscuous(self, enabled: bool) -> None:
-        """Accept all unicast and multicast packets (8.2.3.7.1)."""
+        """Accept all unicast and multicast packets, of all VLANs (8.2.3.7.1)."""
+        self._promiscuous = enabled
         self._registers.update(reg.FCTRL, UPE=int(enabled), MPE=int(enabled))
+        self._switch_vlan_filter()
+
+    def set_vlan_filter(self, vlan: int, enabled: bool) -> None:
+        """Receive packets of VLAN `vlan`, or no longer: a bit in a table of 4096 (8.2.3.7.11)."""
+        if not self._filters_vlans:
+            for register in reg.VFTA:  # no reset clears it
+                self._registers.write(register, 0)
+            self._filters_vlans = True
+        register, bit = reg.VFTA[vlan // 32], 1 << vlan % 32
+        others = self._registers.read(register) & ~bit
+        self._registers.write(register, others | bit if enabled else others)
+        self._switch_vlan_filter()
+
+    def _switch_vlan_filter(self) -> None:
+        """The filter of VLANs takes no notice of promiscuous mode (7.1.1.2), so it is off there."""
+        self._registers.update(reg.VLNCTRL, VFE=int(self._filters_vlans and not self._promiscuous))
 
     def link(self) -> Link:
         """The link's state (8.2.3.22.20)."""
