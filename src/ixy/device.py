@@ -13,6 +13,7 @@ from ixy.bus.pci import PciDevice
 from ixy.bus.simulated import SimulatedFunction, machine
 from ixy.bus.sysfs import SysfsFunction
 from ixy.bus.vfio import VfioFunction
+from ixy.drivers import MAX_ADDRESSES
 from ixy.drivers.ixgbe import SUPPORTED, Ixgbe
 from ixy.drivers.ixgbe.device import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE
 from ixy.drivers.virtio import pci, vhost_user
@@ -24,6 +25,8 @@ from ixy.memory.batch import Batch
 from ixy.memory.buffers import buffers
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ixy.bus import Function
     from ixy.drivers import Driver, Link, RxRing, TxRing
     from ixy.memory.mempool import Mempool
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 CARDS = SUPPORTED | pci.SUPPORTED
 """PCI cards that a driver here knows, by vendor and device id."""
 
+MAC_BYTES = 6
 MAX_VLAN = 4095  # IEEE 802.1Q: 12 bits
 LINK_TIMEOUT = 10.0  # seconds; a real link takes a few
 _PCI_ADDRESS = re.compile(r"([0-9a-fA-F]{4,8}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]")
@@ -183,9 +187,26 @@ class Device:
         return self._driver.wait_for_link(timeout)
 
     def set_promiscuous(self, enabled: bool) -> None:
-        """Receive all packets, as from the start, or only those for this station and broadcasts."""
+        """Receive all packets, as at first, or only broadcasts, those for this station, and what filters let in."""
         self.check_open()
         self._driver.set_promiscuous(enabled)
+
+    def set_mac_filter(self, addresses: Sequence[bytes]) -> None:
+        """Receive packets for these addresses too, of stations or groups, while the device is not promiscuous.
+
+        Args:
+            addresses: 6 bytes each, at most 127; they take the place of those that were set before.
+
+        Raises:
+            ConfigurationError: malformed addresses, or too many, or the device has no filters.
+        """
+        self.check_open()
+        for address in addresses:
+            if len(address) != MAC_BYTES:
+                raise ConfigurationError(f"{self.address}: {address.hex(':')} is no MAC address")
+        if len(addresses) > MAX_ADDRESSES:
+            raise ConfigurationError(f"{self.address}: {len(addresses)} addresses: {MAX_ADDRESSES} are possible")
+        self._driver.set_mac_filter(addresses)
 
     def set_vlan_filter(self, vlan: int, enabled: bool) -> None:
         """Receive packets of a VLAN, or no longer, while the device is not promiscuous. Others stay out: on an 82599

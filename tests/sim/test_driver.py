@@ -116,6 +116,7 @@ def test_close_twice_and_use_after(machine: Machine) -> None:
         device.rx[0].receive,
         lambda: device.tx[0].send(batch),
         lambda: device.set_promiscuous(False),
+        lambda: device.set_mac_filter([]),
         lambda: device.set_vlan_filter(1, True),
         device.wait_for_link,
         lambda: device.attach(pool),
@@ -469,6 +470,29 @@ def test_promiscuous_mode(machine: Machine) -> None:
         assert accepted() == {device.mac, BROADCAST}
         device.set_promiscuous(True)
         assert accepted() == set(frames)
+
+
+def test_mac_filter(machine: Machine) -> None:
+    """The stations and groups that were asked for come in besides the card's own; those of an earlier call no more."""
+    stations = [bytes([2, 0, 0, 0, 0, number]) for number in range(127)]
+
+    with open_card(machine) as device:
+
+        def accepted() -> list[bytes]:
+            for address in (*stations, MULTICAST, device.mac):
+                arrive(machine, frame(1, destination=address))
+            return [data[:6] for data in receive_all(device)]
+
+        device.set_promiscuous(False)
+        device.set_mac_filter(stations)
+        assert accepted() == [*stations, device.mac]
+        device.set_mac_filter([stations[5], MULTICAST])
+        assert accepted() == [stations[5], MULTICAST, device.mac]
+        device.set_mac_filter([])
+        assert accepted() == [device.mac]
+        for wrong, message in (([*stations, MULTICAST], "127 are possible"), ([OTHER[:5]], "no MAC address")):
+            with pytest.raises(ConfigurationError, match=message):
+                device.set_mac_filter(wrong)
 
 
 def tagged(vlan: int) -> bytes:

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from ixy.memory.mempool import Mempool
 
 
+MAX_ADDRESSES = 127
+"""The most that can be filtered for: what an 82599 has room for besides the station's own (8.2.3.7.8)."""
+
+
 class Link(NamedTuple):
     """State of the link: `speed` in Mbit/s, 0 while it is down."""
 
@@ -110,6 +114,10 @@ class Driver(Protocol):
 
     def set_promiscuous(self, enabled: bool) -> None:
         """Receive all packets, whatever their destination."""
+        ...
+
+    def set_mac_filter(self, addresses: Sequence[bytes]) -> None:
+        """Receive packets for these, at most `MAX_ADDRESSES`, besides the station's own and broadcasts."""
         ...
 
     def set_vlan_filter(self, vlan: int, enabled: bool) -> None:

@@ -108,7 +108,6 @@ UNKNOWN_SPEED = 0xFFFFFFFF
 
 # 5.1.6.5: control commands, class and command
 CTRL_RX_PROMISC = (0, 0)
-CTRL_RX_ALLMULTI = (0, 1)
 CTRL_MAC_TABLE_SET = (1, 0)
 CTRL_MAC_ADDR_SET = (1, 1)
 CTRL_VLAN_ADD = (2, 0)

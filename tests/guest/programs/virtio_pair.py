@@ -86,17 +86,20 @@ def main(ours: str, theirs: str, count: int) -> None:
 
 
 def filtered(device: ixy.Device, packets: socket.socket, source: bytes) -> list[int]:
-    """Which frames arrive when the device filters: to a stranger, to the station, to its new address, then one of a
-    VLAN that it does not receive, and one of a VLAN that it does.
+    """Which frames arrive when the device filters: to a stranger, to the station, to its new address; one of a VLAN
+    that it does not receive, and one of a VLAN that it does; to a group and a station that were asked for.
     """
     if "CTRL_RX" not in device._driver.features.names():
         return []
     device.set_promiscuous(False)
     device.set_vlan_filter(6, True)
+    group, station = bytes.fromhex("01005e000001"), bytes.fromhex("0200000000cc")
+    device.set_mac_filter([group, station])
     old, new = device.mac, bytes.fromhex("0200000000aa")
     tag = b"\x81\x00\x00"
     sent = [frame(0, bytes.fromhex("0200000000bb"), source), frame(1, old, source), frame(2, new, source)]
     sent += [data[:12] + tag + bytes([vlan]) + data[12:] for vlan in (5, 6) for data in [frame(vlan, new, source)]]
+    sent += [frame(7, group, source), frame(8, station, source)]
     seen: list[int] = []
     for index, data in enumerate(sent):
         if data[:6] == new:

@@ -22,6 +22,8 @@ from ixy.registers import Register, RegisterFile
 from ixy.registers import i82599 as reg
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ixy.bus import Function
     from ixy.memory.dma import DmaMapping
 
@@ -91,6 +93,7 @@ class Ixgbe:
         self._attached = AttachedPools(function)
         self._counters = DeviceCounters()
         self._promiscuous = True
+        self._addresses_used = 1
         self._filters_vlans = False
         self._ring_memory = None
         self._closed = False
@@ -277,8 +280,20 @@ class Ixgbe:
         """
         if len(mac) != 6 or mac[0] & 1:
             raise ConfigurationError(f"{self.address}: {mac.hex(':')} is no unicast MAC address")
-        self._registers.write(reg.RAL[0], ADDRESS=int.from_bytes(mac[:4], "little"))
-        self._registers.write(reg.RAH[0], ADDRESS=int.from_bytes(mac[4:], "little"), AV=1)
+        self._set_address(0, mac)
+
+    def _set_address(self, index: int, mac: bytes) -> None:
+        """Let packets for `mac` in (8.2.3.7.8, 8.2.3.7.9)."""
+        self._registers.write(reg.RAL[index], ADDRESS=int.from_bytes(mac[:4], "little"))
+        self._registers.write(reg.RAH[index], ADDRESS=int.from_bytes(mac[4:], "little"), AV=1)
+
+    def set_mac_filter(self, addresses: Sequence[bytes]) -> None:
+        """The receive address registers after the station's own compare whole addresses, of groups too (7.1.1.1)."""
+        for index, mac in enumerate(addresses, 1):
+            self._set_address(index, mac)
+        for index in range(len(addresses) + 1, self._addresses_used):
+            self._registers.write(reg.RAH[index], AV=0)
+        self._addresses_used = len(addresses) + 1
 
     def set_promiscuous(self, enabled: bool) -> None:
         """Accept all unicast and multicast packets, of all VLANs (8.2.3.7.1)."""

@@ -25,7 +25,7 @@ from ixy.memory.mempool import Mempool
 from ixy.registers import virtio as reg
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -248,26 +248,18 @@ class VirtioNet:
             return
         self._command("CTRL_RX", reg.CTRL_RX, reg.CTRL_RX_PROMISC, bytes([enabled]))
 
-    def set_multicast_promiscuous(self, enabled: bool) -> None:
-        """Receive all multicast packets (5.1.6.5.1).
+    def set_mac_filter(self, addresses: Sequence[bytes]) -> None:
+        """Two tables, of stations and of groups (5.1.6.5.2).
 
         Raises:
             ConfigurationError: the device has no filters.
         """
-        self._command("CTRL_RX", reg.CTRL_RX, reg.CTRL_RX_ALLMULTI, bytes([enabled]))
-
-    def set_mac_filter(self, unicast: Iterable[bytes], multicast: Iterable[bytes]) -> None:
-        """The addresses to receive packets for, besides the station's own and broadcasts (5.1.6.5.2).
-
-        Raises:
-            ConfigurationError: the device has no filters, or not for so many addresses.
-        """
-        tables = [list(unicast), list(multicast)]
+        tables = [[mac for mac in addresses if mac[0] & 1 == group] for group in (0, 1)]
         data = b"".join(len(table).to_bytes(4, "little") + b"".join(table) for table in tables)
         self._command("CTRL_RX", reg.CTRL_RX, reg.CTRL_MAC_TABLE_SET, data)
 
     def set_vlan_filter(self, vlan: int, enabled: bool) -> None:
-        """Receive packets of VLAN `vlan`, 0 to 4095, or no longer; at first the device lets none in (5.1.6.5.3).
+        """At first the device lets no VLAN in (5.1.6.5.3).
 
         Raises:
             ConfigurationError: the device has no such filter.
