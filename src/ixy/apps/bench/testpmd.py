@@ -15,9 +15,9 @@ from ixy.errors import Error
 
 PROGRAM = "dpdk-testpmd"
 _PROMPT = b"testpmd> "
+_EVENT = re.compile(rb"Port \d+: [^\n]* event\n")
 _START_TIMEOUT = 60.0  # seconds: a busy machine takes its time
 _TIMEOUT = 20.0
-_SILENCE = 0.5  # seconds without a word, after which an event is taken to have followed the prompt
 _ATTEMPTS = 5  # an event between the question and its answer can tear them apart
 _COUNTERS = ("RX-packets", "RX-bytes", "TX-packets", "TX-bytes")
 
@@ -112,28 +112,29 @@ class Testpmd:
         self._process.stdin.flush()
 
     def _read_to_prompt(self, timeout: float, echo: str) -> str:
-        """What testpmd writes after it has echoed a command, up to its prompt; it writes of events at any time.
+        """What testpmd writes after it has echoed a command, up to its prompt.
 
-        After one that follows the prompt no other prompt comes by itself: an empty line brings one.
+        It tells of events at any time, even within a word, and begins a new line for them before that.
         """
         assert self._process.stdout is not None
         deadline = time.monotonic() + timeout
-        answer = b""
-        while echo.encode() not in answer or not answer.endswith(_PROMPT):
+        answer = line = b""
+        while echo.encode() not in line or not line.endswith(_PROMPT):
             left = max(deadline - time.monotonic(), 0)
-            ready, _, _ = select.select([self._process.stdout], [], [], min(left, _SILENCE))
-            if not ready and left > _SILENCE:
-                if _PROMPT in answer[answer.find(echo.encode()) :]:
-                    self._enter("")
-                continue
+            ready, _, _ = select.select([self._process.stdout], [], [], left)
             part = os.read(self._process.stdout.fileno(), 65536) if ready else b""
             if not part:
                 log = os.pread(self._log, os.fstat(self._log).st_size, 0)
-                last = (answer + log).decode(errors="replace").strip().splitlines()
                 self.kill()
-                raise Error(f"{PROGRAM} says nothing more after: {last[-1] if last else 'nothing'}")
-            answer += part
+                raise Error(f"{PROGRAM} says nothing more after: {_last_line(answer + log)}")
+            answer = _EVENT.sub(b"", answer + part)
+            line = answer.replace(b"\n", b"")
         return answer.decode(errors="replace")
+
+
+def _last_line(text: bytes) -> str:
+    lines = text.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "nothing"
 
 
 def back_end(path: str, mode: str, queues: int = 1, eal: list[str] | None = None) -> Testpmd:
