@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,24 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from harness import Guest
+from in_guest import PROGRAMS, python
 
 from ixy.registers.i82599 import RXCTRL
 from ixy.sim.pci.attachment import Attachment
 from ixy.sim.rack import LIMIT
-
-PROGRAMS = Path(__file__).parent / "programs"
-SOURCES = Path(__file__).parents[2] / "src"
 
 A, B = "0000:00:10.0", "0000:00:11.0"
 FRAMES = 2000
 
 # A generator sends into the first card, 2000 frames a second; a sink behind the second checks what it gets.
 CARDS = ["sim:a,gen=60,rate=2e3", "sim:b,sink=a"]
-
-
-def python(code: str) -> str:
-    """A shell command that runs Python `code`, or a program with arguments, in the guest, kernels interpreted."""
-    return f"PYTHONPATH={SOURCES} PYTHONDONTWRITEBYTECODE=1 IXY_JIT=0 {sys.executable} {code}"
 
 
 def driver(guest: Guest, *words: str, timeout: float = 120) -> dict[str, Any]:
@@ -71,7 +63,7 @@ def killed_under_traffic(guest: Guest) -> Iterator[int]:
     """A process that forwards packets, by its id; at the end it is killed while they flow, and keeps no huge page."""
     before = free_pages(guest)
     program = python(f"{PROGRAMS / 'our_driver.py'} forward_for_ever {A} {B}")
-    running = guest.start(f"echo $$ > pid; exec env {program}")
+    running = guest.start(f"echo $$ > pid; exec {program}")
     wait_for_file(guest, running, "flowing")
     pid = int((guest.place(running) / "pid").read_text())
     yield pid

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import dpkt
 import pytest
 from harness import Guest
-
-import ixy
-
-PROGRAMS = Path(__file__).parent / "programs"
-SOURCES = Path(ixy.__file__).parents[1]
+from in_guest import PROGRAMS, python
 
 # Slots of the cards that the commands open, with their options. Linux's card is in the slot after each.
 CARDS = {0x10: "disable-legacy=on", 0x12: "disable-legacy=on,packed=on", 0x14: "disable-legacy=on"}
@@ -46,11 +41,6 @@ def guest(tmp_path_factory: pytest.TempPathFactory, dump: Path) -> Iterator[Gues
         result = guest.run(f"modprobe -a virtio_net af_packet && {command('setup')}")
         assert result.exit_code == 0, result.output
         yield guest
-
-
-def python(code: str) -> str:
-    """A shell command that runs Python `code`, or a program with arguments, in the guest, kernels interpreted."""
-    return f"env PYTHONPATH={SOURCES} PYTHONDONTWRITEBYTECODE=1 IXY_JIT=0 {sys.executable} {code}"
 
 
 def command(*words: object) -> str:

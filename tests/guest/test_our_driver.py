@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import pytest
 from cards import guest_with_cards
 from harness import Guest
+from in_guest import PROGRAMS, python
 from ours import (
     CARDS,
     FRAMES,
-    PROGRAMS,
     A,
     B,
     check_forwarded,
@@ -25,7 +25,6 @@ from ours import (
     kernel_drivers,
     killed_under_traffic,
     offer,
-    python,
     silence,
     wait_for_file,
 )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from cards import guest_with_cards
 from harness import Guest
+from in_guest import python
 from ours import (
     CARDS,
     FRAMES,
@@ -19,7 +20,6 @@ from ours import (
     dma_refused,
     driver,
     killed_under_traffic,
-    python,
 )
 
 from ixy.sim.pci.attachment import Attachment

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import Guest
-
-PROGRAMS = Path(__file__).parent / "programs"
-SOURCES = Path(__file__).parents[2] / "src"
+from in_guest import PROGRAMS, python
+from ours import wait_for_file
 
 E1000E, VIRTIO = "0000:00:08.0", "0000:01:00.0"
 FIRST_OF_TWO, SECOND_OF_TWO = "0000:02:00.0", "0000:02:00.1"
@@ -29,11 +26,6 @@ CARDS = [
 ]
 
 
-def python(code: str) -> str:
-    """A shell command that runs Python `code`, or a program with arguments, in the guest, kernels interpreted."""
-    return f"PYTHONPATH={SOURCES} PYTHONDONTWRITEBYTECODE=1 IXY_JIT=0 {sys.executable} {code}"
-
-
 def bind(address: str, arguments: str = "") -> str:
     return python(f"-c 'from ixy.bus.binding import bind; bind(\"{address}\"{arguments})'")
 
@@ -47,13 +39,6 @@ def through_vfio(guest: Guest, *words: str) -> dict[str, Any]:
     result = guest.run(python(" ".join([str(PROGRAMS / "through_vfio.py"), *words])))
     assert result.exit_code == 0, result.output
     return json.loads(result.output.splitlines()[-1])
-
-
-def wait_for(path: Path, timeout: float = 60) -> None:
-    deadline = time.monotonic() + timeout
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path.name} did not appear"
-        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
@@ -152,8 +137,8 @@ def test_one_process_at_a_time_and_a_killed_one_leaves_nothing(guest: Guest) -> 
     free_pages = "cat /sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages"
     before = guest.run(free_pages).output
     program = python(f"{PROGRAMS / 'through_vfio.py'} take {E1000E}")
-    running = guest.start(f"echo $$ > pid; exec env {program}")
-    wait_for(guest.place(running) / "taken")
+    running = guest.start(f"echo $$ > pid; exec {program}")
+    wait_for_file(guest, running, "taken")
     pid = (guest.place(running) / "pid").read_text().strip()
     error = through_vfio(guest, "attempt", E1000E)["error"]
     assert error.startswith(f"DeviceBusy: {E1000E} is in use by process {pid} ({sys.executable} ")

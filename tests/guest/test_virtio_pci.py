@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from harness import Guest
+from in_guest import PROGRAMS, python
 
-import ixy
-
-PROGRAM = Path(__file__).parent / "programs/virtio_pair.py"
-SOURCES = Path(ixy.__file__).parents[1]
+PROGRAM = PROGRAMS / "virtio_pair.py"
 
 # Which interface and rings the card offers, and in which slot it is; Linux's card is in the slot after it.
 CARDS = {
@@ -50,8 +46,7 @@ def test_a_thousand_frames_pass_each_way(guest: Guest, kind: str) -> None:
     """
     slot, _ = CARDS[kind]
     ours, theirs = f"0000:00:{slot:02x}.0", f"0000:00:{slot + 1:02x}.0"
-    environment = f"PYTHONPATH={SOURCES} PYTHONDONTWRITEBYTECODE=1 IXY_JIT=0"
-    result = guest.run(f"{environment} {sys.executable} {PROGRAM} {ours} {theirs} {FRAMES}", timeout=300)
+    result = guest.run(python(f"{PROGRAM} {ours} {theirs} {FRAMES}"), timeout=300)
     assert result.exit_code == 0, result.output
     report = json.loads(result.output.splitlines()[-1])
     assert report["lengths"] == [FRAMES, FRAMES]

@@ -10,17 +10,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import Guest
+from in_guest import PROGRAMS, python
 from namespace import Namespace
-
-import ixy
-
-PROGRAMS = Path(__file__).parent / "programs"
-SOURCES = Path(ixy.__file__).parents[1]
 
 # Slots and options of the cards to drive. Linux's card is in the slot after each of the pairs.
 BEHIND_IOMMU = "iommu_platform=on,disable-legacy=on"
@@ -53,11 +48,6 @@ def arguments(tap: list[int]) -> list[str]:
     for number, options in BYPASSING.values():
         result += card(number, options)
     return result
-
-
-def python(code: str) -> str:
-    """A shell command that runs Python `code`, or a program with arguments, in the guest, kernels interpreted."""
-    return f"PYTHONPATH={SOURCES} PYTHONDONTWRITEBYTECODE=1 IXY_JIT=0 {sys.executable} {code}"
 
 
 @contextmanager

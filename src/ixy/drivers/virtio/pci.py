@@ -6,6 +6,7 @@ Sections are those of the Virtual I/O Device specification, version 1.2.
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from ixy.errors import DeviceTimeout
@@ -27,7 +28,7 @@ _INTX_DISABLE = 1 << 10
 _RESET_TIMEOUT = 1.0  # seconds
 
 
-class PciTransport:
+class PciTransport(ABC):
     """A VirtIO network device on PCI; see `ixy.drivers.virtio.transport.Transport`.
 
     Args:
@@ -38,12 +39,12 @@ class PciTransport:
         self.address = function.address
         self._function = function
 
+    @abstractmethod
     def _read_status(self) -> int:
         """The device status, 2.1."""
-        raise NotImplementedError
 
-    def _write_status(self, status: int) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _write_status(self, status: int) -> None: ...
 
     def reset(self) -> None:
         """Stop the device, and wait until it has (4.1.4.3.1, 4.1.4.3.2). Whatever comes of it, no DMA until `start`."""
