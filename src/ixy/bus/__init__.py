@@ -130,3 +130,15 @@ class Function(Protocol):
     def close(self) -> None:
         """Give the device up. The driver has stopped it, and bus mastering is off."""
         ...
+
+
+# The PCI command register
+COMMAND = 0x04
+BUS_MASTER = 1 << 2
+
+
+def set_bus_master(function: Function, enabled: bool) -> None:
+    """Let the device do DMA, or not (PCI Local Bus 3.0, 6.2.2)."""
+    command = function.config_read(COMMAND, 2)
+    command = command | BUS_MASTER if enabled else command & ~BUS_MASTER
+    function.config_write(COMMAND, 2, command)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ixy.bus import set_bus_master
 from ixy.drivers import DeviceCounters, Link, check_pool
 from ixy.drivers.ixgbe.datapath import CLEAN_GROUP
 from ixy.drivers.ixgbe.rings import IxgbeRxRing, IxgbeTxRing
@@ -53,9 +54,6 @@ SUPPORTED = {
 
 # X540 and X550 have a copper PHY whose firmware brings the link up; on the others the driver does.
 _COPPER = {0x1528, 0x1560, 0x1563, 0x15D1}
-
-_COMMAND = 0x04  # PCI command register
-_BUS_MASTER = 1 << 2
 
 RING_SIZES = [64 << n for n in range(7)]  # 64 to 4096: powers of two, so that an index wraps by a mask
 DEFAULT_RING_SIZE = 512
@@ -148,7 +146,7 @@ class Ixgbe:
         self._wait_until_ready()
         self._init_link()
         self._read_counters()  # 4.6.5: the statistics clear when they are read
-        self._set_bus_master(True)
+        set_bus_master(self._function, True)
         self._init_receive()
         self._init_transmit()
         for queue, ring in enumerate(self.rx_rings):
@@ -259,11 +257,6 @@ class Ixgbe:
         self._registers.update(reg.TXDCTL[queue], ENABLE=1)
         self._registers.wait(reg.TXDCTL[queue], 1.0, ENABLE=1)
 
-    def _set_bus_master(self, enabled: bool) -> None:
-        command = self._function.config_read(_COMMAND, 2)
-        command = command | _BUS_MASTER if enabled else command & ~_BUS_MASTER
-        self._function.config_write(_COMMAND, 2, command)
-
     # -----------------------------------------------------------------------------------------------------------------
     # Link, filters, statistics
 
@@ -367,7 +360,7 @@ class Ixgbe:
         try:
             self._stop()
         finally:
-            self._set_bus_master(False)
+            set_bus_master(self._function, False)
             self._closed = True
             self._return_memory()
             self._function.close()

@@ -9,6 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from ixy.bus import COMMAND, set_bus_master
 from ixy.errors import DeviceTimeout
 from ixy.registers import virtio as reg
 
@@ -22,9 +23,7 @@ SUPPORTED = {
 }
 """Devices that this driver knows, by vendor and device id (4.1.2)."""
 
-_COMMAND = 0x04  # PCI command register
-_BUS_MASTER = 1 << 2
-_INTX_DISABLE = 1 << 10
+_INTX_DISABLE = 1 << 10  # in the PCI command register
 _RESET_TIMEOUT = 1.0  # seconds
 
 
@@ -73,9 +72,9 @@ class PciTransport(ABC):
 
     def _set_bus_master(self, enabled: bool) -> None:
         """Let the device do DMA, or not. Its interrupt line stays off: the driver polls."""
-        command = self._function.config_read(_COMMAND, 2) | _INTX_DISABLE
-        command = command | _BUS_MASTER if enabled else command & ~_BUS_MASTER
-        self._function.config_write(_COMMAND, 2, command)
+        set_bus_master(self._function, enabled)
+        command = self._function.config_read(COMMAND, 2)
+        self._function.config_write(COMMAND, 2, command | _INTX_DISABLE)
 
     def failed(self) -> bool:
         return bool(self._read_status() & reg.NEEDS_RESET)
