@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ixy.registers import Register
 from ixy.registers import i82599 as reg
-from ixy.sim import card, classify, nic
+from ixy.sim.card import classify, nic
+from ixy.sim.card import registers as card
 from ixy.sim.machine import Machine
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "model.md"

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from ixy.device import Device, RxQueue, Stats, TxQueue
     from ixy.device import open_device as open  # noqa: A004
     from ixy.errors import Error, OwnershipError
-    from ixy.memory.batch import Batch, Packet
-    from ixy.memory.mempool import Mempool
+    from ixy.packets.batch import Batch, Packet
+    from ixy.packets.mempool import Mempool
     from ixy.path import DROP, FORWARD, Path, kernel
 
 __all__ = [
@@ -45,12 +45,12 @@ __all__ = [
 _HOME = {
     "DROP": ("ixy.path", "DROP"),
     "FORWARD": ("ixy.path", "FORWARD"),
-    "Batch": ("ixy.memory.batch", "Batch"),
+    "Batch": ("ixy.packets.batch", "Batch"),
     "Device": ("ixy.device", "Device"),
     "Error": ("ixy.errors", "Error"),
-    "Mempool": ("ixy.memory.mempool", "Mempool"),
+    "Mempool": ("ixy.packets.mempool", "Mempool"),
     "OwnershipError": ("ixy.errors", "OwnershipError"),
-    "Packet": ("ixy.memory.batch", "Packet"),
+    "Packet": ("ixy.packets.batch", "Packet"),
     "Path": ("ixy.path", "Path"),
     "RxQueue": ("ixy.device", "RxQueue"),
     "Stats": ("ixy.device", "Stats"),

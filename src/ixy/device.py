@@ -16,20 +16,20 @@ from ixy.bus.vfio import VfioFunction
 from ixy.drivers import MAX_ADDRESSES
 from ixy.drivers.ixgbe import SUPPORTED, Ixgbe
 from ixy.drivers.ixgbe.device import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE
-from ixy.drivers.virtio import pci, vhost_user
 from ixy.drivers.virtio.device import VirtioNet
-from ixy.drivers.virtio.pci_legacy import PciLegacy
-from ixy.drivers.virtio.pci_modern import PciModern, capabilities
+from ixy.drivers.virtio.transports import pci, vhost_user
+from ixy.drivers.virtio.transports.pci_legacy import PciLegacy
+from ixy.drivers.virtio.transports.pci_modern import PciModern, capabilities
 from ixy.errors import AddressError, ConfigurationError, Error, UnsupportedDevice
-from ixy.memory.batch import Batch
-from ixy.memory.buffers import buffers
+from ixy.packets.batch import Batch
+from ixy.packets.buffers import buffers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ixy.bus import Function
     from ixy.drivers import Driver, Link, RxRing, TxRing
-    from ixy.memory.mempool import Mempool
+    from ixy.packets.mempool import Mempool
     from ixy.sim.machine import Machine
 
 CARDS = SUPPORTED | pci.SUPPORTED

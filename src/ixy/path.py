@@ -23,7 +23,7 @@ import numpy as np
 
 from ixy.device import check_batch
 from ixy.jit import INTERPRETED, checked, compiled, outlined
-from ixy.memory.buffers import ID_MASK, Buffers, buffers, give
+from ixy.packets.buffers import ID_MASK, Buffers, buffers, give
 from ixy.unsafe import nap
 
 if TYPE_CHECKING:

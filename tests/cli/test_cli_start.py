@@ -114,6 +114,6 @@ def test_unbind_says_who_has_the_card_now(monkeypatch, capsys):
 
 def test_setup_prints_what_was_done(monkeypatch, capsys):
     """`ixy setup` hands on the number of pages and prints each line of the answer."""
-    monkeypatch.setattr("ixy.memory.hugepages.setup", lambda pages: [f"reserved {pages}", "mounted"])
+    monkeypatch.setattr("ixy.packets.hugepages.setup", lambda pages: [f"reserved {pages}", "mounted"])
     assert run(["setup", "--pages", "7"]) == 0
     assert capsys.readouterr().out == "reserved 7\nmounted\n"

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness import Guest
 
-from ixy.sim.pci.attachment import Attachment
+from ixy.sim.qemu.attachment import Attachment
 
 
 def _serve_and_hang_up(attachment: Attachment) -> None:

@@ -13,7 +13,7 @@ from harness import Guest
 from in_guest import PROGRAMS, python
 
 from ixy.registers.i82599 import RXCTRL
-from ixy.sim.pci.attachment import Attachment
+from ixy.sim.qemu.attachment import Attachment
 from ixy.sim.rack import LIMIT
 
 A, B = "0000:00:10.0", "0000:00:11.0"

@@ -13,10 +13,10 @@ import numpy as np
 from harness import Guest
 
 from ixy.errors import Error
-from ixy.sim.pci.endpoint import Endpoint
-from ixy.sim.pci.memory import NO_MEMORY, GuestMemory, MemoryMap
-from ixy.sim.pci.proxy import Proxy, serve
-from ixy.sim.pci.qtest import Qtest, SlotInterrupts
+from ixy.sim.qemu.endpoint import Endpoint
+from ixy.sim.qemu.memory import NO_MEMORY, GuestMemory, MemoryMap
+from ixy.sim.qemu.proxy import Proxy, serve
+from ixy.sim.qemu.qtest import Qtest, SlotInterrupts
 
 SLOT = 8
 ADDRESS = f"0000:00:{SLOT:02x}.0"

@@ -29,7 +29,7 @@ from ours import (
     wait_for_file,
 )
 
-from ixy.sim.pci.attachment import Attachment
+from ixy.sim.qemu.attachment import Attachment
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from ours import (
     killed_under_traffic,
 )
 
-from ixy.sim.pci.attachment import Attachment
+from ixy.sim.qemu.attachment import Attachment
 from ixy.sim.rack import DMA_ADDRESS
 
 USER = "nobody"

@@ -12,7 +12,7 @@ import pytest
 from harness import Guest, GuestDeathError
 from plumbing import ADDRESS, IDENTITY, TestDevice, guest_with_device
 
-from ixy.sim.pci.memory import NO_MEMORY
+from ixy.sim.qemu.memory import NO_MEMORY
 
 PROGRAMS = Path(__file__).parent / "programs"
 

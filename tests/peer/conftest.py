@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ixy.apps.bench.testpmd import Testpmd, back_end
+from ixy.bench.testpmd import Testpmd, back_end
 
 StartPeer = Callable[..., Testpmd]
 

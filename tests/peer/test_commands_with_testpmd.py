@@ -17,7 +17,7 @@ import dpkt
 import pytest
 
 import ixy.errors
-from ixy.apps.bench.testpmd import Testpmd, back_end
+from ixy.bench.testpmd import Testpmd, back_end
 
 pytestmark = pytest.mark.peer
 

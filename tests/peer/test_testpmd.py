@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import ixy
-from ixy.apps.bench.testpmd import Testpmd
+from ixy.bench.testpmd import Testpmd
 from ixy.device import Device, RxQueue, TxQueue
 from ixy.path import run, touch
 from ixy.sim.machine import Machine

@@ -11,9 +11,9 @@ import numpy as np
 
 import ixy
 from ixy.device import Device
-from ixy.memory.batch import Batch
-from ixy.memory.mempool import Mempool
-from ixy.sim import nic
+from ixy.packets.batch import Batch
+from ixy.packets.mempool import Mempool
+from ixy.sim.card import nic
 from ixy.sim.machine import Machine
 from ixy.sim.rack import SLOT
 

@@ -9,9 +9,9 @@ from pathlib import Path as FilePath
 import pytest
 from click.testing import CliRunner
 
-from ixy.apps.bench import lockstep, rates, virtio_peer
-from ixy.apps.bench.lockstep import Cost, Lane
-from ixy.apps.bench.reference import NoReference, build
+from ixy.bench import lockstep, rates, virtio_peer
+from ixy.bench.lockstep import Cost, Lane
+from ixy.bench.reference import NoReference, build
 from ixy.cli.bench import bench
 from ixy.device import open_device
 from ixy.errors import Error, MemoryUnavailable

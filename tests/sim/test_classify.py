@@ -10,7 +10,7 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
 
 from ixy.registers import i82599 as reg
-from ixy.sim.classify import classify, in_vlan
+from ixy.sim.card.classify import classify, in_vlan
 
 # Key, packets and hashes of Microsoft's "Verifying the RSS Hash Calculation"; the datasheet has them too (7.1.2.8.3)
 KEY = bytes.fromhex("6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa")

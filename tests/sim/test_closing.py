@@ -10,7 +10,7 @@ from ixy.bus import Bar
 from ixy.bus.simulated import SimulatedFunction
 from ixy.drivers.ixgbe.device import Ixgbe
 from ixy.errors import Error
-from ixy.memory.dma import DmaMemory
+from ixy.packets.dma import DmaMemory
 from ixy.sim.machine import Machine
 
 

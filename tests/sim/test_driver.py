@@ -13,8 +13,8 @@ from lab import BROADCAST, OTHER, STATION, accounted, arrive, batch_of, depart, 
 
 from ixy.device import Device
 from ixy.errors import AddressError, ConfigurationError, DeviceBusy, Error, OwnershipError
-from ixy.memory.dma import window
-from ixy.memory.mempool import Mempool
+from ixy.packets.dma import window
+from ixy.packets.mempool import Mempool
 from ixy.registers import Register
 from ixy.registers import i82599 as reg
 from ixy.sim.machine import BUS_BASE, Machine

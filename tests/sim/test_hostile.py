@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lab import accounted, arrive, batch_of, depart, frame, open_card, receive_all
 
 from ixy.device import Device
-from ixy.memory.mempool import Mempool
+from ixy.packets.mempool import Mempool
 from ixy.registers import i82599 as reg
 from ixy.sim.machine import Machine
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from lab import arrive, batch_of, depart, frame, number_of, open_card
 
-from ixy.memory.batch import Batch
-from ixy.memory.mempool import Mempool
+from ixy.packets.batch import Batch
+from ixy.packets.mempool import Mempool
 from ixy.sim.machine import Machine
 
 RING = 64

@@ -9,7 +9,7 @@ import pytest
 
 from ixy.registers import Register
 from ixy.registers import i82599 as reg
-from ixy.sim.interrupts import LINK_CHANGE, Interrupts
+from ixy.sim.card.interrupts import LINK_CHANGE, Interrupts
 
 
 class Recorder:

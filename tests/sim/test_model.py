@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lab import BROADCAST, OTHER, arrive, depart, frame
 
-from ixy.memory.dma import DmaMemory, allocate_rings, release_rings
+from ixy.packets.dma import DmaMemory, allocate_rings, release_rings
 from ixy.registers import i82599 as reg
 from ixy.sim.machine import BUS_BASE, Machine
 from ixy.sim.rack import CARDS, QUEUE_RX, QUEUE_RX_BYTES, RX_SIZES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ixy.sim.module import Module, build_module
+from ixy.sim.card.module import Module, build_module
 
 
 class Master:

@@ -15,8 +15,8 @@ from scapy.packet import Packet
 
 from ixy.registers import i82599 as reg
 from ixy.sim import rack as state
+from ixy.sim.card.offload import build
 from ixy.sim.machine import Machine
-from ixy.sim.offload import build
 
 V4 = IP(src="10.0.0.1", dst="10.0.0.2", id=0xFFFF)
 V6 = IPv6(src="fd00::1", dst="fd00::2")

@@ -19,7 +19,7 @@ import ixy
 from ixy import path as paths
 from ixy.errors import ConfigurationError, Error
 from ixy.jit import INTERPRETED
-from ixy.memory.mempool import Mempool
+from ixy.packets.mempool import Mempool
 from ixy.path import PathCounts, touch, unchanged
 from ixy.sim.machine import Machine
 

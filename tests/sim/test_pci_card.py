@@ -11,10 +11,10 @@ import pytest
 from ixy.registers import Register
 from ixy.registers import i82599 as reg
 from ixy.sim.machine import Machine
-from ixy.sim.pci import config
-from ixy.sim.pci.attachment import PciCard
-from ixy.sim.pci.memory import GuestMemory, MemoryMap, Section
-from ixy.sim.pci.qtest import SlotInterrupts
+from ixy.sim.qemu import config
+from ixy.sim.qemu.attachment import PciCard
+from ixy.sim.qemu.memory import GuestMemory, MemoryMap, Section
+from ixy.sim.qemu.qtest import SlotInterrupts
 
 RING, BUFFER, NOWHERE = 0x1000, 0x4000, 0x1234_0000
 MEMORY_SIZE = 0x10000

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from ixy.sim.pci.endpoint import Endpoint
-from ixy.sim.pci.memory import NO_MEMORY, GuestMemory
+from ixy.sim.qemu.endpoint import Endpoint
+from ixy.sim.qemu.memory import NO_MEMORY, GuestMemory
 
 COMMAND, STATUS, POWER, MSIX_CONTROL, DEVICE_CONTROL = 0x04, 0x06, 0x44, 0x72, 0xA8
 MEMORY, BUS_MASTER, INTX_DISABLE = 0x2, 0x4, 0x400

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ixy.sim import rack as state
-from ixy.sim.nic import dma_read, dma_write
-from ixy.sim.pci.iommu import READ, WRITE, Iommu, translate
-from ixy.sim.pci.qtest import Qtest
-from ixy.sim.plugs import tape
+from ixy.sim.card.iommu import READ, WRITE, Iommu, translate
+from ixy.sim.card.nic import dma_read, dma_write
+from ixy.sim.qemu.qtest import Qtest
 from ixy.sim.rack import new_rack
+from ixy.sim.wires.plugs import tape
 
 PAGE = 4096
 REQUESTER = 0x0080  # bus 0, device 0x10, function 0

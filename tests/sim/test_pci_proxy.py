@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from ixy.errors import MemoryUnavailable
-from ixy.sim.pci.endpoint import Endpoint
-from ixy.sim.pci.memory import NO_MEMORY, GuestMemory, MemoryMap
-from ixy.sim.pci.proxy import Proxy, ProxyError, serve
-from ixy.sim.pci.qtest import Qtest, SlotInterrupts
+from ixy.sim.qemu.endpoint import Endpoint
+from ixy.sim.qemu.memory import NO_MEMORY, GuestMemory, MemoryMap
+from ixy.sim.qemu.proxy import Proxy, ProxyError, serve
+from ixy.sim.qemu.qtest import Qtest, SlotInterrupts
 
 SYNC_SYSMEM, RET, CONFIG_WRITE, CONFIG_READ, BAR_WRITE, BAR_READ, SET_IRQFD, RESET = range(8)
 PAGE = 4096

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from ixy.device import Device
 from ixy.drivers.rings import CLEAN, NEXT
 from ixy.drivers.virtio.device import VirtioNet
-from ixy.drivers.virtio.inprocess import InProcess
-from ixy.drivers.virtio.packed import PackedRing
-from ixy.drivers.virtio.rings import VirtioRxRing, VirtioTxRing, resume_at
-from ixy.drivers.virtio.split import SplitRing
+from ixy.drivers.virtio.rings.packed import PackedRing
+from ixy.drivers.virtio.rings.rings import VirtioRxRing, VirtioTxRing, resume_at
+from ixy.drivers.virtio.rings.split import SplitRing
+from ixy.drivers.virtio.transports.inprocess import InProcess
 from ixy.errors import ConfigurationError, UnsupportedDevice
-from ixy.memory.batch import Batch
-from ixy.memory.buffers import BUFFER_SIZE, POOL_SHIFT, buffers
-from ixy.memory.dma import DmaMapping, DmaMemory, allocated
+from ixy.packets.batch import Batch
+from ixy.packets.buffers import BUFFER_SIZE, POOL_SHIFT, buffers
+from ixy.packets.dma import DmaMapping, DmaMemory, allocated
 from ixy.path import Path
 from ixy.registers import virtio as reg
 from ixy.sim.virtio import REFUSED, BackEnd, drain, feed

@@ -18,8 +18,8 @@ from lab import BROADCAST, batch_of, frame, number_of, open_card, read_pcap, rec
 
 from ixy import errors
 from ixy.device import Device
-from ixy.frames import udp_frame
-from ixy.memory.mempool import Mempool
+from ixy.formats.frames import udp_frame
+from ixy.packets.mempool import Mempool
 from ixy.sim import rack
 from ixy.sim.machine import Machine, SinkReport
 
@@ -442,8 +442,8 @@ def test_tap_without_permission(machine: Machine, monkeypatch: pytest.MonkeyPatc
     def refuse(*_: object) -> None:
         raise PermissionError
 
-    monkeypatch.setattr("ixy.sim.plugs.fcntl.ioctl", refuse)
+    monkeypatch.setattr("ixy.sim.wires.plugs.fcntl.ioctl", refuse)
     if not Path("/dev/net/tun").exists():
-        monkeypatch.setattr("ixy.sim.plugs.os.open", refuse)
+        monkeypatch.setattr("ixy.sim.wires.plugs.os.open", refuse)
     with pytest.raises(errors.PermissionDenied, match=f"tap={TAP}: .*run as root"):
         open_card(machine, f"sim:a,tap={TAP}")

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ixy.errors import ConfigurationError, OwnershipError
-from ixy.memory.batch import Batch, Packet
-from ixy.memory.mempool import Mempool
+from ixy.packets.batch import Batch, Packet
+from ixy.packets.mempool import Mempool
 
 BUFFER = 2048
 

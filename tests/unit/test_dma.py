@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from ixy.bus.pagemap import physical_addresses
 from ixy.errors import MemoryUnavailable
-from ixy.memory import dma
-from ixy.memory.dma import HUGE_PAGE, PACKET_REGION, RING_REGION, DmaMapping, DmaMemory, allocate_rings, release_rings
-from ixy.memory.hugepages import free_huge_pages
+from ixy.packets import dma
+from ixy.packets.dma import HUGE_PAGE, PACKET_REGION, RING_REGION, DmaMapping, DmaMemory, allocate_rings, release_rings
+from ixy.packets.hugepages import free_huge_pages
 from ixy.unsafe import Window
 
 POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")

@@ -10,7 +10,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
 from ixy.errors import ConfigurationError
-from ixy.frames import internet_checksum, udp_frame
+from ixy.formats.frames import internet_checksum, udp_frame
 
 MACS = st.binary(min_size=6, max_size=6)
 

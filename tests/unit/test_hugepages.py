@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from ixy.errors import Error, MemoryUnavailable, PermissionDenied
-from ixy.memory import hugepages
-from ixy.memory.hugepages import free_huge_pages, setup
+from ixy.packets import hugepages
+from ixy.packets.hugepages import free_huge_pages, setup
 
 MOUNTED = "none /dev/hugepages hugetlbfs rw,relatime,pagesize=2M 0 0\n"
 OTHER_MOUNTS = "proc /proc proc rw 0 0\nnone /mnt/huge1G hugetlbfs rw,relatime,pagesize=1024M 0 0\n"
@@ -21,7 +21,7 @@ OTHER_MOUNTS = "proc /proc proc rw 0 0\nnone /mnt/huge1G hugetlbfs rw,relatime,p
 IN_A_NAMESPACE = """
 import sys
 from pathlib import Path
-from ixy.memory import hugepages
+from ixy.packets import hugepages
 hugepages.MOUNT_POINT = Path(sys.argv[1])
 print(*hugepages.setup(0), *hugepages.setup(0), sep="\\n")
 print(Path("/proc/self/mounts").read_text())

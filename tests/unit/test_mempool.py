@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from ixy.errors import ConfigurationError, MemoryUnavailable
-from ixy.memory.buffers import BUFFER_SIZE, HEADROOM, POOL_SHIFT, POOLS, STRIDE, buffers, give, take, usable
-from ixy.memory.mempool import Mempool
+from ixy.packets.buffers import BUFFER_SIZE, HEADROOM, POOL_SHIFT, POOLS, STRIDE, buffers, give, take, usable
+from ixy.packets.mempool import Mempool
 
 HUGE_PAGE = 2 << 20
 
@@ -180,7 +180,7 @@ def test_pool_that_finds_no_memory_gives_its_number_back(monkeypatch: pytest.Mon
     probe = Mempool(1)
     probe.release()
     with monkeypatch.context() as patch:
-        patch.setattr("ixy.memory.mempool.DmaMemory", refuse)
+        patch.setattr("ixy.packets.mempool.DmaMemory", refuse)
         with pytest.raises(MemoryUnavailable, match="no memory"):
             Mempool(1)
     again = Mempool(1)

@@ -21,8 +21,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ixy import pcap
 from ixy.errors import CaptureError, ConfigurationError
+from ixy.formats import pcap
 
 SECOND = 10**9
 ARP = bytes.fromhex(
@@ -445,7 +445,7 @@ def test_full_device() -> None:
 LIMITED = """
 import resource, signal, sys
 import numpy as np
-from ixy import pcap
+from ixy.formats import pcap
 from ixy.errors import CaptureError
 path, limit = sys.argv[1], int(sys.argv[2])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

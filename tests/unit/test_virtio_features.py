@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from ixy.drivers.virtio.features import FEATURES, Features, negotiate
-from ixy.drivers.virtio.pci_modern import Capability, capabilities
-from ixy.drivers.virtio.vhost_user import VhostUser, parse
+from ixy.drivers.virtio.transports.pci_modern import Capability, capabilities
+from ixy.drivers.virtio.transports.vhost_user import VhostUser, parse
 from ixy.errors import AddressError, UnsupportedDevice
 from ixy.registers import virtio as reg
 

@@ -12,9 +12,9 @@ import numpy as np
 from ixy.apps.report import Report
 from ixy.apps.session import open_devices, repeat, stop_on_signals
 from ixy.device import check_batch
+from ixy.formats.pcap import Format, Writer, append, record_bytes
 from ixy.jit import compiled
-from ixy.memory.buffers import BUFFER_SIZE, STRIDE, Buffers, buffers, give
-from ixy.pcap import Format, Writer, append, record_bytes
+from ixy.packets.buffers import BUFFER_SIZE, STRIDE, Buffers, buffers, give
 from ixy.unsafe import realtime_ns
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from ixy.apps.report import Report
 from ixy.apps.session import drain, open_devices, repeat, stop_on_signals
 from ixy.device import check_batch
 from ixy.jit import compiled
-from ixy.memory.buffers import POOL_BUFFERS, STRIDE, Buffers, buffers, give, take
-from ixy.memory.mempool import Mempool
+from ixy.packets.buffers import POOL_BUFFERS, STRIDE, Buffers, buffers, give, take
+from ixy.packets.mempool import Mempool
 from ixy.unsafe import copy, monotonic_ns
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from ixy.errors import Error
-from ixy.sim.pci.attachment import Attachment
+from ixy.sim.qemu.attachment import Attachment
 
 _MEMORY = "1G"
 

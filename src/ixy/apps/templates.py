@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from ixy.errors import ConfigurationError
-from ixy.frames import MIN_FRAME, udp_frame
-from ixy.memory.buffers import BUFFER_SIZE
-from ixy.pcap import read
+from ixy.formats.frames import MIN_FRAME, udp_frame
+from ixy.formats.pcap import read
+from ixy.packets.buffers import BUFFER_SIZE
 
 log = logging.getLogger("ixy.apps")
 

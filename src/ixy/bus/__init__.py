@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ixy.memory.dma import DmaMapping, DmaMemory
+    from ixy.packets.dma import DmaMapping, DmaMemory
 
 
 class Bar(Protocol):

@@ -26,7 +26,7 @@ import numpy as np
 
 from ixy.bus.pci import PciDevice, explained
 from ixy.errors import DeviceBusy, Error, MemoryUnavailable, PermissionDenied, UnsupportedDevice
-from ixy.memory.dma import DmaMapping, DmaMemory, allocated, window
+from ixy.packets.dma import DmaMapping, DmaMemory, allocated, window
 
 VFIO = Path("/dev/vfio")
 STATUS = Path("/proc/self/status")

@@ -19,7 +19,7 @@ from ixy.bus.pci import explained
 from ixy.errors import Error
 
 if TYPE_CHECKING:
-    from ixy.memory.dma import DmaMemory
+    from ixy.packets.dma import DmaMemory
 
 log = logging.getLogger("ixy.bus")
 

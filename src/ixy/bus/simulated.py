@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ixy.bus import Interrupts, Irq, Ports
-    from ixy.memory.dma import DmaMapping, DmaMemory
-    from ixy.sim.card import Card
+    from ixy.packets.dma import DmaMapping, DmaMemory
+    from ixy.sim.card.registers import Card
 
 
 @cache

@@ -23,7 +23,7 @@ from ixy.bus.pagemap import physical_addresses
 from ixy.bus.pci import PciDevice, explained
 from ixy.bus.ports import FilePorts
 from ixy.errors import Error, MemoryUnavailable, UnsupportedDevice
-from ixy.memory.dma import HUGE_PAGE, DmaMapping, DmaMemory
+from ixy.packets.dma import HUGE_PAGE, DmaMapping, DmaMemory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

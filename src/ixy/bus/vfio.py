@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ixy.memory.dma import DmaMapping, DmaMemory
+    from ixy.packets.dma import DmaMapping, DmaMemory
 
 log = logging.getLogger("ixy.bus")
 

@@ -119,7 +119,7 @@ def setup(pages: int) -> None:
       sudo ixy setup
       sudo ixy setup --pages 512
     """
-    from ixy.memory.hugepages import setup
+    from ixy.packets.hugepages import setup
 
     for line in setup(pages):
         click.echo(line)

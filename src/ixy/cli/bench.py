@@ -12,8 +12,8 @@ from ixy.cli.options import logging_options
 
 # What measures is imported when it is needed, so that `--help` answers at once.
 if TYPE_CHECKING:
-    from ixy.apps.bench.lockstep import Cost
-    from ixy.apps.bench.rates import Rate
+    from ixy.bench.lockstep import Cost
+    from ixy.bench.rates import Rate
 
     _BatchesBase = click.ParamType[list[int]]
 else:
@@ -29,7 +29,7 @@ class Batches(_BatchesBase):
     name = "sizes"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
-        from ixy.apps.bench.lockstep import MAX_BATCH
+        from ixy.bench.lockstep import MAX_BATCH
 
         if not isinstance(value, str):
             return value
@@ -88,8 +88,8 @@ def forward(batches: list[int], rounds: int | None, repeat: int, as_json: bool) 
     ixy bench forward
     ixy bench forward --batch 32,64 --repeat 11 --json
     """
-    from ixy.apps.bench import lockstep
-    from ixy.apps.bench.report import costs_table
+    from ixy.bench import lockstep
+    from ixy.bench.report import costs_table
 
     with lockstep.lanes() as (driver, reference, missing):
         if missing:
@@ -139,7 +139,7 @@ def virtio(peer: str | None, ring: str, repeat: int, as_json: bool) -> None:
     ixy bench virtio
     ixy bench virtio --peer dpdk --json
     """
-    from ixy.apps.bench.virtio import lock_step_lines, peer_lines
+    from ixy.bench.virtio import lock_step_lines, peer_lines
 
     rings = ("split", "packed") if ring == "both" else (ring,)
     for line in peer_lines(rings, repeat, as_json) if peer else lock_step_lines(rings, repeat, as_json):
@@ -147,8 +147,8 @@ def virtio(peer: str | None, ring: str, repeat: int, as_json: bool) -> None:
 
 
 def _rates(kinds: list[str], batch: int, seconds: float, repeat: int, as_json: bool) -> None:
-    from ixy.apps.bench import rates
-    from ixy.apps.bench.report import rates_table
+    from ixy.bench import rates
+    from ixy.bench.report import rates_table
 
     measured = (rates.measure(kind, batch, seconds, repeat) for kind in kinds)
     _report(measured, kinds, as_json, rates_table)

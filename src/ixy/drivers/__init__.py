@@ -9,7 +9,7 @@ from ixy.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ixy.memory.mempool import Mempool
+    from ixy.packets.mempool import Mempool
 
 
 MAX_ADDRESSES = 127

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from ixy.memory.buffers import POOL_BUFFERS, POOL_SHIFT, POOLS, STRIDE
+from ixy.packets.buffers import POOL_BUFFERS, POOL_SHIFT, POOLS, STRIDE
 
 if TYPE_CHECKING:
-    from ixy.memory.dma import DmaMapping, DmaMemory
-    from ixy.memory.mempool import Mempool
+    from ixy.packets.dma import DmaMapping, DmaMemory
+    from ixy.packets.mempool import Mempool
 
 
 class Mapper(Protocol):

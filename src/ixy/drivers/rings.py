@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ixy.memory.buffers import buffers, give
+from ixy.packets.buffers import buffers, give
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ixy.memory.mempool import Mempool
+    from ixy.packets.mempool import Mempool
 
 # Words of a ring's `state`; those of one driver alone come after them
 NEXT = 0  # the descriptor that comes next, counted without wrapping

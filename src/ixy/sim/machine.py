@@ -13,18 +13,18 @@ from weakref import WeakSet
 import numpy as np
 
 from ixy.errors import AddressError, DeviceBusy
-from ixy.memory.dma import DmaMapping, DmaMemory, window
+from ixy.packets.dma import DmaMapping, DmaMemory, window
 from ixy.sim import rack as state
-from ixy.sim.card import Card
-from ixy.sim.plugs import Plug, tape
+from ixy.sim.card.registers import Card
 from ixy.sim.rack import CARDS, PAGE, PAUSE, PAUSED, PLUGGED, RESUMED, STOP, Rack, new_rack
 from ixy.sim.spec import Spec, parse_spec
-from ixy.sim.wires import CABLE, GENERATOR, run, step
+from ixy.sim.wires.plugs import Plug, tape
+from ixy.sim.wires.wires import CABLE, GENERATOR, run, step
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ixy.sim.pci.memory import GuestMemory
+    from ixy.sim.qemu.memory import GuestMemory
 
 log = logging.getLogger("ixy.sim")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ixy.jit import compiled
-from ixy.memory.dma import PAGE, window
+from ixy.packets.dma import PAGE, window
 from ixy.registers import virtio as reg
 from ixy.unsafe import copy, load_acquire, store_release
 

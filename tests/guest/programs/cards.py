@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from ixy.bus import Function
-from ixy.memory.dma import DmaMapping, DmaMemory
+from ixy.packets.dma import DmaMapping, DmaMemory
 
 COMMAND, BUS_MASTER = 4, 1 << 2
 

@@ -17,7 +17,7 @@ from cards import E1000e, VirtioNet, count
 from ixy.bus import Irq
 from ixy.bus.vfio import VfioFunction
 from ixy.errors import Error
-from ixy.memory.dma import DmaMemory, allocate_rings, release_rings
+from ixy.packets.dma import DmaMemory, allocate_rings, release_rings
 
 VET = 0x38  # a register of the 82574 that only keeps a value (10.2.2.15)
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import ixy
-from ixy.memory.hugepages import setup
+from ixy.packets.hugepages import setup
 
 ETHERTYPE = 0x88B5
 WINDOW = 64  # frames on their way at most

@@ -13,7 +13,7 @@ import numpy as np
 
 from ixy.drivers.rings import CLEAN, COMMON_WORDS, DROPPED, INDEX_MASK, NEXT, STARVED
 from ixy.jit import compiled
-from ixy.memory.buffers import BUFFER_SIZE, ID_MASK, POOL_SHIFT, Buffers, give
+from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, POOL_SHIFT, Buffers, give
 from ixy.registers.i82599 import (
     RX_DD,
     RX_EOP,

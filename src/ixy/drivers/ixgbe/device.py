@@ -17,8 +17,8 @@ from ixy.drivers.ixgbe.datapath import CLEAN_GROUP
 from ixy.drivers.ixgbe.rings import IxgbeRxRing, IxgbeTxRing
 from ixy.drivers.pools import AttachedPools
 from ixy.errors import ConfigurationError, DeviceTimeout
-from ixy.memory.dma import allocate_rings, release_rings
-from ixy.memory.mempool import Mempool
+from ixy.packets.dma import allocate_rings, release_rings
+from ixy.packets.mempool import Mempool
 from ixy.registers import Register, RegisterFile
 from ixy.registers import i82599 as reg
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ixy.bus import Function
-    from ixy.memory.dma import DmaMapping
+    from ixy.packets.dma import DmaMapping
 
 log = logging.getLogger("ixy.ixgbe")
 

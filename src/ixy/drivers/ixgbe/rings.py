@@ -14,7 +14,7 @@ from ixy.registers.i82599 import DESCRIPTOR_BYTES, DESCRIPTOR_WORDS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ixy.memory.mempool import Mempool
+    from ixy.packets.mempool import Mempool
 
 
 class IxgbeRxRing(FilledRing):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ixy.drivers.virtio.packed import available_flags, used_flags
-from ixy.drivers.virtio.rings import Layout
-from ixy.drivers.virtio.transport import Doorbell, ring_doorbell
+from ixy.drivers.virtio.rings.packed import available_flags, used_flags
+from ixy.drivers.virtio.rings.rings import Layout
+from ixy.drivers.virtio.transports.transport import Doorbell, ring_doorbell
 from ixy.errors import ConfigurationError, DeviceTimeout
 from ixy.registers import virtio as reg
 

@@ -15,13 +15,13 @@ from ixy.drivers import DeviceCounters, Link, check_pool
 from ixy.drivers.pools import AttachedPools
 from ixy.drivers.virtio.control import COMMAND_BYTES, ControlQueue
 from ixy.drivers.virtio.features import Features, negotiate
-from ixy.drivers.virtio.rings import Layout, Terms, VirtioRxRing, VirtioTxRing, resume_at
-from ixy.drivers.virtio.state import GROUP
-from ixy.drivers.virtio.transport import ring_doorbell
+from ixy.drivers.virtio.rings.rings import Layout, Terms, VirtioRxRing, VirtioTxRing, resume_at
+from ixy.drivers.virtio.rings.state import GROUP
+from ixy.drivers.virtio.transports.transport import ring_doorbell
 from ixy.errors import ConfigurationError, UnsupportedDevice
-from ixy.memory.buffers import BUFFER_SIZE
-from ixy.memory.dma import DmaMemory, allocate_rings, release_rings
-from ixy.memory.mempool import Mempool
+from ixy.packets.buffers import BUFFER_SIZE
+from ixy.packets.dma import DmaMemory, allocate_rings, release_rings
+from ixy.packets.mempool import Mempool
 from ixy.registers import virtio as reg
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ixy.drivers.virtio.transport import Transport
-    from ixy.memory.dma import DmaMapping
+    from ixy.drivers.virtio.transports.transport import Transport
+    from ixy.packets.dma import DmaMapping
 
 log = logging.getLogger("ixy.virtio")
 

@@ -1,0 +1,90 @@
+"""Bounds of what callers hand in: each argument, option and field of an address is checked here, where it enters.
+
+An error names the argument, its value and its bounds. A value of a wrong type is a `TypeError`, as anywhere in Python;
+NumPy's integers are integers; fractions are refused and never cut.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from decimal import Decimal, InvalidOperation
+from typing import SupportsFloat, SupportsIndex, cast
+
+from ixy.errors import ConfigurationError, Error
+
+MAC_BYTES = 6
+
+
+def integer(name: str, value: object, low: int, high: int, *, error: type[Error] = ConfigurationError) -> int:
+    """`value` as a Python integer within `low` and `high`.
+
+    Args:
+        name: of the argument, as the message is to begin: "batch", "sim:a: count".
+        error: what to raise where the value is out of bounds.
+
+    Raises:
+        TypeError: no integer: text, a fraction, None.
+        Error: out of bounds, of the class `error`.
+    """
+    try:
+        number = operator.index(cast(SupportsIndex, value))
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {_shown(value)}") from None
+    if not low <= number <= high:
+        raise error(f"{name} {number}: {low} to {high} are possible")
+    return number
+
+
+def number(name: str, value: object, low: float, high: float, *, error: type[Error] = ConfigurationError) -> float:
+    """`value` as a finite number within `low` and `high`; raises as `integer`, and refuses NaN and infinity."""
+    if not isinstance(value, (SupportsFloat, SupportsIndex)):
+        raise TypeError(f"{name} must be a number, not {_shown(value)}")
+    try:
+        result = float(value)
+    except OverflowError:  # an integer beyond all floating-point numbers
+        result = math.nan
+    if not low <= result <= high:
+        raise error(f"{name} {value}: {low:g} to {high:g} are possible")
+    return result
+
+
+def whole_number(name: str, text: str, low: int, high: int, *, error: type[Error] = ConfigurationError) -> int:
+    """The integer that a user wrote, exactly: `1000`, `1e6`; `3.7`, `nan` and `1e400` are refused.
+
+    Raises:
+        Error: no whole number, or out of bounds, of the class `error`.
+    """
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        raise error(f"{name} {text!r} is no number") from None
+    if not value.is_finite():
+        raise error(f"{name} {text}: {low} to {high} are possible")
+    if abs(value) > max(abs(low), abs(high)):  # before an integer is made of it, which 1e999999 would have no room for
+        raise error(f"{name} {text}: {low} to {high} are possible")
+    if value != value.to_integral_value():
+        raise error(f"{name} {text} is no whole number")
+    return integer(name, int(value), low, high, error=error)
+
+
+def mac_address(name: str, value: object) -> bytes:
+    """`value` as the 6 bytes of a MAC address.
+
+    Raises:
+        TypeError: not bytes.
+        ConfigurationError: not 6 of them.
+    """
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        raise TypeError(f"{name} must be {MAC_BYTES} bytes, not {_shown(value)}")
+    mac = bytes(cast("bytes", value))
+    if len(mac) != MAC_BYTES:
+        raise ConfigurationError(
+            f"{name} {mac.hex(':') or 'of no bytes'} is no MAC address: {MAC_BYTES} bytes are needed"
+        )
+    return mac
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"

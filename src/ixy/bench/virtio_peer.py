@@ -1,0 +1,259 @@
+"""The VirtIO driver and DPDK's own, in turn, against the same DPDK back end across vhost-user.
+
+Each contender is started as a process of its own, together with a fresh back end; it is measured receiving, sending
+and forwarding, with every batch size. The back end runs on one core, the contender on another. Rates differ much
+between process starts, so the contenders take turns, and the medians over several starts are compared.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ixy.apps.echo import swap_addresses
+from ixy.bench.testpmd import Testpmd, back_end
+from ixy.device import Device, open_device
+from ixy.errors import Error, MemoryUnavailable
+from ixy.jit import compiled
+from ixy.packets.buffers import Buffers, buffers, give, take
+from ixy.packets.hugepages import free_huge_pages
+from ixy.path import Path, run
+from ixy.unsafe import copy
+
+BACK_CORE, FRONT_CORE = 0, 1
+RING_SIZE = 256
+FRAME_BYTES = 60
+WINDOW = 0.05  # seconds over which a rate is taken; the best of some windows counts, as other programs only take away
+WINDOWS = 5
+BATCHES = (8, 32, 64)
+SEEDS = 8  # batches of 32 packets that the back end lets loose to be forwarded in a circle
+_MEMORY = ["-m", "256", "--in-memory"]  # of 2 MiB huge pages, from anonymous files: no mount is needed, nothing stays
+PAGES = 2 * 128 + 16  # huge pages that two DPDK processes need, or one and ours
+
+# What the contender does, and what the back end does meanwhile. Of what DPDK can do to packets on their way, swapping
+# the addresses is what can be asked of both: it reads and writes each packet's first cache line.
+WORKS = {"receive": ("rxonly", "txonly"), "transmit": ("txonly", "rxonly"), "forward": ("macswap", "io")}
+
+# DPDK's driver in the variants that its authors call fast: its choice, and the vectorized one.
+VARIANTS = {
+    "split": {"default": "", "vectorized": ",mrg_rxbuf=0,in_order=0,vectorized=1"},
+    "packed": {"default": ",packed_vq=1", "vectorized": ",packed_vq=1,mrg_rxbuf=0,in_order=1,vectorized=1"},
+}
+
+
+class Rate(NamedTuple):
+    """One measurement, in packets per second."""
+
+    contender: str
+    ring: str
+    work: str
+    batch: int
+    rate: float
+
+
+def compare(starts: int, rings: tuple[str, ...], report: Callable[[Rate], None]) -> dict[str, Any]:
+    """Start every contender `starts` times in turn; medians, ranges and ratios of all that was measured.
+
+    Args:
+        report: is told each rate as it comes.
+
+    Raises:
+        MemoryUnavailable: there are too few huge pages.
+        Error: DPDK is not installed, or a process dies.
+    """
+    free = free_huge_pages()
+    if free < PAGES:
+        raise MemoryUnavailable(f"needed are {PAGES} huge pages, {free} are free; run: sudo ixy setup --pages {PAGES}")
+    rates: list[Rate] = []
+    for _ in range(starts):
+        for ring in rings:
+            for contender in ("ixy", *(f"dpdk {variant}" for variant in VARIANTS[ring])):
+                for rate in _measure(contender, ring):
+                    report(rate)
+                    rates.append(rate)
+    rows = [_summary(rates, ring, work, batch) for ring, work, batch in product(rings, WORKS, BATCHES)]
+    return {"starts": starts, "frame_bytes": FRAME_BYTES, "ring_size": RING_SIZE, "unit": "packets/s", "results": rows}
+
+
+def _summary(rates: list[Rate], ring: str, work: str, batch: int) -> dict[str, Any]:
+    """Medians of all contenders at one kind of work, and ours by the best of the others."""
+    row: dict[str, Any] = {"ring": ring, "work": work, "batch": batch}
+    for contender in ("ixy", *(f"dpdk {variant}" for variant in VARIANTS[ring])):
+        found = [rate.rate for rate in rates if rate[:4] == (contender, ring, work, batch)]
+        row[contender] = {
+            "median": round(statistics.median(found)),
+            "min": round(min(found)),
+            "max": round(max(found)),
+        }
+    best = max(row[name]["median"] for name in row if name.startswith("dpdk"))
+    row["ratio"] = round(row["ixy"]["median"] / best, 3) if best else None
+    return row
+
+
+def _measure(contender: str, ring: str) -> Iterator[Rate]:
+    """One start of a contender and of its back end."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = f"{directory}/vhost"
+        peer = back_end(path, "io", eal=_MEMORY)
+        try:
+            start = _dpdk if contender.startswith("dpdk") else _ours
+            with start(path, ring, contender.removeprefix("dpdk ")) as rate_of:
+                for work, batch in product(WORKS, BATCHES):
+                    yield Rate(contender, ring, work, batch, _rate(peer, rate_of, work, batch))
+        finally:
+            peer.close()
+
+
+def _rate(peer: Testpmd, rate_of: Callable[[str, int], float], work: str, batch: int) -> float:
+    """Let the back end play its part while the contender is measured."""
+    peer.command(f"set fwd {WORKS[work][1]}")
+    peer.command("set burst 32")
+    peer.command("start tx_first " + str(SEEDS) if work == "forward" else "start")
+    try:
+        return rate_of(work, batch)
+    finally:
+        peer.command("stop")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# DPDK's driver
+
+
+@contextmanager
+def _dpdk(path: str, ring: str, variant: str) -> Generator[Callable[[str, int], float]]:
+    port = f"net_virtio_user0,path={path},queues=1,queue_size={RING_SIZE}{VARIANTS[ring][variant]}"
+    program = Testpmd(port, "io", [*_MEMORY, "--single-file-segments", "--force-max-simd-bitwidth=512"], [], FRONT_CORE)
+
+    def rate_of(work: str, batch: int) -> float:
+        program.command(f"set fwd {WORKS[work][0]}")
+        program.command(f"set burst {batch}")
+        program.command("start")
+        rate = max(window(work != "receive") for _ in range(WINDOWS))
+        program.command("stop")
+        return rate
+
+    def window(sent: bool) -> float:
+        start, before = time.perf_counter(), program.counts()
+        time.sleep(WINDOW)
+        stop, after = time.perf_counter(), program.counts()
+        packets = after.tx_packets - before.tx_packets if sent else after.rx_packets - before.rx_packets
+        return packets / (stop - start)
+
+    try:
+        yield rate_of
+    finally:
+        program.close()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Ours, in a process of its own that is told what to do line by line
+
+
+@contextmanager
+def _ours(path: str, ring: str, _: str) -> Generator[Callable[[str, int], float]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", __name__, path, ring], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    lines, orders = process.stdout, process.stdin
+
+    def rate_of(work: str, batch: int) -> float:
+        orders.write(f"{work} {batch}\n")
+        orders.flush()
+        answer = lines.readline()
+        if not answer:
+            raise Error("the measuring process has died")
+        return float(answer)
+
+    try:
+        lines.readline()  # it is ready
+        yield rate_of
+    finally:
+        process.communicate()
+
+
+def main(path: str, ring: str) -> None:
+    """Measure as told on standard input: a kind of work and a batch size per line."""
+    os.sched_setaffinity(0, {FRONT_CORE})
+    with open_device(f"vhost-user:{path},ring={ring}", ring_size=RING_SIZE) as device:
+        loops = {"receive": _receive_loop, "transmit": _transmit_loop, "forward": _forward_loop}
+        print("ready", flush=True)
+        for line in sys.stdin:
+            work, batch = line.split()
+            turn = loops[work](device, int(batch))
+            turn()  # compiles the loop
+            print(max(_window(turn) for _ in range(WINDOWS)), flush=True)
+
+
+def _window(turn: Callable[[], int]) -> float:
+    """Packets per second; a turn says how many it moved."""
+    start, packets = time.perf_counter(), 0
+    while (spent := time.perf_counter() - start) < WINDOW:
+        packets += turn()
+    return packets / spent
+
+
+_TURN = 1 << 12  # polls
+
+
+def _receive_loop(device: Device, batch: int) -> Callable[[], int]:
+    """Receive, count, and give the buffers back."""
+    ring = device.rx[0].ring
+    kernel = ring.kernel
+
+    @compiled
+    def loop(state: Any, packets: Buffers, ids: Any, lengths: Any, polls: int) -> int:
+        received = 0
+        for _ in range(polls):
+            count = kernel(state, packets, ids, lengths, ids.size)
+            give(packets, ids, 0, count)
+            received += count
+        return received
+
+    ids, lengths = np.zeros(batch, np.int32), np.zeros(batch, np.int32)
+    return lambda: loop(ring.state, buffers(), ids, lengths, _TURN)
+
+
+def _transmit_loop(device: Device, batch: int) -> Callable[[], int]:
+    """Take buffers, copy one prepared frame into each, send; what the ring does not take goes back."""
+    ring = device.tx[0].ring
+    kernel = ring.kernel
+    pool = device.rx[0].pool.number
+
+    @compiled
+    def loop(state: Any, packets: Buffers, ids: Any, lengths: Any, frame: Any, polls: int) -> int:
+        memory = packets.bytes.reshape(-1)
+        sent = 0
+        for _ in range(polls):
+            count = take(packets, pool, ids, ids.size)
+            for i in range(count):
+                copy(memory, np.int64(ids[i]) * packets.bytes.shape[1], frame, 0, frame.size)
+            taken = kernel(state, packets, ids, lengths, 0, count)
+            give(packets, ids, taken, count)
+            sent += taken
+        return sent
+
+    ids, lengths = np.zeros(batch, np.int32), np.full(batch, FRAME_BYTES, np.int32)
+    frame = np.frombuffer(bytes(12) + b"\x88\xb5" + bytes(FRAME_BYTES - 14), np.uint8).copy()
+    return lambda: loop(ring.state, buffers(), ids, lengths, frame, _TURN)
+
+
+def _forward_loop(device: Device, batch: int) -> Callable[[], int]:
+    """Receive, swap the addresses of each packet, send."""
+    path = Path(device.rx[0], device.tx[0], swap_addresses, batch)
+    return lambda: run([path], _TURN)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,333 @@
+"""The data path of a split ring: two kernels, and what is out of the ordinary.
+
+A split ring, 2.7 of the VirtIO specification 1.2, has three parts: descriptors, the available ring, in which the driver
+says which of them the device may use, and the used ring, in which the device says which it has used.
+
+A device uses descriptors in the order in which it was given them, or nearly so. So the available ring is written once:
+place n offers descriptor n, and when it comes back with a packet it gets a fresh buffer and is offered again by moving
+the index on. `order` holds what the places offer; where a device uses another descriptor than the one whose turn it is,
+the two change places.
+
+Nothing that the device writes is trusted. Which buffer lies at which place stands in the driver's own `ids`; an
+identifier counts only if that descriptor is with the device, and a length only if the buffer can hold it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ixy.drivers.rings import CLEAN, DROPPED, INDEX_MASK, NEXT, STARVED
+from ixy.drivers.virtio.rings.state import (
+    BAD_ID,
+    BAD_INDEX,
+    BROKEN,
+    BYTES,
+    GROUP,
+    OFFERED,
+    PACKETS,
+    SKIPPING,
+    buffer_count,
+    clear_header,
+    exchange,
+    spans,
+)
+from ixy.drivers.virtio.transports.transport import Doorbell, ring_doorbell
+from ixy.jit import compiled
+from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, POOL_SHIFT, Buffers, give
+from ixy.registers.virtio import NO_NOTIFY, SPLIT_WRITE
+from ixy.unsafe import load_acquire, load_ordered, store_ordered
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Indices in `available`, and in `used_flags`
+FLAGS = 0
+INDEX = 1
+PLACES = 2
+
+
+class SplitRing(NamedTuple):
+    """A split ring for frames.
+
+    Attributes:
+        descriptors: shape (2 * size,), int64: two words each.
+        available: flags, index, places, used_event: shape (size + 3,), uint16.
+        used_flags: flags and index of the used ring, shape (2,), uint16.
+        used: its elements, identifier and length: shape (2 * size,), uint32.
+        available_event: shape (1,), uint16.
+        ids: the buffer at each place, shape (size,), int32.
+        order: the descriptor at each place, shape (size,), int32.
+        place: the place of each descriptor, shape (size,), int32.
+        state: shape (STATE_WORDS,), int64.
+        addresses: the device's address of the header before each buffer, int64.
+        headers: all of the packet memory as words, int32; see `state.clear_header`.
+        doorbell: to notify the device with.
+        pool: number of the pool that buffers come from; -1 for a transmit ring.
+        header: bytes of the header.
+        mergeable, in_order, event_index: 1 if the feature was negotiated, else 0.
+    """
+
+    descriptors: NDArray[np.int64]
+    available: NDArray[np.uint16]
+    used_flags: NDArray[np.uint16]
+    used: NDArray[np.uint32]
+    available_event: NDArray[np.uint16]
+    ids: NDArray[np.int32]
+    order: NDArray[np.int32]
+    place: NDArray[np.int32]
+    state: NDArray[np.int64]
+    addresses: NDArray[np.int64]
+    headers: NDArray[np.int32]
+    doorbell: Doorbell
+    pool: int
+    header: int
+    mergeable: int
+    in_order: int
+    event_index: int
+
+
+@compiled
+def fill(ring: SplitRing, packets: Buffers) -> int:
+    """Put a buffer into every descriptor of a receive ring and offer them all; how many there are."""
+    size = ring.ids.size
+    free = packets.free[ring.pool, 0]
+    count = min(size, free)
+    top = (ring.pool << POOL_SHIFT) + free - 1
+    for slot in range(count):
+        buffer = packets.stack[top - slot]
+        ring.ids[slot] = buffer
+        ring.descriptors[2 * slot] = ring.addresses[buffer]
+        ring.descriptors[2 * slot + 1] = SPLIT_WRITE | (ring.header + BUFFER_SIZE)
+    packets.free[ring.pool, 0] = free - count
+    ring.state[OFFERED] = count
+    store_ordered(ring.available, INDEX, count)
+    return count
+
+
+@compiled
+def rx_batch(ring: SplitRing, packets: Buffers, ids: NDArray[np.int32], lengths: NDArray[np.int32], limit: int) -> int:
+    """Take up to `limit` received packets off the ring and give the device a fresh buffer for each (2.7.14).
+
+    When the pool is empty, packets stay in the ring until buffers come back.
+    """
+    state = ring.state
+    first = state[NEXT]
+    ready = (load_acquire(ring.used_flags, INDEX) - first) & 0xFFFF
+    if ready == 0:
+        return 0
+    mask = (ring.ids.size - 1) & INDEX_MASK
+    free = packets.free[ring.pool, 0]
+    top = (ring.pool << POOL_SHIFT) + free - 1
+    header = ring.header
+    out = state[OFFERED] - first
+    count = total = 0
+    if ready <= out and state[SKIPPING] | state[BROKEN] == 0:
+        for i in range(min(limit, ready, free)):
+            slot = (first + i) & mask
+            used = load_acquire(ring.used, 2 * slot)
+            length = load_acquire(ring.used, 2 * slot + 1) - header
+            if used != ring.order[slot] and not reorder(ring, slot, used, out - i):
+                break
+            if length <= 0 or length > BUFFER_SIZE or (length == BUFFER_SIZE and spans(ring, slot)):
+                break
+            ids[i] = ring.ids[slot]
+            lengths[i] = length
+            total += length
+            buffer = packets.stack[(top - i) & ID_MASK]
+            ring.ids[slot] = buffer
+            ring.descriptors[2 * (ring.order[slot] & INDEX_MASK)] = ring.addresses[buffer & ID_MASK]
+            count = i + 1
+    if count == 0:
+        if limit > 0:
+            odd(ring, ready, free)
+        return 0
+    packets.free[ring.pool, 0] = free - count
+    state[PACKETS] += count
+    state[BYTES] += total
+    recycled(ring, first + count)
+    return count
+
+
+@compiled
+def recycled(ring: SplitRing, following: int) -> None:
+    """The places before `following` hold fresh buffers. The device is given them by groups."""
+    size = ring.ids.size
+    ring.state[NEXT] = following
+    if following + size - ring.state[OFFERED] >= min(GROUP, size >> 1):
+        offer(ring, following + size)
+
+
+@compiled
+def offer(ring: SplitRing, end: int) -> None:
+    """Offer the places before `end`, and notify the device if it wants that (2.7.10, 2.7.13)."""
+    old = ring.state[OFFERED]
+    ring.state[OFFERED] = end
+    store_ordered(ring.available, INDEX, end & 0xFFFF)
+    if ring.event_index != 0:
+        event = load_ordered(ring.available_event, 0)
+        wanted = (end - event - 1) & 0xFFFF < end - old
+    else:
+        wanted = load_ordered(ring.used_flags, FLAGS) & NO_NOTIFY == 0
+    if wanted:
+        ring_doorbell(ring.doorbell)
+
+
+@compiled
+def reorder(ring: SplitRing, slot: int, used: int, out: int) -> bool:
+    """Let descriptor `used` and the one whose turn it is change places; False if the device does not have `used`.
+
+    The ring has stopped then: which buffers are whose is open.
+
+    Args:
+        slot: the place whose turn it is.
+        out: how many places from there on are with the device.
+    """
+    size = ring.ids.size
+    if ring.in_order != 0:
+        return False
+    other = ring.place[used & (size - 1)]
+    if used >= size or (other - slot) & (size - 1) >= out:
+        ring.state[BROKEN] = BAD_ID
+        return False
+    exchange(ring, slot, other)
+    # The device has read both places, and reads them again a round later.
+    ring.available[PLACES + slot] = ring.order[slot]
+    ring.available[PLACES + other] = ring.order[other]
+    return True
+
+
+@compiled
+def odd(ring: SplitRing, ready: int, free: int) -> None:
+    """Deal with what stopped a receive ring: no buffer, a frame to refuse, or a device that breaks the rules."""
+    state = ring.state
+    size = ring.ids.size
+    if state[BROKEN] != 0:
+        return
+    if ready > state[OFFERED] - state[NEXT]:
+        state[BROKEN] = BAD_INDEX
+    elif state[SKIPPING] != 0:
+        skip(ring, ready)
+    elif free == 0:
+        state[STARVED] += 1
+    else:
+        state[SKIPPING] = refused(ring, state[NEXT] & (size - 1))
+        state[DROPPED] += 1
+        skip(ring, ready)
+
+
+@compiled
+def refused(ring: SplitRing, slot: int) -> int:
+    """How many buffers hold the frame to refuse, the first of which is at `slot`."""
+    size = ring.ids.size
+    used = load_acquire(ring.used, 2 * slot)
+    if ring.in_order != 0 and used != ring.order[slot]:
+        # 2.7.9: one element for a batch of buffers, named after the last. The frames' lengths are not known.
+        return ((used - slot) & (size - 1)) + 1
+    length = load_acquire(ring.used, 2 * slot + 1) - ring.header
+    if length == BUFFER_SIZE and ring.mergeable != 0:
+        return min(max(buffer_count(ring.headers, ring.ids[slot]), 1), size)
+    return 1
+
+
+@compiled
+def skip(ring: SplitRing, ready: int) -> None:
+    """Give the buffers of a refused frame back to the device, as far as it has used them."""
+    state = ring.state
+    size = ring.ids.size
+    first = state[NEXT]
+    count = min(state[SKIPPING], ready)
+    for i in range(count):
+        slot = (first + i) & (size - 1)
+        used = load_acquire(ring.used, 2 * slot)
+        if (
+            ring.in_order == 0
+            and used != ring.order[slot]
+            and not reorder(ring, slot, used, state[OFFERED] - first - i)
+        ):
+            return
+        ring.descriptors[2 * ring.order[slot]] = ring.addresses[ring.ids[slot]]
+    state[SKIPPING] -= count
+    recycled(ring, first + count)
+
+
+@compiled
+def tx_room(ring: SplitRing, packets: Buffers, wanted: int) -> int:
+    """How many packets the ring has room for; it is cleaned only if there are fewer than `wanted`."""
+    state = ring.state
+    size = ring.ids.size
+    if size - (state[NEXT] - state[CLEAN]) < wanted:
+        clean(ring, packets)
+    return size - (state[NEXT] - state[CLEAN]) if state[BROKEN] == 0 else 0
+
+
+@compiled
+def tx_batch(
+    ring: SplitRing, packets: Buffers, ids: NDArray[np.int32], lengths: NDArray[np.int32], first: int, last: int
+) -> int:
+    """Put packets `first` to `last` on the ring until it is full, and notify the device (2.7.13); how many it took."""
+    state = ring.state
+    mask = (ring.ids.size - 1) & INDEX_MASK
+    index = state[NEXT]
+    if index - state[CLEAN] >= min(GROUP, mask):
+        clean(ring, packets)
+    count = min(last - first, mask + 1 - (index - state[CLEAN]))
+    if count <= 0 or state[BROKEN] != 0:
+        return 0
+    header = ring.header
+    total = 0
+    for i in range(count):
+        slot = (index + i) & mask
+        buffer = ids[(first + i) & INDEX_MASK]
+        length = np.int64(lengths[(first + i) & INDEX_MASK])
+        clear_header(ring.headers, buffer & ID_MASK)
+        ring.ids[slot] = buffer
+        word = 2 * (ring.order[slot] & INDEX_MASK)
+        ring.descriptors[word] = ring.addresses[buffer & ID_MASK]
+        ring.descriptors[word + 1] = length + header
+        total += length
+    state[PACKETS] += count
+    state[BYTES] += total
+    state[NEXT] = index + count
+    offer(ring, index + count)
+    return count
+
+
+@compiled
+def clean(ring: SplitRing, packets: Buffers) -> None:
+    """Return the buffers of sent packets to their pools (2.7.14)."""
+    state = ring.state
+    size = ring.ids.size
+    oldest = state[CLEAN]
+    out = state[NEXT] - oldest
+    ready = (load_acquire(ring.used_flags, INDEX) - oldest) & 0xFFFF
+    if state[BROKEN] != 0:
+        return
+    if ready > out:
+        state[BROKEN] = BAD_INDEX
+        return
+    if ring.in_order == 0:
+        ready = verified(ring, oldest, ready, out)
+    start = oldest & (size - 1)
+    give(packets, ring.ids, start, min(start + ready, size))
+    give(packets, ring.ids, 0, start + ready - size)
+    state[CLEAN] = oldest + ready
+
+
+@compiled
+def verified(ring: SplitRing, oldest: int, ready: int, out: int) -> int:
+    """How many elements of the used ring name a descriptor that the device had; the places are in its order then."""
+    mask = (ring.ids.size - 1) & INDEX_MASK
+    for i in range(ready):
+        slot = (oldest + i) & mask
+        used = load_acquire(ring.used, 2 * slot)
+        if used != ring.order[slot] and not reorder(ring, slot, used, out - i):
+            return i
+    return ready
+
+
+def sent_up_to(ring: SplitRing) -> int:
+    """The place of the first packet that the device has not sent yet, counted without wrapping."""
+    oldest, end = int(ring.state[CLEAN]), int(ring.state[NEXT])
+    return min(oldest + (int(ring.used_flags[INDEX]) - oldest & 0xFFFF), end)

@@ -1,0 +1,69 @@
+"""What the kernels of split and packed rings have in common: words of a ring's state, places, headers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ixy.drivers.rings import COMMON_WORDS
+from ixy.jit import compiled
+from ixy.packets.buffers import STRIDE
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Words of a ring's `state` besides the common ones
+PACKETS = COMMON_WORDS  # taken from the device, or handed to it
+BYTES = COMMON_WORDS + 1  # of those packets, without frame check sequences
+SKIPPING = COMMON_WORDS + 2  # receive: how many buffers of a refused frame are still to come
+BROKEN = COMMON_WORDS + 3  # why the ring has stopped for good, 0 while it runs
+OFFERED = COMMON_WORDS + 4  # the place up to which the device was given buffers, or told that it was
+STATE_WORDS = 16
+
+# Values of BROKEN: what the device did that leaves open which buffers are whose. Nothing is touched any more then.
+BAD_INDEX = 1  # it has used more buffers than it was given
+BAD_ID = 2  # it has used a buffer that it did not have
+BREACHES = {
+    BAD_INDEX: "the device has used more buffers than it was given",
+    BAD_ID: "the device has used a buffer that it did not have",
+}
+
+# Sent buffers are taken back once so many packets are on their way, and receive buffers are given back by so many:
+# what both sides write and read costs a cache miss each time.
+GROUP = 32
+
+_HEADER_STRIDE = STRIDE // 4  # words from the header of one buffer to the next
+
+
+@compiled
+def clear_header(headers: NDArray[np.int32], buffer: int) -> None:
+    """Say that a frame asks for no offload (5.1.6.2): all of the header before the frame is 0.
+
+    A header that is 0 is not written: both sides keep the cache line as long as neither has more to say.
+    """
+    word = buffer * _HEADER_STRIDE
+    if headers[word - 3] | headers[word - 2] | headers[word - 1] != 0:
+        headers[word - 3] = 0
+        headers[word - 2] = 0
+        headers[word - 1] = 0
+
+
+@compiled
+def buffer_count(headers: NDArray[np.int32], buffer: int) -> int:
+    """How many buffers the frame spans whose first one this is, as its header says (5.1.6.4)."""
+    return (headers[buffer * _HEADER_STRIDE - 1] >> 16) & 0xFFFF
+
+
+@compiled
+def spans(ring: Any, slot: int) -> bool:
+    """Whether the frame that fills the buffer at `slot` goes on in the next; all but the last are full (5.1.6.4)."""
+    return ring.mergeable != 0 and buffer_count(ring.headers, ring.ids[slot]) > 1
+
+
+@compiled
+def exchange(ring: Any, one: int, other: int) -> None:
+    """Let what lies at two places of a ring, identifier and buffer, change places."""
+    first, second = ring.order[one], ring.order[other]
+    ring.order[one], ring.order[other] = second, first
+    ring.place[second], ring.place[first] = one, other
+    ring.ids[one], ring.ids[other] = ring.ids[other], ring.ids[one]

@@ -1,0 +1,1 @@
+"""What carries a VirtIO device: PCI, modern or legacy, vhost-user, or a model in the same process."""

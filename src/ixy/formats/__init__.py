@@ -1,0 +1,1 @@
+"""Formats of files and frames: pcap, and the frames that we make."""

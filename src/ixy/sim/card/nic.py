@@ -1,0 +1,516 @@
+"""The part of a simulated 82599 that works on packets: filters, rings, DMA, write-back, counting.
+
+Each kernel works on one card of a rack. Sections are those of the Intel 82599 datasheet, revision 3.3.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ixy.jit import compiled
+from ixy.registers import i82599 as reg
+from ixy.sim.card.classify import classify, half, in_vlan, signed
+from ixy.sim.card.iommu import READ, WRITE, translate
+from ixy.sim.card.offload import MIN_FRAME
+from ixy.sim.rack import (
+    ARRIVAL,
+    ARRIVAL_SIZE,
+    BUS_MASTER,
+    CHECK_VLAN,
+    CLASSIFY,
+    DMA_ADDRESS,
+    DMA_REFUSED,
+    FEATURES,
+    INTERRUPT,
+    OFFLOAD,
+    PAGE,
+    PAGE_SHIFT,
+    QUEUE_DROPPED,
+    QUEUE_RX,
+    QUEUE_RX_BYTES,
+    QUEUE_TX,
+    QUEUE_TX_BYTES,
+    RAISED,
+    REQUESTER,
+    ROOT_TABLE,
+    RX_BROADCAST,
+    RX_FILTERED,
+    RX_LOST_BYTES,
+    RX_MISSED,
+    RX_MULTICAST,
+    RX_NO_DESCRIPTOR,
+    RX_OVERSIZE,
+    RX_QUEUES,
+    RX_REFUSED_BYTES,
+    RX_SIZES,
+    RX_UNDERSIZE,
+    SLOT,
+    STAGE_SIZE,
+    STAGED,
+    STAGING,
+    STRIP_VLAN,
+    TX_BROADCAST,
+    TX_MULTICAST,
+    TX_SIZES,
+    Rack,
+)
+from ixy.unsafe import copy, load_acquire, store_release
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CRC_BYTES = 4
+MAX_FRAME = 1518  # with it, unless jumbo frames are enabled (8.2.3.22.8)
+LONGEST_FRAME = 15872  # whatever MAXFRS says (1.3)
+VLAN_BYTES = 4
+MAC_BYTES = 12  # both addresses
+STRIPPED = ARRIVAL + ARRIVAL_SIZE // 2  # where a frame lies once its tag is stripped
+
+# Word indices into BAR 0
+_RXCTRL = reg.RXCTRL.offset // 4
+_FCTRL = reg.FCTRL.offset // 4
+_HLREG0 = reg.HLREG0.offset // 4
+_MAXFRS = reg.MAXFRS.offset // 4
+_MCSTCTRL = reg.MCSTCTRL.offset // 4
+_MTA = reg.MTA.offset // 4
+_RAL = reg.RAL.offset // 4
+_DMATXCTL = reg.DMATXCTL.offset // 4
+_CTRL = reg.CTRL.offset // 4
+_QUEUE_STRIDE = reg.RDBAL.stride // 4
+_RDBAL = reg.RDBAL.offset // 4
+_RDBAH = reg.RDBAH.offset // 4
+_RDLEN = reg.RDLEN.offset // 4
+_RDH = reg.RDH.offset // 4
+_RDT = reg.RDT.offset // 4
+_RXDCTL = reg.RXDCTL.offset // 4
+_SRRCTL = reg.SRRCTL.offset // 4
+_TDBAL = reg.TDBAL.offset // 4
+_TDBAH = reg.TDBAH.offset // 4
+_TDLEN = reg.TDLEN.offset // 4
+_TDH = reg.TDH.offset // 4
+_TDT = reg.TDT.offset // 4
+_TXDCTL = reg.TXDCTL.offset // 4
+
+_RXEN = reg.RXCTRL.mask("RXEN")
+_MPE, _UPE, _BAM = reg.FCTRL.mask("MPE"), reg.FCTRL.mask("UPE"), reg.FCTRL.mask("BAM")
+_JUMBOEN = reg.HLREG0.mask("JUMBOEN")
+_TE = reg.DMATXCTL.mask("TE")
+_ENABLE = reg.RXDCTL.mask("ENABLE")  # at the same place in TXDCTL
+_VME = reg.RXDCTL.mask("VME")
+_OFFLOADS = reg.TX_VLE | reg.TX_TSE | reg.TX_IXSM | reg.TX_TXSM
+_LEGACY_OFFLOADS = reg.TX_VLE | reg.TX_IC
+_ANY_OFFLOAD = _OFFLOADS | _LEGACY_OFFLOADS
+_DROP_EN = reg.SRRCTL.mask("DROP_EN")
+_BSIZEPACKET = reg.SRRCTL.mask("BSIZEPACKET")  # in KiB
+_MASTER_DISABLE = reg.CTRL.mask("PCIE_MASTER_DISABLE")
+_AV = reg.RAH.mask("AV")
+_MFE = reg.MCSTCTRL.mask("MFE")
+_RECEIVE_ADDRESSES = reg.RAL.count
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# DMA
+
+
+@compiled
+def dma(rack: Rack, card: int, address: int, size: int, access: int) -> int:
+    """The offset in memory of a bus address, or -1 if the card may not touch all of these bytes.
+
+    They must lie in one page where an IOMMU stands before the card. A refused access is counted, and its address kept.
+    """
+    offset = address - rack.base
+    root = rack.wires[card, ROOT_TABLE]
+    if root != 0:
+        offset = translate(rack.words, rack.allowed, root, rack.wires[card, REQUESTER], address, access)
+    if offset >= 0 and size > 0 and offset + size <= rack.memory.size:
+        page = offset >> PAGE_SHIFT
+        last = (offset + size - 1) >> PAGE_SHIFT
+        while page <= last and load_acquire(rack.allowed, page) != 0:
+            page += 1
+        if page > last:
+            return offset
+    rack.counters[card, DMA_REFUSED] += 1
+    rack.counters[card, DMA_ADDRESS] = address
+    return -1
+
+
+@compiled
+def run_length(rack: Rack, card: int, address: int, size: int) -> int:
+    """How many of `size` bytes at a bus address lie together: an IOMMU scatters pages."""
+    return size if rack.wires[card, ROOT_TABLE] == 0 else min(size, PAGE - address % PAGE)
+
+
+@compiled
+def dma_read(rack: Rack, card: int, address: int, target: NDArray[np.uint8], to: int, size: int) -> bool:
+    """Read `size` bytes of memory at a bus address; False if the card may not."""
+    done = 0
+    while True:
+        part = run_length(rack, card, address + done, size - done)
+        place = dma(rack, card, address + done, part, READ)
+        if place < 0:
+            return False
+        copy(target, to + done, rack.memory, place, part)
+        done += part
+        if done >= size:
+            return True
+
+
+@compiled
+def dma_write(rack: Rack, card: int, address: int, source: NDArray[np.uint8], start: int, size: int) -> bool:
+    """Write `size` bytes to memory at a bus address; False if the card may not."""
+    done = 0
+    while True:
+        part = run_length(rack, card, address + done, size - done)
+        place = dma(rack, card, address + done, part, WRITE)
+        if place < 0:
+            return False
+        copy(rack.memory, place, source, start + done, part)
+        done += part
+        if done >= size:
+            return True
+
+
+@compiled
+def masters(rack: Rack, card: int) -> bool:
+    """Whether the card may use the bus: the command register allows it, and no master disable is on (5.2.5.3.2)."""
+    disabled = load_acquire(rack.registers[card], _CTRL) & _MASTER_DISABLE
+    return disabled == 0 and rack.wires[card, BUS_MASTER] != 0
+
+
+@compiled
+def ring_word(rack: Rack, card: int, low: int, high: int, slot: int) -> int:
+    """The index in `words` of a descriptor whose ring's base is in registers `low` and `high`, or -1."""
+    registers = rack.registers[card]
+    base = (load_acquire(registers, high) << 32) | (load_acquire(registers, low) & 0xFFFFFF80)
+    offset = dma(rack, card, base + slot * reg.DESCRIPTOR_BYTES, reg.DESCRIPTOR_BYTES, READ | WRITE)
+    return offset >> 3 if offset >= 0 else -1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Receive
+
+
+@compiled
+def can_receive(rack: Rack, card: int) -> bool:
+    """Whether a frame that arrived now would find a free descriptor, whatever its queue."""
+    registers = rack.registers[card]
+    if load_acquire(registers, _RXCTRL) & _RXEN == 0:
+        return False
+    running = 0
+    for queue in range(rack.wires[card, RX_QUEUES]):
+        at = queue * _QUEUE_STRIDE
+        if load_acquire(registers, _RXDCTL + at) & _ENABLE:
+            if load_acquire(registers, _RDH + at) == load_acquire(registers, _RDT + at):
+                return False
+            running += 1
+    return running > 0
+
+
+@compiled
+def receive(rack: Rack, card: int, source: NDArray[np.uint8], start: int, length: int) -> None:
+    """A frame of `length` bytes, without its frame check sequence, arrives at the card's port (7.1)."""
+    registers = rack.registers[card]
+    counters = rack.counters[card]
+    features = rack.wires[card, FEATURES]
+    if load_acquire(registers, _RXCTRL) & _RXEN == 0:
+        return
+    if length < MIN_FRAME:
+        refuse(counters, RX_UNDERSIZE, length)
+        return
+    if length + CRC_BYTES > longest_frame(registers, source, start):
+        refuse(counters, RX_OVERSIZE, length)
+        return
+    if not accepts(registers, source, start) or (features & CHECK_VLAN and not in_vlan(registers, source, start)):
+        refuse(counters, RX_FILTERED, length)
+        return
+    counters[RX_SIZES + size_class(length)] += 1
+    if source[start] & 1:
+        counters[RX_BROADCAST if is_broadcast(source, start) else RX_MULTICAST] += 1
+    if features & CLASSIFY:
+        queue, word_0, word_1 = classify(registers, source, start, length)
+        store(rack, card, queue, source, start, length, word_0, word_1)
+    else:
+        store(rack, card, 0, source, start, length, 0, 0)
+
+
+@compiled
+def refuse(counters: NDArray[np.int64], reason: int, length: int) -> None:
+    counters[reason] += 1
+    counters[RX_REFUSED_BYTES] += length + CRC_BYTES
+
+
+@compiled
+def size_class(length: int) -> int:
+    """Which of the six counters of sizes a frame belongs to (8.2.3.23.10)."""
+    total = length + CRC_BYTES
+    if total <= 64:
+        return 0
+    return 1 + (total > 127) + (total > 255) + (total > 511) + (total > 1023)
+
+
+@compiled
+def longest_frame(registers: NDArray[np.uint32], source: NDArray[np.uint8], start: int) -> int:
+    """The longest frame that is accepted, with its frame check sequence (8.2.3.22.8, 8.2.3.22.13)."""
+    limit = MAX_FRAME
+    if load_acquire(registers, _HLREG0) & _JUMBOEN:
+        limit = min(load_acquire(registers, _MAXFRS) >> 16, LONGEST_FRAME)
+    return limit + VLAN_BYTES if is_tagged(source, start) else limit
+
+
+@compiled
+def is_broadcast(source: NDArray[np.uint8], start: int) -> bool:
+    for i in range(6):
+        if source[start + i] != 0xFF:
+            return False
+    return True
+
+
+@compiled
+def accepts(registers: NDArray[np.uint32], source: NDArray[np.uint8], start: int) -> bool:
+    """Filter by destination address (7.1.1.1)."""
+    control = load_acquire(registers, _FCTRL)
+    if source[start] & 1 == 0:
+        return control & _UPE != 0 or matches_station(registers, source, start)
+    if is_broadcast(source, start):
+        return control & _BAM != 0
+    return control & _MPE != 0 or matches_station(registers, source, start) or matches_table(registers, source, start)
+
+
+@compiled
+def matches_station(registers: NDArray[np.uint32], source: NDArray[np.uint8], start: int) -> bool:
+    """Exact match with one of the receive addresses (8.2.3.7.8)."""
+    low = 0
+    for i in range(4):
+        low |= np.int64(source[start + i]) << (8 * i)
+    high = source[start + 4] | (np.int64(source[start + 5]) << 8) | _AV
+    for i in range(_RECEIVE_ADDRESSES):
+        if (
+            load_acquire(registers, _RAL + 2 * i) == low
+            and load_acquire(registers, _RAL + 2 * i + 1) & (_AV | 0xFFFF) == high
+        ):
+            return True
+    return False
+
+
+@compiled
+def matches_table(registers: NDArray[np.uint32], source: NDArray[np.uint8], start: int) -> bool:
+    """Hash match in the multicast table: 12 bits of the address, chosen by MCSTCTRL.MO (7.1.1.1.2)."""
+    control = load_acquire(registers, _MCSTCTRL)
+    if control & _MFE == 0:
+        return False
+    shift = 4 - (control & 3) if control & 3 < 3 else 0
+    bits = ((source[start + 4] | (np.int64(source[start + 5]) << 8)) >> shift) & 0xFFF
+    return (load_acquire(registers, _MTA + (bits >> 5)) >> (bits & 31)) & 1 != 0
+
+
+@compiled
+def store(
+    rack: Rack, card: int, queue: int, source: NDArray[np.uint8], start: int, length: int, word_0: int, word_1: int
+) -> None:
+    """DMA a frame into as many buffers of a queue as it needs, and write the descriptors back (7.1.5, 7.1.6).
+
+    The last descriptor says what `word_0` and `word_1` do, too.
+    """
+    registers = rack.registers[card]
+    features = rack.wires[card, FEATURES]
+    at = queue * _QUEUE_STRIDE
+    size = load_acquire(registers, _RDLEN + at) // reg.DESCRIPTOR_BYTES
+    head = load_acquire(registers, _RDH + at)
+    tail = load_acquire(registers, _RDT + at)
+    control = load_acquire(registers, _RXDCTL + at)
+    buffer_size = (load_acquire(registers, _SRRCTL + at) & _BSIZEPACKET) << 10
+    if not masters(rack, card) or control & _ENABLE == 0:
+        lose(rack, card, RX_MISSED, length)
+        return
+    if size == 0 or head >= size or tail >= size or buffer_size == 0:
+        lose(rack, card, RX_MISSED, length)
+        return
+    if features & STRIP_VLAN and control & _VME and is_tagged(source, start):
+        word_1 |= reg.RX_VP | (signed(half(source, start + 14) << 16) << (reg.RX_VLAN_SHIFT - 16))
+        length = strip(rack, card, source, start, length)
+        rack.counters[card, RX_LOST_BYTES] += VLAN_BYTES
+        source, start = rack.tape, card * SLOT + STRIPPED
+    free = tail - head if tail >= head else tail - head + size
+    if free * buffer_size < length:
+        if load_acquire(registers, _SRRCTL + at) & _DROP_EN:
+            lose(rack, card, RX_NO_DESCRIPTOR, length)
+            rack.queues[card, queue, QUEUE_DROPPED] += 1
+        else:
+            lose(rack, card, RX_MISSED, length)
+        return
+    registers[_RDH + at] = fill(rack, card, at, head, size, buffer_size, source, start, length, word_0, word_1)
+    rack.queues[card, queue, QUEUE_RX] += 1
+    rack.queues[card, queue, QUEUE_RX_BYTES] += length + CRC_BYTES
+    if features & INTERRUPT:
+        rack.done[card, queue] = 1
+        rack.wires[card, RAISED] = 1
+
+
+@compiled
+def lose(rack: Rack, card: int, reason: int, length: int) -> None:
+    rack.counters[card, reason] += 1
+    rack.counters[card, RX_LOST_BYTES] += length + CRC_BYTES
+
+
+@compiled
+def is_tagged(source: NDArray[np.uint8], start: int) -> bool:
+    return source[start + 12] == 0x81 and source[start + 13] == 0x00
+
+
+@compiled
+def strip(rack: Rack, card: int, source: NDArray[np.uint8], start: int, length: int) -> int:
+    """Copy a frame without its VLAN tag to STRIPPED; the new length (7.4.3)."""
+    to = card * SLOT + STRIPPED
+    copy(rack.tape, to, source, start, MAC_BYTES)
+    rest = length - MAC_BYTES - VLAN_BYTES
+    copy(rack.tape, to + MAC_BYTES, source, start + MAC_BYTES + VLAN_BYTES, rest)
+    return length - VLAN_BYTES
+
+
+@compiled
+def fill(
+    rack: Rack,
+    card: int,
+    at: int,
+    head: int,
+    size: int,
+    buffer_size: int,
+    source: NDArray[np.uint8],
+    start: int,
+    length: int,
+    word_0: int,
+    word_1: int,
+) -> int:
+    """Fill buffers from descriptor `head` of a ring of `size` on; the new head. The last descriptor gets the words."""
+    done = 0
+    while done < length:
+        part = min(buffer_size, length - done)
+        last = done + part == length
+        status = (word_1 | reg.RX_EOP if last else 0) | reg.RX_DD | (part << reg.RX_LENGTH_SHIFT)
+        if not store_part(rack, card, at, head, source, start + done, part, word_0 if last else 0, status):
+            break
+        done += part
+        head = head + 1 if head + 1 < size else 0
+    return head
+
+
+@compiled
+def store_part(
+    rack: Rack,
+    card: int,
+    at: int,
+    head: int,
+    source: NDArray[np.uint8],
+    start: int,
+    part: int,
+    word_0: int,
+    word_1: int,
+) -> bool:
+    """Fill one buffer and write its descriptor back; False if the card may not touch one of them."""
+    word = ring_word(rack, card, _RDBAL + at, _RDBAH + at, head)
+    if word < 0:
+        return False
+    if not dma_write(rack, card, rack.words[word], source, start, part):
+        return False
+    rack.words[word] = word_0
+    store_release(rack.words, word + 1, word_1)
+    return True
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Transmit
+
+
+@compiled
+def can_transmit(rack: Rack, card: int, queue: int) -> bool:
+    """Whether a transmit queue is running and has descriptors to send."""
+    registers = rack.registers[card]
+    at = queue * _QUEUE_STRIDE
+    if load_acquire(registers, _TXDCTL + at) & _ENABLE == 0 or load_acquire(registers, _DMATXCTL) & _TE == 0:
+        return False
+    if not masters(rack, card) or (rack.wires[card, STAGED] != 0 and rack.wires[card, STAGING] != queue):
+        return False
+    return load_acquire(registers, _TDH + at) != load_acquire(registers, _TDT + at)
+
+
+@compiled
+def fetch(rack: Rack, card: int, queue: int) -> int:
+    """Take the next descriptor of a transmit queue (7.2.3); the length of the packet that it completes, else 0.
+
+    The packet's buffers are gathered in the card's staging buffer, so that a packet of several looks like one of one.
+    """
+    registers = rack.registers[card]
+    at = queue * _QUEUE_STRIDE
+    size = load_acquire(registers, _TDLEN + at) // reg.DESCRIPTOR_BYTES
+    head = load_acquire(registers, _TDH + at)
+    if head >= size or load_acquire(registers, _TDT + at) >= size:
+        # The ring is nonsense: the queue stops.
+        store_release(registers, _TXDCTL + at, load_acquire(registers, _TXDCTL + at) & ~_ENABLE)
+        return 0
+    word = ring_word(rack, card, _TDBAL + at, _TDBAH + at, head)
+    complete = 0
+    if word >= 0:
+        command = load_acquire(rack.words, word + 1)
+        if is_data(command):
+            if command & _ANY_OFFLOAD:
+                note_offload(rack, card, command)
+            gather(rack, card, rack.words[word], command & reg.TX_LENGTH_MASK)
+            if command & reg.TX_EOP:
+                complete = rack.wires[card, STAGED]
+                rack.wires[card, STAGED] = 0
+                if complete == 0:
+                    rack.wires[card, OFFLOAD] = 0  # nothing could be fetched: the packet is gone
+            else:
+                rack.wires[card, STAGING] = queue
+        elif command & reg.TX_DTYP == reg.TX_CONTEXT:
+            index = 1 if command & reg.TX_IDX else 0
+            rack.contexts[card, queue, index, 0] = rack.words[word]
+            rack.contexts[card, queue, index, 1] = command
+        if command & reg.TX_RS:
+            store_release(rack.words, word + 1, reg.TX_DD)
+            if rack.wires[card, FEATURES] & INTERRUPT:
+                rack.done[card, reg.QUEUES + queue] = 1
+                rack.wires[card, RAISED] = 1
+    registers[_TDH + at] = head + 1 if head + 1 < size else 0
+    return complete
+
+
+@compiled
+def note_offload(rack: Rack, card: int, command: int) -> None:
+    """Keep the first descriptor of a packet, if it asks for an offload; later ones say nothing of it (7.2.3.2.4)."""
+    offloads = _LEGACY_OFFLOADS if command & reg.TX_DEXT == 0 else _OFFLOADS
+    if command & offloads and rack.wires[card, STAGED] == 0:
+        rack.wires[card, OFFLOAD] = command
+
+
+@compiled
+def count_sent(rack: Rack, card: int, queue: int, start: int, length: int) -> None:
+    """Count a frame that leaves; it lies on the tape, its length is without the frame check sequence."""
+    counters = rack.counters[card]
+    counters[TX_SIZES + size_class(length)] += 1
+    rack.queues[card, queue, QUEUE_TX] += 1
+    rack.queues[card, queue, QUEUE_TX_BYTES] += length + CRC_BYTES
+    if rack.tape[start] & 1:
+        counters[TX_BROADCAST if is_broadcast(rack.tape, start) else TX_MULTICAST] += 1
+
+
+@compiled
+def is_data(command: int) -> bool:
+    """A legacy descriptor, or an advanced one that carries data: context descriptors carry none (7.2.3.2)."""
+    return command & reg.TX_DEXT == 0 or command & (15 << 20) == reg.TX_DATA
+
+
+@compiled
+def gather(rack: Rack, card: int, address: int, size: int) -> None:
+    """Append one buffer to the card's staging buffer, padded with zeros as far as a minimal frame (8.2.3.22.8)."""
+    staged = rack.wires[card, STAGED]
+    stage = card * SLOT
+    if staged + size > STAGE_SIZE - MIN_FRAME:
+        return
+    if not dma_read(rack, card, address, rack.tape, stage + staged, size):
+        return
+    for i in range(staged + size, MIN_FRAME):
+        rack.tape[stage + i] = 0
+    rack.wires[card, STAGED] = staged + size

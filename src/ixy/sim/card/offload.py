@@ -1,0 +1,163 @@
+"""What a simulated 82599 does for software to a packet on its way out: checksums, VLAN tags, TCP segmentation.
+
+Sections are those of the Intel 82599 datasheet, revision 3.3.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ixy.jit import compiled, outlined
+from ixy.registers import i82599 as reg
+from ixy.sim.card.classify import fold, half, ones_sum
+from ixy.sim.rack import OFFLOAD, SEGMENT, SLOT, Rack
+from ixy.unsafe import copy
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_MAC_BYTES = 12
+_TAG_BYTES = 4
+MIN_FRAME = 60  # without the frame check sequence
+_LONGEST = 16 << 10  # of what can be built; no frame is longer
+_TCP_CHECKSUM, _UDP_CHECKSUM = 16, 6
+_TCP_SEQUENCE, _TCP_FLAGS = 4, 13
+_FIN, _PSH, _CWR = 0x01, 0x08, 0x80
+_MIN_TCP, _MIN_IPV4, _MIN_IPV6 = 20, 20, 40
+
+
+@outlined
+def build(rack: Rack, card: int, queue: int, length: int, number: int) -> int:
+    """Make frame `number` of the packet of `length` bytes in the card's staging buffer; its length, 0 after the last.
+
+    The frame lies at SEGMENT and is padded. A packet that is not segmented gives one frame.
+    """
+    if rack.wires[card, OFFLOAD] & reg.TX_DEXT != 0:
+        built = build_advanced(rack, card, queue, length, number)
+    else:
+        built = build_legacy(rack, card, length) if number == 0 else 0
+    at = card * SLOT + SEGMENT
+    if built > 0:
+        for i in range(built, MIN_FRAME):
+            rack.tape[at + i] = 0
+        built = max(built, MIN_FRAME)
+    return built
+
+
+@compiled
+def build_advanced(rack: Rack, card: int, queue: int, length: int, number: int) -> int:
+    """The frame of advanced descriptors, by their context (7.2.3.2.3, 7.2.3.2.4)."""
+    command = rack.wires[card, OFFLOAD]
+    context = rack.contexts[card, queue, 1 if command & reg.TX_IDX else 0]
+    first, second = context[0], context[1]
+    mac_size = (first >> reg.CONTEXT_MACLEN_SHIFT) & 0x7F
+    network_size = first & reg.CONTEXT_IPLEN_MASK
+    headers = mac_size + network_size
+    transport_size = (second >> reg.CONTEXT_L4LEN_SHIFT) & 0xFF
+    segment_size = (second >> reg.CONTEXT_MSS_SHIFT) & 0xFFFF
+    segmented = command & reg.TX_TSE != 0
+    if segmented:
+        headers += transport_size
+        if segment_size == 0 or transport_size < _MIN_TCP or headers >= length or mac_size < _MAC_BYTES:
+            return 0
+        done = number * segment_size
+        size = min(segment_size, length - headers - done)
+    else:
+        done, size = 0, length - headers if number == 0 else 0
+    if (size <= 0 and (segmented or number > 0 or size < 0)) or headers + size > _LONGEST:
+        return 0
+    stage, at = card * SLOT, card * SLOT + SEGMENT
+    copy(rack.tape, at, rack.tape, stage, headers)
+    copy(rack.tape, at + headers, rack.tape, stage + headers + done, size)
+    if segmented:
+        last = headers + done + size == length
+        adapt(rack.tape, at + mac_size, network_size, transport_size, number, done, size, second, last)
+    if (segmented or command & reg.TX_IXSM) and second & reg.CONTEXT_IPV4 and network_size >= _MIN_IPV4:
+        put_checksum(rack.tape, at + mac_size + 10, at + mac_size, at + mac_size + network_size)
+    if segmented or command & reg.TX_TXSM:
+        kind = (second >> reg.CONTEXT_L4T_SHIFT) & 3
+        insert_transport(rack.tape, at + mac_size + network_size, at + headers + size, kind, segmented)
+    tag = (first >> reg.CONTEXT_VLAN_SHIFT) & 0xFFFF
+    return insert_tag(rack.tape, at, headers + size, tag) if command & reg.TX_VLE else headers + size
+
+
+@compiled
+def build_legacy(rack: Rack, card: int, length: int) -> int:
+    """The frame of legacy descriptors (7.2.3.2.1): a checksum of everything from CSS on, a tag."""
+    if length > _LONGEST:
+        return 0
+    command = rack.wires[card, OFFLOAD]
+    tape, stage = rack.tape, card * SLOT
+    at = stage + SEGMENT
+    copy(tape, at, tape, stage, length)
+    start, offset = (command >> reg.TX_CSS_SHIFT) & 0xFF, (command >> reg.TX_CSO_SHIFT) & 0xFF
+    if command & reg.TX_IC and start < length and offset + 1 < length:
+        total = ones_sum(tape, at + start, at + length)
+        store_half(tape, at + offset, ~total & 0xFFFF)
+    tag = (command >> reg.TX_VLAN_SHIFT) & 0xFFFF
+    return insert_tag(tape, at, length, tag) if command & reg.TX_VLE else length
+
+
+@compiled
+def adapt(
+    tape: NDArray[np.uint8],
+    network: int,
+    network_size: int,
+    transport_size: int,
+    number: int,
+    done: int,
+    size: int,
+    context: int,
+    last: bool,
+) -> None:
+    """Give a segment its own lengths, identification, sequence number and flags (7.2.4.6)."""
+    if context & reg.CONTEXT_IPV4 and network_size >= _MIN_IPV4:
+        store_half(tape, network + 2, network_size + transport_size + size)
+        store_half(tape, network + 4, half(tape, network + 4) + number)
+    elif network_size >= _MIN_IPV6:
+        store_half(tape, network + 4, network_size - _MIN_IPV6 + transport_size + size)
+    transport = network + network_size
+    sequence = (half(tape, transport + _TCP_SEQUENCE) << 16) + half(tape, transport + _TCP_SEQUENCE + 2) + done
+    store_half(tape, transport + _TCP_SEQUENCE, sequence >> 16)
+    store_half(tape, transport + _TCP_SEQUENCE + 2, sequence)
+    cleared = (0 if last else _FIN | _PSH) | (0 if number == 0 else _CWR)
+    tape[transport + _TCP_FLAGS] &= 0xFF - cleared
+
+
+@compiled
+def insert_transport(tape: NDArray[np.uint8], start: int, end: int, kind: int, segmented: bool) -> None:
+    """Complete the TCP or UDP checksum (7.2.5.2): software left the pseudo header's sum, but no length if segmented."""
+    if kind == reg.L4T_TCP and end - start >= _MIN_TCP:
+        place = start + _TCP_CHECKSUM
+    elif kind == reg.L4T_UDP and end - start >= 8:
+        place = start + _UDP_CHECKSUM
+    else:
+        return  # SCTP's is a CRC, which is left to software
+    total = fold(ones_sum(tape, start, end) + (end - start if segmented else 0))
+    value = ~total & 0xFFFF
+    store_half(tape, place, 0xFFFF if value == 0 and kind == reg.L4T_UDP else value)
+
+
+@compiled
+def put_checksum(tape: NDArray[np.uint8], place: int, start: int, end: int) -> None:
+    """The checksum over [start, end), which contains its place."""
+    store_half(tape, place, 0)
+    store_half(tape, place, ~ones_sum(tape, start, end) & 0xFFFF)
+
+
+@compiled
+def insert_tag(tape: NDArray[np.uint8], at: int, length: int, tag: int) -> int:
+    """Insert a VLAN tag behind the addresses; the new length (7.4.2)."""
+    for i in range(at + length - 1, at + _MAC_BYTES - 1, -1):
+        tape[i + _TAG_BYTES] = tape[i]
+    store_half(tape, at + _MAC_BYTES, 0x8100)
+    store_half(tape, at + _MAC_BYTES + 2, tag)
+    return length + _TAG_BYTES
+
+
+@compiled
+def store_half(data: NDArray[np.uint8], at: int, value: int) -> None:
+    """16 bits in network order."""
+    data[at] = (value >> 8) & 0xFF
+    data[at + 1] = value & 0xFF

@@ -1,0 +1,294 @@
+"""The part of a simulated 82599 that software talks to: configuration space and registers, with their side effects.
+
+A register without a rule below is plain memory. Sections are those of the Intel 82599 datasheet, revision 3.3.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ixy.registers import Register
+from ixy.registers import i82599 as reg
+from ixy.sim import rack as state
+from ixy.sim.card.eeprom import EEPROM_WORDS, build_eeprom
+from ixy.sim.card.interrupts import Interrupts
+from ixy.sim.card.module import Module
+from ixy.sim.card.statistics import Statistics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ixy.sim.card.interrupts import Sink
+    from ixy.sim.machine import Machine
+
+VENDOR, DEVICE = 0x8086, 0x10FB  # 82599ES 10-Gigabit SFI/SFP+
+_CLASS_ETHERNET = 0x020000
+_EEPROM_SIZE = EEPROM_WORDS.bit_length() - 7  # EEC: 64 words, doubled so often
+_DEFAULTS = [row for row in vars(reg).values() if isinstance(row, Register) and row.reset]
+# Bits that keep what is written, of registers whose other bits are always 0
+_ONES = 0xFFFFFFFF
+WRITABLE = (
+    (reg.RDBAL, _ONES << 7),
+    (reg.RDLEN, 0xFFF80),
+    (reg.TDBAL, _ONES << 7),
+    (reg.TDLEN, 0xFFF80),
+    (reg.RAH, reg.RAH.mask("ADDRESS", "AV")),
+)
+_READ_ONLY = (reg.STATUS, reg.LINKS, reg.SECRXSTAT, reg.SECTXSTAT, reg.FWSM, reg.ANLP1)
+# Written without the rack's pause: what the rack looks at anew in each turn, or never
+_DOORBELLS = (reg.RDT, reg.TDT, reg.IVAR, reg.EITR, reg.EITR_HIGH, reg.GPIE, reg.EIAC, reg.EIAM, reg.EIAM_EX)
+_ALIASES = {alias + i * stride: row[i].offset for row, alias, stride, count in reg.ALIASES for i in range(count)}
+
+
+class Card:
+    """One card of a machine.
+
+    Args:
+        machine: that the card is plugged into.
+        index: of the card's row in the machine's rack.
+        name: by which the user knows it.
+    """
+
+    def __init__(self, machine: Machine, index: int, name: str) -> None:
+        self.name = name
+        self.index = index
+        self.mac = bytes([0x02, 0x69, 0x78, 0x79, 0, index + 1])  # locally administered; "ixy"
+        self.wired = False
+        self._machine = machine
+        self._registers = machine.rack.registers[index]
+        self._wire = machine.rack.wires[index]
+        self.interrupts = Interrupts(self._registers, machine.rack.done[index])
+        self.statistics = Statistics(self._registers, machine.rack.counters[index], machine.rack.queues[index])
+        self._eeprom = build_eeprom(self.mac)
+        self._module = Module()
+        self._config = bytearray(256)
+        self._config[0:4] = VENDOR.to_bytes(2, "little") + DEVICE.to_bytes(2, "little")
+        self._config[9:12] = _CLASS_ETHERNET.to_bytes(3, "little")
+        self._reads: dict[int, Callable[[], int]] = {}
+        self._writes: dict[int, Callable[[int], None]] = {}
+        self._direct: dict[int, Callable[[int], None]] = {}
+        self._set_rules()
+        self.reset()
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # What the bus asks for
+
+    def config_read(self, offset: int, size: int) -> int:
+        """`size` bytes of the configuration space."""
+        return int.from_bytes(self._config[offset : offset + size], "little")
+
+    def config_write(self, offset: int, size: int, value: int) -> None:
+        """Only the command register is writable; its bus master bit lets the card do DMA."""
+        if offset == 4:
+            self._config[4 : 4 + size] = value.to_bytes(size, "little")
+            self.set_bus_master(self._config[4] >> 2 & 1)
+
+    def interrupt_through(self, sink: Sink, event: int) -> None:
+        """Send interrupts to `sink`; the rack adds one to the eventfd `event` when `interrupts.collect` has work."""
+        with self._machine.paused():
+            self.interrupts.sink = sink
+            self._wire[state.EVENT] = event
+            self._note_features()
+
+    def stand_behind(self, root_table: int, requester: int) -> None:
+        """Let an IOMMU translate the card's DMA, by tables in memory that it reaches; `root_table` 0: none does."""
+        with self._machine.paused():
+            self._wire[state.ROOT_TABLE], self._wire[state.REQUESTER] = root_table, requester
+
+    def set_bus_master(self, enabled: int) -> None:
+        """Let the card do DMA, or not."""
+        with self._machine.paused():
+            self._wire[state.BUS_MASTER] = enabled
+
+    def read32(self, offset: int) -> int:
+        """A read of BAR 0 at a multiple of 4, with its side effects; beyond the BAR, all ones as on the bus."""
+        if offset % 4 or not 0 <= offset < reg.BAR0_SIZE:
+            return _ONES
+        offset = _ALIASES.get(offset, offset)
+        rule = self._reads.get(offset)
+        return rule() if rule else int(self._registers[offset // 4])
+
+    def write32(self, offset: int, value: int) -> None:
+        """A write to BAR 0 at a multiple of 4, with its side effects; beyond the BAR it goes nowhere."""
+        if offset % 4 or not 0 <= offset < reg.BAR0_SIZE:
+            return
+        offset = _ALIASES.get(offset, offset)
+        rule = self._direct.get(offset)
+        if rule:
+            rule(value)
+            return
+        # The rack pauses: when this returns, the write has taken effect on all that it does.
+        with self._machine.paused():
+            rule = self._writes.get(offset)
+            if rule:
+                rule(value)
+            else:
+                self._registers[offset // 4] = value
+            self._note_features()
+
+    def _note_features(self) -> None:
+        """Tell the rack which of the rarer things are enabled."""
+        registers = self._registers
+        strips = any(registers[row.offset // 4] & row.mask("VME") for row in reg.RXDCTL)
+        self._wire[state.FEATURES] = (
+            state.CLASSIFY * bool(self._get(reg.RXCSUM) or self._get(reg.MRQC) & reg.MRQC.mask("MRQE"))
+            | state.CHECK_VLAN * bool(self._get(reg.VLNCTRL) & reg.VLNCTRL.mask("VFE"))
+            | state.STRIP_VLAN * strips
+            | state.LOOPBACK * bool(self._get(reg.HLREG0) & reg.HLREG0.mask("LPBK"))
+            | state.INTERRUPT * bool(self._wire[state.EVENT])
+        )
+
+    def rules(self) -> tuple[dict[int, Callable[[], int]], dict[int, Callable[[int], None]]]:
+        """What reading and writing registers does that are more than memory, by offset."""
+        return self._reads, self._writes | self._direct
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Reset
+
+    def reset(self) -> None:
+        """4.2.1.6: all registers to their defaults; statistics are as if they had been read."""
+        self._registers[:] = 0
+        for row in _DEFAULTS:
+            for register in row:
+                self._registers[register.offset // 4] = register.reset
+        self._set(reg.EEC, EE_PRES=1, AUTO_RD=1, EE_SIZE=_EEPROM_SIZE)
+        self._set(reg.RXPBSIZE[0], SIZE=512)  # KiB: one buffer gets all (8.2.3.8.9)
+        self._set(reg.RDRXCTL, DMAIDONE=1)
+        self._set(reg.SECRXSTAT, SECRX_RDY=0, OFF=1)
+        self._set(reg.RAL[0], ADDRESS=int.from_bytes(self.mac[:4], "little"))
+        self._set(reg.RAH[0], ADDRESS=int.from_bytes(self.mac[4:], "little"), AV=1)
+        for column in (state.STAGED, state.OFFLOAD, state.TX_QUEUES, state.RX_QUEUES):
+            self._wire[column] = 0
+        self.statistics.reset()
+        self.interrupts.reset()
+        self._note_features()
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Rules
+
+    def _set_rules(self) -> None:
+        reads, writes = self._reads, self._writes
+        reads[reg.STATUS.offset] = self._read_status
+        reads[reg.LINKS.offset] = self._read_links
+        reads[reg.SWSM.offset] = self._read_swsm
+        reads[reg.I2CCTL.offset] = self._read_i2cctl
+        reads |= self.statistics.rules()
+        writes[reg.CTRL.offset] = self._write_ctrl
+        writes[reg.EEC.offset] = self._write_eec
+        writes[reg.EERD.offset] = self._write_eerd
+        writes[reg.AUTOC.offset] = self._write_autoc
+        writes[reg.MSCA.offset] = self._write_msca
+        writes[reg.RDRXCTL.offset] = lambda value: self._put(reg.RDRXCTL, value | reg.RDRXCTL.mask("DMAIDONE"))
+        writes[reg.FDIRCTRL.offset] = lambda value: self._put(reg.FDIRCTRL, value | reg.FDIRCTRL.mask("INIT_DONE"))
+        writes[reg.FDIRCMD.offset] = lambda value: self._put(reg.FDIRCMD, value & ~reg.FDIRCMD.mask("CMD"))
+        writes[reg.SECRXCTRL.offset] = self._write_secrxctrl
+        for read_only in _READ_ONLY:
+            writes[read_only.offset] = self._ignore
+        for queue, register in enumerate(reg.TXDCTL):
+            writes[register.offset] = lambda value, queue=queue: self._write_txdctl(queue, value)
+        for queue, register in enumerate(reg.RXDCTL):
+            writes[register.offset] = lambda value, queue=queue: self._write_rxdctl(queue, value)
+        for row, mask in WRITABLE:
+            for register in row:
+                writes[register.offset] = lambda value, at=register, mask=mask: self._put(at, value & mask)
+        self._set_direct_rules()
+
+    def _set_direct_rules(self) -> None:
+        """Rules whose effects the rack need not wait for."""
+        interrupt_reads, interrupt_writes = self.interrupts.rules()
+        self._reads |= interrupt_reads
+        self._direct |= interrupt_writes
+        self._direct[reg.I2CCTL.offset] = self._write_i2cctl
+        for row in _DOORBELLS:
+            for register in row:
+                self._direct[register.offset] = lambda value, at=register: self._put(at, value)
+
+    def _ignore(self, value: int) -> None:
+        """A write to a read-only register goes nowhere."""
+
+    def _read_status(self) -> int:
+        """PCIE_MASTER_ENABLE falls once software has disabled the master (5.2.5.3.2)."""
+        disabled = reg.CTRL.decode(self._get(reg.CTRL))["PCIE_MASTER_DISABLE"]
+        return reg.STATUS.value(PCIE_MASTER_ENABLE=1 - disabled, LINKUP=int(self.wired))
+
+    def _read_links(self) -> int:
+        return reg.LINKS.value(LINK_UP=1, LINK_SPEED=3) if self.wired else 0
+
+    def _read_swsm(self) -> int:
+        """Reading takes the semaphore: SMBI is 0 for the one who got it (10.5.4)."""
+        value = self._get(reg.SWSM)
+        self._put(reg.SWSM, value | reg.SWSM.mask("SMBI"))
+        return value
+
+    def _write_ctrl(self, value: int) -> None:
+        if value & reg.CTRL.mask("RST", "LRST"):
+            self.reset()
+        else:
+            self._put(reg.CTRL, value)
+
+    def _write_eec(self, value: int) -> None:
+        """Access to the EEPROM is granted as soon as it is asked for (8.2.3.2.1)."""
+        fields = reg.EEC.decode(value)
+        self._put(reg.EEC, value)
+        self._set(reg.EEC, EE_GNT=fields["EE_REQ"], EE_PRES=1, AUTO_RD=1, EE_SIZE=_EEPROM_SIZE)
+
+    def _write_eerd(self, value: int) -> None:
+        """Read one word of the EEPROM (8.2.3.2.2)."""
+        fields = reg.EERD.decode(value)
+        if fields["START"]:
+            word = self._eeprom[fields["ADDR"] % EEPROM_WORDS]
+            self._put(reg.EERD, reg.EERD.value(DONE=1, ADDR=fields["ADDR"], DATA=word))
+
+    def _write_secrxctrl(self, value: int) -> None:
+        """The receive path through the security block empties at once (4.6.7)."""
+        self._put(reg.SECRXCTRL, value)
+        self._set(reg.SECRXSTAT, SECRX_RDY=reg.SECRXCTRL.decode(value)["RX_DIS"])
+
+    def _write_txdctl(self, queue: int, value: int) -> None:
+        """The software flush clears itself; a packet of which only a part was fetched is forgotten with its queue."""
+        self._put(reg.TXDCTL[queue], value & ~reg.TXDCTL.mask("SWFLSH"))
+        self._wire[state.TX_QUEUES] = self._running(reg.TXDCTL)
+        if not value & reg.TXDCTL.mask("ENABLE") and self._wire[state.STAGING] == queue:
+            self._wire[state.STAGED] = self._wire[state.OFFLOAD] = 0
+
+    def _write_rxdctl(self, queue: int, value: int) -> None:
+        self._put(reg.RXDCTL[queue], value)
+        self._wire[state.RX_QUEUES] = self._running(reg.RXDCTL)
+
+    def _running(self, row: Register) -> int:
+        """As many queues as the rack has to look at: up to the last that is enabled."""
+        enabled = [number for number, register in enumerate(row) if self._get(register) & row.mask("ENABLE")]
+        return enabled[-1] + 1 if enabled else 0
+
+    def _write_autoc(self, value: int) -> None:
+        """The link restarts at once (3.7.4.2)."""
+        self._put(reg.AUTOC, value & ~reg.AUTOC.mask("RESTART_AN"))
+        if value & reg.AUTOC.mask("RESTART_AN") and self.wired:
+            self.interrupts.link_changed()
+
+    def _write_msca(self, value: int) -> None:
+        """No PHY answers on the management bus: reads give ones (8.2.3.22.11)."""
+        self._put(reg.MSCA, value & ~reg.MSCA.mask("COMMAND"))
+        self._set(reg.MSRWD, READ=0xFFFF)
+
+    def _read_i2cctl(self) -> int:
+        fields = reg.I2CCTL.decode(self._get(reg.I2CCTL))
+        return reg.I2CCTL.value(**fields | {"CLK_IN": fields["CLK_OUT"], "DATA_IN": self._module.data})
+
+    def _write_i2cctl(self, value: int) -> None:
+        """Software drives the wires to the module bit by bit (8.2.3.1.6)."""
+        self._put(reg.I2CCTL, value)
+        fields = reg.I2CCTL.decode(value)
+        self._module.drive(fields["CLK_OUT"], fields["DATA_OUT"])
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # The register file
+
+    def _get(self, register: Register) -> int:
+        return int(self._registers[register.offset // 4])
+
+    def _put(self, register: Register, value: int) -> None:
+        self._registers[register.offset // 4] = value & 0xFFFFFFFF
+
+    def _set(self, register: Register, **fields: int) -> None:
+        self._put(register, self._get(register) & ~register.mask(*fields) | register.value(**fields))

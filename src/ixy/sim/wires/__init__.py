@@ -1,0 +1,1 @@
+"""What can be plugged into a simulated card's port."""
