@@ -59,9 +59,9 @@ def whole_number(name: str, text: str, low: int, high: int, *, error: type[Error
         value = Decimal(text)
     except InvalidOperation:
         raise error(f"{name} {text!r} is no number") from None
-    if not value.is_finite():
-        raise error(f"{name} {text}: {low} to {high} are possible")
-    if abs(value) > max(abs(low), abs(high)):  # before an integer is made of it, which 1e999999 would have no room for
+    if (
+        not value.is_finite() or not low <= value <= high
+    ):  # before an integer is made of it, for which 1e999999 leaves no room
         raise error(f"{name} {text}: {low} to {high} are possible")
     if value != value.to_integral_value():
         raise error(f"{name} {text} is no whole number")
