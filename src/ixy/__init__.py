@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ixy.errors import Error, OwnershipError
     from ixy.packets.batch import Batch, Packet
     from ixy.packets.mempool import Mempool
+    from ixy.packets.packets import Flags
     from ixy.path import DROP, FORWARD, Path, kernel
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Batch",
     "Device",
     "Error",
+    "Flags",
     "Mempool",
     "OwnershipError",
     "Packet",
@@ -48,6 +50,7 @@ _HOME = {
     "Batch": ("ixy.packets.batch", "Batch"),
     "Device": ("ixy.device", "Device"),
     "Error": ("ixy.errors", "Error"),
+    "Flags": ("ixy.packets.packets", "Flags"),
     "Mempool": ("ixy.packets.mempool", "Mempool"),
     "OwnershipError": ("ixy.errors", "OwnershipError"),
     "Packet": ("ixy.packets.batch", "Packet"),

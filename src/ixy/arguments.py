@@ -79,9 +79,7 @@ def mac_address(name: str, value: object) -> bytes:
         raise TypeError(f"{name} must be {MAC_BYTES} bytes, not {_shown(value)}")
     mac = bytes(cast("bytes", value))
     if len(mac) != MAC_BYTES:
-        raise ConfigurationError(
-            f"{name} {mac.hex(':') or 'of no bytes'} is no MAC address: {MAC_BYTES} bytes are needed"
-        )
+        raise ConfigurationError(f"{name} of {len(mac)} bytes: a MAC address has {MAC_BYTES}")
     return mac
 
 

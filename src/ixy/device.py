@@ -1,44 +1,54 @@
-"""What an application sees: devices with queues. No driver's name appears here but where a device is opened."""
+"""What an application sees: devices with queues. No driver's name appears here."""
 
 from __future__ import annotations
 
-import re
+import atexit
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from weakref import WeakSet
 
-import numpy as np
-
-from ixy.bus.binding import VFIO_PCI
-from ixy.bus.pci import PciDevice
-from ixy.bus.simulated import SimulatedFunction, machine
-from ixy.bus.sysfs import SysfsFunction
-from ixy.bus.vfio import VfioFunction
-from ixy.drivers import MAX_ADDRESSES
-from ixy.drivers.ixgbe import SUPPORTED, Ixgbe
-from ixy.drivers.ixgbe.device import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE
-from ixy.drivers.virtio.device import VirtioNet
-from ixy.drivers.virtio.transports import pci, vhost_user
-from ixy.drivers.virtio.transports.pci_legacy import PciLegacy
-from ixy.drivers.virtio.transports.pci_modern import PciModern, capabilities
-from ixy.errors import AddressError, ConfigurationError, Error, UnsupportedDevice
-from ixy.packets.batch import Batch
-from ixy.packets.buffers import buffers
+from ixy import streams
+from ixy.addresses import Circumstances, Shape, open_driver
+from ixy.arguments import integer, mac_address, number
+from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, MAX_ADDRESSES
+from ixy.drivers.rings import ENTERED, POOL_BUSY, RING_BUSY, enter, exit_from, leave, seize
+from ixy.errors import ConfigurationError, Error, OwnershipError
+from ixy.jit import compiled
+from ixy.packets.batch import Batch, lent, no_copies
+from ixy.packets.packets import METADATA, Packets, check_metadata
+from ixy.packets.pool import Pools, free_count, pools, refill
+from ixy.process import Owner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ixy.bus import Function
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ixy.drivers import Driver, Link, RxRing, TxRing
     from ixy.packets.mempool import Mempool
     from ixy.sim.machine import Machine
 
-CARDS = SUPPORTED | pci.SUPPORTED
-"""PCI cards that a driver here knows, by vendor and device id."""
-
-MAC_BYTES = 6
+MAX_QUEUES = 64
+MAX_RING_SIZE = 1 << 15
+MAX_POOL_SIZE = 64_000
 MAX_VLAN = 4095  # IEEE 802.1Q: 12 bits
+MAX_TIMEOUT = 86_400.0  # seconds
 LINK_TIMEOUT = 10.0  # seconds; a real link takes a few
-_PCI_ADDRESS = re.compile(r"([0-9a-fA-F]{4,8}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]")
+_PATIENCE = 5.0  # seconds that closing waits for threads that use the device; a poll takes microseconds
+
+_STARVED = 3  # besides what `enter` answers: nothing was received, and the pool is empty
+_REFUSALS = (RING_BUSY, POOL_BUSY)
+
+# A device and its queues, and a path and its devices, are one thing in several classes.
+# pyright: reportPrivateUsage=false
 
 
 def open_device(
@@ -48,6 +58,7 @@ def open_device(
     tx_queues: int = 1,
     ring_size: int = DEFAULT_RING_SIZE,
     pool_size: int | None = None,
+    metadata: Sequence[str] = (),
     link_timeout: float = LINK_TIMEOUT,
     force: bool = False,
     sim: Machine | None = None,
@@ -61,63 +72,42 @@ def open_device(
         ring_size: descriptors per ring, a power of two from 64 to 4096.
         pool_size: packet buffers per receive queue, by default 4096, or twice the ring if that is more. They are the
             ring's and those of packets on their way, to each transmit queue 32 at least.
+        metadata: what the device is to tell of each packet it receives, besides the length: "flags" (kind of packet,
+            checksums), "hash" (RSS), "vlan" (takes VLAN tags out of packets), "time" (of the poll, unless the device
+            stamps). See `Batch.flags` and those after it.
         link_timeout: seconds to wait for the link. A link that stays down is no error: see `Device.link`.
         force: take the card even if the kernel has its interface up with an address or routes.
         sim: the machine to plug a simulated card into, instead of the process's own.
 
     Raises:
         AddressError: malformed, or there is no such device.
-        ConfigurationError: a parameter is out of range.
+        ConfigurationError: a parameter is out of range, or the device does not tell what is asked for as metadata.
         DeviceBusy: another process, or the kernel's network stack, uses the card.
         DeviceTimeout: the card does not do what it should.
         MemoryUnavailable: no memory for DMA.
         PermissionDenied: the card or its memory is out of this user's reach.
+        TypeError: a parameter is of a wrong type.
         UnsupportedDevice: not a network card, or not one that a driver here knows.
     """
+    streams.occupy()
+    ring_size = integer("ring_size", ring_size, 1, MAX_RING_SIZE)
     if pool_size is None:
         pool_size = max(DEFAULT_POOL_SIZE, 2 * ring_size)
-    device = Device(_drive(address, force, sim, (rx_queues, tx_queues, ring_size, pool_size)))
+    shape = Shape(
+        rx_queues=integer("rx_queues", rx_queues, 1, MAX_QUEUES),
+        tx_queues=integer("tx_queues", tx_queues, 1, MAX_QUEUES),
+        ring_size=ring_size,
+        pool_size=integer("pool_size", pool_size, 1, MAX_POOL_SIZE),
+        metadata=check_metadata(address, metadata, METADATA),
+    )
+    link_timeout = number("link_timeout", link_timeout, 0, MAX_TIMEOUT)
+    device = Device(open_driver(address, shape, Circumstances(force, sim)))
     try:
         device.wait_for_link(link_timeout)
     except BaseException:
         device.close()
         raise
     return device
-
-
-def _drive(address: str, force: bool, sim: Machine | None, shape: tuple[int, int, int, int]) -> Driver:
-    """The driver for what is behind an address, up and running."""
-    if address.startswith(vhost_user.PREFIX):
-        _, unwanted = vhost_user.parse(address)
-        return VirtioNet(vhost_user.VhostUser(address), *shape, unwanted=unwanted)
-    function = _connect(address, force, sim)
-    key = (function.config_read(0, 2), function.config_read(2, 2))
-    if key in SUPPORTED:
-        return Ixgbe(function, *shape)
-    try:
-        if key in pci.SUPPORTED:
-            return VirtioNet((PciModern if capabilities(function) else PciLegacy)(function), *shape)
-        raise UnsupportedDevice(f"{address}: card {key[0]:04x}:{key[1]:04x} is not supported; {supported_cards()}")
-    except BaseException:
-        function.close()
-        raise
-
-
-def _connect(address: str, force: bool, sim: Machine | None) -> Function:
-    """The PCI function behind an address, by the bus that the address names."""
-    if address.startswith("sim:"):
-        return SimulatedFunction(address, sim or machine())
-    if _PCI_ADDRESS.fullmatch(address):
-        bound = PciDevice(address).driver == VFIO_PCI
-        return VfioFunction(address) if bound else SysfsFunction(address, force=force)
-    raise AddressError(
-        f"{address}: no device address: write 0000:03:00.0 (see `ixy list`), sim:NAME or vhost-user:/path/to/socket"
-    )
-
-
-def supported_cards() -> str:
-    """One line that names all cards that a driver here knows."""
-    return "supported are " + ", ".join(f"{vendor:04x}:{device:04x} {name}" for (vendor, device), name in CARDS.items())
 
 
 @dataclass(frozen=True)
@@ -144,12 +134,24 @@ class Stats:
     rx_starved: int
 
 
+class Runs(Protocol):
+    """A compiled loop over a device's queues."""
+
+    def _stop(self) -> None:
+        """End it after its next poll, in whichever thread it is."""
+        ...
+
+
+@no_copies
 class Device:
     """An open network device. Closing it, or leaving its `with` block, stops it and returns its memory.
+
+    Any number of threads may use a device, each queue one at a time. It belongs to the process that opened it.
 
     Attributes:
         address: as given, without options.
         rx, tx: its receive and transmit queues.
+        closed: it was closed; using it raises `Error`, in a forked child `OwnershipError`.
     """
 
     def __init__(self, driver: Driver) -> None:
@@ -158,6 +160,10 @@ class Device:
         self.rx = [RxQueue(self, ring) for ring in driver.rx_rings]
         self.tx = [TxQueue(self, ring) for ring in driver.tx_rings]
         self.closed = False
+        self._owner = Owner()
+        self._closing = threading.RLock()
+        self._paths: WeakSet[Runs] = WeakSet()
+        _open.add(self)
 
     @property
     def driver(self) -> str:
@@ -167,28 +173,28 @@ class Device:
     @property
     def mac(self) -> bytes:
         """The station's address, 6 bytes; assigning changes it until the device is closed."""
-        self.check_open()
+        self._check()
         return self._driver.mac()
 
     @mac.setter
     def mac(self, address: bytes) -> None:
-        self.check_open()
-        self._driver.set_mac(address)
+        self._check()
+        self._driver.set_mac(mac_address(f"{self.address}: mac", address))
 
     @property
     def link(self) -> Link:
         """Whether the link is up, and its speed in Mbit/s."""
-        self.check_open()
+        self._check()
         return self._driver.link()
 
     def wait_for_link(self, timeout: float = LINK_TIMEOUT) -> Link:
         """Wait up to `timeout` seconds for the link; the state that it then has."""
-        self.check_open()
-        return self._driver.wait_for_link(timeout)
+        self._check()
+        return self._driver.wait_for_link(number("timeout", timeout, 0, MAX_TIMEOUT))
 
     def set_promiscuous(self, enabled: bool) -> None:
         """Receive all packets, as at first, or only broadcasts, those for this station, and what filters let in."""
-        self.check_open()
+        self._check()
         self._driver.set_promiscuous(enabled)
 
     def set_mac_filter(self, addresses: Sequence[bytes]) -> None:
@@ -200,13 +206,11 @@ class Device:
         Raises:
             ConfigurationError: malformed addresses, or too many, or the device has no filters.
         """
-        self.check_open()
-        for address in addresses:
-            if len(address) != MAC_BYTES:
-                raise ConfigurationError(f"{self.address}: {address.hex(':')} is no MAC address")
-        if len(addresses) > MAX_ADDRESSES:
-            raise ConfigurationError(f"{self.address}: {len(addresses)} addresses: {MAX_ADDRESSES} are possible")
-        self._driver.set_mac_filter(addresses)
+        self._check()
+        macs = [mac_address(f"{self.address}: address", address) for address in addresses]
+        if len(macs) > MAX_ADDRESSES:
+            raise ConfigurationError(f"{self.address}: {len(macs)} addresses: {MAX_ADDRESSES} are possible")
+        self._driver.set_mac_filter(macs)
 
     def set_vlan_filter(self, vlan: int, enabled: bool) -> None:
         """Receive packets of a VLAN, or no longer, while the device is not promiscuous. Others stay out: on an 82599
@@ -218,14 +222,12 @@ class Device:
         Raises:
             ConfigurationError: there is no such VLAN, or the device has no filter.
         """
-        self.check_open()
-        if not 0 <= vlan <= MAX_VLAN:
-            raise ConfigurationError(f"{self.address}: VLAN {vlan}: 0 to {MAX_VLAN} are possible")
-        self._driver.set_vlan_filter(vlan, enabled)
+        self._check()
+        self._driver.set_vlan_filter(integer(f"{self.address}: VLAN", vlan, 0, MAX_VLAN), enabled)
 
     def stats(self) -> Stats:
         """Counters since the device was opened. The card's own would stand still after 4 billion: ask now and then."""
-        self.check_open()
+        self._check()
         counters = self._driver.counters()
         refused = sum(ring.dropped for ring in self._driver.rx_rings)
         starved = sum(ring.starved for ring in self._driver.rx_rings)
@@ -233,23 +235,40 @@ class Device:
 
     def sent(self) -> int:
         """Packets that have left the device since it was opened; closing it drops what it was handed besides."""
-        self.check_open()
+        self._check()
         return self._driver.sent()
 
     def attach(self, pool: Mempool) -> None:
         """Let the device send packets from `pool`. Sending a batch does it by itself; a compiled loop needs it done."""
-        self.check_open()
+        self._check()
         self._driver.attach(pool)
 
     def close(self) -> None:
-        """Stop the device and return its memory. Packets of its pools cannot be touched any more."""
-        self.closed = True
-        self._driver.close()
+        """Stop the device and return its memory. Packets of its pools cannot be touched any more.
 
-    def check_open(self) -> None:
-        """Raise `Error` if the device was closed."""
+        Paths that run on the device end, and calls that use it are waited for. A second call does nothing, or goes on
+        where the first was interrupted. In a forked child nothing happens to the parent's device.
+
+        Raises:
+            OwnershipError: a thread uses the device and does not let go; close it again.
+        """
+        if not self._owner.mine():
+            self.closed = True
+            return
+        with self._closing:
+            self.closed = True
+            for path in list(self._paths):
+                path._stop()
+            for queue in (*self.rx, *self.tx):
+                if not queue.ring.retire(_PATIENCE):
+                    raise OwnershipError(f"{queue} is in use by another thread, which does not let go: close it again")
+            self._driver.close()
+            _open.discard(self)
+
+    def _check(self) -> None:
         if self.closed:
-            raise Error(f"{self.address} is closed")
+            self._owner.check(self.address)
+            raise Error(f"{self.address} is closed: open it again")
 
     def __enter__(self) -> Device:
         return self
@@ -257,12 +276,40 @@ class Device:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def __del__(self, _ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not getattr(self, "closed", True) and not _ending():
+            name = repr(self)
+            self.close()
+            warnings.warn(f"{name} was never closed", ResourceWarning, source=self, stacklevel=2)
+
     def __repr__(self) -> str:
         return f"<Device {self.address} ({self.driver}){', closed' if self.closed else ''}>"
 
 
+_open: WeakSet[Device] = WeakSet()  # what this process has open
+
+
+def _close_all() -> None:
+    """At the end of the program: cards stop, and packets that the program still has are let go in silence."""
+    for device in list(_open):
+        with suppress(Exception):
+            device.close()
+
+
+def _disown() -> None:
+    """After a fork, in the child: the parent's devices are not to be used here."""
+    for device in list(_open):
+        device.closed = True
+    _open.clear()
+
+
+atexit.register(_close_all)
+os.register_at_fork(after_in_child=_disown)
+
+
+@no_copies
 class RxQueue:
-    """A receive queue.
+    """A receive queue, used by one thread at a time.
 
     Attributes:
         device: that it belongs to.
@@ -272,7 +319,8 @@ class RxQueue:
     def __init__(self, device: Device, ring: RxRing) -> None:
         self.device = device
         self.ring = ring
-        self._buffers = buffers()
+        self._pools = pools()
+        self._receive = _receive_kernel(ring.kernel)
 
     @property
     def pool(self) -> Mempool:
@@ -284,16 +332,34 @@ class RxQueue:
 
         Raises:
             ConfigurationError: `limit` is below 1 or above the size of the ring.
+            OwnershipError: another thread uses the queue.
         """
-        self.device.check_open()
-        check_batch(limit, self.ring.size)
-        ids, lengths = np.empty(limit, np.int32), np.empty(limit, np.int32)
-        count = self.ring.kernel(self.ring.state, self._buffers, ids, lengths, limit)
-        return Batch(self.ring.pool, ids, lengths, count)
+        limit = integer("limit", limit, 1, self.ring.size)
+        batch, outcome = self._take(limit)
+        if outcome == _STARVED and self.pool._sweep():
+            batch, outcome = self._take(limit)
+        if outcome in _REFUSALS:
+            self._refuse(outcome)
+        return batch
+
+    def _take(self, limit: int) -> tuple[Batch, int]:
+        """A new batch of what is there, and how that went."""
+        self.device._check()
+        batch = Batch(self.ring.pool, limit, self.ring.metadata)
+        return batch, self._receive(self.ring.state, self._pools, batch._packets, batch._span, limit)
+
+    def _refuse(self, outcome: int) -> NoReturn:
+        self.device._check()
+        what = self if outcome == RING_BUSY else f"the pool of {self}"
+        raise OwnershipError(f"{what} is in use by another thread: use one queue from one thread at a time")
+
+    def __repr__(self) -> str:
+        return f"{self.device.address} rx[{self.device.rx.index(self)}]"
 
 
+@no_copies
 class TxQueue:
-    """A transmit queue.
+    """A transmit queue, used by one thread at a time.
 
     Attributes:
         device: that it belongs to.
@@ -303,8 +369,9 @@ class TxQueue:
     def __init__(self, device: Device, ring: TxRing) -> None:
         self.device = device
         self.ring = ring
-        self._buffers = buffers()
-        self._pools: set[int] = set()
+        self._pools = pools()
+        self._send = _send_kernel(ring.kernel)
+        self._attached: set[int] = set()  # pools, by number
 
     def send(self, batch: Batch) -> int:
         """Send packets from the front of the batch until the ring is full; how many it took.
@@ -312,15 +379,18 @@ class TxQueue:
         Those packets are the device's now. The batch keeps the others, and gives them back when it is left.
 
         Raises:
-            OwnershipError: the batch was sent or freed before.
+            OwnershipError: the batch was sent or freed before, or another thread uses the queue.
+            TypeError: no batch.
         """
-        self.device.check_open()
-        ids, lengths, first, last = batch.pending()
-        if batch.pool.number not in self._pools:
+        self.device._check()
+        packets, span = lent(batch)
+        if batch.pool.number not in self._attached:
             self.device.attach(batch.pool)
-            self._pools.add(batch.pool.number)
-        sent = self.ring.kernel(self.ring.state, self._buffers, ids, lengths, first, last)
-        batch.advance(sent)
+            self._attached.add(batch.pool.number)
+        sent = self._send(self.ring.state, self._pools, packets, span)
+        if sent < 0:
+            self.device._check()
+            raise OwnershipError(f"{self} is in use by another thread: use one queue from one thread at a time")
         return sent
 
     @property
@@ -328,8 +398,43 @@ class TxQueue:
         """Packets that the device has and whose buffers have not come back."""
         return self.ring.in_flight
 
+    def __repr__(self) -> str:
+        return f"{self.device.address} tx[{self.device.tx.index(self)}]"
 
-def check_batch(limit: int, ring_size: int) -> None:
-    """Refuse a batch size that makes no sense for a ring."""
-    if not 1 <= limit <= ring_size:
-        raise ConfigurationError(f"a batch of {limit} packets: 1 to {ring_size}, the size of the ring, are possible")
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Kernels of one call: what moves packets and what notes whose they are is one call, so nothing can come between
+
+
+@cache
+def _receive_kernel(rx_batch: Callable[..., int]) -> Any:
+    @compiled
+    def receive(ring: Any, pools: Pools, packets: Packets, span: NDArray[np.int64], limit: int) -> int:
+        """Let a batch have up to `limit` packets; how that went."""
+        outcome = enter(ring, pools)
+        if outcome != ENTERED:
+            return outcome
+        if free_count(pools, ring.pool) < limit:
+            refill(pools, ring.pool)
+        span[1] = rx_batch(ring, pools, packets, limit)
+        if span[1] == 0 and free_count(pools, ring.pool) == 0:
+            outcome = _STARVED
+        exit_from(ring, pools)
+        return outcome
+
+    return receive
+
+
+@cache
+def _send_kernel(tx_batch: Callable[..., int]) -> Any:
+    @compiled
+    def send(ring: Any, pools: Pools, packets: Packets, span: NDArray[np.int64]) -> int:
+        """Let a ring have packets from the front of a batch; how many, -1 if another thread runs the ring."""
+        if not seize(ring.state):
+            return -1
+        sent = tx_batch(ring, pools, packets, span[0], span[1])
+        span[0] += sent
+        leave(ring.state)
+        return sent
+
+    return send

@@ -15,23 +15,29 @@ it; Numba compiles it into the loop, so it runs at the data path's speed and wit
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
-from ixy.device import check_batch
+from ixy.arguments import integer
+from ixy.device import RxQueue, TxQueue
+from ixy.drivers.rings import ENTERED, POOL_BUSY, RING_BUSY, desert, enter, exit_from, leave, seize
+from ixy.errors import OwnershipError
 from ixy.jit import INTERPRETED, checked, compiled, outlined
-from ixy.packets.buffers import ID_MASK, Buffers, buffers, give
-from ixy.unsafe import nap
+from ixy.packets.batch import no_copies
+from ixy.packets.buffers import ID_MASK
+from ixy.packets.packets import Packets, new_packets, swap
+from ixy.packets.pool import Pools, abandon, call_attention, free_count, give, pools, refill, serve, wanted
+from ixy.unsafe import load_acquire, nap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-
-    from ixy.device import RxQueue, TxQueue
 
 DROP = 0
 FORWARD = 1
@@ -65,15 +71,24 @@ def kernel(function: F) -> F:
 
     @wraps(function)
     def interpreted(packet: NDArray[np.uint8]) -> int:
-        return function(packet.view(_Bytes))
+        # A copy, which the function may keep: the buffer itself is another packet's soon, or unmapped.
+        copy = packet.copy().view(_Bytes)
+        verdict = function(copy)
+        packet[:] = copy
+        return verdict
 
     return cast(F, interpreted)
 
 
+# A path and its queues look at each other's insides.
+# pyright: reportPrivateUsage=false
+
 # Words of a path's `counts`
-RECEIVED, FORWARDED, DROPPED, HELD, COUNTS = 0, 1, 2, 3, 8
+RECEIVED, FORWARDED, DROPPED, HELD, STOP, REFUSAL, COUNTS = 0, 1, 2, 3, 4, 5, 8
+_RX_BUSY, _POOL_BUSY, _TX_BUSY = RING_BUSY, POOL_BUSY, 3  # values of REFUSAL
 _ALL = 1 << 16  # more packets than any ring has room for, so that it is cleaned
 _IDLE_POLLS = 0xFF  # a mask: after so many polls in vain, yield
+_STOPPED = -1  # what a poll answers when the path is to end
 POLLS = 1 << 14  # how often a run polls each path, unless it is told
 
 
@@ -109,15 +124,17 @@ class PathState(NamedTuple):
 
     rx: Any
     tx: Any
-    buffers: Buffers
-    ids: NDArray[np.int32]
-    lengths: NDArray[np.int32]
+    pools: Pools
+    packets: Packets
     counts: NDArray[np.int64]
     limit: int
 
 
+@no_copies
 class Path:
     """Packets from one receive queue to one transmit queue.
+
+    While a path runs, both queues are its own. Other threads may use its pool meanwhile: they get it between two polls.
 
     Args:
         rx, tx: the queues; of two devices or of one.
@@ -126,22 +143,30 @@ class Path:
 
     Raises:
         ConfigurationError: `batch` is below 1 or above the size of a ring.
+        Error: a device is closed.
+        TypeError: no queues.
     """
 
     def __init__(self, rx: RxQueue, tx: TxQueue, function: PacketFunction = unchanged, batch: int = 32) -> None:
-        check_batch(batch, min(rx.ring.size, tx.ring.size))
+        _check_queue("rx", rx, RxQueue)
+        _check_queue("tx", tx, TxQueue)
+        batch = integer("batch", batch, 1, min(rx.ring.size, tx.ring.size))
+        self._rx, self._tx = rx, tx
+        self._check()
         tx.device.attach(rx.pool)
-        self._devices = (rx.device, tx.device)
         self.poll = _poll_kernel(rx.ring.kernel, tx.ring.kernel, tx.ring.room, function)
-        ids, lengths = np.zeros(batch, np.int32), np.zeros(batch, np.int32)
-        counts = np.zeros(COUNTS, np.int64)
-        self.state = PathState(rx.ring.state, tx.ring.state, buffers(), ids, lengths, counts, batch)
+        packets = new_packets(batch, rx.ring.metadata)
+        self.state = PathState(rx.ring.state, tx.ring.state, pools(), packets, np.zeros(COUNTS, np.int64), batch)
+        for device in (rx.device, tx.device):
+            device._paths.add(self)
 
     def run(self, polls: int = POLLS) -> int:
         """Poll the receive queue `polls` times and forward what is there; how many packets were received.
 
         Raises:
+            Error: a device is closed. Closing one ends a run in another thread.
             IndexError: the function went outside a packet. The packets at hand were dropped, and counted so.
+            OwnershipError: another thread uses one of the queues.
         """
         return run([self], polls)
 
@@ -151,35 +176,100 @@ class Path:
         counts = self.state.counts
         return PathCounts(*(int(counts[column]) for column in (RECEIVED, FORWARDED, DROPPED)))
 
-    def check_open(self) -> None:
-        """Raise `Error` if one of the devices was closed."""
-        for device in self._devices:
-            device.check_open()
+    def _check(self) -> None:
+        for queue in (self._rx, self._tx):
+            queue.device._check()
 
-    def recover(self) -> None:
-        """Give back the packets at hand when the function raised."""
-        counts = self.state.counts
-        give(buffers(), self.state.ids, 0, int(counts[HELD]))
-        counts[RECEIVED] += counts[HELD]
-        counts[DROPPED] += counts[HELD]
-        counts[HELD] = 0
+    def _stop(self) -> None:
+        """End a run of the path after its next poll, in whichever thread it is."""
+        self.state.counts[STOP] = 1
+        call_attention(self.state.pools.words, self.state.rx.pool)
+
+    def _refusal(self) -> OwnershipError | None:
+        """Why a run could not begin, if that was this path's doing."""
+        busy = {_RX_BUSY: self._rx, _POOL_BUSY: f"the pool of {self._rx}", _TX_BUSY: self._tx}
+        what = busy.get(int(self.state.counts[REFUSAL]))
+        if what is None:
+            return None
+        return OwnershipError(f"{what} is in use by another thread: use one queue from one thread at a time")
+
+
+def _check_queue(name: str, queue: object, kind: type) -> None:
+    if not isinstance(queue, kind):
+        raise TypeError(f"{name} must be a queue of a device, such as device.{name}[0], not {queue!r}")
 
 
 def run(paths: Sequence[Path], polls: int = POLLS) -> int:
     """Run one or two paths in turn, as a forwarder between two devices does; how many packets were received.
 
     Raises:
-        IndexError: a function went outside a packet; see `Path.run`.
+        ConfigurationError: no path, or more than two.
+        …: see `Path.run`.
     """
+    integer("number of paths", len(paths), 1, 2)
+    polls = integer("polls", polls, 0, sys.maxsize)
     for path in paths:
-        path.check_open()
+        path._check()
     loop = _loop_kernel(*(path.poll for path in paths))
     try:
-        return loop(*(path.state for path in paths), polls)
+        received = loop(*(path.state for path in paths), polls)
     except BaseException:
         for path in paths:
-            path.recover()
+            _recover(path.state)
         raise
+    if received < 0:
+        for path in paths:
+            path._check()
+        raise next(refusal for path in paths if (refusal := path._refusal()))
+    return received
+
+
+@contextmanager
+def entered(path: Path) -> Generator[None]:
+    """Within the block this thread runs the path's queues, and may call `path.poll(path.state)` by itself.
+
+    Raises:
+        OwnershipError: another thread uses one of the queues.
+    """
+    if not _enter(path.state):
+        refusal = path._refusal()
+        assert refusal is not None
+        raise refusal
+    try:
+        yield
+    finally:
+        _exit(path.state)
+
+
+@compiled
+def _enter(path: PathState) -> bool:
+    """Become the runner of the path's queues and the owner of its pool; if one is not free, False, and REFUSAL says."""
+    refusal = enter(path.rx, path.pools)
+    if refusal == ENTERED and not seize(path.tx.state):
+        exit_from(path.rx, path.pools)
+        refusal = _TX_BUSY
+    path.counts[REFUSAL] = refusal
+    return refusal == ENTERED
+
+
+@compiled
+def _exit(path: PathState) -> None:
+    """Undo `_enter`."""
+    leave(path.tx.state)
+    exit_from(path.rx, path.pools)
+
+
+@compiled
+def _recover(path: PathState) -> None:
+    """Give back the packets at hand when the function raised, and leave queues and pool."""
+    held = path.counts[HELD]
+    path.counts[HELD] = 0
+    path.counts[RECEIVED] += held
+    path.counts[DROPPED] += held
+    give(path.pools, path.packets, 0, held)
+    abandon(path.pools.words, path.rx.pool)
+    desert(path.tx.state)
+    desert(path.rx.state)
 
 
 @cache
@@ -189,29 +279,33 @@ def _poll_kernel(
     """The kernel that takes one batch along a path."""
 
     @outlined
-    def fetch_sent(path: PathState) -> None:
+    def fetch_buffers(path: PathState) -> None:
         """Have the transmit ring cleaned: the buffers that the receive ring lacks may lie there, sent."""
-        tx_room(path.tx, path.buffers, _ALL)
+        tx_room(path.tx, path.pools, _ALL)
+        refill(path.pools, path.rx.pool)
 
     @compiled
     def poll(path: PathState) -> int:
-        ids, lengths, counts = path.ids, path.lengths, path.counts
+        packets, counts = path.packets, path.counts
+        if wanted(path.pools, path.rx.pool):
+            serve(path.pools, path.rx.pool)
+            if load_acquire(counts, STOP) != 0:
+                return _STOPPED
         # What the transmit ring has no room for stays in the receive ring: if packets are lost, the card counts them.
-        limit = min(path.limit, tx_room(path.tx, path.buffers, path.limit))
-        received = rx_batch(path.rx, path.buffers, ids, lengths, limit)
+        limit = min(path.limit, tx_room(path.tx, path.pools, path.limit))
+        received = rx_batch(path.rx, path.pools, packets, limit)
         if received == 0:
-            if path.buffers.free[path.rx.pool, 0] == 0:
-                fetch_sent(path)
+            if free_count(path.pools, path.rx.pool) == 0:
+                fetch_buffers(path)
             return 0
         counts[HELD] = received
         kept = 0
         for i in range(received):
-            if function(path.buffers.bytes[ids[i] & ID_MASK, : lengths[i] & 0xFFFF]) != DROP:
-                ids[kept], ids[i] = ids[i], ids[kept]
-                lengths[kept] = lengths[i]
+            if function(path.pools.bytes[packets.ids[i] & ID_MASK, : packets.lengths[i] & 0xFFFF]) != DROP:
+                swap(packets, kept, i)
                 kept += 1
-        sent = tx_batch(path.tx, path.buffers, ids, lengths, 0, kept)
-        give(path.buffers, ids, sent, received)
+        sent = tx_batch(path.tx, path.pools, packets, 0, kept)
+        give(path.pools, packets, sent, received)
         counts[HELD] = 0
         counts[RECEIVED] += received
         counts[FORWARDED] += sent
@@ -223,27 +317,41 @@ def _poll_kernel(
 
 @cache
 def _loop_kernel(first: Any, second: Any = None) -> Any:
-    """The loop over one path, or over two in turn."""
+    """The loop over one path, or over two in turn; -1 if a queue or a pool is not to be had."""
     if second is None:
 
         @compiled
         def loop_one(path: PathState, polls: int) -> int:
+            if not _enter(path):
+                return -1
             received = idle = 0
             for _ in range(polls):
                 count = first(path)
+                if count < 0:
+                    break
                 received += count
                 idle = yield_when_idle(count, idle)
+            _exit(path)
             return received
 
         return loop_one
 
     @compiled
     def loop_two(one: PathState, two: PathState, polls: int) -> int:
+        if not _enter(one):
+            return -1
+        if not _enter(two):
+            _exit(one)
+            return -1
         received = idle = 0
         for _ in range(polls):
-            count = first(one) + second(two)
-            received += count
-            idle = yield_when_idle(count, idle)
+            count, other = first(one), second(two)
+            if count < 0 or other < 0:
+                break
+            received += count + other
+            idle = yield_when_idle(count + other, idle)
+        _exit(two)
+        _exit(one)
         return received
 
     return loop_two

@@ -15,6 +15,7 @@ import ctypes
 import mmap
 import os
 import platform
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,41 @@ if INTERPRETED or TYPE_CHECKING:
     def store_ordered(array: Words, index: int, value: int) -> None:
         """Write `array[index]`; like everything written before, it is visible before a `load_ordered` that follows."""
         array[index] = value
+
+    _atomic = threading.RLock()
+
+    def fetch_add(array: Words, index: int, value: int) -> int:
+        """Add to `array[index]`, an int64, in one step; what it was before."""
+        with _atomic:
+            before = int(array[index])
+            array[index] = before + value
+        return before
+
+    def swap_if(array: Words, index: int, expected: int, value: int) -> bool:
+        """Make `array[index]`, an int64, `value` if it is `expected`, in one step; whether it was."""
+        with _atomic:
+            found = bool(array[index] == expected)
+            if found:
+                array[index] = value
+        return found
+
+    def this_thread() -> int:
+        """A number that no other living thread of the process has; never 0 or negative."""
+        return threading.get_ident()
+
+    def has(array: Words | None) -> bool:
+        """Whether an array that may be left out is there; known when a kernel is compiled."""
+        return array is not None
+
+    def put(array: Words | None, index: int, value: int) -> None:
+        """Write `array[index]`, or nothing where the array is left out: `array[index] = value`, free of cost then."""
+        if array is not None:
+            array[index] = value
+
+    def move(array: Words | None, to: int, start: int) -> None:
+        """Let `array[to]` be `array[start]`, or nothing where the array is left out."""
+        if array is not None:
+            array[to] = array[start]
 
     def copy(target: Bytes, to: int, source: Bytes, start: int, size: int) -> None:
         """Copy `size` bytes from `source[start:]` to `target[to:]`; the caller has checked both ranges."""
@@ -149,6 +185,58 @@ else:
     store_release = _store("release")
     load_ordered = _load("seq_cst")
     store_ordered = _store("seq_cst")
+
+    @intrinsic
+    def fetch_add(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.atomic_rmw("add", _element(context, builder, array, args[0], args[1]), args[2], "acq_rel")
+
+        return types.int64(array, types.int64, types.int64), codegen
+
+    @intrinsic
+    def swap_if(typingctx: Any, array: Any, index: Any, expected: Any, value: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            pointer = _element(context, builder, array, args[0], args[1])
+            return builder.extract_value(builder.cmpxchg(pointer, args[2], args[3], "acq_rel", "acquire"), 1)
+
+        return types.boolean(array, types.int64, types.int64, types.int64), codegen
+
+    @intrinsic
+    def this_thread(typingctx: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            # The address of the thread's control block: one load, and no two threads have the same.
+            kind = ir.FunctionType(ir.IntType(8).as_pointer(), [])
+            pointer = cgutils.get_or_insert_function(builder.module, kind, "llvm.thread.pointer")
+            return builder.ptrtoint(builder.call(pointer, []), ir.IntType(64))
+
+        return types.int64(), codegen
+
+    @intrinsic
+    def has(typingctx: Any, array: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return context.get_constant(types.boolean, not isinstance(array, types.NoneType))
+
+        return types.boolean(array), codegen
+
+    @intrinsic
+    def put(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            if not isinstance(array, types.NoneType):
+                word = context.cast(builder, args[2], types.int64, array.dtype)
+                builder.store(word, _element(context, builder, array, args[0], args[1]))
+            return context.get_dummy_value()
+
+        return types.void(array, types.int64, types.int64), codegen
+
+    @intrinsic
+    def move(typingctx: Any, array: Any, to: Any, start: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            if not isinstance(array, types.NoneType):
+                word = builder.load(_element(context, builder, array, args[0], args[2]))
+                builder.store(word, _element(context, builder, array, args[0], args[1]))
+            return context.get_dummy_value()
+
+        return types.void(array, types.int64, types.int64), codegen
 
     @intrinsic
     def copy(typingctx: Any, target: Any, to: Any, source: Any, start: Any, size: Any) -> Any:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from lab import accounted, arrive, batch_of, depart, frame, open_card, receive_all
 
 from ixy.device import Device
+from ixy.packets.batch import lent
 from ixy.packets.mempool import Mempool
 from ixy.registers import i82599 as reg
 from ixy.sim.machine import Machine
@@ -41,8 +42,8 @@ def write_back(device: Device, length: int, status: int = DD | EOP, slot: int | 
 def check_ring(device: Device) -> None:
     """Every descriptor in the card's hands names, by its address, the buffer that the driver's own list says."""
     ring = device.rx[0].ring.state
-    assert len(set(ring.ids.tolist())) == RING
-    assert set(ring.ids.tolist()) <= set(device.rx[0].pool.ids.tolist())
+    assert len(set(ring.held.ids.tolist())) == RING
+    assert set(ring.held.ids.tolist()) <= set(device.rx[0].pool.ids.tolist())
     assert accounted(device) == POOL
 
 
@@ -84,9 +85,9 @@ def test_packets_for_ever(device: Device) -> None:
         write_back(device, 100)
         held.append(device.rx[0].receive(RING))
     assert [len(batch) for batch in held] == [64, 32, 0, 0, 0, 0, 0, 0, 0, 0]
-    ids = [int(number) for batch in held for number in batch.pending()[0][: len(batch)]]
+    ids = [int(number) for batch in held for number in lent(batch)[0].ids[: len(batch)]]
     assert len(set(ids)) == len(ids) == POOL - RING
-    assert not set(ids) & set(device.rx[0].ring.state.ids.tolist())
+    assert not set(ids) & set(device.rx[0].ring.state.held.ids.tolist())
     for batch in held:
         batch.free()
     check_ring(device)
@@ -105,10 +106,10 @@ def test_packet_that_ends_without_its_beginning(device: Device) -> None:
 
 def test_addresses_that_the_device_writes_are_not_believed(device: Device) -> None:
     """The device overwrites the address words too: the driver hands out the buffers that it put there itself."""
-    expected = device.rx[0].ring.state.ids[:8].tolist()
+    expected = device.rx[0].ring.state.held.ids[:8].tolist()
     descriptors(device)[:8] = (0x7FFF_FFFF_FFFF, 60 << 32 | DD | EOP)
     with device.rx[0].receive() as batch:
-        assert batch.pending()[0][: len(batch)].tolist() == expected
+        assert lent(batch)[0].ids[: len(batch)].tolist() == expected
     check_ring(device)
 
 
@@ -158,7 +159,7 @@ def recover(machine: Machine, device: Device) -> None:
     """The card becomes honest: nothing is done any more, it goes on where the driver waits, and one frame clears up."""
     ring = device.rx[0].ring.state
     descriptors(device)[:, 1] = 0
-    descriptors(device)[:, 0] = ring.addresses[ring.ids]
+    descriptors(device)[:, 0] = ring.addresses[ring.held.ids]
     head = int(ring.state[0]) % RING
     card = machine.cards["a"]
     card.write32(reg.RDH.offset, head)
@@ -191,8 +192,8 @@ def test_random_words_in_the_transmit_ring(rounds: list[tuple[int, list[tuple[in
                 queue.ring.state.descriptors[2 * slot + 1] = word
             assert 0 <= queue.in_flight < RING
             assert pool.available + queue.in_flight == 200
-        base = pool.number << 16
-        free = queue._buffers.stack[base : base + pool.available].tolist()
+        with pool.allocate(200) as batch:
+            free = lent(batch)[0].ids[: len(batch)].tolist()
         assert len(set(free)) == len(free)
     assert pool.available == 200
     pool.release()

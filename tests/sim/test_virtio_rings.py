@@ -21,9 +21,12 @@ from ixy.drivers.virtio.rings.rings import VirtioRxRing, VirtioTxRing, resume_at
 from ixy.drivers.virtio.rings.split import SplitRing
 from ixy.drivers.virtio.transports.inprocess import InProcess
 from ixy.errors import ConfigurationError, UnsupportedDevice
-from ixy.packets.batch import Batch
-from ixy.packets.buffers import BUFFER_SIZE, POOL_SHIFT, buffers
+from ixy.packets.batch import Batch, lent
+from ixy.packets.buffers import BUFFER_SIZE
 from ixy.packets.dma import DmaMapping, DmaMemory, allocated
+from ixy.packets.mempool import drop, hold
+from ixy.packets.packets import slots
+from ixy.packets.pool import give, pools, take_soon
 from ixy.path import Path
 from ixy.registers import virtio as reg
 from ixy.sim.virtio import REFUSED, BackEnd, drain, feed
@@ -62,13 +65,15 @@ def frame(number: int, size: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
 def check_buffers(device: Device, held: list[Batch]) -> None:
     """Each buffer of the pool is in one place: on the free stack, in a ring, or in a batch of the user's."""
     pool = device.rx[0].pool
-    base = pool.number << POOL_SHIFT
-    places = [buffers().stack[base : base + pool.available]]
-    places += [ring.state.ids for ring in (queue.ring for queue in device.rx)]
+    free = slots(pool.available)
+    assert take_soon(pools(), pool.number, free, len(free.ids)) == len(free.ids)
+    give(pools(), free, 0, len(free.ids))
+    places = [free.ids]
+    places += [ring.state.held.ids for ring in (queue.ring for queue in device.rx)]
     for queue in device.tx:
         state = queue.ring.state
-        places.append(state.ids[np.arange(state.state[CLEAN], state.state[NEXT]) % SIZE])
-    places += [ids[first:last] for ids, _, first, last in (batch.pending() for batch in held if len(batch))]
+        places.append(state.held.ids[np.arange(state.state[CLEAN], state.state[NEXT]) % SIZE])
+    places += [packets.ids[slice(*span)] for packets, span in (lent(batch) for batch in held if len(batch))]
     assert sorted(np.concatenate(places).tolist()) == pool.ids.tolist()
 
 
@@ -191,7 +196,7 @@ def test_a_frame_that_is_sent_on_asks_for_nothing(kind: str) -> None:
     """Whatever header a received frame has, it is 0 when the frame is sent (5.1.6.2.1: num_buffers, too)."""
     with opened(KINDS[kind]) as (device, back_end):
         assert feed(back_end.queues[0], frame(1, 60), 60)
-        header = buffers().bytes[device.rx[0].ring.state.ids[0] - 1, -device.rx[0].ring.state.header :]
+        header = pools().bytes[device.rx[0].ring.state.held.ids[0] - 1, -device.rx[0].ring.state.header :]
         batch = device.rx[0].receive(1)
         header[:] = 0
         header[-1] = 7
@@ -217,10 +222,10 @@ def test_a_frame_over_three_buffers_is_refused_whole(kind: str) -> None:
     frame after it arrives.
     """
     with opened(KINDS[kind]) as (device, back_end):
-        first = device.rx[0].ring.state.ids[0]
+        first = device.rx[0].ring.state.held.ids[0]
         for size in (2048, 2048 + 12, 100):  # only the first begins with a header; the model writes one before each
             feed(back_end.queues[0], frame(size, size), min(size, 2048))
-        header = buffers().bytes[first - 1, -12:]
+        header = pools().bytes[first - 1, -12:]
         assert header[10] == 1
         header[10] = 3
         feed(back_end.queues[0], frame(9, 99), 99)
@@ -418,7 +423,7 @@ class Liar:
             ring.available[2 + place] = part[0]
 
     def _header(self, place: int, count: int) -> None:
-        buffers().bytes[self.rings[0].ids[place] - 1, -2:] = count & 0xFF, count >> 8
+        pools().bytes[self.rings[0].held.ids[place] - 1, -2:] = count & 0xFF, count >> 8
 
 
 @given(kind=st.sampled_from(sorted(KINDS)), actions=st.lists(action, max_size=60))
@@ -434,7 +439,7 @@ def test_a_lying_device_costs_no_buffer(kind: str, actions: list[tuple[str, ...]
             check_buffers(device, liar.held)
         assert device.link.up == (device.stats().rx_errors == 0)
         pool = device.rx[0].pool
-        pool.hold()
+        hold(pool, liar)
         liar.do("free", 0)
     assert pool.available == POOL
-    pool.release()
+    drop(pool, liar)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from ixy.errors import ConfigurationError, MemoryUnavailable
-from ixy.packets.buffers import BUFFER_SIZE, HEADROOM, POOL_SHIFT, POOLS, STRIDE, buffers, give, take, usable
-from ixy.packets.mempool import Mempool
+from ixy.errors import ConfigurationError, Error, MemoryUnavailable, OwnershipError
+from ixy.packets.buffers import BUFFER_SIZE, HEADROOM, POOL_SHIFT, POOLS, STRIDE, usable
+from ixy.packets.mempool import Mempool, drop, hold
+from ixy.packets.packets import slots
+from ixy.packets.pool import give, pools, take_soon
 
 HUGE_PAGE = 2 << 20
 
@@ -49,7 +52,7 @@ def test_pool_has_its_capacity_within_its_memory(capacity: int) -> None:
     assert pool.available == capacity == len(pool.ids) == len(set(pool.ids.tolist()))
     assert set((pool.ids >> POOL_SHIFT).tolist()) == {pool.number}
     first, last = int(pool.ids[0]), int(pool.ids[-1])
-    buffers().bytes[[first, last], BUFFER_SIZE - 1] = 1, 2
+    pools().bytes[[first, last], BUFFER_SIZE - 1] = 1, 2
     inside = (last - (pool.number << POOL_SHIFT)) * STRIDE + BUFFER_SIZE
     assert inside <= pool.memory.size
     assert pool.memory.bytes[inside - 1] == 2
@@ -59,8 +62,11 @@ def test_pool_has_its_capacity_within_its_memory(capacity: int) -> None:
 @pytest.mark.parametrize("capacity", [0, -1, 64_001])
 def test_capacities_that_no_pool_has(capacity: int) -> None:
     """The message says what is possible."""
-    with pytest.raises(ConfigurationError, match=f"a mempool of {capacity} buffers: 1 to 64000"):
+    with pytest.raises(ConfigurationError, match=f"capacity {capacity}: 1 to 64000 are possible"):
         Mempool(capacity)
+
+
+INT64 = st.integers(-(2**63), 2**63 - 1)
 
 
 class StackModel(RuleBasedStateMachine):
@@ -72,13 +78,14 @@ class StackModel(RuleBasedStateMachine):
         self.free = [pool.ids.tolist()[::-1] for pool in self.pools]
         self.taken: list[int] = []
 
-    @rule(which=st.integers(0, 1), limit=st.integers(0, 12))
+    @rule(which=st.integers(0, 1), limit=st.one_of(st.integers(0, 14), INT64))
     def take(self, which: int, limit: int) -> None:
-        """Up to as many as are free, the last given first."""
-        ids = np.full(12, -1, np.int32)
-        count = take(buffers(), self.pools[which].number, ids, limit)
-        expected = [self.free[which].pop() for _ in range(min(limit, len(self.free[which])))]
-        assert ids.tolist() == expected + [-1] * (12 - len(expected))
+        """Up to as many as are free, and as there is room for, the last given first."""
+        packets = slots(12)
+        packets.ids[:] = -1
+        count = take_soon(pools(), self.pools[which].number, packets, limit)
+        expected = [self.free[which].pop() for _ in range(max(min(limit, 12, len(self.free[which])), 0))]
+        assert packets.ids.tolist() == expected + [-1] * (12 - len(expected))
         assert count == len(expected)
         self.taken += expected
 
@@ -86,18 +93,18 @@ class StackModel(RuleBasedStateMachine):
     def give(self, data: st.DataObject) -> None:
         """Some of the taken, of both pools mixed: each goes home to its own, by its number."""
         self.taken = data.draw(st.permutations(self.taken))
-        first = data.draw(st.integers(0, len(self.taken)))
-        give(buffers(), np.array(self.taken, np.int32), first, len(self.taken))
-        for buffer in self.taken[first:]:
+        first = data.draw(st.one_of(st.integers(0, len(self.taken)), INT64))
+        packets = slots(len(self.taken))
+        packets.ids[:] = self.taken
+        give(pools(), packets, first, data.draw(st.integers(len(self.taken), 2**63 - 1)))
+        for buffer in self.taken[max(first, 0) :]:
             self.free[0 if buffer in self.pools[0].ids else 1].append(buffer)
-        del self.taken[first:]
+        del self.taken[max(first, 0) :]
 
     @invariant()
     def free_buffers_agree(self) -> None:
         for pool, free in zip(self.pools, self.free, strict=True):
             assert pool.available == len(free)
-            base = pool.number << POOL_SHIFT
-            assert buffers().stack[base : base + len(free)].tolist() == free
 
     def teardown(self) -> None:
         for pool in self.pools:
@@ -135,12 +142,12 @@ def test_allocation_of_more_than_any_pool_has(pool: Mempool) -> None:
 
 def test_memory_is_returned_with_the_last_holder(pool: Mempool) -> None:
     """A pool with a second holder outlives its creator's release; then file and mapping are gone."""
-    pool.hold()
+    hold(pool, "a device")
     pool.release()
     assert not pool.closed
     assert pool.allocate(1)[0][0] >= 0
     files = len(list(Path("/proc/self/fd").iterdir()))
-    pool.release()
+    drop(pool, "a device")
     assert pool.closed
     assert pool.available == 0
     assert len(list(Path("/proc/self/fd").iterdir())) == files - 1
@@ -148,22 +155,61 @@ def test_memory_is_returned_with_the_last_holder(pool: Mempool) -> None:
         os.fstat(pool.memory.fd)
 
 
-def test_number_is_used_again() -> None:
-    """The number of a pool that is gone goes to the next one, which starts with all of its buffers."""
+def test_who_does_not_hold_a_pool_cannot_release_it(pool: Mempool) -> None:
+    """A second release is an error, and takes nothing from who holds the pool still."""
+    hold(pool, "a device")
+    pool.release()
+    for _ in range(2):
+        with pytest.raises(OwnershipError, match="not yours to release"):
+            pool.release()
+    assert len(pool.allocate(100)) == 100
+    drop(pool, "a device")
+
+
+def test_a_closed_pool_gives_nothing(pool: Mempool) -> None:
+    """Neither packets nor itself to a device; and another pool's buffers stay that pool's."""
+    pool.release()
+    with Mempool(100) as other:
+        with pytest.raises(Error, match="closed"):
+            pool.allocate(10)
+        with pytest.raises(Error, match="closed"):
+            hold(pool, "a device")
+        assert other.available == 100
+
+
+def test_a_pool_that_nobody_has_is_returned_with_a_warning() -> None:
+    """Seventy times, which is more than there are pools at a time."""
+    for _ in range(70):
+        with pytest.warns(ResourceWarning, match="never released"):
+            _ = Mempool(10).capacity
+
+
+@pytest.mark.parametrize("capacity", [100.5, 100.0, "100", None])
+def test_a_capacity_that_is_no_integer_uses_nothing_up(capacity: Any) -> None:
+    """Refused seventy times as a TypeError that names it; then there is a pool."""
+    for _ in range(70):
+        with pytest.raises(TypeError, match="capacity must be an integer"):
+            Mempool(capacity)
+    with Mempool(np.int32(100)) as pool:  # pyright: ignore[reportArgumentType]
+        assert len(pool.allocate(np.uint8(10), np.int64(60))) == 10  # pyright: ignore[reportArgumentType]
+
+
+def test_a_batch_of_a_pool_that_is_gone_gives_nothing_to_its_successor() -> None:
+    """Also where the next pool has the same number, after all others had their turn."""
     first = Mempool(5)
     batch = first.allocate(3)
     first.release()
-    second = Mempool(8)
-    assert (second.number, second.available) == (first.number, 8)
-    batch.free()  # of the dead pool: must not land in its successor
-    assert second.available == 8
-    second.release()
+    for _ in range(POOLS):
+        with Mempool(8) as second:
+            if second.number == first.number:
+                batch.free()
+            assert second.available == 8
 
 
 def test_pool_numbers_run_out() -> None:
     """As many pools as there are numbers, then an error that says what to do; one that leaves makes room."""
     pools = [Mempool(1) for _ in range(POOLS)]
-    with pytest.raises(MemoryUnavailable, match="close a device first"):
+    with pytest.raises(MemoryUnavailable, match="close a device or release a pool first"):
         Mempool(1)
     pools.pop().release()
     pools.append(Mempool(1))
@@ -172,20 +218,20 @@ def test_pool_numbers_run_out() -> None:
 
 
 def test_pool_that_finds_no_memory_gives_its_number_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system refuses memory: the error passes, and a later pool takes the same number."""
+    """The system refuses memory: the error passes, and later pools have all numbers there are."""
 
     def refuse(*_: object) -> None:
         raise MemoryUnavailable("no memory")
 
-    probe = Mempool(1)
-    probe.release()
     with monkeypatch.context() as patch:
         patch.setattr("ixy.packets.mempool.DmaMemory", refuse)
         with pytest.raises(MemoryUnavailable, match="no memory"):
             Mempool(1)
-    again = Mempool(1)
-    assert again.number == probe.number
-    again.release()
+    numbers = set[int]()
+    for _ in range(POOLS):
+        with Mempool(1) as again:
+            numbers.add(again.number)
+    assert len(numbers) == POOLS
 
 
 def test_pool_describes_itself(pool: Mempool) -> None:

@@ -11,10 +11,14 @@ import numpy as np
 
 from ixy.apps.report import Report
 from ixy.apps.session import open_devices, repeat, stop_on_signals
-from ixy.device import check_batch
+from ixy.arguments import integer
+from ixy.drivers.rings import ENTERED, enter, exit_from
+from ixy.errors import OwnershipError
 from ixy.formats.pcap import Format, Writer, append, record_bytes
 from ixy.jit import compiled
-from ixy.packets.buffers import BUFFER_SIZE, STRIDE, Buffers, buffers, give
+from ixy.packets.buffers import BUFFER_SIZE, STRIDE
+from ixy.packets.packets import Packets, new_packets
+from ixy.packets.pool import Pools, give, pools, serve, wanted
 from ixy.unsafe import realtime_ns
 
 if TYPE_CHECKING:
@@ -33,7 +37,7 @@ class CaptureState(NamedTuple):
     Attributes:
         rx: state of the receive ring.
         bytes: all packet buffers in a row; buffer n starts at n * STRIDE.
-        ids, lengths: room for one batch.
+        packets: room for one batch.
         form: of the records.
         records: shape (size,), uint8, filled up to `counts[USED]`.
         limit: packets to capture in all.
@@ -41,10 +45,9 @@ class CaptureState(NamedTuple):
     """
 
     rx: Any
-    buffers: Buffers
+    pools: Pools
     bytes: NDArray[np.uint8]
-    ids: NDArray[np.int32]
-    lengths: NDArray[np.int32]
+    packets: Packets
     form: Format
     records: NDArray[np.uint8]
     limit: int
@@ -65,16 +68,16 @@ class Recorder:
     """
 
     def __init__(self, rx: RxQueue, writer: Writer, batch: int, count: int | None) -> None:
-        check_batch(batch, rx.ring.size)
+        batch = integer("batch", batch, 1, rx.ring.size)
+        self._rx = rx
         self._writer = writer
         self._kernel = _capture_kernel(rx.ring.kernel)
         size = max(_RECORDS_SIZE, batch * record_bytes(BUFFER_SIZE))
         self._state = CaptureState(
             rx=rx.ring.state,
-            buffers=buffers(),
-            bytes=buffers().bytes.reshape(-1),
-            ids=np.zeros(batch, np.int32),
-            lengths=np.zeros(batch, np.int32),
+            pools=pools(),
+            bytes=pools().bytes.reshape(-1),
+            packets=new_packets(batch),
             form=writer.format,
             records=np.zeros(size, np.uint8),
             limit=sys.maxsize if count is None else count,
@@ -86,8 +89,10 @@ class Recorder:
 
         Raises:
             CaptureError: the disk is full, the pipe closed, or the like.
+            OwnershipError: another thread uses the queue.
         """
-        self._kernel(self._state, polls)
+        if not self._kernel(self._state, polls):
+            raise OwnershipError(f"{self._rx} is in use by another thread: use one queue from one thread at a time")
         used = int(self._state.counts[USED])
         if used:
             self._state.counts[USED] = 0
@@ -125,24 +130,34 @@ def _capture_kernel(rx_batch: Callable[..., int]) -> Any:
     """The kernel that turns packets into records."""
 
     @compiled
-    def capture_some(state: CaptureState, polls: int) -> None:
-        """Take packets until the limit is reached, or there might be no room for the records of a batch."""
-        counts, ids, lengths = state.counts, state.ids, state.lengths
-        room = state.records.size - ids.size * record_bytes(BUFFER_SIZE)
+    def capture_some(state: CaptureState, polls: int) -> bool:
+        """Take packets until the limit is reached, or there might be no room for the records of a batch.
+
+        False if the queue is not to be had.
+        """
+        counts, packets = state.counts, state.packets
+        if enter(state.rx, state.pools) != ENTERED:
+            return False
+        batch = packets.ids.size
+        room = state.records.size - batch * record_bytes(BUFFER_SIZE)
         used = counts[USED]
         for _ in range(polls):
             if used > room:
                 break
-            limit = min(ids.size, state.limit - counts[CAPTURED])
-            received = rx_batch(state.rx, state.buffers, ids, lengths, limit)
+            if wanted(state.pools, state.rx.pool):
+                serve(state.pools, state.rx.pool)
+            limit = min(batch, state.limit - counts[CAPTURED])
+            received = rx_batch(state.rx, state.pools, packets, limit)
             if received == 0:
                 continue
             now = realtime_ns()
             for i in range(received):
-                start = int(ids[i]) * STRIDE
-                used = append(state.records, used, state.form, now, state.bytes, start, lengths[i])
-            give(state.buffers, ids, 0, received)
+                start = int(packets.ids[i]) * STRIDE
+                used = append(state.records, used, state.form, now, state.bytes, start, packets.lengths[i])
+            give(state.pools, packets, 0, received)
             counts[CAPTURED] += received
         counts[USED] = used
+        exit_from(state.rx, state.pools)
+        return True
 
     return capture_some

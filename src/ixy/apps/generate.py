@@ -10,10 +10,14 @@ import numpy as np
 
 from ixy.apps.report import Report
 from ixy.apps.session import drain, open_devices, repeat, stop_on_signals
-from ixy.device import check_batch
+from ixy.arguments import integer
+from ixy.drivers.rings import ENTERED, enter, exit_from, leave, seize
+from ixy.errors import OwnershipError
 from ixy.jit import compiled
-from ixy.packets.buffers import POOL_BUFFERS, STRIDE, Buffers, buffers, give, take
+from ixy.packets.buffers import POOL_BUFFERS, STRIDE
 from ixy.packets.mempool import Mempool
+from ixy.packets.packets import Packets, new_packets
+from ixy.packets.pool import Pools, give, pools, release, serve, take, wait_for, wanted
 from ixy.unsafe import copy, monotonic_ns
 
 if TYPE_CHECKING:
@@ -36,7 +40,7 @@ class GeneratorState(NamedTuple):
         rx, tx: states of the device's rings; what arrives is thrown away.
         bytes: all packet buffers in a row; buffer n starts at n * STRIDE.
         pool: number of the pool to send from.
-        ids, lengths: room for one batch.
+        packets: room for one batch.
         held: which template each buffer of the pool holds, shape (POOL_BUFFERS,), int32.
         data, starts, sizes: the templates, see `Templates`.
         numbered: whether packets carry a sequence number.
@@ -47,11 +51,10 @@ class GeneratorState(NamedTuple):
 
     rx: Any
     tx: Any
-    buffers: Buffers
+    pools: Pools
     bytes: NDArray[np.uint8]
     pool: int
-    ids: NDArray[np.int32]
-    lengths: NDArray[np.int32]
+    packets: Packets
     held: NDArray[np.int32]
     data: NDArray[np.uint8]
     starts: NDArray[np.int64]
@@ -82,20 +85,19 @@ class Generator:
         self, device: Device, templates: Templates, batch: int, rate: int, count: int | None, numbered: bool
     ) -> None:
         rx, tx = device.rx[0].ring, device.tx[0].ring
-        check_batch(batch, tx.size)
+        batch = integer("batch", batch, 1, tx.size)
         # As many buffers as can be in flight, and a batch: fewer buffers stay in the cache better.
-        pool = Mempool(tx.size + batch)
-        device.attach(pool)
-        pool.release()  # attaching holds it
+        with Mempool(tx.size + batch) as pool:
+            device.attach(pool)  # which holds it
+        self._device = device
         self._kernel = _send_kernel(rx.kernel, tx.kernel)
         self._state = GeneratorState(
             rx=rx.state,
             tx=tx.state,
-            buffers=buffers(),
-            bytes=buffers().bytes.reshape(-1),
+            pools=pools(),
+            bytes=pools().bytes.reshape(-1),
             pool=pool.number,
-            ids=np.zeros(batch, np.int32),
-            lengths=np.zeros(batch, np.int32),
+            packets=new_packets(batch),
             held=np.full(POOL_BUFFERS, _NOTHING, np.int32),
             data=templates.data,
             starts=templates.starts,
@@ -108,7 +110,8 @@ class Generator:
 
     def run(self, polls: int) -> None:
         """Send a batch up to `polls` times, as far as packets are due and the ring takes them."""
-        self._kernel(self._state, polls)
+        if not self._kernel(self._state, polls):
+            raise OwnershipError(f"{self._device.address}: a queue is in use by another thread")
 
     @property
     def sent(self) -> int:
@@ -146,7 +149,7 @@ def generate(address: str, templates: Templates, settings: Settings, *, rate: in
 def due(state: GeneratorState) -> int:
     """How many packets should be sent now, by the clock that starts with the first call; at most a batch."""
     sent = state.counts[SENT]
-    number = state.ids.size
+    number = state.packets.ids.size
     if state.limit > 0:
         number = min(number, state.limit - sent)
     if state.rate > 0:
@@ -163,11 +166,11 @@ def due(state: GeneratorState) -> int:
 
 @compiled
 def prepare(state: GeneratorState, count: int) -> None:
-    """Make the buffers `ids[:count]` the next packets. One that holds the right template still is not copied again."""
+    """Make the first `count` buffers the next packets. One that holds the right template still is not copied again."""
     number = state.counts[SENT]
     template = number % state.sizes.size
     for i in range(count):
-        buffer = int(state.ids[i])
+        buffer = int(state.packets.ids[i])
         slot, start, size = buffer & (POOL_BUFFERS - 1), buffer * STRIDE, state.sizes[template]
         if state.held[slot] != template:
             copy(state.bytes, start, state.data, state.starts[template], size)
@@ -175,7 +178,7 @@ def prepare(state: GeneratorState, count: int) -> None:
         if state.numbered:
             for byte in range(SEQUENCE_BYTES):
                 state.bytes[start + size - 1 - byte] = ((number + i) >> 8 * byte) & 0xFF
-        state.lengths[i] = size
+        state.packets.lengths[i] = size
         template = template + 1 if template + 1 < state.sizes.size else 0
 
 
@@ -184,15 +187,28 @@ def _send_kernel(rx_batch: Callable[..., int], tx_batch: Callable[..., int]) -> 
     """The generator's loop."""
 
     @compiled
-    def send_some(state: GeneratorState, polls: int) -> None:
-        packets, ids, lengths = state.buffers, state.ids, state.lengths
-        for _ in range(polls):
-            give(packets, ids, 0, rx_batch(state.rx, packets, ids, lengths, ids.size))
-            count = take(packets, state.pool, ids, due(state))
+    def send_some(state: GeneratorState, polls: int) -> bool:
+        """Send a batch up to `polls` times; False if a queue is not to be had."""
+        pools, packets = state.pools, state.packets
+        if enter(state.rx, pools) != ENTERED:
+            return False
+        seized = seize(state.tx.state)
+        mine = seized and wait_for(pools.words, state.pool)
+        for _ in range(polls if mine else 0):
+            if wanted(pools, state.rx.pool):
+                serve(pools, state.rx.pool)
+            give(pools, packets, 0, rx_batch(state.rx, pools, packets, packets.ids.size))
+            count = take(pools, state.pool, packets, due(state))
             prepare(state, count)
             # Also with nothing to send: it takes back the buffers of packets that were sent.
-            sent = tx_batch(state.tx, packets, ids, lengths, 0, count)
-            give(packets, ids, sent, count)
+            sent = tx_batch(state.tx, pools, packets, 0, count)
+            give(pools, packets, sent, count)
             state.counts[SENT] += sent
+        if mine:
+            release(pools.words, state.pool)
+        if seized:
+            leave(state.tx.state)
+        exit_from(state.rx, pools)
+        return mine
 
     return send_some

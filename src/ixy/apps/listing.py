@@ -7,8 +7,8 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from ixy.addresses import CARDS
 from ixy.bus.listing import network_devices
-from ixy.device import CARDS
 
 if TYPE_CHECKING:
     from ixy.bus.listing import PciInfo

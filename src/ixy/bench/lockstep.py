@@ -21,7 +21,7 @@ from ixy.bench.reference import NoReference, Reference, build
 from ixy.device import Device, open_device
 from ixy.errors import Error
 from ixy.jit import compiled
-from ixy.path import Path, touch
+from ixy.path import Path, entered, touch
 from ixy.sim.machine import Machine
 from ixy.sim.rack import Rack
 from ixy.sim.wires.wires import deliver, drain
@@ -120,7 +120,7 @@ def lanes() -> Generator[tuple[Lane, Lane | None, str]]:
     host = Machine(stepped=True)
     with ExitStack() as stack:
         rx, tx = _open_pair(stack, host, "a", "b")
-        driver = Lane(host, "a", "b", lambda batch: _driver_path(rx, tx, batch))
+        driver = Lane(host, "a", "b", lambda batch: _driver_path(stack, rx, tx, batch))
         try:
             library = build()
         except NoReference as reason:
@@ -135,8 +135,10 @@ def _open_pair(stack: ExitStack, host: Machine, source: str, target: str) -> tup
     return one, two
 
 
-def _driver_path(rx: Device, tx: Device, batch: int) -> tuple[Any, Any]:
+def _driver_path(stack: ExitStack, rx: Device, tx: Device, batch: int) -> tuple[Any, Any]:
+    """A path whose queues are this thread's until the stack is left."""
     path = Path(rx.rx[0], tx.tx[0], touch, batch)
+    stack.enter_context(entered(path))
     return path.poll, path.state
 
 

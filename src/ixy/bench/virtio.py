@@ -11,6 +11,7 @@ import json
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -51,12 +52,14 @@ def lock_step(ring: str, batch: int, repeat: int) -> dict[str, Any]:
         Error: a packet was lost.
     """
     from ixy.device import Device
-    from ixy.path import Path, touch
+    from ixy.path import Path, entered, touch
     from ixy.sim.virtio import FRAMES, BackEnd
 
     back_end = BackEnd("model", RINGS[ring])
-    with Device(VirtioNet(InProcess(back_end), ring_size=RING_SIZE)) as device:
+    with ExitStack() as stack:
+        device = stack.enter_context(Device(VirtioNet(InProcess(back_end), ring_size=RING_SIZE)))
         path = Path(device.rx[0], device.tx[0], touch, batch)
+        stack.enter_context(entered(path))
         run = _loop(path.poll)
         source, target = back_end.queues[0], back_end.queues[1]
         frame, taken = np.zeros(FRAME_BYTES, np.uint8), np.zeros(2048, np.uint8)

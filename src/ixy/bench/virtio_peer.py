@@ -23,10 +23,13 @@ import numpy as np
 from ixy.apps.echo import swap_addresses
 from ixy.bench.testpmd import Testpmd, back_end
 from ixy.device import Device, open_device
+from ixy.drivers.rings import enter, exit_from
 from ixy.errors import Error, MemoryUnavailable
 from ixy.jit import compiled
-from ixy.packets.buffers import Buffers, buffers, give, take
+from ixy.packets.buffers import STRIDE
 from ixy.packets.hugepages import free_huge_pages
+from ixy.packets.packets import Packets, new_packets
+from ixy.packets.pool import Pools, give, pools, release, take, wait_for
 from ixy.path import Path, run
 from ixy.unsafe import copy
 
@@ -213,16 +216,18 @@ def _receive_loop(device: Device, batch: int) -> Callable[[], int]:
     kernel = ring.kernel
 
     @compiled
-    def loop(state: Any, packets: Buffers, ids: Any, lengths: Any, polls: int) -> int:
+    def loop(state: Any, pools: Pools, packets: Packets, polls: int) -> int:
         received = 0
+        enter(state, pools)
         for _ in range(polls):
-            count = kernel(state, packets, ids, lengths, ids.size)
-            give(packets, ids, 0, count)
+            count = kernel(state, pools, packets, packets.ids.size)
+            give(pools, packets, 0, count)
             received += count
+        exit_from(state, pools)
         return received
 
-    ids, lengths = np.zeros(batch, np.int32), np.zeros(batch, np.int32)
-    return lambda: loop(ring.state, buffers(), ids, lengths, _TURN)
+    packets = new_packets(batch)
+    return lambda: loop(ring.state, pools(), packets, _TURN)
 
 
 def _transmit_loop(device: Device, batch: int) -> Callable[[], int]:
@@ -232,21 +237,24 @@ def _transmit_loop(device: Device, batch: int) -> Callable[[], int]:
     pool = device.rx[0].pool.number
 
     @compiled
-    def loop(state: Any, packets: Buffers, ids: Any, lengths: Any, frame: Any, polls: int) -> int:
-        memory = packets.bytes.reshape(-1)
+    def loop(state: Any, pools: Pools, packets: Packets, frame: Any, polls: int) -> int:
+        memory = pools.bytes.reshape(-1)
         sent = 0
+        wait_for(pools.words, pool)
         for _ in range(polls):
-            count = take(packets, pool, ids, ids.size)
+            count = take(pools, pool, packets, packets.ids.size)
             for i in range(count):
-                copy(memory, np.int64(ids[i]) * packets.bytes.shape[1], frame, 0, frame.size)
-            taken = kernel(state, packets, ids, lengths, 0, count)
-            give(packets, ids, taken, count)
+                copy(memory, int(packets.ids[i]) * STRIDE, frame, 0, frame.size)
+            taken = kernel(state, pools, packets, 0, count)
+            give(pools, packets, taken, count)
             sent += taken
+        release(pools.words, pool)
         return sent
 
-    ids, lengths = np.zeros(batch, np.int32), np.full(batch, FRAME_BYTES, np.int32)
+    packets = new_packets(batch)
+    packets.lengths[:] = FRAME_BYTES
     frame = np.frombuffer(bytes(12) + b"\x88\xb5" + bytes(FRAME_BYTES - 14), np.uint8).copy()
-    return lambda: loop(ring.state, buffers(), ids, lengths, frame, _TURN)
+    return lambda: loop(ring.state, pools(), packets, frame, _TURN)
 
 
 def _forward_loop(device: Device, batch: int) -> Callable[[], int]:

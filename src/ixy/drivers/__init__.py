@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from ixy.packets.mempool import Mempool
 
 
+DEFAULT_RING_SIZE = 512
+DEFAULT_POOL_SIZE = 4096
+
 MAX_ADDRESSES = 127
 """The most that can be filtered for: what an 82599 has room for besides the station's own (8.2.3.7.8)."""
 
@@ -46,17 +49,19 @@ class RxRing(Protocol):
     """A receive ring behind its kernel.
 
     Attributes:
-        kernel: `kernel(state, buffers, ids, lengths, limit) -> received`, where `ids` and `lengths` are int32 arrays of
-            at least `limit` elements. It fills both from the front and never raises.
+        kernel: `kernel(state, pools, packets, limit) -> received` fills `packets`, which have room for `limit`, from
+            the front, with all columns that are there, and never raises. For the ring's runner (`rings.enter`).
         state: the named tuple that the kernel works on.
         pool: where the ring takes its buffers from.
         size: descriptors.
+        metadata: what the device was set up to tell of each packet, names from `packets.METADATA`.
     """
 
     kernel: Callable[..., int]
     state: Any
     pool: Mempool
     size: int
+    metadata: Sequence[str]
 
     @property
     def dropped(self) -> int:
@@ -68,15 +73,20 @@ class RxRing(Protocol):
         """How often the ring found its pool empty."""
         ...
 
+    def retire(self, timeout: float) -> bool:
+        """Let nobody run the ring any more; False if a thread still does after `timeout` seconds."""
+        ...
+
 
 class TxRing(Protocol):
     """A transmit ring behind its kernel.
 
     Attributes:
-        kernel: `kernel(state, buffers, ids, lengths, first, last) -> sent` takes packets from the front of the range
-            until the ring is full, frees what the device has sent before, and never raises.
-        room: the kernel `room(state, buffers, wanted) -> packets` says how many packets the ring has room for, and
-            frees what the device has sent if they are fewer than `wanted`.
+        kernel: `kernel(state, pools, packets, first, last) -> sent` takes packets from the front of the range until
+            the ring is full, frees what the device has sent before, and never raises. For the ring's runner
+            (`rings.seize`).
+        room: the kernel `room(state, pools, wanted) -> packets` says how many packets the ring has room for, and frees
+            what the device has sent if they are fewer than `wanted`.
         state: the named tuple that the kernel works on.
         size: descriptors.
     """
@@ -89,6 +99,10 @@ class TxRing(Protocol):
     @property
     def in_flight(self) -> int:
         """Packets that were handed to the device and whose buffers have not come back."""
+        ...
+
+    def retire(self, timeout: float) -> bool:
+        """Let nobody run the ring any more; False if a thread still does after `timeout` seconds."""
         ...
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from ixy.packets.buffers import POOL_BUFFERS, POOL_SHIFT, POOLS, STRIDE
+from ixy.packets.mempool import drop, hold
 
 if TYPE_CHECKING:
     from ixy.packets.dma import DmaMapping, DmaMemory
@@ -36,6 +38,7 @@ class AttachedPools:
         self.addresses = np.zeros(POOLS * POOL_BUFFERS, np.int64)
         self._mapper = mapper
         self._pools: list[Mempool] = []
+        self._lock = threading.Lock()
 
     def attach(self, pool: Mempool, before: int = 0) -> None:
         """Let the device reach the buffers of `pool`, and look each one's address up.
@@ -43,17 +46,22 @@ class AttachedPools:
         Args:
             before: how many bytes before the packet the device is to begin.
         """
-        if pool in self._pools:
-            return
-        mapping = self._mapper.map(pool.memory)
-        offsets = (pool.ids - (pool.number << POOL_SHIFT)) * STRIDE - before
-        self.addresses[pool.ids] = mapping.addresses(offsets)
-        pool.hold()
-        self._pools.append(pool)
+        with self._lock:
+            if pool in self._pools:
+                return
+            hold(pool, self)
+            try:
+                mapping = self._mapper.map(pool.memory)
+            except BaseException:
+                drop(pool, self)
+                raise
+            offsets = (pool.ids - (pool.number << POOL_SHIFT)) * STRIDE - before
+            self.addresses[pool.ids] = mapping.addresses(offsets)
+            self._pools.append(pool)
 
     def detach_all(self) -> None:
         """Take all pools from the device. It has stopped, and its rings hold no buffers."""
-        for pool in self._pools:
+        while self._pools:
+            pool = self._pools.pop()
             self._mapper.unmap(pool.memory)
-            pool.release()
-        self._pools.clear()
+            drop(pool, self)

@@ -1,15 +1,24 @@
-"""What the rings of all drivers have in common: words of their state, and their life from filled to drained."""
+"""What the rings of all drivers have in common: words of their state, who runs them, their life from filled to drained.
+
+A ring has one runner at a time: a thread that receives or sends, for one call, or a compiled loop, from its first poll
+to its last. Who it is stands in the ring's word RUNNER, which changes by an atomic exchange.
+"""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ixy.packets.buffers import buffers, give
+from ixy.jit import compiled
+from ixy.packets.packets import Packets
+from ixy.packets.pool import Pools, give, pools, release, take_soon, wait_for
+from ixy.unsafe import load_acquire, store_release, swap_if, this_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from ixy.packets.mempool import Mempool
 
@@ -18,37 +27,118 @@ NEXT = 0  # the descriptor that comes next, counted without wrapping
 CLEAN = 1  # transmit: the oldest descriptor that still holds a buffer, counted likewise
 DROPPED = 2  # receive: frames refused
 STARVED = 3  # receive: times that the pool was empty
-COMMON_WORDS = 4
+RUNNER = 4  # the thread that runs the ring, 0 if none does, or RETIRED
+DEPTH = 5  # how often it has seized the ring
+COMMON_WORDS = 6
+
+RETIRED = -1  # the runner of a ring whose device is closed
 
 # Rings and batches have at most so many entries. Masked with this, an index is known to be positive, and the compiler
 # leaves out what Python's negative indices would need.
 INDEX_MASK = 0xFFFF
 
 
-class FilledRing:
+# What `enter` answers
+ENTERED, RING_BUSY, POOL_BUSY = 0, 1, 2
+
+
+@compiled
+def seize(words: NDArray[np.int64]) -> bool:
+    """Become the runner of the ring with these words of state, once more if this thread is; False if another one is."""
+    if load_acquire(words, RUNNER) != this_thread() and not swap_if(words, RUNNER, 0, this_thread()):
+        return False
+    words[DEPTH] += 1
+    return True
+
+
+@compiled
+def leave(words: NDArray[np.int64]) -> None:
+    """Undo one `seize`."""
+    words[DEPTH] -= 1
+    if words[DEPTH] == 0:
+        store_release(words, RUNNER, 0)
+
+
+@compiled
+def desert(words: NDArray[np.int64]) -> None:
+    """Undo all that this thread seized of a ring, if it did: an exception has ended what would have left it."""
+    if load_acquire(words, RUNNER) == this_thread():
+        words[DEPTH] = 0
+        store_release(words, RUNNER, 0)
+
+
+@compiled
+def enter(ring: Any, pools: Pools) -> int:
+    """Become the runner of a receive ring and the owner of its pool; who holds the one that could not be had, if so."""
+    if not seize(ring.state):
+        return RING_BUSY
+    if not wait_for(pools.words, ring.pool):
+        leave(ring.state)
+        return POOL_BUSY
+    return ENTERED
+
+
+@compiled
+def exit_from(ring: Any, pools: Pools) -> None:
+    """Undo `enter`."""
+    release(pools.words, ring.pool)
+    leave(ring.state)
+
+
+class Ring:
+    """A ring, as far as all have the same life.
+
+    Args:
+        state: what the ring's kernels work on, with `held`, the buffer in each descriptor, and `state`, its words.
+    """
+
+    def __init__(self, state: Any) -> None:
+        self.state = state
+        self.size = len(state.held.ids)
+
+    def retire(self, timeout: float) -> bool:
+        """Let nobody run the ring any more; False if a thread still does after `timeout` seconds."""
+        words = self.state.state
+        end = time.monotonic() + timeout
+        while not (_retire(words) or words[RUNNER] == RETIRED):
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.0001)
+        return True
+
+
+@compiled
+def _retire(words: NDArray[np.int64]) -> bool:
+    """A thread that seized the ring, left it by an exception, and asks now, does not run it."""
+    return swap_if(words, RUNNER, 0, RETIRED) or swap_if(words, RUNNER, this_thread(), RETIRED)
+
+
+class FilledRing(Ring):
     """A receive ring, whose descriptors hold buffers for the device; see `ixy.drivers.RxRing`.
 
     Args:
-        state: what the ring's kernels work on, with `ids`, the buffer in each descriptor, and `state`, its words.
+        state: as for `Ring`.
         pool: where buffers come from.
-        fill: the kernel `fill(state, buffers) -> filled` that gives a buffer to each descriptor, as far as they last.
+        offer: the kernel `offer(state, count)` that gives the buffers in the first `count` descriptors to the device.
+        metadata: what the device is set up to tell of each packet.
     """
 
-    def __init__(self, state: Any, pool: Mempool, fill: Callable[..., int]) -> None:
-        self.state = state
+    def __init__(self, state: Any, pool: Mempool, offer: Callable[..., None], metadata: Sequence[str] = ()) -> None:
+        super().__init__(state)
         self.pool = pool
-        self.size = len(state.ids)
-        self._fill = fill
+        self.metadata: Sequence[str] = tuple(metadata)
+        self._offer = offer
         self._filled = 0
 
     def fill(self) -> None:
-        """Give every descriptor a buffer."""
-        self._filled = self._fill(self.state, buffers())
+        """Give every descriptor a buffer, as far as they last."""
+        self._filled = max(take_soon(pools(), self.pool.number, self.state.held, self.size), 0)
+        self._offer(self.state, self._filled)
 
     def drain(self) -> None:
         """Take all buffers back. The device has stopped."""
-        give(buffers(), self.state.ids, 0, self._filled)
-        self._filled = 0
+        filled, self._filled = self._filled, 0
+        give(pools(), self.state.held, 0, filled)
 
     @property
     def dropped(self) -> int:
@@ -59,24 +149,22 @@ class FilledRing:
         return int(self.state.state[STARVED])
 
 
-class SendingRing:
-    """A transmit ring, which holds the buffers that are under way; see `ixy.drivers.TxRing`.
-
-    Args:
-        state: as for `FilledRing`.
-    """
-
-    def __init__(self, state: Any) -> None:
-        self.state = state
-        self.size = len(state.ids)
+class SendingRing(Ring):
+    """A transmit ring, which holds the buffers that are under way; see `ixy.drivers.TxRing`."""
 
     def drain(self) -> None:
         """Take the buffers back that the device has not sent, or not reported. It has stopped."""
-        words = self.state.state
-        slots = np.arange(int(words[CLEAN]), int(words[NEXT])) % self.size
-        give(buffers(), self.state.ids[slots], 0, len(slots))
-        words[CLEAN] = words[NEXT]
+        _drain(pools(), self.state.held, self.state.state)
 
     @property
     def in_flight(self) -> int:
         return int(self.state.state[NEXT] - self.state.state[CLEAN])
+
+
+@compiled
+def _drain(pools: Pools, held: Packets, words: NDArray[np.int64]) -> None:
+    oldest, size = words[CLEAN], held.ids.size
+    start, count = oldest & (size - 1), words[NEXT] - oldest
+    words[CLEAN] = words[NEXT]
+    give(pools, held, start, min(start + count, size))
+    give(pools, held, 0, start + count - size)

@@ -3,71 +3,138 @@
 Rust's compiler proves that a packet has one owner. Here the batch is the owner, and it checks: receiving or allocating
 makes a batch, sending moves its packets away, and leaving its scope returns to the pools what was not sent. Touching a
 packet that was sent or freed raises `OwnershipError`.
+
+Which packets a batch owns is written by the kernel that moves them, in the same call: a signal, an exception or the
+collector can come before that or after it, and finds each packet with one owner.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cache
-from typing import TYPE_CHECKING, Any, cast, overload
+import sys
+from collections.abc import Callable, Iterator
+from operator import index as as_index
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast, overload
+from weakref import ref
 
 import numpy as np
 
+from ixy.arguments import integer
 from ixy.errors import ConfigurationError, OwnershipError
-from ixy.packets.buffers import BUFFER_SIZE, STRIDE, buffers, give
+from ixy.jit import compiled
+from ixy.once import once
+from ixy.packets.buffers import BUFFER_SIZE, STRIDE
+from ixy.packets.packets import Flags, Packets, new_packets
+from ixy.packets.pool import Pools, give, pools
+from ixy.unsafe import load_acquire, swap_if
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from ixy.packets.mempool import Mempool
 
-# A batch and its packets are one thing in two classes: packets look at the batch's position and arrays.
+# A batch, its packets and its pool are one thing in several classes: they look at the batch's span and arrays.
 # pyright: reportPrivateUsage=false
 
+T = TypeVar("T")
 
+_FREED = 1 << 40  # both ends of the span of a batch that was freed: no packet is so far back
+
+
+def no_copies(kind: type[T]) -> type[T]:
+    """A class whose objects cannot be copied or pickled: a copy would be a second owner."""
+
+    def refuse(self: object, *_: object) -> NoReturn:
+        raise TypeError(f"a {type(self).__name__} cannot be copied or pickled: what it owns has one owner")
+
+    for method in ("__copy__", "__deepcopy__", "__reduce_ex__"):
+        setattr(kind, method, refuse)
+    return kind
+
+
+class Loan(ref):  # pyright: ignore[reportMissingTypeArgument]
+    """What a batch has of its pool, kept by the pool too.
+
+    Attributes:
+        packets: the batch's arrays.
+        span: which of them it owns, from the first to before the last: shape (2,), int64.
+    """
+
+    __slots__ = ("packets", "span")
+    packets: Packets
+    span: NDArray[np.int64]
+
+
+@no_copies
 class Batch:
     """Some packets, oldest first, as a structure of arrays.
 
     Three ways lead to the packets: `for packet in batch` hands out `Packet` objects, `batch.bytes[:, 48] += 1` works on
     all at once with NumPy, and a function marked `@ixy.kernel` is compiled into the data path.
 
-    A batch is used by one thread at a time.
+    A batch is used by one thread at a time. `RxQueue.receive` and `Mempool.allocate` make batches.
 
     Attributes:
         pool: where its buffers come from.
     """
 
-    __slots__ = ("__weakref__", "_count", "_first", "_ids", "_lengths", "_moved", "pool")
+    __slots__ = ("__weakref__", "_limits", "_loan", "_packets", "_span", "pool")
 
-    def __init__(self, pool: Mempool, ids: NDArray[np.int32], lengths: NDArray[np.int32], count: int) -> None:
+    def __init__(self, pool: Mempool, room: int, metadata: Sequence[str] = ()) -> None:
         self.pool = pool
-        self._ids = ids
-        self._lengths = lengths
-        self._first = 0  # packets before this one were sent
-        self._count = count
-        self._moved = False
+        self._packets = new_packets(room, metadata)
+        self._span = np.zeros(2, np.int64)
+        self._limits = memoryview(cast(Any, self._span))  # the same, as Python's integers
+        self._loan = Loan(self)
+        self._loan.packets, self._loan.span = self._packets, self._span
+        pool._loans.add(self._loan)
 
     def __len__(self) -> int:
         """How many packets the batch still owns."""
-        return self._count - self._first
+        return self._limits[1] - self._limits[0]
 
     def __iter__(self) -> Iterator[Packet]:
         self._check()
         memory = _memory()
-        for position in range(self._first, self._count):
+        for position in range(*self._limits):
             yield Packet(self, position, memory)
 
     def __getitem__(self, index: int) -> Packet:
         self._check()
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"packet {index} of a batch of {len(self)}")
-        return Packet(self, self._first + index % len(self), _memory())
+        count, number = len(self), as_index(index)
+        if not -count <= number < count:
+            raise IndexError(f"packet {number} of a batch of {count}")
+        return Packet(self, self._limits[0] + number % count, _memory())
 
     @property
     def lengths(self) -> NDArray[np.int32]:
         """The packets' lengths in bytes, without the frame check sequence; shape (len(batch),), a copy."""
-        self._check()
-        return self._lengths[self._first : self._count].copy()
+        return self._column("lengths", "length")
+
+    @property
+    def flags(self) -> NDArray[np.uint32]:
+        """What the device says of each packet, `ixy.Flags`; shape (len(batch),), a copy.
+
+        Raises:
+            ConfigurationError: the device was opened without `metadata=("flags",)`; likewise below.
+        """
+        return self._column("flags", "flags")
+
+    @property
+    def hashes(self) -> NDArray[np.uint32]:
+        """The packets' RSS hashes, 0 where there is none (`Flags.HASH`); shape (len(batch),), a copy."""
+        return self._column("hashes", "hash")
+
+    @property
+    def vlans(self) -> NDArray[np.uint16]:
+        """The VLAN tags that were taken out, 0 where there was none (`Flags.VLAN`); shape (len(batch),), a copy."""
+        return self._column("vlans", "vlan")
+
+    @property
+    def times(self) -> NDArray[np.int64]:
+        """When the packets were received, in ns since 1970; shape (len(batch),), a copy."""
+        return self._column("times", "time")
 
     @property
     def bytes(self) -> BatchBytes:
@@ -78,19 +145,9 @@ class Batch:
     def free(self) -> None:
         """Return the packets that are left to their pools. Done by itself when the batch goes out of scope."""
         if not self.pool.closed:
-            give(buffers(), self._ids, self._first, self._count)
-        self._first = self._count
-        self._moved = True
-
-    def advance(self, sent: int) -> None:
-        """Let go of the first `sent` packets: they belong to a transmit ring now. For a driver's transmit queue."""
-        self._first += sent
-        self._moved = self._moved or (sent > 0 and self._first == self._count)
-
-    def pending(self) -> tuple[NDArray[np.int32], NDArray[np.int32], int, int]:
-        """Buffer numbers, lengths, and the range of packets that the batch owns. For queues and kernels."""
-        self._check()
-        return self._ids, self._lengths, self._first, self._count
+            free_loan(self.pool._pools, self._loan)
+        self._span[:] = _FREED
+        self.pool._loans.discard(self._loan)
 
     def __enter__(self) -> Batch:
         return self
@@ -98,16 +155,54 @@ class Batch:
     def __exit__(self, *exception: object) -> None:
         self.free()
 
-    def __del__(self) -> None:
-        if self._first < self._count:
+    def __del__(self, _ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        if hasattr(self, "_loan") and not _ending():
             self.free()
 
     def __repr__(self) -> str:
-        return f"<Batch of {len(self)} packets{', moved' if self._moved else ''}>"
+        return f"<Batch of {len(self)} packets{', moved' if self._moved() else ''}>"
+
+    def _moved(self) -> bool:
+        first, last = self._limits
+        return 0 < first == last
 
     def _check(self) -> None:
-        if self._moved or self.pool.closed:
+        if self._moved() or self.pool.closed:
+            self.pool._owner.check("this batch")
             raise OwnershipError("this batch was sent or freed, or its device closed: receive or allocate a new one")
+
+    def _column(self, column: str, name: str) -> NDArray[Any]:
+        self._check()
+        values = getattr(self._packets, column)
+        if values is None:
+            raise ConfigurationError(f"this batch has no {column}: open its device with metadata=({name!r},)")
+        return values[self._limits[0] : self._limits[1]].copy()
+
+
+def lent(batch: Batch) -> tuple[Packets, NDArray[np.int64]]:
+    """The packets of a batch, and which of them it owns: for queues, whose kernels change that.
+
+    Raises:
+        OwnershipError: the batch was sent or freed before.
+        TypeError: it is none.
+    """
+    if not isinstance(cast(object, batch), Batch):
+        raise TypeError(f"a Batch is needed, not {type(batch).__name__}: receive or allocate one")
+    batch._check()
+    return batch._packets, batch._span
+
+
+@compiled
+def _free(pools: Pools, packets: Packets, span: NDArray[np.int64]) -> None:
+    """Give the packets of a span back, once, whoever else tries at the same time."""
+    first, last = load_acquire(span, 0), load_acquire(span, 1)
+    if first < last and swap_if(span, 0, first, last):
+        give(pools, packets, first, last)
+
+
+def free_loan(pools: Pools, loan: Loan) -> None:
+    """Give back what is left of a loan."""
+    _free(pools, loan.packets, loan.span)
 
 
 class BatchBytes:
@@ -128,11 +223,12 @@ class BatchBytes:
 
     def __getitem__(self, key: Any) -> Any:
         rows, columns = self._locate(key)
-        taken = buffers().bytes[rows, columns]
+        taken = self._batch.pool._pools.bytes[rows, columns]
         return taken if isinstance(rows, np.ndarray) else taken.copy()  # one row by its number would be a view
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        buffers().bytes[self._locate(key)] = value
+        rows, columns = self._locate(key)
+        self._batch.pool._pools.bytes[rows, columns] = value
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
@@ -141,9 +237,9 @@ class BatchBytes:
 
     def _locate(self, key: Any) -> tuple[Any, Any]:
         """The index into all buffers that `key` means for this batch's rows and columns."""
-        ids, _, first, last = self._batch.pending()
+        packets, span = lent(self._batch)
         row, column = cast("tuple[Any, Any]", key) if isinstance(key, tuple) else (key, slice(None))
-        rows = ids[first:last][row]
+        rows = packets.ids[span[0] : span[1]][row]
         if isinstance(column, slice):
             return rows, _within_buffer(cast(slice, column))
         columns: NDArray[np.int64] = np.asarray(_COLUMNS[column])
@@ -160,20 +256,23 @@ def _within_buffer(columns: slice) -> slice:
     return slice(start, stop if stop >= 0 else None, step)
 
 
+@no_copies
 class Packet:
     """One packet, borrowed from a batch: a mutable sequence of bytes.
 
     An integer that is assigned is taken modulo 256, as in compiled code and in NumPy.
     """
 
-    __slots__ = ("_batch", "_memory", "_offset", "_position", "_size")
+    __slots__ = ("_batch", "_limits", "_memory", "_offset", "_position", "_size")
 
     def __init__(self, batch: Batch, position: int, memory: memoryview) -> None:
         self._batch = batch
+        self._limits = batch._limits
         self._position = position
         self._memory = memory
-        self._offset = int(batch._ids[position]) * STRIDE
-        self._size = int(batch._lengths[position])
+        packets = batch._packets
+        self._offset = int(packets.ids[position]) * STRIDE
+        self._size = int(packets.lengths[position])
 
     def __len__(self) -> int:
         return self._size
@@ -186,10 +285,7 @@ class Packet:
         self._check()
         if isinstance(index, slice):
             return self._memory[self._range(index)].tobytes()
-        size = self._size
-        if not -size <= index < size:
-            raise IndexError(f"byte {index} of a packet of {size} bytes")
-        return self._memory[self._offset + index % size]
+        return self._memory[self._place(index)]
 
     @overload
     def __setitem__(self, index: int, value: int) -> None: ...
@@ -199,17 +295,34 @@ class Packet:
         self._check()
         if isinstance(index, slice):
             self._memory[self._range(cast(slice, index))] = value
-            return
-        size = self._size
-        if not -size <= index < size:
-            raise IndexError(f"byte {index} of a packet of {size} bytes")
-        self._memory[self._offset + index % size] = value & 0xFF
+        else:
+            self._memory[self._place(index)] = as_index(value) & 0xFF
 
     def __iter__(self) -> Iterator[int]:
         return iter(self[:])
 
     def __bytes__(self) -> bytes:
         return self[:]
+
+    @property
+    def flags(self) -> Flags:
+        """What the device says of the packet; likewise below, see `Batch` for what each needs."""
+        return Flags(self._metadata("flags", "flags"))
+
+    @property
+    def hash(self) -> int:
+        """The packet's RSS hash."""
+        return self._metadata("hashes", "hash")
+
+    @property
+    def vlan(self) -> int:
+        """The VLAN tag that the device took out of the packet."""
+        return self._metadata("vlans", "vlan")
+
+    @property
+    def time(self) -> int:
+        """When the packet was received, in ns since 1970."""
+        return self._metadata("times", "time")
 
     def resize(self, length: int) -> None:
         """Set the packet's length; bytes that this adds hold whatever the buffer held.
@@ -218,12 +331,18 @@ class Packet:
             ConfigurationError: `length` is not within 1 and the size of the buffer, 2048 bytes.
         """
         self._check()
-        check_length(length)
-        self._size = length
-        self._batch._lengths[self._position] = length
+        self._size = check_length(length)
+        self._batch._packets.lengths[self._position] = self._size
 
     def __repr__(self) -> str:
         return f"<Packet of {self._size} bytes>"
+
+    def _place(self, index: Any) -> int:
+        """Where a byte of the packet lies among those of all buffers."""
+        size, number = self._size, as_index(index)
+        if not -size <= number < size:
+            raise IndexError(f"byte {number} of a packet of {size} bytes")
+        return self._offset + number % size
 
     def _range(self, index: slice) -> slice:
         """The slice of all buffers that a slice of this packet means."""
@@ -232,19 +351,29 @@ class Packet:
             raise IndexError("a packet's bytes are taken in steps of 1")
         return slice(self._offset + start, self._offset + max(start, stop))
 
+    def _metadata(self, column: str, name: str) -> int:
+        self._check()
+        values = getattr(self._batch._packets, column)
+        if values is None:
+            raise ConfigurationError(f"this packet has no {name}: open its device with metadata=({name!r},)")
+        return int(values[self._position])
+
     def _check(self) -> None:
-        batch = self._batch
-        if not batch._first <= self._position < batch._count or batch.pool.closed:
+        if self._limits[0] > self._position or self._batch.pool.closed:
+            self._batch.pool._owner.check("this packet")
             raise OwnershipError("this packet was sent or freed, or its device closed: it lives as long as its batch")
 
 
-@cache
+@once
 def _memory() -> memoryview:
     """All packet buffers in a row; buffer n starts at n * STRIDE."""
-    return memoryview(cast(Any, buffers().bytes.reshape(-1)))
+    return memoryview(cast(Any, pools().bytes.reshape(-1)))
 
 
-def check_length(length: int) -> None:
-    """Refuse a packet length that no buffer can hold."""
-    if not 1 <= length <= BUFFER_SIZE:
-        raise ConfigurationError(f"a packet of {length} bytes: a buffer holds 1 to {BUFFER_SIZE}")
+def check_length(length: int) -> int:
+    """The length of a packet, which a buffer must hold.
+
+    Raises:
+        ConfigurationError: it is not within 1 and 2048 bytes.
+    """
+    return integer("length", length, 1, BUFFER_SIZE)

@@ -11,13 +11,15 @@ A device does not use pointers: `DmaMapping` says at which address a device sees
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ixy.errors import MemoryUnavailable
+from ixy.once import once
+from ixy.process import Owner
 from ixy.unsafe import Window
 
 if TYPE_CHECKING:
@@ -30,10 +32,24 @@ PACKET_REGION = 64 * 66 * HUGE_PAGE  # what mempools are carved from
 RING_REGION = 512 * HUGE_PAGE  # what descriptor rings are carved from
 
 
-@cache
+@once
 def window() -> Window:
     """The window of this process, reserved when it is first needed."""
     return Window(PACKET_REGION + RING_REGION, HUGE_PAGE)
+
+
+class _InUse:
+    """What of the window is in use, by offset, in bytes."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.all: dict[int, int] = {}
+        self.rings: dict[int, int] = {}
+
+
+@once
+def _in_use() -> _InUse:
+    return _InUse()
 
 
 class DmaMemory:
@@ -56,7 +72,9 @@ class DmaMemory:
         except (MemoryUnavailable, OSError):
             self.fd = self._place(0)
             self.page_size = PAGE
-        _sizes[offset] = self.size
+        self._owner = Owner()
+        self._closed = False
+        _in_use().all[offset] = self.size
         self.bytes: NDArray[np.uint8] = window().bytes[self.offset : self.offset + self.size]
 
     def _place(self, flags: int) -> int:
@@ -88,21 +106,21 @@ class DmaMemory:
         window().lock(self.offset, self.size)
 
     def close(self) -> None:
-        """Return the memory. No device may know it any more."""
-        del _sizes[self.offset]
-        window().unmap(self.offset, self.size)
-        os.close(self.fd)
+        """Return the memory. No device may know it any more. A second call, or one in a forked child, does nothing."""
+        if self._owner.mine() and not self._closed:
+            self._closed = True
+            del _in_use().all[self.offset]
+            window().unmap(self.offset, self.size)
+            os.close(self.fd)
 
-
-_sizes: dict[int, int] = {}  # offset → size of all that is in use
+    def __del__(self) -> None:
+        if hasattr(self, "_closed"):  # else it failed, and has nothing
+            self.close()
 
 
 def allocated() -> int:
     """How many bytes of DMA memory the process has."""
-    return sum(_sizes.values())
-
-
-_rings: dict[int, int] = {}  # offset → size of the ring memory in use
+    return sum(_in_use().all.values())
 
 
 def allocate_rings(size: int) -> DmaMemory:
@@ -111,22 +129,24 @@ def allocate_rings(size: int) -> DmaMemory:
     Raises:
         MemoryUnavailable: there is no room, or the system gives no memory.
     """
-    offset = PACKET_REGION
-    for start, length in sorted(_rings.items()):
-        if start - offset >= size:
-            break
-        offset = start + length
-    if offset + size > PACKET_REGION + RING_REGION:
-        raise MemoryUnavailable(f"no room for {size} bytes of descriptor rings: close a device first")
-    memory = DmaMemory(offset, size)
-    _rings[offset] = memory.size
-    return memory
+    with _in_use().lock:
+        offset = PACKET_REGION
+        for start, length in sorted(_in_use().rings.items()):
+            if start - offset >= size:
+                break
+            offset = start + length
+        if offset + size > PACKET_REGION + RING_REGION:
+            raise MemoryUnavailable(f"no room for {size} bytes of descriptor rings: close a device first")
+        memory = DmaMemory(offset, size)
+        _in_use().rings[offset] = memory.size
+        return memory
 
 
 def release_rings(memory: DmaMemory) -> None:
     """Return what `allocate_rings` gave."""
-    del _rings[memory.offset]
-    memory.close()
+    with _in_use().lock:
+        memory.close()
+        _in_use().rings.pop(memory.offset, None)
 
 
 @dataclass(frozen=True)

@@ -2,64 +2,81 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING
+from weakref import ReferenceType, WeakSet, ref
 
 import numpy as np
 
-from ixy.errors import ConfigurationError, MemoryUnavailable
-from ixy.packets.batch import Batch, check_length
-from ixy.packets.buffers import POOL_BUFFERS, POOL_BYTES, POOL_SHIFT, POOLS, STRIDE, buffers, take, usable
+from ixy import streams
+from ixy.arguments import integer
+from ixy.errors import Error, MemoryUnavailable, OwnershipError
+from ixy.jit import compiled
+from ixy.once import once
+from ixy.packets.batch import Batch, Loan, check_length, free_loan, no_copies
+from ixy.packets.buffers import POOL_BYTES, POOL_SHIFT, POOLS, STRIDE, usable
 from ixy.packets.dma import DmaMemory
+from ixy.packets.packets import Packets
+from ixy.packets.pool import Pools, available, close_pool, open_pool, pools, take_soon
+from ixy.process import Owner
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_in_use: set[int] = set()
+MAX_CAPACITY = 64_000
+
+# A pool's holders are counted by those that attach it to a device, which is no business of a program's.
+# pyright: reportPrivateUsage=false
 
 
+@no_copies
 class Mempool:
-    """A fixed number of packet buffers in DMA memory.
+    """A fixed number of packet buffers in DMA memory. Any number of threads may use it at once.
 
-    A pool is kept by those that may still give buffers back or let a device touch them: `hold` and `release` count
-    them, and the memory is returned with the last. The creator holds the pool.
+    The memory is returned when the pool is released, or its `with` block is left, and no device uses it any more.
 
     Args:
-        capacity: how many buffers.
+        capacity: how many buffers, 1 to 64,000.
 
     Attributes:
         number: of the pool within the process; part of each buffer's number.
+        capacity: how many buffers.
         ids: the numbers of all its buffers, shape (capacity,), int64.
         memory: the DMA memory in which they lie.
         closed: the memory was returned; batches that still own buffers of the pool cannot touch them any more.
 
     Raises:
-        ConfigurationError: `capacity` is not within 1 and 64,000.
+        ConfigurationError: `capacity` is out of bounds.
         MemoryUnavailable: the system gives no memory, or the process has too many pools.
+        TypeError: `capacity` is no integer.
     """
 
     def __init__(self, capacity: int) -> None:
-        if not 1 <= capacity <= 64_000:
-            raise ConfigurationError(f"a mempool of {capacity} buffers: 1 to 64000 are possible")
-        self.number = _claim_number()
-        self.capacity = capacity
-        numbers = usable(capacity)
+        self.closed = True  # until all is there
+        self.capacity = integer("capacity", capacity, 1, MAX_CAPACITY)
+        streams.occupy()
+        self._holders: set[object] = set()
+        self._loans: set[Loan] = set()
+        self._owner = Owner()
+        self._pools = pools()
+        self.number = _numbers().claim(self)
+        numbers = usable(self.capacity)
         self.ids: NDArray[np.int64] = numbers + (self.number << POOL_SHIFT)
-        try:
-            self.memory = DmaMemory(self.number * POOL_BYTES, int(numbers[-1] + 1) * STRIDE)
-        except MemoryUnavailable:
-            _in_use.discard(self.number)
-            raise
+        self.memory = DmaMemory(self.number * POOL_BYTES, int(numbers[-1] + 1) * STRIDE)
+        open_pool(self._pools, self.number, self.ids[::-1])
+        self._holders.add(_PROGRAM)
+        _living.add(self)
         self.closed = False
-        self._holders = 1
-        packets = buffers()
-        base = self.number << POOL_SHIFT
-        packets.stack[base : base + capacity] = self.ids[::-1]
-        packets.free[self.number, 0] = capacity
 
     @property
     def available(self) -> int:
         """How many buffers are free."""
-        return int(buffers().free[self.number, 0])
+        self._sweep()
+        return 0 if self.closed else available(self._pools, self.number)
 
     def allocate(self, count: int, length: int = 60) -> Batch:
         """A batch of up to `count` packets of `length` bytes, fewer when the pool runs empty.
@@ -68,34 +85,165 @@ class Mempool:
 
         Raises:
             ConfigurationError: `count` is below 1, or no buffer holds `length` bytes.
+            OwnershipError: the pool belongs to another process, or another thread holds it for more than a second.
+            Error: the pool is closed.
         """
-        check_length(length)
-        if count < 1:
-            raise ConfigurationError(f"a batch of {count} packets: allocate at least 1")
-        ids = np.empty(min(count, POOL_BUFFERS), np.int32)
-        taken = take(buffers(), self.number, ids, len(ids))
-        return Batch(self, ids, np.full(len(ids), length, np.int32), taken)
-
-    def hold(self) -> None:
-        """Keep the pool: its buffers may lie in one more ring."""
-        self._holders += 1
+        length = check_length(length)
+        count = min(integer("count", count, 1, sys.maxsize), self.capacity)
+        self._check()
+        batch = Batch(self, count)
+        for _ in range(2):
+            if not _allocate(self._pools, self.number, batch._packets, batch._span, count, length):
+                self._check()
+                raise OwnershipError(f"{self!r} is held by another thread, which does not let go")
+            if len(batch) == count or not self._sweep():
+                break
+            batch.free()
+            batch = Batch(self, count)
+        return batch
 
     def release(self) -> None:
-        """Undo one `hold`, or the creation; the last one returns the memory."""
-        self._holders -= 1
-        if self._holders == 0:
-            self.closed = True
-            self.memory.close()
-            buffers().free[self.number, 0] = 0
-            _in_use.discard(self.number)
+        """Give the pool up: its memory is returned as soon as no device uses it any more.
+
+        Raises:
+            OwnershipError: it was released before, or it is a device's own, which returns it when it is closed.
+        """
+        if not self._owner.mine():
+            return
+        if _PROGRAM not in self._holders:
+            raise OwnershipError(f"{self!r} is not yours to release: it was released before, or is a device's own")
+        drop(self, _PROGRAM)
+
+    def __enter__(self) -> Mempool:
+        self._check()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if _PROGRAM in self._holders:
+            self.release()
+
+    def __del__(self, _ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not self.closed and _PROGRAM in self._holders and not _ending():
+            name = repr(self)
+            self.release()
+            warnings.warn(f"{name} was never released", ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
-        return f"<Mempool {self.number}: {self.available} of {self.capacity} buffers free>"
+        if self.closed:
+            return f"<Mempool {getattr(self, 'number', 'that failed')}, closed>"
+        return f"<Mempool {self.number}: {available(self._pools, self.number)} of {self.capacity} buffers free>"
+
+    def _check(self) -> None:
+        if self.closed:
+            self._owner.check(f"mempool {self.number}")
+            raise Error(f"mempool {self.number} is closed: make a new one, or open the device again")
+
+    def _sweep(self) -> bool:
+        """Give back what batches had that are gone, and that an exception kept from giving it back; whether any had.
+
+        A batch gives its packets back when it goes. But a signal handler may raise before the first instruction of
+        that, and Python does not try again.
+        """
+        lost = [loan for loan in list(self._loans) if loan() is None]
+        for loan in lost:
+            if not self.closed:
+                free_loan(self._pools, loan)
+            self._loans.discard(loan)
+        return bool(lost)
 
 
-def _claim_number() -> int:
-    for number in range(POOLS):
-        if number not in _in_use:
-            _in_use.add(number)
-            return number
-    raise MemoryUnavailable(f"this process has {POOLS} mempools already: close a device first")
+@compiled
+def _allocate(pools: Pools, pool: int, packets: Packets, span: NDArray[np.int64], count: int, length: int) -> bool:
+    """Let a batch have up to `count` packets of `length` bytes; False if the pool cannot be had."""
+    taken = take_soon(pools, pool, packets, count)
+    if taken < 0:
+        return False
+    span[1] = taken
+    for i in range(taken):
+        packets.lengths[i] = length
+    return True
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# For devices
+
+
+def hold(pool: Mempool, holder: object) -> None:
+    """Keep a pool, whose buffers may lie in the rings of one more device, `holder`.
+
+    Raises:
+        Error: the pool is closed.
+        OwnershipError: it belongs to another process.
+    """
+    with _numbers().lock:
+        pool._check()
+        pool._holders.add(holder)
+
+
+def drop(pool: Mempool, holder: object) -> None:
+    """Undo `hold`; the last holder returns the memory. If that is interrupted, a second call goes on with it.
+
+    Raises:
+        OwnershipError: the pool is in use by a thread that does not let go.
+    """
+    with _numbers().lock:
+        if len(pool._holders) > 1 or holder not in pool._holders:
+            pool._holders.discard(holder)
+            return
+        if not close_pool(pool._pools, pool.number):
+            raise OwnershipError(f"{pool!r} is held by another thread, which does not let go")
+        pool.closed = True
+        pool.memory.close()
+        _numbers().free(pool)
+        pool._loans.clear()
+        pool._holders.clear()
+
+
+_PROGRAM = "the program"  # the first holder of a pool: who made it
+
+
+class _Numbers:
+    """Which numbers the pools of the process have. One that was given back is given out again as late as can be."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self._pools: dict[int, ReferenceType[Mempool]] = {}
+        self._last = -1
+
+    def claim(self, pool: Mempool) -> int:
+        """The number of a new pool. One that fails before it is whole has it until it is collected.
+
+        Raises:
+            MemoryUnavailable: all are in use.
+        """
+        with self.lock:
+            for number in ((self._last + 1 + i) % POOLS for i in range(POOLS)):
+                user = self._pools.get(number)
+                if user is None or user() is None:
+                    self._pools[number] = ref(pool)
+                    self._last = number
+                    return number
+        raise MemoryUnavailable(f"this process has {POOLS} mempools already: close a device or release a pool first")
+
+    def free(self, pool: Mempool) -> None:
+        user = self._pools.get(pool.number)
+        if user is not None and user() is pool:
+            del self._pools[pool.number]
+
+
+@once
+def _numbers() -> _Numbers:
+    return _Numbers()
+
+
+_living: WeakSet[Mempool] = WeakSet()
+
+
+def _disown() -> None:
+    """After a fork, in the child: the parent's pools are not to be used here."""
+    for pool in list(_living):
+        pool.closed = True
+    _living.clear()
+
+
+os.register_at_fork(after_in_child=_disown)

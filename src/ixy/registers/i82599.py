@@ -180,6 +180,8 @@ ALIASES = (
 LMS_10G_SERIAL = 3  # AUTOC.LMS: 10 Gbit/s over SFI, no auto-negotiation of the mode
 SERIAL_10G_SFI = 2  # AUTOC2.SERIAL_10G
 LINK_SPEEDS = {1: 100, 2: 1_000, 3: 10_000}  # LINKS.LINK_SPEED in Mbit/s
+MRQE_RSS = 1  # MRQC.MRQE: receive-side scaling alone
+RSS_FIELDS = 1 << 0 | 1 << 1 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7  # MRQC.FIELDS: TCP, UDP and IP, versions 4 and 6
 DESCTYPE_ADVANCED = 1  # SRRCTL.DESCTYPE: advanced descriptors, one buffer
 
 # Descriptors are 16 bytes: two 64-bit words, little-endian.
@@ -189,7 +191,7 @@ DESCRIPTOR_BYTES = 16
 # 7.1.6.2 Advanced receive descriptor, write-back: bits of the first word
 RX_HASH_SHIFT = 32  # RSS hash
 RX_TYPE_IPV4, RX_TYPE_IPV6, RX_TYPE_TCP, RX_TYPE_UDP = 1 << 4, 1 << 6, 1 << 8, 1 << 9  # packet type
-# RSS type, the lowest bits: which fields of the packet were hashed
+RX_RSS_TYPE = 0xF  # which fields of the packet were hashed, one of
 RSS_TCP_IPV4, RSS_IPV4, RSS_TCP_IPV6, RSS_IPV6, RSS_UDP_IPV4, RSS_UDP_IPV6 = 1, 2, 3, 5, 7, 8
 
 # … bits of the second word

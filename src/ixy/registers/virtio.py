@@ -95,6 +95,7 @@ EVENT_DESC = 2
 HEADER_BYTES = 12  # 5.1.6: before each frame
 LEGACY_HEADER_BYTES = 10  # 5.1.6.1: without num_buffers, unless MRG_RXBUF is negotiated
 NUM_BUFFERS = 10  # offset in the header
+NEEDS_CSUM, DATA_VALID = 1, 2  # bits of the header's first byte (5.1.6)
 FRAMING = 22  # bytes of a frame besides the payload that an MTU counts: two addresses, two VLAN tags, a type
 
 # 5.1.4: offsets of the device's configuration

@@ -13,11 +13,25 @@ import numpy as np
 
 from ixy.drivers.rings import CLEAN, COMMON_WORDS, DROPPED, INDEX_MASK, NEXT, STARVED
 from ixy.jit import compiled
-from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, POOL_SHIFT, Buffers, give
+from ixy.packets.buffers import BUFFER_SIZE, ID_MASK
+from ixy.packets.packets import Flags, Packets, stamp
+from ixy.packets.pool import Pools, free_count, fresh, give, took
 from ixy.registers.i82599 import (
     RX_DD,
     RX_EOP,
+    RX_HASH_SHIFT,
+    RX_IPCS,
+    RX_IPE,
+    RX_L4CS,
+    RX_L4E,
     RX_LENGTH_SHIFT,
+    RX_RSS_TYPE,
+    RX_TYPE_IPV4,
+    RX_TYPE_IPV6,
+    RX_TYPE_TCP,
+    RX_TYPE_UDP,
+    RX_VLAN_SHIFT,
+    RX_VP,
     TX_DATA,
     TX_DD,
     TX_DEXT,
@@ -26,7 +40,7 @@ from ixy.registers.i82599 import (
     TX_PAYLEN_SHIFT,
     TX_RS,
 )
-from ixy.unsafe import load_acquire, store_release
+from ixy.unsafe import has, load_acquire, put, store_release
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,6 +50,12 @@ if TYPE_CHECKING:
 CLEAN_GROUP = 32
 _TX_COMMAND = TX_EOP | TX_IFCS | TX_DEXT | TX_DATA
 _WHOLE = RX_DD | RX_EOP  # a frame in one buffer
+
+# `Flags` has the kinds of packets in the order of the descriptor's first word, and good checksums before bad ones.
+_TYPES = RX_TYPE_IPV4 | RX_TYPE_IPV6 | RX_TYPE_TCP | RX_TYPE_UDP
+_TYPES_SHIFT = 4
+assert _TYPES << _TYPES_SHIFT == Flags.IPV4 | Flags.IPV6 | Flags.TCP | Flags.UDP
+_IP_GOOD, _L4_GOOD, _VLAN, _HASH = int(Flags.IP_GOOD), int(Flags.L4_GOOD), int(Flags.VLAN), int(Flags.HASH)
 
 # Words of a ring's `state` besides the common ones
 SKIPPING = COMMON_WORDS  # receive: 1 while the rest of a frame that spans buffers is to be refused
@@ -48,7 +68,7 @@ class RxState(NamedTuple):
     Attributes:
         descriptors: in DMA memory, shape (2 * size,), int64: two words each.
         tail: the doorbell RDT, shape (1,), uint32.
-        ids: the buffer in each descriptor, shape (size,), int32.
+        held: the buffer in each descriptor.
         state: shape (STATE_WORDS,), int64.
         addresses: the card's address of each buffer by number, int64.
         pool: number of the pool that buffers come from.
@@ -56,7 +76,7 @@ class RxState(NamedTuple):
 
     descriptors: NDArray[np.int64]
     tail: NDArray[np.uint32]
-    ids: NDArray[np.int32]
+    held: Packets
     state: NDArray[np.int64]
     addresses: NDArray[np.int64]
     pool: int
@@ -67,42 +87,34 @@ class TxState(NamedTuple):
 
     descriptors: NDArray[np.int64]
     tail: NDArray[np.uint32]
-    ids: NDArray[np.int32]
+    held: Packets
     state: NDArray[np.int64]
     addresses: NDArray[np.int64]
 
 
 @compiled
-def fill(ring: RxState, packets: Buffers) -> int:
-    """Put a buffer into every descriptor of a receive ring; how many descriptors got one.
+def offer(ring: RxState, count: int) -> None:
+    """Write the buffers that a receive ring has been filled with into its first `count` descriptors.
 
     The caller sets the tail to the last one, so that head and tail differ (datasheet 7.1.9).
     """
-    size = ring.ids.size
-    free = packets.free[ring.pool, 0]
-    count = min(size, free)
-    top = (ring.pool << POOL_SHIFT) + free - 1
     for slot in range(count):
-        buffer = packets.stack[top - slot]
-        ring.ids[slot] = buffer
-        ring.descriptors[2 * slot] = ring.addresses[buffer]
+        ring.descriptors[2 * slot] = ring.addresses[ring.held.ids[slot]]
         ring.descriptors[2 * slot + 1] = 0
-    packets.free[ring.pool, 0] = free - count
-    return count
 
 
 @compiled
-def rx_batch(ring: RxState, packets: Buffers, ids: NDArray[np.int32], lengths: NDArray[np.int32], limit: int) -> int:
+def rx_batch(ring: RxState, pools: Pools, packets: Packets, limit: int) -> int:
     """Take up to `limit` received packets off the ring and give the card a fresh buffer for each (7.1.6, 7.1.9).
 
     When the pool is empty, packets stay in the ring until buffers come back; the card drops what finds no room.
     """
     if ring.state[SKIPPING] != 0:
-        return take_carefully(ring, packets, ids, lengths, 0, limit)
-    mask = (ring.ids.size - 1) & INDEX_MASK
+        return take_carefully(ring, pools, packets, 0, limit)
+    held, ids, lengths = ring.held.ids, packets.ids, packets.lengths
+    mask = (held.size - 1) & INDEX_MASK
     first = ring.state[NEXT]
-    free = packets.free[ring.pool, 0]
-    top = (ring.pool << POOL_SHIFT) + free - 1
+    free = free_count(pools, ring.pool)
     status = 0
     count = 0
     for i in range(min(limit, free)):
@@ -111,19 +123,37 @@ def rx_batch(ring: RxState, packets: Buffers, ids: NDArray[np.int32], lengths: N
         length = (status >> RX_LENGTH_SHIFT) & 0xFFFF
         if status & _WHOLE != _WHOLE or length == 0 or length > BUFFER_SIZE:
             break
-        ids[i] = ring.ids[slot]
+        ids[i] = held[slot]
         lengths[i] = length
-        buffer = packets.stack[(top - i) & ID_MASK]
-        ring.ids[slot] = buffer
+        describe(ring, packets, i, slot, status)
+        buffer = fresh(pools, ring.pool, free, i)
+        held[slot] = buffer
         ring.descriptors[2 * slot] = ring.addresses[buffer & ID_MASK]
         ring.descriptors[2 * slot + 1] = 0
         count = i + 1
     if count > 0:
-        packets.free[ring.pool, 0] = free - count
+        took(pools, ring.pool, free - count)
         hand_back(ring, count)
+        stamp(packets, 0, count)
     if count < limit and (status & RX_DD != 0 or count == free):
-        return take_carefully(ring, packets, ids, lengths, count, limit)
+        return take_carefully(ring, pools, packets, count, limit)
     return count
+
+
+@compiled
+def describe(ring: RxState, packets: Packets, i: int, slot: int, status: int) -> None:
+    """Note what the card wrote about packet `i`, as far as that was asked for (7.1.6.2)."""
+    tagged = (status & RX_VP) // RX_VP
+    put(packets.vlans, i, ((status >> RX_VLAN_SHIFT) & 0xFFFF) * tagged)
+    if has(packets.flags) or has(packets.hashes):
+        kind = ring.descriptors[2 * slot]
+        hashed = min(kind & RX_RSS_TYPE, 1)
+        put(packets.hashes, i, ((kind >> RX_HASH_SHIFT) & 0xFFFFFFFF) * hashed)
+        flags = (kind & _TYPES) << _TYPES_SHIFT
+        flags |= tagged * _VLAN | hashed * _HASH
+        flags |= (status & RX_IPCS) // RX_IPCS * _IP_GOOD << ((status & RX_IPE) // RX_IPE)
+        flags |= (status & RX_L4CS) // RX_L4CS * _L4_GOOD << ((status & RX_L4E) // RX_L4E)
+        put(packets.flags, i, flags)
 
 
 @compiled
@@ -131,62 +161,63 @@ def hand_back(ring: RxState, count: int) -> None:
     """Hand descriptors back: the tail is the last one, so it never meets the head, which would mean an empty ring."""
     following = ring.state[NEXT] + count
     ring.state[NEXT] = following
-    store_release(ring.tail, 0, (following - 1) & (ring.ids.size - 1))
+    store_release(ring.tail, 0, (following - 1) & (ring.held.ids.size - 1))
 
 
 @compiled
-def take_carefully(
-    ring: RxState, packets: Buffers, ids: NDArray[np.int32], lengths: NDArray[np.int32], count: int, limit: int
-) -> int:
+def take_carefully(ring: RxState, pools: Pools, packets: Packets, count: int, limit: int) -> int:
     """Go on receiving where a frame is no good or buffers run out; how many packets there are then.
 
     A frame that spans buffers, or whose length is nonsense, is refused: its descriptors go back with their buffers.
     """
+    held, before = ring.held.ids, count
     for _ in range(limit):
-        slot = ring.state[NEXT] & (ring.ids.size - 1)
+        slot = ring.state[NEXT] & (held.size - 1)
         status = load_acquire(ring.descriptors, 2 * slot + 1)
         if status & RX_DD == 0 or count == limit:
             break
         length = (status >> RX_LENGTH_SHIFT) & 0xFFFF
         whole = status & RX_EOP != 0 and ring.state[SKIPPING] == 0
+        free = free_count(pools, ring.pool)
         if not whole or length == 0 or length > BUFFER_SIZE:
             last = status & RX_EOP != 0
             ring.state[SKIPPING] = 0 if last else 1
             ring.state[DROPPED] += 1 if last else 0
-        elif packets.free[ring.pool, 0] == 0:
+        elif free == 0:
             ring.state[STARVED] += 1
             break
         else:
-            packets.free[ring.pool, 0] -= 1
-            ids[count] = ring.ids[slot]
-            lengths[count] = length
+            packets.ids[count] = held[slot]
+            packets.lengths[count] = length
+            describe(ring, packets, count, slot, status)
             count += 1
-            ring.ids[slot] = packets.stack[(ring.pool << POOL_SHIFT) + packets.free[ring.pool, 0]]
-        ring.descriptors[2 * slot] = ring.addresses[ring.ids[slot]]
+            held[slot] = fresh(pools, ring.pool, free, 0)
+            took(pools, ring.pool, free - 1)
+        ring.descriptors[2 * slot] = ring.addresses[held[slot]]
         ring.descriptors[2 * slot + 1] = 0
         hand_back(ring, 1)
+    stamp(packets, before, count)
     return count
 
 
 @compiled
-def tx_room(ring: TxState, packets: Buffers, wanted: int) -> int:
+def tx_room(ring: TxState, pools: Pools, wanted: int) -> int:
     """How many packets the ring has room for; it is cleaned only if there are fewer than `wanted`."""
-    mask = ring.ids.size - 1
+    mask = ring.held.ids.size - 1
     # One descriptor stays unused: with tail equal to head the card sees an empty ring.
     room = mask - (ring.state[NEXT] - ring.state[CLEAN])
     if room < wanted:
-        clean(ring, packets)
+        clean(ring, pools)
         room = mask - (ring.state[NEXT] - ring.state[CLEAN])
     return room
 
 
 @compiled
-def tx_batch(
-    ring: TxState, packets: Buffers, ids: NDArray[np.int32], lengths: NDArray[np.int32], first: int, last: int
-) -> int:
+def tx_batch(ring: TxState, pools: Pools, packets: Packets, first: int, last: int) -> int:
     """Put packets `first` to `last` on the ring until it is full, and ring the doorbell; how many it took (7.2.3)."""
-    clean(ring, packets)
-    mask = (ring.ids.size - 1) & INDEX_MASK
+    clean(ring, pools)
+    held, ids, lengths = ring.held.ids, packets.ids, packets.lengths
+    mask = (held.size - 1) & INDEX_MASK
     index = ring.state[NEXT]
     count = min(last - first, mask - (index - ring.state[CLEAN]))
     if count <= 0:
@@ -195,7 +226,7 @@ def tx_batch(
         slot = (index + i) & mask
         buffer = ids[(first + i) & INDEX_MASK]
         length = np.int64(lengths[(first + i) & INDEX_MASK])
-        ring.ids[slot] = buffer
+        held[slot] = buffer
         ring.descriptors[2 * slot] = ring.addresses[buffer & ID_MASK]
         ring.descriptors[2 * slot + 1] = (length << TX_PAYLEN_SHIFT) | _TX_COMMAND | length
     group_end = index | (CLEAN_GROUP - 1)
@@ -208,9 +239,9 @@ def tx_batch(
 
 
 @compiled
-def clean(ring: TxState, packets: Buffers) -> None:
+def clean(ring: TxState, pools: Pools) -> None:
     """Return the buffers of sent packets to their pools, group by group (7.2.3.5)."""
-    mask = (ring.ids.size - 1) & INDEX_MASK
+    mask = (ring.held.ids.size - 1) & INDEX_MASK
     oldest = ring.state[CLEAN]
     end = ring.state[NEXT] - CLEAN_GROUP
     while oldest <= end:
@@ -218,6 +249,6 @@ def clean(ring: TxState, packets: Buffers) -> None:
         status = load_acquire(ring.descriptors, 2 * (slot + CLEAN_GROUP - 1) + 1)
         if status & TX_DD == 0:
             break
-        give(packets, ring.ids, slot, slot + CLEAN_GROUP)
+        give(pools, ring.held, slot, slot + CLEAN_GROUP)
         oldest += CLEAN_GROUP
     ring.state[CLEAN] = oldest

@@ -6,19 +6,22 @@ Sections in comments are those of the Intel 82599 datasheet, revision 3.3.
 from __future__ import annotations
 
 import logging
+import struct
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ixy.bus import set_bus_master
-from ixy.drivers import DeviceCounters, Link, check_pool
+from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, DeviceCounters, Link, check_pool
 from ixy.drivers.ixgbe.datapath import CLEAN_GROUP
 from ixy.drivers.ixgbe.rings import IxgbeRxRing, IxgbeTxRing
 from ixy.drivers.pools import AttachedPools
 from ixy.errors import ConfigurationError, DeviceTimeout
 from ixy.packets.dma import allocate_rings, release_rings
 from ixy.packets.mempool import Mempool
+from ixy.packets.packets import METADATA, check_metadata
 from ixy.registers import Register, RegisterFile
 from ixy.registers import i82599 as reg
 
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ixy.bus import Function
-    from ixy.packets.dma import DmaMapping
+    from ixy.packets.dma import DmaMapping, DmaMemory
 
 log = logging.getLogger("ixy.ixgbe")
 
@@ -56,8 +59,9 @@ SUPPORTED = {
 _COPPER = {0x1528, 0x1560, 0x1563, 0x15D1}
 
 RING_SIZES = [64 << n for n in range(7)]  # 64 to 4096: powers of two, so that an index wraps by a mask
-DEFAULT_RING_SIZE = 512
-DEFAULT_POOL_SIZE = 4096
+
+# The key of Microsoft's verification suite for receive-side scaling, against which published vectors check a hash.
+RSS_KEY = bytes.fromhex("6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa")
 
 
 class Ixgbe:
@@ -68,6 +72,7 @@ class Ixgbe:
         rx_queues, tx_queues: how many of each, 1 to 64.
         ring_size: descriptors per ring: 64, 128, … 4096.
         pool_size: packet buffers per receive queue, at least `ring_size` + 32.
+        metadata: what is to be told of each packet, see `ixy.open`.
 
     Raises:
         ConfigurationError: a parameter is out of range.
@@ -84,21 +89,23 @@ class Ixgbe:
         tx_queues: int = 1,
         ring_size: int = DEFAULT_RING_SIZE,
         pool_size: int = DEFAULT_POOL_SIZE,
+        metadata: Sequence[str] = (),
     ) -> None:
         self.address = function.address
         self._function = function
-        self._own_pools: list[Mempool] = []
         self._attached = AttachedPools(function)
         self._counters = DeviceCounters()
         self._promiscuous = True
         self._addresses_used = 1
         self._filters_vlans = False
-        self._ring_memory = None
+        self._ring_memory: DmaMemory | None = None
+        self._ring_mapping: DmaMapping | None = None
         self._closed = False
         self.rx_rings: list[IxgbeRxRing] = []
         self.tx_rings: list[IxgbeTxRing] = []
         try:
             check_configuration(self.address, rx_queues, tx_queues, ring_size, pool_size)
+            self._metadata = check_metadata(self.address, metadata, METADATA)
             self._bar = function.bar(0)
             self._registers = RegisterFile(self._bar, self.address)
             self._device_id = function.config_read(2, 2)
@@ -118,15 +125,15 @@ class Ixgbe:
         """
         ring_bytes = ring_size * reg.DESCRIPTOR_BYTES
         self._ring_memory = memory = allocate_rings((rx_queues + tx_queues) * ring_bytes)
-        for _ in range(rx_queues):
-            self._own_pools.append(Mempool(pool_size))
-        self._ring_mapping: DmaMapping = self._function.map(memory)
         slices = [memory.bytes[start : start + ring_bytes] for start in range(0, memory.size, ring_bytes)]
-        for queue, pool in enumerate(self._own_pools):
-            self.attach(pool)
-            self.rx_rings.append(
-                IxgbeRxRing(slices[queue], self._doorbell(reg.RDT[queue]), self._attached.addresses, pool)
-            )
+        with ExitStack() as stack:  # attaching holds the pools
+            pools = [stack.enter_context(Mempool(pool_size)) for _ in range(rx_queues)]
+            self._ring_mapping = self._function.map(memory)
+            for queue, pool in enumerate(pools):
+                self.attach(pool)
+                tail = self._doorbell(reg.RDT[queue])
+                addresses = self._attached.addresses
+                self.rx_rings.append(IxgbeRxRing(slices[queue], tail, addresses, pool, self._metadata))
         for queue in range(tx_queues):
             tail = self._doorbell(reg.TDT[queue])
             self.tx_rings.append(IxgbeTxRing(slices[rx_queues + queue], tail, self._attached.addresses))
@@ -205,10 +212,27 @@ class Ixgbe:
             # Frames are dropped when a queue has no descriptor; else one full queue would block all the others.
             regs.update(reg.SRRCTL[queue], DESCTYPE=reg.DESCTYPE_ADVANCED, BSIZEPACKET=2, DROP_EN=1)
             self._set_ring(queue, queue, reg.RDBAL, reg.RDBAH, reg.RDLEN, reg.RDH, reg.RDT)
+        self._init_metadata()
         # The last sentences of 4.6.7: no snoop off, and a reserved bit that must be cleared.
         regs.update(reg.CTRL_EXT, NS_DIS=1)
         for queue in range(len(self.rx_rings)):
             regs.update(reg.DCA_RXCTRL[queue], MUST_BE_ZERO=0)
+
+    def _init_metadata(self) -> None:
+        """What the card is to find out about packets, as far as it is asked for."""
+        regs = self._registers
+        if "flags" in self._metadata or "hash" in self._metadata:
+            regs.update(reg.RXCSUM, PCSD=1)  # 7.1.2.8: kind and hash instead of the checksum of fragments
+        if "hash" in self._metadata:
+            # 4.6.10.1.1: key and table come before they are switched on. The table sends all to queue 0.
+            for register, word in zip(reg.RSSRK, struct.unpack("<10I", RSS_KEY), strict=True):
+                regs.write(register, KEY=word)
+            for register in reg.RETA:
+                regs.write(register, ENTRIES=0)
+            regs.write(reg.MRQC, MRQE=reg.MRQE_RSS, FIELDS=reg.RSS_FIELDS)
+        if "vlan" in self._metadata:
+            for queue in range(len(self.rx_rings)):
+                regs.update(reg.RXDCTL[queue], VME=1)  # 7.4.3
 
     def _init_transmit(self) -> None:
         """4.6.8: frame check sequences and padding by the card, one packet buffer of 160 KB for all."""
@@ -231,6 +255,7 @@ class Ixgbe:
     ) -> None:
         """Tell the card where a ring lies and that it is empty (7.1.9, 7.2.3.3)."""
         size = self.rx_rings[0].size * reg.DESCRIPTOR_BYTES
+        assert self._ring_mapping is not None
         address = self._ring_mapping.address(place * size, size)
         self._registers.write(low[queue], address & 0xFFFFFFFF)
         self._registers.write(high[queue], address >> 32)
@@ -383,10 +408,9 @@ class Ixgbe:
         for ring in (*self.rx_rings, *self.tx_rings):
             ring.drain()
         self._attached.detach_all()
-        for pool in self._own_pools:
-            pool.release()
         if self._ring_memory is not None:
-            self._function.unmap(self._ring_memory)
+            if self._ring_mapping is not None:
+                self._function.unmap(self._ring_memory)
             release_rings(self._ring_memory)
 
 

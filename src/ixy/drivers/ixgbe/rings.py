@@ -9,9 +9,12 @@ import numpy as np
 from ixy.drivers.ixgbe import datapath
 from ixy.drivers.ixgbe.datapath import STATE_WORDS, RxState, TxState
 from ixy.drivers.rings import FilledRing, SendingRing
+from ixy.packets.packets import Packets, slots
 from ixy.registers.i82599 import DESCRIPTOR_BYTES, DESCRIPTOR_WORDS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from ixy.packets.mempool import Mempool
@@ -23,10 +26,15 @@ class IxgbeRxRing(FilledRing):
     kernel = staticmethod(datapath.rx_batch)
 
     def __init__(
-        self, memory: NDArray[np.uint8], tail: NDArray[np.uint32], addresses: NDArray[np.int64], pool: Mempool
+        self,
+        memory: NDArray[np.uint8],
+        tail: NDArray[np.uint32],
+        addresses: NDArray[np.int64],
+        pool: Mempool,
+        metadata: Sequence[str] = (),
     ) -> None:
         state = RxState(_descriptors(memory), tail, *_bookkeeping(memory), addresses, pool.number)
-        super().__init__(state, pool, datapath.fill)
+        super().__init__(state, pool, datapath.offer, metadata)
 
 
 class IxgbeTxRing(SendingRing):
@@ -39,9 +47,9 @@ class IxgbeTxRing(SendingRing):
         super().__init__(TxState(_descriptors(memory), tail, *_bookkeeping(memory), addresses))
 
 
-def _bookkeeping(memory: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+def _bookkeeping(memory: NDArray[np.uint8]) -> tuple[Packets, NDArray[np.int64]]:
     """The driver's own side of a ring: the buffer in each descriptor, and the words of its state."""
-    return np.zeros(len(memory) // DESCRIPTOR_BYTES, np.int32), np.zeros(STATE_WORDS, np.int64)
+    return slots(len(memory) // DESCRIPTOR_BYTES), np.zeros(STATE_WORDS, np.int64)
 
 
 def _descriptors(memory: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ixy.drivers import DeviceCounters, Link, check_pool
+from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, DeviceCounters, Link, check_pool
 from ixy.drivers.pools import AttachedPools
 from ixy.drivers.virtio.control import COMMAND_BYTES, ControlQueue
 from ixy.drivers.virtio.features import Features, negotiate
@@ -22,6 +22,7 @@ from ixy.errors import ConfigurationError, UnsupportedDevice
 from ixy.packets.buffers import BUFFER_SIZE
 from ixy.packets.dma import DmaMemory, allocate_rings, release_rings
 from ixy.packets.mempool import Mempool
+from ixy.packets.packets import check_metadata
 from ixy.registers import virtio as reg
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ixy.virtio")
 
-DEFAULT_RING_SIZE = 512
-DEFAULT_POOL_SIZE = 4096
 # The nominal speed of a link whose device tells none: there is no wire.
 NOMINAL_SPEED = 10_000
 
@@ -54,9 +53,10 @@ class VirtioNet:
             says.
         pool_size: packet buffers per receive queue, at least the size of a ring + 32.
         unwanted: feature bits not to accept.
+        metadata: what is to be told of each packet, see `ixy.open`.
 
     Raises:
-        ConfigurationError: a parameter is out of range.
+        ConfigurationError: a parameter is out of range, or the device does not tell what is asked for.
         MemoryUnavailable: no DMA memory.
         UnsupportedDevice: the device lacks a feature that the driver needs, or would go past the IOMMU.
     """
@@ -71,6 +71,7 @@ class VirtioNet:
         ring_size: int = DEFAULT_RING_SIZE,
         pool_size: int = DEFAULT_POOL_SIZE,
         unwanted: int = 0,
+        metadata: Sequence[str] = (),
     ) -> None:
         self.address = transport.address
         self._transport = transport
@@ -84,7 +85,10 @@ class VirtioNet:
         try:
             transport.reset()
             offered = Features(transport.features())
-            self.features = negotiate(self.address, offered, unwanted=unwanted | self._unneeded(offered))
+            self._metadata = check_metadata(self.address, metadata, self._told(offered))
+            wanted = 1 << reg.GUEST_CSUM if "flags" in self._metadata else 0
+            unwanted |= self._unneeded(offered)
+            self.features = negotiate(self.address, offered, wanted=wanted, unwanted=unwanted)
             transport.accept(self.features)
             self._set_up(max(rx_queues, tx_queues), ring_size, pool_size)
             transport.start()
@@ -97,6 +101,10 @@ class VirtioNet:
 
     # -----------------------------------------------------------------------------------------------------------------
     # Initialisation, 3.1.1 and 5.1.5
+
+    def _told(self, offered: Features) -> Sequence[str]:
+        """What the device can tell of a packet: of checksums what its header says, and the driver tells the time."""
+        return ("flags", "time") if offered.has(reg.GUEST_CSUM) else ("time",)
 
     def _unneeded(self, offered: Features) -> int:
         """MRG_RXBUF, where the device's MTU says that any frame fits one buffer.
@@ -172,10 +180,9 @@ class VirtioNet:
             self._control = ControlQueue(self.address, memory, layout, terms.packed, address, doorbell)
             self._transport.set_ring(index, addresses, lambda: 0)
         elif index % 2 == 0:
-            pool = Mempool(pool_size)
-            self.attach(pool)
-            pool.release()  # attaching holds it
-            rx = VirtioRxRing(memory, terms, size, doorbell, self._attached.addresses, pool)
+            with Mempool(pool_size) as pool:
+                self.attach(pool)  # which holds it
+            rx = VirtioRxRing(memory, terms, size, doorbell, self._attached.addresses, pool, self._metadata)
             self._rx.append(rx)
             rx.fill()
             self._transport.set_ring(index, addresses, lambda: resume_at(rx))

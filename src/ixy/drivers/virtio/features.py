@@ -65,7 +65,8 @@ FEATURES = [
     Feature("GUEST_ANNOUNCE", reg.GUEST_ANNOUNCE, "5.1.6.5.4", Wish.REFUSED),
     Feature("STANDBY", reg.STANDBY, "5.1.3", Wish.REFUSED),
     Feature("NOTF_COAL", reg.NOTF_COAL, "5.1.6.5.7", Wish.REFUSED),
-    # Offloads: the driver passes frames as they are. RSS and hashes are for programs with flows.
+    # Offloads: the driver passes frames as they are; GUEST_CSUM is for who asks for `flags`. RSS and hashes are for
+    # programs with flows.
     Feature("CSUM", reg.CSUM, "5.1.3", Wish.REFUSED),
     Feature("GUEST_CSUM", reg.GUEST_CSUM, "5.1.3", Wish.REFUSED),
     Feature("CTRL_GUEST_OFFLOADS", reg.CTRL_GUEST_OFFLOADS, "5.1.6.5.6", Wish.REFUSED),
@@ -100,18 +101,19 @@ class Features(int):
         return [known.get(bit, f"bit {bit}") for bit in range(64) if self.has(bit)]
 
 
-def negotiate(address: str, offered: int, *, unwanted: int = 0) -> Features:
+def negotiate(address: str, offered: int, *, wanted: int = 0, unwanted: int = 0) -> Features:
     """The features to accept, 2.2 and 3.1.1; what is refused is logged by name.
 
     Args:
         address: of the device, for messages.
         offered: the device's bits.
+        wanted: bits to accept, where they are offered, although the table refuses them.
         unwanted: bits to refuse although the table wants them.
 
     Raises:
         UnsupportedDevice: the device lacks what the driver cannot do without.
     """
-    accepted = 0
+    accepted = offered & wanted
     for feature in FEATURES:
         if feature.wish is not Wish.REFUSED and not unwanted >> feature.bit & 1:
             accepted |= offered & 1 << feature.bit

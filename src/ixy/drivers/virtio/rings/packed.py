@@ -26,12 +26,15 @@ from ixy.drivers.virtio.rings.state import (
     SKIPPING,
     buffer_count,
     clear_header,
+    describe,
     exchange,
     spans,
 )
 from ixy.drivers.virtio.transports.transport import Doorbell, ring_doorbell
 from ixy.jit import compiled
-from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, POOL_SHIFT, Buffers, give
+from ixy.packets.buffers import BUFFER_SIZE, ID_MASK
+from ixy.packets.packets import Packets, stamp
+from ixy.packets.pool import Pools, free_count, fresh, give, took
 from ixy.registers.virtio import EVENT_DESC, EVENT_DISABLE, PACKED_AVAIL, PACKED_ID_SHIFT, PACKED_USED, PACKED_WRITE
 from ixy.unsafe import load_acquire, load_ordered, store_ordered, store_release
 
@@ -47,7 +50,7 @@ class PackedRing(NamedTuple):
     Attributes:
         descriptors: shape (2 * size,), int64: two words each.
         device_event: event suppression by the device: shape (2,), uint16: offset and wrap counter, flags.
-        ids: the buffer at each place, shape (size,), int32.
+        held: the buffer at each place.
         order: the identifier at each place, shape (size,), int32.
         place: the place of each identifier, shape (size,), int32.
         state: shape (STATE_WORDS,), int64.
@@ -61,7 +64,7 @@ class PackedRing(NamedTuple):
 
     descriptors: NDArray[np.int64]
     device_event: NDArray[np.uint16]
-    ids: NDArray[np.int32]
+    held: Packets
     order: NDArray[np.int32]
     place: NDArray[np.int32]
     state: NDArray[np.int64]
@@ -87,37 +90,29 @@ def used_flags(position: int, size: int) -> int:
 
 
 @compiled
-def fill(ring: PackedRing, packets: Buffers) -> int:
-    """Put a buffer into every descriptor of a receive ring and make it available; how many there are."""
-    size = ring.ids.size
-    free = packets.free[ring.pool, 0]
-    count = min(size, free)
-    top = (ring.pool << POOL_SHIFT) + free - 1
+def offer_all(ring: PackedRing, count: int) -> None:
+    """Make the buffers available that a receive ring has been filled with, in its first `count` descriptors."""
+    size = ring.held.ids.size
     for slot in range(count):
-        buffer = packets.stack[top - slot]
-        ring.ids[slot] = buffer
-        ring.descriptors[2 * slot] = ring.addresses[buffer]
+        ring.descriptors[2 * slot] = ring.addresses[ring.held.ids[slot]]
         word = (ring.header + BUFFER_SIZE) | (slot << PACKED_ID_SHIFT) | PACKED_WRITE | available_flags(slot, size)
         store_release(ring.descriptors, 2 * slot + 1, word)
-    packets.free[ring.pool, 0] = free - count
     ring.state[OFFERED] = count
-    return count
 
 
 @compiled
-def rx_batch(ring: PackedRing, packets: Buffers, ids: NDArray[np.int32], lengths: NDArray[np.int32], limit: int) -> int:
+def rx_batch(ring: PackedRing, pools: Pools, packets: Packets, limit: int) -> int:
     """Take up to `limit` received packets off the ring and give the device a fresh buffer for each (2.8.21).
 
     When the pool is empty, packets stay in the ring until buffers come back.
     """
     state = ring.state
-    size = ring.ids.size
+    size = ring.held.ids.size
     mask = (size - 1) & INDEX_MASK
     first = state[NEXT]
     if load_acquire(ring.descriptors, 2 * (first & mask) + 1) & _FLAGS != used_flags(first, size):
         return 0
-    free = packets.free[ring.pool, 0]
-    top = (ring.pool << POOL_SHIFT) + free - 1
+    free = free_count(pools, ring.pool)
     header = ring.header
     constant = (header + BUFFER_SIZE) | PACKED_WRITE
     count = total = 0
@@ -133,11 +128,12 @@ def rx_batch(ring: PackedRing, packets: Buffers, ids: NDArray[np.int32], lengths
                 break
             if length <= 0 or length > BUFFER_SIZE or (length == BUFFER_SIZE and spans(ring, slot)):
                 break
-            ids[i] = ring.ids[slot]
-            lengths[i] = length
+            packets.ids[i] = ring.held.ids[slot]
+            packets.lengths[i] = length
+            describe(ring, packets, i, slot)
             total += length
-            buffer = packets.stack[(top - i) & ID_MASK]
-            ring.ids[slot] = buffer
+            buffer = fresh(pools, ring.pool, free, i)
+            ring.held.ids[slot] = buffer
             ring.descriptors[2 * slot] = ring.addresses[buffer & ID_MASK]
             word = constant | (used << PACKED_ID_SHIFT) | available_flags(first + i + size, size)
             store_release(ring.descriptors, 2 * slot + 1, word)
@@ -146,9 +142,10 @@ def rx_batch(ring: PackedRing, packets: Buffers, ids: NDArray[np.int32], lengths
         if limit > 0:
             odd(ring, free)
         return 0
-    packets.free[ring.pool, 0] = free - count
+    took(pools, ring.pool, free - count)
     state[PACKETS] += count
     state[BYTES] += total
+    stamp(packets, 0, count)
     recycled(ring, first + count)
     return count
 
@@ -156,7 +153,7 @@ def rx_batch(ring: PackedRing, packets: Buffers, ids: NDArray[np.int32], lengths
 @compiled
 def recycled(ring: PackedRing, following: int) -> None:
     """The places before `following` are with the device again, a round later. It is notified of them by groups."""
-    size = ring.ids.size
+    size = ring.held.ids.size
     ring.state[NEXT] = following
     if following + size - ring.state[OFFERED] >= min(GROUP, size >> 1):
         notify(ring, following + size)
@@ -178,7 +175,7 @@ def passed(ring: PackedRing, old: int, end: int) -> bool:
 
     The wrap counter, 1 at first, tells the even rounds from the odd ones: a place is unique within two rounds.
     """
-    size = ring.ids.size
+    size = ring.held.ids.size
     event = load_acquire(ring.device_event, 0)
     place = (event & 0x7FFF) + (1 - (event >> 15)) * size
     return (end - place - 1) & (2 * size - 1) < end - old
@@ -194,7 +191,7 @@ def reorder(ring: PackedRing, slot: int, used: int, out: int) -> bool:
         slot: the place whose turn it is.
         out: how many places from there on are with the device.
     """
-    size = ring.ids.size
+    size = ring.held.ids.size
     other = ring.place[used & (size - 1)]
     if ring.in_order != 0 or used >= size or (other - slot) & (size - 1) >= out:
         ring.state[BROKEN] = BAD_ID
@@ -214,7 +211,7 @@ def odd(ring: PackedRing, free: int) -> None:
     elif free == 0:
         state[STARVED] += 1
     else:
-        state[SKIPPING] = refused(ring, state[NEXT] & (ring.ids.size - 1))
+        state[SKIPPING] = refused(ring, state[NEXT] & (ring.held.ids.size - 1))
         state[DROPPED] += 1
         skip(ring)
 
@@ -222,10 +219,10 @@ def odd(ring: PackedRing, free: int) -> None:
 @compiled
 def refused(ring: PackedRing, slot: int) -> int:
     """How many buffers hold the frame to refuse, the first of which is at `slot`."""
-    size = ring.ids.size
+    size = ring.held.ids.size
     word = load_acquire(ring.descriptors, 2 * slot + 1)
     if (word & 0xFFFFFFFF) - ring.header == BUFFER_SIZE and ring.mergeable != 0:
-        return min(max(buffer_count(ring.headers, ring.ids[slot]), 1), size)
+        return min(max(buffer_count(ring.headers, ring.held.ids[slot]), 1), size)
     return 1
 
 
@@ -233,7 +230,7 @@ def refused(ring: PackedRing, slot: int) -> int:
 def skip(ring: PackedRing) -> None:
     """Give the buffers of a refused frame back to the device, as far as it has used them."""
     state = ring.state
-    size = ring.ids.size
+    size = ring.held.ids.size
     first = state[NEXT]
     position = first
     while state[SKIPPING] != 0:
@@ -244,7 +241,7 @@ def skip(ring: PackedRing) -> None:
         used = (word >> PACKED_ID_SHIFT) & 0xFFFF
         if used != ring.order[slot] and not reorder(ring, slot, used, size - (position - first)):
             return
-        ring.descriptors[2 * slot] = ring.addresses[ring.ids[slot]]
+        ring.descriptors[2 * slot] = ring.addresses[ring.held.ids[slot]]
         word = (ring.header + BUFFER_SIZE) | (used << PACKED_ID_SHIFT) | PACKED_WRITE
         store_release(ring.descriptors, 2 * slot + 1, word | available_flags(position + size, size))
         state[SKIPPING] -= 1
@@ -253,26 +250,24 @@ def skip(ring: PackedRing) -> None:
 
 
 @compiled
-def tx_room(ring: PackedRing, packets: Buffers, wanted: int) -> int:
+def tx_room(ring: PackedRing, pools: Pools, wanted: int) -> int:
     """How many packets the ring has room for; it is cleaned only if there are fewer than `wanted`."""
     state = ring.state
-    size = ring.ids.size
+    size = ring.held.ids.size
     if size - (state[NEXT] - state[CLEAN]) < wanted:
-        clean(ring, packets)
+        clean(ring, pools)
     return size - (state[NEXT] - state[CLEAN]) if state[BROKEN] == 0 else 0
 
 
 @compiled
-def tx_batch(
-    ring: PackedRing, packets: Buffers, ids: NDArray[np.int32], lengths: NDArray[np.int32], first: int, last: int
-) -> int:
+def tx_batch(ring: PackedRing, pools: Pools, packets: Packets, first: int, last: int) -> int:
     """Put packets `first` to `last` on the ring until it is full, and notify the device (2.8.17); how many it took."""
     state = ring.state
-    size = ring.ids.size
+    size = ring.held.ids.size
     mask = (size - 1) & INDEX_MASK
     index = state[NEXT]
     if index - state[CLEAN] >= min(GROUP, mask):
-        clean(ring, packets)
+        clean(ring, pools)
     count = min(last - first, size - (index - state[CLEAN]))
     if count <= 0 or state[BROKEN] != 0:
         return 0
@@ -280,10 +275,10 @@ def tx_batch(
     total = 0
     for i in range(count):
         slot = (index + i) & mask
-        buffer = ids[(first + i) & INDEX_MASK]
-        length = np.int64(lengths[(first + i) & INDEX_MASK])
+        buffer = packets.ids[(first + i) & INDEX_MASK]
+        length = np.int64(packets.lengths[(first + i) & INDEX_MASK])
         clear_header(ring.headers, buffer & ID_MASK)
-        ring.ids[slot] = buffer
+        ring.held.ids[slot] = buffer
         ring.descriptors[2 * slot] = ring.addresses[buffer & ID_MASK]
         identifier = np.int64(ring.order[slot]) << PACKED_ID_SHIFT
         word = (length + header) | identifier | available_flags(index + i, size)
@@ -297,10 +292,10 @@ def tx_batch(
 
 
 @compiled
-def clean(ring: PackedRing, packets: Buffers) -> None:
+def clean(ring: PackedRing, pools: Pools) -> None:
     """Return the buffers of sent packets to their pools (2.8.21)."""
     state = ring.state
-    size = ring.ids.size
+    size = ring.held.ids.size
     oldest = state[CLEAN]
     position, end = oldest, state[NEXT]
     while position < end and state[BROKEN] == 0:
@@ -310,15 +305,15 @@ def clean(ring: PackedRing, packets: Buffers) -> None:
         position += count
     start = oldest & (size - 1)
     ready = position - oldest
-    give(packets, ring.ids, start, min(start + ready, size))
-    give(packets, ring.ids, 0, start + ready - size)
+    give(pools, ring.held, start, min(start + ready, size))
+    give(pools, ring.held, 0, start + ready - size)
     state[CLEAN] = position
 
 
 @compiled
 def completed(ring: PackedRing, position: int, end: int) -> int:
     """How many buffers the descriptor at `position` gives back: none, one, or with IN_ORDER a batch (2.8.7)."""
-    size = ring.ids.size
+    size = ring.held.ids.size
     slot = position & (size - 1) & INDEX_MASK
     word = load_acquire(ring.descriptors, 2 * slot + 1)
     if word & _FLAGS != used_flags(position, size):
@@ -338,7 +333,7 @@ def resume_at(ring: PackedRing) -> int:
     For a device that takes over from one that has gone. The driver may be at work meanwhile: a descriptor that it has
     just given again shows flags of the next round, and then the search starts over.
     """
-    size = ring.ids.size
+    size = ring.held.ids.size
     while True:
         start = int(ring.state[NEXT if ring.pool >= 0 else CLEAN])
         end = start + size if ring.pool >= 0 else int(ring.state[NEXT])
@@ -364,7 +359,7 @@ def _first_unused(ring: PackedRing, start: int, end: int) -> int:
 
 def _used_at(ring: PackedRing, position: int) -> int:
     """How many buffers the descriptor at `position` gives back, without taking them."""
-    size = ring.ids.size
+    size = ring.held.ids.size
     word = int(ring.descriptors[2 * (position % size) + 1])
     if word & _FLAGS != used_flags(position, size):
         return 0

@@ -12,11 +12,14 @@ from ixy.drivers.virtio.rings.packed import PackedRing
 from ixy.drivers.virtio.rings.split import SplitRing
 from ixy.drivers.virtio.rings.state import BREACHES, BROKEN, BYTES, PACKETS, STATE_WORDS
 from ixy.drivers.virtio.transports.transport import Doorbell, RingAddresses
-from ixy.packets.buffers import buffers
 from ixy.packets.dma import PAGE
+from ixy.packets.packets import slots
+from ixy.packets.pool import pools
 from ixy.registers.virtio import DESCRIPTOR_BYTES, EVENT_DISABLE, NO_INTERRUPT
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from ixy.packets.mempool import Mempool
@@ -97,6 +100,7 @@ class VirtioRxRing(FilledRing, _Counting):
         doorbell: to notify the device with.
         addresses: the device's address of the header before each buffer.
         pool: where buffers come from.
+        metadata: what is told of each packet.
     """
 
     def __init__(
@@ -107,10 +111,12 @@ class VirtioRxRing(FilledRing, _Counting):
         doorbell: Doorbell,
         addresses: NDArray[np.int64],
         pool: Mempool,
+        metadata: Sequence[str] = (),
     ) -> None:
         kernels = packed if terms.packed else split
         self.kernel = kernels.rx_batch
-        super().__init__(_state(memory, terms, size, doorbell, addresses, pool.number), pool, kernels.fill)
+        state = _state(memory, terms, size, doorbell, addresses, pool.number)
+        super().__init__(state, pool, kernels.offer_all, metadata)
 
 
 class VirtioTxRing(SendingRing, _Counting):
@@ -151,12 +157,12 @@ def _state(
     """A ring before its first packet; `pool` is -1 for a transmit ring."""
     memory[:] = 0
     common: dict[str, Any] = {
-        "ids": np.zeros(size, np.int32),
+        "held": slots(size),
         "order": np.arange(size, dtype=np.int32),
         "place": np.arange(size, dtype=np.int32),
         "state": np.zeros(STATE_WORDS, np.int64),
         "addresses": addresses,
-        "headers": buffers().bytes.reshape(-1).view(np.int32),
+        "headers": pools().bytes.reshape(-1).view(np.int32),
         "doorbell": doorbell,
         "pool": pool,
         "header": terms.header,

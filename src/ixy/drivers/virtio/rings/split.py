@@ -30,12 +30,15 @@ from ixy.drivers.virtio.rings.state import (
     SKIPPING,
     buffer_count,
     clear_header,
+    describe,
     exchange,
     spans,
 )
 from ixy.drivers.virtio.transports.transport import Doorbell, ring_doorbell
 from ixy.jit import compiled
-from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, POOL_SHIFT, Buffers, give
+from ixy.packets.buffers import BUFFER_SIZE, ID_MASK
+from ixy.packets.packets import Packets, stamp
+from ixy.packets.pool import Pools, free_count, fresh, give, took
 from ixy.registers.virtio import NO_NOTIFY, SPLIT_WRITE
 from ixy.unsafe import load_acquire, load_ordered, store_ordered
 
@@ -57,7 +60,7 @@ class SplitRing(NamedTuple):
         used_flags: flags and index of the used ring, shape (2,), uint16.
         used: its elements, identifier and length: shape (2 * size,), uint32.
         available_event: shape (1,), uint16.
-        ids: the buffer at each place, shape (size,), int32.
+        held: the buffer at each place.
         order: the descriptor at each place, shape (size,), int32.
         place: the place of each descriptor, shape (size,), int32.
         state: shape (STATE_WORDS,), int64.
@@ -74,7 +77,7 @@ class SplitRing(NamedTuple):
     used_flags: NDArray[np.uint16]
     used: NDArray[np.uint32]
     available_event: NDArray[np.uint16]
-    ids: NDArray[np.int32]
+    held: Packets
     order: NDArray[np.int32]
     place: NDArray[np.int32]
     state: NDArray[np.int64]
@@ -89,25 +92,17 @@ class SplitRing(NamedTuple):
 
 
 @compiled
-def fill(ring: SplitRing, packets: Buffers) -> int:
-    """Put a buffer into every descriptor of a receive ring and offer them all; how many there are."""
-    size = ring.ids.size
-    free = packets.free[ring.pool, 0]
-    count = min(size, free)
-    top = (ring.pool << POOL_SHIFT) + free - 1
+def offer_all(ring: SplitRing, count: int) -> None:
+    """Offer the buffers that a receive ring has been filled with, in its first `count` descriptors."""
     for slot in range(count):
-        buffer = packets.stack[top - slot]
-        ring.ids[slot] = buffer
-        ring.descriptors[2 * slot] = ring.addresses[buffer]
+        ring.descriptors[2 * slot] = ring.addresses[ring.held.ids[slot]]
         ring.descriptors[2 * slot + 1] = SPLIT_WRITE | (ring.header + BUFFER_SIZE)
-    packets.free[ring.pool, 0] = free - count
     ring.state[OFFERED] = count
     store_ordered(ring.available, INDEX, count)
-    return count
 
 
 @compiled
-def rx_batch(ring: SplitRing, packets: Buffers, ids: NDArray[np.int32], lengths: NDArray[np.int32], limit: int) -> int:
+def rx_batch(ring: SplitRing, pools: Pools, packets: Packets, limit: int) -> int:
     """Take up to `limit` received packets off the ring and give the device a fresh buffer for each (2.7.14).
 
     When the pool is empty, packets stay in the ring until buffers come back.
@@ -117,9 +112,8 @@ def rx_batch(ring: SplitRing, packets: Buffers, ids: NDArray[np.int32], lengths:
     ready = (load_acquire(ring.used_flags, INDEX) - first) & 0xFFFF
     if ready == 0:
         return 0
-    mask = (ring.ids.size - 1) & INDEX_MASK
-    free = packets.free[ring.pool, 0]
-    top = (ring.pool << POOL_SHIFT) + free - 1
+    mask = (ring.held.ids.size - 1) & INDEX_MASK
+    free = free_count(pools, ring.pool)
     header = ring.header
     out = state[OFFERED] - first
     count = total = 0
@@ -132,20 +126,22 @@ def rx_batch(ring: SplitRing, packets: Buffers, ids: NDArray[np.int32], lengths:
                 break
             if length <= 0 or length > BUFFER_SIZE or (length == BUFFER_SIZE and spans(ring, slot)):
                 break
-            ids[i] = ring.ids[slot]
-            lengths[i] = length
+            packets.ids[i] = ring.held.ids[slot]
+            packets.lengths[i] = length
+            describe(ring, packets, i, slot)
             total += length
-            buffer = packets.stack[(top - i) & ID_MASK]
-            ring.ids[slot] = buffer
+            buffer = fresh(pools, ring.pool, free, i)
+            ring.held.ids[slot] = buffer
             ring.descriptors[2 * (ring.order[slot] & INDEX_MASK)] = ring.addresses[buffer & ID_MASK]
             count = i + 1
     if count == 0:
         if limit > 0:
             odd(ring, ready, free)
         return 0
-    packets.free[ring.pool, 0] = free - count
+    took(pools, ring.pool, free - count)
     state[PACKETS] += count
     state[BYTES] += total
+    stamp(packets, 0, count)
     recycled(ring, first + count)
     return count
 
@@ -153,7 +149,7 @@ def rx_batch(ring: SplitRing, packets: Buffers, ids: NDArray[np.int32], lengths:
 @compiled
 def recycled(ring: SplitRing, following: int) -> None:
     """The places before `following` hold fresh buffers. The device is given them by groups."""
-    size = ring.ids.size
+    size = ring.held.ids.size
     ring.state[NEXT] = following
     if following + size - ring.state[OFFERED] >= min(GROUP, size >> 1):
         offer(ring, following + size)
@@ -184,7 +180,7 @@ def reorder(ring: SplitRing, slot: int, used: int, out: int) -> bool:
         slot: the place whose turn it is.
         out: how many places from there on are with the device.
     """
-    size = ring.ids.size
+    size = ring.held.ids.size
     if ring.in_order != 0:
         return False
     other = ring.place[used & (size - 1)]
@@ -202,7 +198,7 @@ def reorder(ring: SplitRing, slot: int, used: int, out: int) -> bool:
 def odd(ring: SplitRing, ready: int, free: int) -> None:
     """Deal with what stopped a receive ring: no buffer, a frame to refuse, or a device that breaks the rules."""
     state = ring.state
-    size = ring.ids.size
+    size = ring.held.ids.size
     if state[BROKEN] != 0:
         return
     if ready > state[OFFERED] - state[NEXT]:
@@ -220,14 +216,14 @@ def odd(ring: SplitRing, ready: int, free: int) -> None:
 @compiled
 def refused(ring: SplitRing, slot: int) -> int:
     """How many buffers hold the frame to refuse, the first of which is at `slot`."""
-    size = ring.ids.size
+    size = ring.held.ids.size
     used = load_acquire(ring.used, 2 * slot)
     if ring.in_order != 0 and used != ring.order[slot]:
         # 2.7.9: one element for a batch of buffers, named after the last. The frames' lengths are not known.
         return ((used - slot) & (size - 1)) + 1
     length = load_acquire(ring.used, 2 * slot + 1) - ring.header
     if length == BUFFER_SIZE and ring.mergeable != 0:
-        return min(max(buffer_count(ring.headers, ring.ids[slot]), 1), size)
+        return min(max(buffer_count(ring.headers, ring.held.ids[slot]), 1), size)
     return 1
 
 
@@ -235,7 +231,7 @@ def refused(ring: SplitRing, slot: int) -> int:
 def skip(ring: SplitRing, ready: int) -> None:
     """Give the buffers of a refused frame back to the device, as far as it has used them."""
     state = ring.state
-    size = ring.ids.size
+    size = ring.held.ids.size
     first = state[NEXT]
     count = min(state[SKIPPING], ready)
     for i in range(count):
@@ -247,31 +243,29 @@ def skip(ring: SplitRing, ready: int) -> None:
             and not reorder(ring, slot, used, state[OFFERED] - first - i)
         ):
             return
-        ring.descriptors[2 * ring.order[slot]] = ring.addresses[ring.ids[slot]]
+        ring.descriptors[2 * ring.order[slot]] = ring.addresses[ring.held.ids[slot]]
     state[SKIPPING] -= count
     recycled(ring, first + count)
 
 
 @compiled
-def tx_room(ring: SplitRing, packets: Buffers, wanted: int) -> int:
+def tx_room(ring: SplitRing, pools: Pools, wanted: int) -> int:
     """How many packets the ring has room for; it is cleaned only if there are fewer than `wanted`."""
     state = ring.state
-    size = ring.ids.size
+    size = ring.held.ids.size
     if size - (state[NEXT] - state[CLEAN]) < wanted:
-        clean(ring, packets)
+        clean(ring, pools)
     return size - (state[NEXT] - state[CLEAN]) if state[BROKEN] == 0 else 0
 
 
 @compiled
-def tx_batch(
-    ring: SplitRing, packets: Buffers, ids: NDArray[np.int32], lengths: NDArray[np.int32], first: int, last: int
-) -> int:
+def tx_batch(ring: SplitRing, pools: Pools, packets: Packets, first: int, last: int) -> int:
     """Put packets `first` to `last` on the ring until it is full, and notify the device (2.7.13); how many it took."""
     state = ring.state
-    mask = (ring.ids.size - 1) & INDEX_MASK
+    mask = (ring.held.ids.size - 1) & INDEX_MASK
     index = state[NEXT]
     if index - state[CLEAN] >= min(GROUP, mask):
-        clean(ring, packets)
+        clean(ring, pools)
     count = min(last - first, mask + 1 - (index - state[CLEAN]))
     if count <= 0 or state[BROKEN] != 0:
         return 0
@@ -279,10 +273,10 @@ def tx_batch(
     total = 0
     for i in range(count):
         slot = (index + i) & mask
-        buffer = ids[(first + i) & INDEX_MASK]
-        length = np.int64(lengths[(first + i) & INDEX_MASK])
+        buffer = packets.ids[(first + i) & INDEX_MASK]
+        length = np.int64(packets.lengths[(first + i) & INDEX_MASK])
         clear_header(ring.headers, buffer & ID_MASK)
-        ring.ids[slot] = buffer
+        ring.held.ids[slot] = buffer
         word = 2 * (ring.order[slot] & INDEX_MASK)
         ring.descriptors[word] = ring.addresses[buffer & ID_MASK]
         ring.descriptors[word + 1] = length + header
@@ -295,10 +289,10 @@ def tx_batch(
 
 
 @compiled
-def clean(ring: SplitRing, packets: Buffers) -> None:
+def clean(ring: SplitRing, pools: Pools) -> None:
     """Return the buffers of sent packets to their pools (2.7.14)."""
     state = ring.state
-    size = ring.ids.size
+    size = ring.held.ids.size
     oldest = state[CLEAN]
     out = state[NEXT] - oldest
     ready = (load_acquire(ring.used_flags, INDEX) - oldest) & 0xFFFF
@@ -310,15 +304,15 @@ def clean(ring: SplitRing, packets: Buffers) -> None:
     if ring.in_order == 0:
         ready = verified(ring, oldest, ready, out)
     start = oldest & (size - 1)
-    give(packets, ring.ids, start, min(start + ready, size))
-    give(packets, ring.ids, 0, start + ready - size)
+    give(pools, ring.held, start, min(start + ready, size))
+    give(pools, ring.held, 0, start + ready - size)
     state[CLEAN] = oldest + ready
 
 
 @compiled
 def verified(ring: SplitRing, oldest: int, ready: int, out: int) -> int:
     """How many elements of the used ring name a descriptor that the device had; the places are in its order then."""
-    mask = (ring.ids.size - 1) & INDEX_MASK
+    mask = (ring.held.ids.size - 1) & INDEX_MASK
     for i in range(ready):
         slot = (oldest + i) & mask
         used = load_acquire(ring.used, 2 * slot)

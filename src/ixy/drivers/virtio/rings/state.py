@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from ixy.drivers.rings import COMMON_WORDS
 from ixy.jit import compiled
-from ixy.packets.buffers import STRIDE
+from ixy.packets.buffers import ID_MASK, STRIDE
+from ixy.packets.packets import Flags, Packets
+from ixy.registers.virtio import DATA_VALID, HEADER_BYTES, NEEDS_CSUM
+from ixy.unsafe import has, load_acquire, put
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +36,7 @@ BREACHES = {
 GROUP = 32
 
 _HEADER_STRIDE = STRIDE // 4  # words from the header of one buffer to the next
+_L4_GOOD, _L4_PARTIAL = int(Flags.L4_GOOD), int(Flags.L4_PARTIAL)
 
 
 @compiled
@@ -49,6 +53,16 @@ def clear_header(headers: NDArray[np.int32], buffer: int) -> None:
 
 
 @compiled
+def describe(ring: Any, packets: Packets, i: int, slot: int) -> None:
+    """Note what the header before the buffer at `slot` says of packet `i`, if that was asked for (5.1.6.4.1)."""
+    if has(packets.flags):
+        word = load_acquire(ring.headers, (ring.held.ids[slot] & ID_MASK) * _HEADER_STRIDE - 3)
+        said = (word >> (8 * (HEADER_BYTES - ring.header))) & 0xFF
+        checked = (said & DATA_VALID) // DATA_VALID * _L4_GOOD
+        put(packets.flags, i, _L4_PARTIAL if said & NEEDS_CSUM != 0 else checked)
+
+
+@compiled
 def buffer_count(headers: NDArray[np.int32], buffer: int) -> int:
     """How many buffers the frame spans whose first one this is, as its header says (5.1.6.4)."""
     return (headers[buffer * _HEADER_STRIDE - 1] >> 16) & 0xFFFF
@@ -57,7 +71,7 @@ def buffer_count(headers: NDArray[np.int32], buffer: int) -> int:
 @compiled
 def spans(ring: Any, slot: int) -> bool:
     """Whether the frame that fills the buffer at `slot` goes on in the next; all but the last are full (5.1.6.4)."""
-    return ring.mergeable != 0 and buffer_count(ring.headers, ring.ids[slot]) > 1
+    return ring.mergeable != 0 and buffer_count(ring.headers, ring.held.ids[slot]) > 1
 
 
 @compiled
@@ -66,4 +80,5 @@ def exchange(ring: Any, one: int, other: int) -> None:
     first, second = ring.order[one], ring.order[other]
     ring.order[one], ring.order[other] = second, first
     ring.place[second], ring.place[first] = one, other
-    ring.ids[one], ring.ids[other] = ring.ids[other], ring.ids[one]
+    held = ring.held.ids
+    held[one], held[other] = held[other], held[one]

@@ -1,0 +1,147 @@
+"""Addresses of devices, and which driver is for which device.
+
+What an address begins with says how the device is reached. A PCI device, real or simulated, says by its vendor and
+device id which driver is for it: a new driver is one row of `PCI_DRIVERS`, a new way to reach devices one row of
+`SCHEMES`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from ixy.bus.binding import VFIO_PCI
+from ixy.bus.pci import PciDevice
+from ixy.bus.simulated import SimulatedFunction, machine
+from ixy.bus.sysfs import SysfsFunction
+from ixy.bus.vfio import VfioFunction
+from ixy.drivers import ixgbe
+from ixy.drivers.ixgbe.device import Ixgbe
+from ixy.drivers.virtio.device import VirtioNet
+from ixy.drivers.virtio.transports import pci as virtio_pci
+from ixy.drivers.virtio.transports import vhost_user
+from ixy.drivers.virtio.transports.pci_legacy import PciLegacy
+from ixy.drivers.virtio.transports.pci_modern import PciModern, capabilities
+from ixy.errors import AddressError, UnsupportedDevice
+
+if TYPE_CHECKING:
+    from ixy.bus import Function
+    from ixy.drivers import Driver
+    from ixy.sim.machine import Machine
+
+
+class Shape(NamedTuple):
+    """What a driver is to make of a device; see `ixy.open`."""
+
+    rx_queues: int
+    tx_queues: int
+    ring_size: int
+    pool_size: int
+    metadata: tuple[str, ...]
+
+
+class Circumstances(NamedTuple):
+    """What else says how a device is reached.
+
+    Attributes:
+        force: take the card even if the kernel has its interface up with an address or routes.
+        sim: the machine to plug a simulated card into, instead of the process's own.
+    """
+
+    force: bool = False
+    sim: Machine | None = None
+
+
+def open_driver(address: str, shape: Shape, circumstances: Circumstances) -> Driver:
+    """The driver for what is behind an address, up and running.
+
+    Raises:
+        AddressError: malformed.
+        TypeError: no text.
+        …: as `ixy.open`.
+    """
+    if not isinstance(cast(object, address), str):
+        raise TypeError(f"an address is text, such as 'sim:a', not {address!r}")
+    for prefix, opener in SCHEMES.items():
+        if address.startswith(prefix):
+            return opener(address, shape, circumstances)
+    if _PCI_ADDRESS.fullmatch(address):
+        return _drive(_real(address, circumstances.force), shape)
+    raise AddressError(
+        f"{address}: no device address: write 0000:03:00.0 (see `ixy list`), sim:NAME or vhost-user:/path/to/socket"
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Ways to reach a device
+
+_PCI_ADDRESS = re.compile(r"([0-9a-fA-F]{4,8}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]")
+
+
+def _open_simulated(address: str, shape: Shape, circumstances: Circumstances) -> Driver:
+    return _drive(SimulatedFunction(address, circumstances.sim or machine()), shape)
+
+
+def _open_vhost_user(address: str, shape: Shape, _: Circumstances) -> Driver:
+    _path, unwanted = vhost_user.parse(address)
+    return VirtioNet(vhost_user.VhostUser(address), **shape._asdict(), unwanted=unwanted)
+
+
+SCHEMES: dict[str, Callable[[str, Shape, Circumstances], Driver]] = {
+    "sim:": _open_simulated,
+    vhost_user.PREFIX: _open_vhost_user,
+}
+
+
+def _real(address: str, force: bool) -> Function:
+    """A PCI function of this machine, by the driver that the kernel has bound to it."""
+    bound = PciDevice(address).driver == VFIO_PCI
+    return VfioFunction(address) if bound else SysfsFunction(address, force=force)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Drivers of PCI devices
+
+
+def _drive_ixgbe(function: Function, shape: Shape) -> Driver:
+    return Ixgbe(function, **shape._asdict())
+
+
+def _drive_virtio(function: Function, shape: Shape) -> Driver:
+    try:
+        transport = (PciModern if capabilities(function) else PciLegacy)(function)
+    except BaseException:
+        function.close()
+        raise
+    return VirtioNet(transport, **shape._asdict())
+
+
+PCI_DRIVERS: list[tuple[dict[tuple[int, int], str], Callable[[Function, Shape], Driver]]] = [
+    (ixgbe.SUPPORTED, _drive_ixgbe),
+    (virtio_pci.SUPPORTED, _drive_virtio),
+]
+"""Cards by vendor and device id, with their names, and the driver for them."""
+
+CARDS = {ids: name for cards, _ in PCI_DRIVERS for ids, name in cards.items()}
+"""All PCI cards that a driver here knows."""
+
+
+def _drive(function: Function, shape: Shape) -> Driver:
+    """The driver for a PCI function, which it closes, also if it fails."""
+    try:
+        ids = function.config_read(0, 2), function.config_read(2, 2)
+        drive = next((drive for cards, drive in PCI_DRIVERS if ids in cards), None)
+        if drive is None:
+            raise UnsupportedDevice(
+                f"{function.address}: card {ids[0]:04x}:{ids[1]:04x} is not supported; {supported_cards()}"
+            )
+    except BaseException:
+        function.close()
+        raise
+    return drive(function, shape)
+
+
+def supported_cards() -> str:
+    """One line that names all cards that a driver here knows."""
+    return "supported are " + ", ".join(f"{vendor:04x}:{device:04x} {name}" for (vendor, device), name in CARDS.items())

@@ -1,0 +1,127 @@
+"""Packets as kernels see them: a structure of arrays, an element a packet.
+
+Buffer numbers and lengths are always there. The other columns are what a device says about a packet, and are there only
+where they were asked for (`ixy.open(..., metadata=…)`): a column that is None has the type None, so a kernel that fills
+or carries it is compiled to nothing. Kernels write columns by `unsafe.put` and `unsafe.move`, and ask by `unsafe.has`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import IntFlag
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import numpy as np
+
+from ixy.errors import ConfigurationError
+from ixy.jit import compiled
+from ixy.unsafe import has, move, put, realtime_ns
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Flags(IntFlag):
+    """What a device found out about a packet. Of a checksum that it did not look at, it says neither good nor bad."""
+
+    IP_GOOD = 1 << 0  # the checksum of the IPv4 header is right
+    IP_BAD = 1 << 1
+    L4_GOOD = 1 << 2  # the checksum of TCP or UDP is right
+    L4_BAD = 1 << 3
+    L4_PARTIAL = 1 << 4  # no checksum was made: the packet comes from this machine (VirtIO 1.2, 5.1.6.4.1)
+    VLAN = 1 << 5  # a VLAN tag was taken out of the packet, see `vlans`
+    HASH = 1 << 6  # the packet was hashed, see `hashes`
+    IPV4 = 1 << 8
+    IPV6 = 1 << 10
+    TCP = 1 << 12
+    UDP = 1 << 13
+
+
+METADATA = ("flags", "hash", "vlan", "time")
+"""What can be asked for, by the names that `ixy.open` takes."""
+
+
+class Packets(NamedTuple):
+    """Some packets, or a ring's descriptors that hold packets.
+
+    Attributes:
+        ids: the packets' buffers, by number, int32.
+        lengths: in bytes, without the frame check sequence, int32; left out by rings, which need not know them.
+        flags: see `Flags`, uint32.
+        hashes: RSS hash, uint32; 0 where `Flags.HASH` is not set.
+        vlans: the tag that was taken out: priority, DEI and VLAN (IEEE 802.1Q), uint16; 0 where there was none.
+        times: when the packet was received, in ns since 1970, int64: that of the poll, unless the device stamps.
+        offsets: where in its buffer a packet begins, from the buffer's first byte on; negative in the headroom; int16.
+        nexts: the buffer in which a packet goes on, -1 in the last, int32.
+    """
+
+    ids: NDArray[np.int32]
+    lengths: NDArray[np.int32]
+    flags: NDArray[np.uint32] | None = None
+    hashes: NDArray[np.uint32] | None = None
+    vlans: NDArray[np.uint16] | None = None
+    times: NDArray[np.int64] | None = None
+    offsets: NDArray[np.int16] | None = None
+    nexts: NDArray[np.int32] | None = None
+
+
+def new_packets(count: int, metadata: Iterable[str] = ()) -> Packets:
+    """Room for `count` packets, with the columns that are asked for by the names in `METADATA`."""
+    asked = set(metadata)
+    return Packets(
+        ids=np.zeros(count, np.int32),
+        lengths=np.zeros(count, np.int32),
+        flags=np.zeros(count, np.uint32) if "flags" in asked else None,
+        hashes=np.zeros(count, np.uint32) if "hash" in asked else None,
+        vlans=np.zeros(count, np.uint16) if "vlan" in asked else None,
+        times=np.zeros(count, np.int64) if "time" in asked else None,
+    )
+
+
+def slots(count: int) -> Packets:
+    """The descriptors of a ring: which buffer each holds. Its driver needs no more."""
+    return Packets(np.zeros(count, np.int32), cast(Any, None))
+
+
+def check_metadata(address: str, names: object, possible: Iterable[str]) -> tuple[str, ...]:
+    """What is asked for as metadata, once each, in the order of `METADATA`.
+
+    Args:
+        possible: what the device can tell.
+
+    Raises:
+        TypeError: no sequence of names.
+        ConfigurationError: says which name nobody knows, or which the device cannot tell.
+    """
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise TypeError(f"metadata must be names, such as ('hash', 'vlan'), not {names!r}")
+    asked: list[object] = list(cast(Iterable[object], names))
+    for name in asked:
+        if name not in METADATA:
+            raise ConfigurationError(f"{address}: metadata {name!r}: possible are {', '.join(METADATA)}")
+        if name not in possible:
+            raise ConfigurationError(f"{address}: the device does not tell {name!r}: leave it out of metadata")
+    return tuple(name for name in METADATA if name in asked)
+
+
+@compiled
+def stamp(packets: Packets, first: int, last: int) -> None:
+    """Note that packets `first` to `last` have just been received, if that was asked for."""
+    if has(packets.times) and first < last:
+        now = realtime_ns()
+        for i in range(first, last):
+            put(packets.times, i, now)
+
+
+@compiled
+def swap(packets: Packets, one: int, other: int) -> None:
+    """Let packet `other` be at `one`; its buffer is at `other` then. The rest of what stood at `one` is dropped."""
+    ids = packets.ids
+    ids[one], ids[other] = ids[other], ids[one]
+    move(packets.lengths, one, other)
+    move(packets.flags, one, other)
+    move(packets.hashes, one, other)
+    move(packets.vlans, one, other)
+    move(packets.times, one, other)
+    move(packets.offsets, one, other)
+    move(packets.nexts, one, other)
