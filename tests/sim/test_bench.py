@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
@@ -121,7 +121,7 @@ def test_layouts_are_what_they_are_called(forwarder: Any, stride: int, reported:
         poll, state, close = forwarder(one.rx[0], two.tx[0], host)
         behind.callback(close)  # only when the devices are closed
         assert abs(np.median(np.diff(receive[0::2]))) == stride
-        Lane(host, "a", "b", lambda _: (poll, state)).measure(32, 32)
+        Lane(host, "a", "b", lambda _: nullcontext((poll, state))).measure(32, 32)
         assert np.flatnonzero(transmit[1::2] >> 32 & 1).tolist() == list(reported)
 
 
@@ -133,7 +133,7 @@ def test_a_forwarder_that_is_wrong_is_found_out() -> None:
         open_device("sim:b,sink=a,touch=48", ring_size=lockstep.RING_SIZE, sim=host) as two,
     ):
         path = Path(one.rx[0], two.tx[0], unchanged, 32)
-        lane = Lane(host, "a", "b", lambda _: (path.poll, path.state))
+        lane = Lane(host, "a", "b", lambda _: nullcontext((path.poll, path.state)))
         with pytest.raises(Error, match="did not arrive as they should"):
             lockstep.measure(Lanes(lane), 32, 2, 1)
 

@@ -11,7 +11,7 @@ figures that are compared shall be taken at the same speed.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Figures = NDArray[np.float64]
+    Prepared = AbstractContextManager[tuple[Any, Any]]  # a poll, and the state that it works on
 
 RING_SIZE = 512
 MAX_BATCH = RING_SIZE // 2  # what is sent finds room although up to a group of packets before is not cleaned yet
@@ -104,10 +105,10 @@ class Lane:
     Args:
         host: the machine.
         source, target: names of the cards.
-        prepare: given a batch size, makes the poll that forwards, and the state that it works on.
+        prepare: given a batch size, makes the poll that forwards, and the state that it works on, for one turn.
     """
 
-    def __init__(self, host: Machine, source: str, target: str, prepare: Callable[[int], tuple[Any, Any]]) -> None:
+    def __init__(self, host: Machine, source: str, target: str, prepare: Callable[[int], Prepared]) -> None:
         self._host = host
         self._names = source, target
         self._cards = host.cards[source].index, host.cards[target].index
@@ -119,12 +120,12 @@ class Lane:
         Other programs, interrupts and the hypervisor interrupt now and then. So the rounds are cut in short stretches,
         and the median stretch counts; each is long enough for all work that is not done in every round.
         """
-        poll, state = self._prepare(batch)
-        run = _lock_step_kernel(poll)
-        run(self._host.rack, *self._cards, state, batch, -(-_WARM_UP // batch), np.zeros(1, np.int64))
         stretch = min(rounds, -(-_STRETCH // batch))
         spent = np.zeros(rounds // stretch, np.int64)
-        run(self._host.rack, *self._cards, state, batch, stretch, spent)
+        with self._prepare(batch) as (poll, state):
+            run = _lock_step_kernel(poll)
+            run(self._host.rack, *self._cards, state, batch, -(-_WARM_UP // batch), np.zeros(1, np.int64))
+            run(self._host.rack, *self._cards, state, batch, stretch, spent)
         return (float(np.median(spent)) / stretch - tick_cost()) / batch
 
     def check(self) -> None:
@@ -169,9 +170,10 @@ def _open_pair(stack: ExitStack, host: Machine, source: str, target: str) -> tup
     return one, two
 
 
-def _driver_path(rx: Device, tx: Device, batch: int) -> tuple[Any, Any]:
+@contextmanager
+def _driver_path(rx: Device, tx: Device, batch: int) -> Generator[tuple[Any, Any]]:
     path = Path(rx.rx[0], tx.tx[0], touch, batch)
-    return path.poll, path.state
+    yield path.poll, path.state
 
 
 def _reference_lane(
@@ -184,9 +186,9 @@ def _reference_lane(
     stack.callback(reference.close)
     stack.push(devices)
 
-    def prepare(batch: int) -> tuple[Any, Any]:
+    def prepare(batch: int) -> Prepared:
         reference.set_batch(batch)
-        return reference.poll, reference.handle
+        return nullcontext((reference.poll, reference.handle))
 
     return Lane(host, source, target, prepare)
 
