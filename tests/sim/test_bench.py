@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
+from functools import partial
 from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from ixy.bench import lockstep, rates, virtio_peer
-from ixy.bench.lockstep import Cost, Lane
-from ixy.bench.reference import NoReference, build
+from ixy.bench.lockstep import Cost, Lane, Lanes
+from ixy.bench.reference import OURS, PUBLISHED, Layout, NoReference, Reference, build
 from ixy.cli.bench import bench
 from ixy.device import open_device
 from ixy.errors import Error, MemoryUnavailable
-from ixy.path import Path, unchanged
+from ixy.path import Path, touch, unchanged
 from ixy.sim.machine import Machine
+
+if TYPE_CHECKING:
+    from ixy.device import RxQueue, TxQueue
 
 COST_MEMBERS = [
     "batch",
@@ -26,7 +34,11 @@ COST_MEMBERS = [
     "reference_cycles_per_packet",
     "reference_cycles_per_packet_min",
     "reference_cycles_per_packet_max",
+    "layout_cycles_per_packet",
+    "layout_cycles_per_packet_min",
+    "layout_cycles_per_packet_max",
     "ratio",
+    "ratio_to_layout",
     "unit",
 ]
 
@@ -51,26 +63,66 @@ def test_forward_prints_one_object_per_batch() -> None:
     assert [cost["batch"] for cost in costs] == [1, 32]
     for cost in costs:
         assert list(cost) == COST_MEMBERS
-        assert isinstance(cost["reference_cycles_per_packet"], float)
-        assert isinstance(cost["ratio"], float)
+        assert all(isinstance(cost[name], float) for name in COST_MEMBERS[1:12])
 
 
 def test_forward_prints_a_table() -> None:
     """Without --json people get a table with a row per batch, and the machine that it was measured on."""
     result = CliRunner().invoke(bench, ["forward", "--batch", "8", "--rounds", "2", "--repeat", "1"])
     assert result.exit_code == 0
-    assert "C reference" in result.stdout
-    assert "Python 3." in " ".join(result.stdout.split())  # a narrow terminal wraps the line
+    table = " ".join(result.stdout.split())  # a narrow terminal wraps lines
+    assert "Python 3." in table
+    assert table.index("our layout") < table.index("published")
 
 
-def test_driver_and_reference_forward_the_right_bytes() -> None:
-    """Both lanes forward every batch size that fits: sinks find each packet, in order, byte 48 raised by one."""
-    with lockstep.lanes() as (driver, reference, missing):
-        assert reference is not None, missing
-        for batch in (1, 7, 32, lockstep.MAX_BATCH):
-            for lane in (driver, reference):
+def test_driver_and_references_forward_the_right_bytes() -> None:
+    """All lanes forward every batch size that fits: sinks find each packet, in order, byte 48 raised by one."""
+    with lockstep.lanes() as (lanes, missing):
+        for lane in lanes:
+            assert lane is not None, missing
+            for batch in (1, 7, 32, lockstep.MAX_BATCH):
                 lane.measure(batch, 3)
                 lane.check()
+
+
+def driver_forwarder(rx: RxQueue, tx: TxQueue, _host: Machine) -> tuple[Any, Any, Callable[[], None]]:
+    path = Path(rx, tx, touch, 32)
+    return path.poll, path.state, lambda: None
+
+
+def reference_forwarder(layout: Layout, rx: RxQueue, tx: TxQueue, host: Machine) -> tuple[Any, Any, Callable[[], None]]:
+    reference = Reference(build(), rx, tx, host, layout)
+    reference.set_batch(32)
+    return reference.poll, reference.handle, reference.close
+
+
+@pytest.mark.parametrize(
+    ("forwarder", "stride", "reported"),
+    [
+        (driver_forwarder, 2112, range(31, 512, 32)),
+        (partial(reference_forwarder, OURS), 2112, range(31, 512, 32)),
+        (partial(reference_forwarder, PUBLISHED), 2048, range(512)),
+    ],
+    ids=["driver", "layout", "reference"],
+)
+def test_layouts_are_what_they_are_called(forwarder: Any, stride: int, reported: range) -> None:
+    """What lies in the rings: buffers so far apart, and transmit descriptors in which the card reported a status.
+
+    Of 512 descriptors the card has written to each, or to the last of each 32; the driver and C with the driver's
+    layout agree.
+    """
+    host = Machine(stepped=True)
+    with (
+        ExitStack() as behind,
+        open_device("sim:a,gen=60", ring_size=lockstep.RING_SIZE, sim=host) as one,
+        open_device("sim:b,sink=a,touch=48", ring_size=lockstep.RING_SIZE, sim=host) as two,
+    ):
+        receive, transmit = (ring.state.descriptors for ring in (one.rx[0].ring, two.tx[0].ring))
+        poll, state, close = forwarder(one.rx[0], two.tx[0], host)
+        behind.callback(close)  # only when the devices are closed
+        assert abs(np.median(np.diff(receive[0::2]))) == stride
+        Lane(host, "a", "b", lambda _: nullcontext((poll, state))).measure(32, 32)
+        assert np.flatnonzero(transmit[1::2] >> 32 & 1).tolist() == list(reported)
 
 
 def test_a_forwarder_that_is_wrong_is_found_out() -> None:
@@ -81,19 +133,19 @@ def test_a_forwarder_that_is_wrong_is_found_out() -> None:
         open_device("sim:b,sink=a,touch=48", ring_size=lockstep.RING_SIZE, sim=host) as two,
     ):
         path = Path(one.rx[0], two.tx[0], unchanged, 32)
-        lane = Lane(host, "a", "b", lambda _: (path.poll, path.state))
+        lane = Lane(host, "a", "b", lambda _: nullcontext((path.poll, path.state)))
         with pytest.raises(Error, match="did not arrive as they should"):
-            lockstep.measure(lane, None, 32, 2, 1)
+            lockstep.measure(Lanes(lane), 32, 2, 1)
 
 
 @pytest.mark.usefixtures("no_compiler")
 def test_forward_without_a_compiler() -> None:
-    """No C compiler: the driver is measured all the same, the reference's members are null, and a note says why."""
+    """No C compiler: the driver is measured all the same, the references' members are null, and a note says why."""
     result = CliRunner().invoke(bench, ["forward", "--batch", "8", "--rounds", "2", "--repeat", "1", "--json"])
     assert result.exit_code == 0
     cost = json.loads(result.stdout)
     assert cost["cycles_per_packet"] is not None
-    assert [cost[name] for name in COST_MEMBERS[4:8]] == [None] * 4
+    assert [cost[name] for name in COST_MEMBERS[4:12]] == [None] * 8
     assert "no C compiler" in result.stderr
 
 
@@ -118,10 +170,15 @@ def test_a_compiler_that_fails_is_no_reference(monkeypatch: pytest.MonkeyPatch, 
         build()
 
 
-def test_ratio_compares_what_was_measured_together() -> None:
-    """Three repetitions, the second disturbed on both sides: the ratio is the median of the pairs' ratios."""
-    assert Cost(32, driver=[10.0, 90.0, 12.0], reference=[20.0, 180.0, 20.0]).ratio == 0.5
-    assert Cost(32, driver=[10.0], reference=[]).ratio is None
+def test_ratios_compare_what_was_measured_together() -> None:
+    """Two repetitions of three turns, some of them on a slower processor: a ratio is the median of the turns' ratios.
+
+    The driver's repetitions have the medians 12 and 13.
+    """
+    driver = np.array([[10.0, 90.0, 12.0], [11.0, 13.0, 80.0]])
+    cost = Cost(32, driver, driver / 0.75, np.array([[20.0, 180.0, 20.0], [22.0, 20.0, 160.0]])).as_json()
+    assert (cost["ratio_to_layout"], cost["ratio"]) == (0.75, 0.5)
+    assert [cost[name] for name in COST_MEMBERS[1:4]] == [12.5, 12.0, 13.0]
 
 
 def test_a_comparison_with_dpdk_without_huge_pages_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

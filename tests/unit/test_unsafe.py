@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import mmap
 import os
 import signal
@@ -20,6 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import ixy
 from ixy import unsafe
 from ixy.errors import MemoryUnavailable
 from ixy.jit import compiled
@@ -284,3 +286,39 @@ def test_file_errors_are_minus_one() -> None:
     assert read_file(reading, array, 0, 4) == -1
     os.close(reading)
     os.close(writing)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Nobody else does so
+
+# Names of the standard library, NumPy and Numba with which a module makes memory of an address, or gets at one.
+WAYS = {
+    *("ctypes", "cffi", "from_address", "ctypeslib", "as_strided", "__array_interface__"),
+    *("llvmlite", "intrinsic", "carray", "farray", "ExternalFunction", "address_as_void_pointer"),
+}
+# The C references are called from Python with arrays; what they do with their addresses is C's.
+EXCEPTIONS = {"bench/reference.py": {"ctypes", "ctypeslib"}}
+
+
+def names(source: str) -> set[str]:
+    """All names in a module: what it imports, and the variables and attributes that it uses."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name):
+                found.add(name)
+            case ast.Import(names=imported):
+                found |= {part for alias in imported for part in alias.name.split(".")}
+            case ast.ImportFrom(module=module, names=imported):
+                found |= {*(module or "").split("."), *(alias.name for alias in imported)}
+            case _:
+                pass
+    return found
+
+
+def test_no_other_module_touches_addresses() -> None:
+    """Of the modules of the package, only `unsafe` names what would let it, but for what is excepted."""
+    package = Path(ixy.__file__).parent
+    users = {str(path.relative_to(package)): names(path.read_text()) & WAYS for path in package.rglob("*.py")}
+    assert len(users.pop("unsafe.py")) > 3  # the search finds what is there
+    assert {module: ways for module, ways in users.items() if ways} == EXCEPTIONS

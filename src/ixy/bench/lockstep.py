@@ -1,23 +1,25 @@
 """Cycles per packet: the driver and the model take turns on one core, and only the driver's turns are timed.
 
 A turn of the model delivers one batch of frames into a card; the driver receives it, changes a byte of each packet,
-transmits it and cleans its ring; then the model sends everything and a sink checks it. The C reference does the same
-between two other cards of the same model, called from the same compiled loop, in turns with the driver.
+transmits it and cleans its ring; then the model sends everything and a sink checks it. The C references do the same,
+each between two other cards of the same model, called from the same compiled loop, in turns with the driver.
+
+Turns are short. A processor's speed changes within milliseconds, with what else runs on it and on its sibling, and
+figures that are compared shall be taken at the same speed.
 """
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ixy.bench.environment import tick_unit
-from ixy.bench.reference import NoReference, Reference, build
+from ixy.bench.reference import OURS, PUBLISHED, Layout, NoReference, Reference, build
 from ixy.device import Device, open_device
 from ixy.errors import Error
 from ixy.jit import compiled
@@ -28,12 +30,18 @@ from ixy.sim.wires.wires import deliver, drain
 from ixy.unsafe import ticks
 
 if TYPE_CHECKING:
+    from pathlib import Path as FilePath
+
     from numpy.typing import NDArray
+
+    Figures = NDArray[np.float64]
+    Prepared = AbstractContextManager[tuple[Any, Any]]  # a poll, and the state that it works on
 
 RING_SIZE = 512
 MAX_BATCH = RING_SIZE // 2  # what is sent finds room although up to a group of packets before is not cleaned yet
 PACKETS = 1 << 18  # of each side in one repetition, unless the caller gives the number of rounds
 _STRETCH = 2 * RING_SIZE  # packets
+_TURN = 8 * _STRETCH  # packets
 _WARM_UP = 4 * RING_SIZE  # packets: every descriptor and buffer that is used has been used
 
 
@@ -43,35 +51,52 @@ class Cost:
 
     Attributes:
         batch: packets a batch.
-        driver, reference: one figure for each repetition; the reference has none where there is no C compiler.
+        driver: a row of turns for each repetition, shape (repetitions, turns), float64.
+        layout: the same of the C reference with the driver's layout; None where there is no C compiler.
+        reference: that of the C reference with the published layout.
     """
 
     batch: int
-    driver: Sequence[float]
-    reference: Sequence[float]
+    driver: Figures
+    layout: Figures | None
+    reference: Figures | None
 
-    @property
-    def ratio(self) -> float | None:
-        """The driver's cost by the reference's: the median of the repetitions, as each pair was measured in one go."""
-        pairs = [ours / theirs for ours, theirs in zip(self.driver, self.reference, strict=False)]
-        return statistics.median(pairs) if pairs else None
+    def ratio(self, other: Figures | None) -> float | None:
+        """The driver's cost by another's: the median of the turns' ratios, as each was taken right after the other."""
+        return None if other is None else float(np.median(self.driver / other))
 
     def as_json(self) -> dict[str, Any]:
         """One object for programs, rounded to what such a measurement can tell."""
+        ratios = {"ratio": self.ratio(self.reference), "ratio_to_layout": self.ratio(self.layout)}
         return {
             "batch": self.batch,
             **_spread_json("cycles_per_packet", self.driver),
             **_spread_json("reference_cycles_per_packet", self.reference),
-            "ratio": round(self.ratio, 3) if self.ratio is not None else None,
+            **_spread_json("layout_cycles_per_packet", self.layout),
+            **{name: None if ratio is None else round(ratio, 3) for name, ratio in ratios.items()},
             "unit": tick_unit(),
         }
 
 
-def _spread_json(name: str, values: Sequence[float]) -> dict[str, float | None]:
+class Spread(NamedTuple):
+    """Of several repetitions, each of which counts by the median of its turns."""
+
+    median: float
+    least: float
+    most: float
+
+
+def spread(figures: Figures) -> Spread:
+    """How the repetitions differ."""
+    medians = np.median(figures, axis=1)
+    return Spread(float(np.median(medians)), float(np.min(medians)), float(np.max(medians)))
+
+
+def _spread_json(name: str, figures: Figures | None) -> dict[str, float | None]:
     """Median and range, as three members."""
-    spread = [statistics.median(values), min(values), max(values)] if values else [None] * 3
     names = name, f"{name}_min", f"{name}_max"
-    return {key: round(value, 2) if value is not None else None for key, value in zip(names, spread, strict=True)}
+    values = [None] * 3 if figures is None else [round(value, 2) for value in spread(figures)]
+    return dict(zip(names, values, strict=True))
 
 
 class Lane:
@@ -80,10 +105,10 @@ class Lane:
     Args:
         host: the machine.
         source, target: names of the cards.
-        prepare: given a batch size, makes the poll that forwards, and the state that it works on.
+        prepare: given a batch size, makes the poll that forwards, and the state that it works on, for one turn.
     """
 
-    def __init__(self, host: Machine, source: str, target: str, prepare: Callable[[int], tuple[Any, Any]]) -> None:
+    def __init__(self, host: Machine, source: str, target: str, prepare: Callable[[int], Prepared]) -> None:
         self._host = host
         self._names = source, target
         self._cards = host.cards[source].index, host.cards[target].index
@@ -95,12 +120,12 @@ class Lane:
         Other programs, interrupts and the hypervisor interrupt now and then. So the rounds are cut in short stretches,
         and the median stretch counts; each is long enough for all work that is not done in every round.
         """
-        poll, state = self._prepare(batch)
-        run = _lock_step_kernel(poll)
-        run(self._host.rack, *self._cards, state, batch, -(-_WARM_UP // batch), np.zeros(1, np.int64))
         stretch = min(rounds, -(-_STRETCH // batch))
         spent = np.zeros(rounds // stretch, np.int64)
-        run(self._host.rack, *self._cards, state, batch, stretch, spent)
+        with self._prepare(batch) as (poll, state):
+            run = _lock_step_kernel(poll)
+            run(self._host.rack, *self._cards, state, batch, -(-_WARM_UP // batch), np.zeros(1, np.int64))
+            run(self._host.rack, *self._cards, state, batch, stretch, spent)
         return (float(np.median(spent)) / stretch - tick_cost()) / batch
 
     def check(self) -> None:
@@ -114,19 +139,29 @@ class Lane:
             raise Error(f"the benchmark's packets did not arrive as they should: {report}")
 
 
+class Lanes(NamedTuple):
+    """What is measured in turns: the driver, and C with its layout and with the published one, as in `Cost`."""
+
+    driver: Lane
+    layout: Lane | None = None
+    reference: Lane | None = None
+
+
 @contextmanager
-def lanes() -> Generator[tuple[Lane, Lane | None, str]]:
-    """The driver's lane, the reference's, and why there is none if there is none."""
+def lanes() -> Generator[tuple[Lanes, str]]:
+    """All lanes on one machine, each with two cards of its own, and why there is none in C if there is none."""
     host = Machine(stepped=True)
     with ExitStack() as stack:
         rx, tx = _open_pair(stack, host, "a", "b")
-        driver = Lane(host, "a", "b", lambda batch: _driver_path(stack, rx, tx, batch))
+        driver = Lane(host, "a", "b", partial(_driver_path, rx, tx))
         try:
             library = build()
         except NoReference as reason:
-            yield driver, None, str(reason)
+            yield Lanes(driver), str(reason)
             return
-        yield driver, _reference_lane(stack, host, library), ""
+        layout = _reference_lane(stack, host, library, OURS, "c", "d")
+        reference = _reference_lane(stack, host, library, PUBLISHED, "e", "f")
+        yield Lanes(driver, layout, reference), ""
 
 
 def _open_pair(stack: ExitStack, host: Machine, source: str, target: str) -> tuple[Device, Device]:
@@ -135,45 +170,49 @@ def _open_pair(stack: ExitStack, host: Machine, source: str, target: str) -> tup
     return one, two
 
 
-def _driver_path(stack: ExitStack, rx: Device, tx: Device, batch: int) -> tuple[Any, Any]:
-    """A path whose queues are this thread's until the stack is left."""
+@contextmanager
+def _driver_path(rx: Device, tx: Device, batch: int) -> Generator[tuple[Any, Any]]:
+    """A path, whose queues are this thread's meanwhile."""
     path = Path(rx.rx[0], tx.tx[0], touch, batch)
-    stack.enter_context(entered(path))
-    return path.poll, path.state
+    with entered(path):
+        yield path.poll, path.state
 
 
-def _reference_lane(stack: ExitStack, host: Machine, library: Any) -> Lane:
+def _reference_lane(
+    stack: ExitStack, host: Machine, library: FilePath, layout: Layout, source: str, target: str
+) -> Lane:
     """The reference's packets stay until its devices, opened on a stack of their own, are closed."""
     devices = ExitStack()
-    rx, tx = _open_pair(devices, host, "c", "d")
-    reference = Reference(library, rx.rx[0], tx.tx[0], host)
+    rx, tx = _open_pair(devices, host, source, target)
+    reference = Reference(library, rx.rx[0], tx.tx[0], host, layout)
     stack.callback(reference.close)
     stack.push(devices)
 
-    def prepare(batch: int) -> tuple[Any, Any]:
+    def prepare(batch: int) -> Prepared:
         reference.set_batch(batch)
-        return reference.poll, reference.handle
+        return nullcontext((reference.poll, reference.handle))
 
-    return Lane(host, "c", "d", prepare)
+    return Lane(host, source, target, prepare)
 
 
-def measure(driver: Lane, reference: Lane | None, batch: int, rounds: int | None = None, repeat: int = 5) -> Cost:
-    """What a packet costs at one batch size: the driver and the reference in turns, `repeat` times.
+def measure(lanes: Lanes, batch: int, rounds: int | None = None, repeat: int = 5) -> Cost:
+    """What a packet costs at one batch size: `repeat` times so many rounds of each lane, which take short turns.
 
     Raises:
         Error: a packet was lost or came out wrong.
     """
     rounds = rounds or -(-PACKETS // batch)
-    ours: list[float] = []
-    theirs: list[float] = []
-    for _ in range(repeat):
-        ours.append(driver.measure(batch, rounds))
-        if reference:
-            theirs.append(reference.measure(batch, rounds))
-    driver.check()
-    if reference:
-        reference.check()
-    return Cost(batch, ours, theirs)
+    turn = min(rounds, -(-_TURN // batch))
+    shape = repeat, rounds // turn
+    figures = {lane: np.zeros(shape) for lane in lanes if lane}
+    for place in np.ndindex(shape):
+        for lane, costs in figures.items():
+            costs[place] = lane.measure(batch, turn)
+    for lane in figures:
+        lane.check()
+    layout = lanes.layout and figures[lanes.layout]
+    reference = lanes.reference and figures[lanes.reference]
+    return Cost(batch, figures[lanes.driver], layout, reference)
 
 
 @cache

@@ -5,13 +5,17 @@
  * mempool is a stack of indices, a batch is an array of pointers to packets, and each ring has an array beside it that
  * says which packet lies in which descriptor. Devices are called through pointers to functions.
  *
+ * How far apart buffers lie, and whether every descriptor asks for a status report or the last of each group that is
+ * cleaned at once, are the caller's choice: as published (2048 bytes, every descriptor), or as the driver in Python
+ * does it. The rest is the same.
+ *
  * The control plane is not here: rings and doorbells belong to cards that were brought up before.
  */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 
-enum { BUFFER_BYTES = 2048, CLEAN_GROUP = 32, MAX_BATCH = 512, TOUCHED_BYTE = 48 };
+enum { CLEAN_GROUP = 32, MAX_BATCH = 512, TOUCHED_BYTE = 48 };
 
 /* Datasheet 7.1.6.2 and 7.2.3.2.4: bits of the advanced descriptors */
 enum { RX_DONE = 1 << 0, RX_END_OF_PACKET = 1 << 1, TX_DONE = 1 << 0 };
@@ -26,7 +30,7 @@ enum {
 
 struct mempool {
     uint8_t *base;
-    uint32_t buffer_bytes;
+    uint32_t stride; /* bytes from one buffer to the next */
     uint32_t free_count;
     uint32_t free[];
 };
@@ -106,7 +110,7 @@ static struct packet *allocate(struct mempool *pool) {
     if (pool->free_count == 0)
         return NULL;
     uint32_t index = pool->free[--pool->free_count];
-    return (struct packet *)(pool->base + (size_t)index * pool->buffer_bytes);
+    return (struct packet *)(pool->base + (size_t)index * pool->stride);
 }
 
 static void give_back(struct packet *packet) {
@@ -156,7 +160,10 @@ static uint32_t rx_batch(struct device *device, uint16_t queue_id, struct packet
     return count;
 }
 
-static void clean(struct tx_queue *queue) {
+/* What both ways to send share is inlined into each of them, so that their loops are made for one way only. */
+#define SHARED static inline __attribute__((always_inline))
+
+SHARED void clean(struct tx_queue *queue) {
     for (;;) {
         uint16_t used = (queue->index - queue->clean_index) & (queue->size - 1);
         if (used < CLEAN_GROUP)
@@ -173,9 +180,15 @@ static void clean(struct tx_queue *queue) {
     }
 }
 
-static uint32_t tx_batch(struct device *device, uint16_t queue_id, struct packet *packets[], uint32_t count) {
-    struct tx_queue *queue = &device->tx_queues[queue_id];
+SHARED void report_groups(struct tx_queue *queue, uint32_t first, uint32_t sent) {
+    for (uint32_t end = first | (CLEAN_GROUP - 1); end < first + sent; end += CLEAN_GROUP)
+        queue->descriptors[end & (queue->size - 1)].read.command |= TX_REPORT_STATUS;
+}
+
+/* `report` is TX_REPORT_STATUS, or 0 to ask for it in the last descriptor of each group only. */
+SHARED uint32_t send(struct tx_queue *queue, struct packet *packets[], uint32_t count, uint32_t report) {
     clean(queue);
+    uint16_t first = queue->index;
     uint32_t sent = 0;
     for (; sent < count; sent++) {
         uint16_t following = next(queue->index, queue->size);
@@ -187,11 +200,21 @@ static uint32_t tx_batch(struct device *device, uint16_t queue_id, struct packet
         queue->index = following;
         descriptor->read.packet_address = packet->bus_address + offsetof(struct packet, data);
         descriptor->read.command =
-            TX_END_OF_PACKET | TX_REPORT_STATUS | TX_INSERT_CHECKSUM | TX_EXTENDED | TX_DATA | packet->size;
+            TX_END_OF_PACKET | report | TX_INSERT_CHECKSUM | TX_EXTENDED | TX_DATA | packet->size;
         descriptor->read.options = packet->size << TX_PAYLOAD_SHIFT;
     }
+    if (!report)
+        report_groups(queue, first, sent);
     write_register(queue->tail, queue->index);
     return sent;
+}
+
+static uint32_t tx_batch(struct device *device, uint16_t queue, struct packet *packets[], uint32_t count) {
+    return send(&device->tx_queues[queue], packets, count, TX_REPORT_STATUS);
+}
+
+static uint32_t tx_batch_grouped(struct device *device, uint16_t queue, struct packet *packets[], uint32_t count) {
+    return send(&device->tx_queues[queue], packets, count, 0);
 }
 
 /* The forwarder */
@@ -216,15 +239,15 @@ void ixy_reference_set_batch(int64_t handle, uint32_t batch) {
     ((struct forwarder *)handle)->batch = batch < MAX_BATCH ? batch : MAX_BATCH;
 }
 
-static struct mempool *make_pool(uint8_t *memory, const int64_t *bus_addresses, uint32_t count) {
+static struct mempool *make_pool(uint8_t *memory, const int64_t *bus_addresses, uint32_t count, uint32_t stride) {
     struct mempool *pool = malloc(sizeof(*pool) + count * sizeof(uint32_t));
     if (!pool)
         return NULL;
     pool->base = memory;
-    pool->buffer_bytes = BUFFER_BYTES;
+    pool->stride = stride;
     pool->free_count = count;
     for (uint32_t i = 0; i < count; i++) {
-        struct packet *packet = (struct packet *)(memory + (size_t)i * BUFFER_BYTES);
+        struct packet *packet = (struct packet *)(memory + (size_t)i * stride);
         packet->bus_address = bus_addresses[i];
         packet->pool = pool;
         packet->index = i;
@@ -236,11 +259,12 @@ static struct mempool *make_pool(uint8_t *memory, const int64_t *bus_addresses, 
 
 /* Takes over two running rings of `size` descriptors whose heads are 0; 0 if there is no memory. */
 int64_t ixy_reference_create(void *rx_ring, uint32_t *rx_tail, void *tx_ring, uint32_t *tx_tail, uint32_t size,
-                             uint8_t *memory, const int64_t *bus_addresses, uint32_t buffers) {
+                             uint8_t *memory, const int64_t *bus_addresses, uint32_t buffers, uint32_t stride,
+                             uint32_t grouped) {
     struct forwarder *forwarder = calloc(1, sizeof(*forwarder));
     struct packet **rx_packets = calloc(size, sizeof(*rx_packets));
     struct packet **tx_packets = calloc(size, sizeof(*tx_packets));
-    struct mempool *pool = make_pool(memory, bus_addresses, buffers);
+    struct mempool *pool = make_pool(memory, bus_addresses, buffers, stride);
     if (!forwarder || !rx_packets || !tx_packets || !pool) {
         free(forwarder);
         free(rx_packets);
@@ -252,8 +276,8 @@ int64_t ixy_reference_create(void *rx_ring, uint32_t *rx_tail, void *tx_ring, ui
     forwarder->batch = CLEAN_GROUP;
     forwarder->rx = (struct rx_queue){rx_ring, rx_tail, pool, size, 0, rx_packets};
     forwarder->tx = (struct tx_queue){tx_ring, tx_tail, size, 0, 0, tx_packets};
-    forwarder->receiver = (struct device){rx_batch, tx_batch, &forwarder->rx, NULL};
-    forwarder->transmitter = (struct device){rx_batch, tx_batch, NULL, &forwarder->tx};
+    forwarder->receiver = (struct device){rx_batch, NULL, &forwarder->rx, NULL};
+    forwarder->transmitter = (struct device){NULL, grouped ? tx_batch_grouped : tx_batch, NULL, &forwarder->tx};
     for (uint32_t i = 0; i < size; i++) {
         rx_packets[i] = allocate(pool);
         forwarder->rx.descriptors[i].read.packet_address = rx_packets[i]->bus_address + offsetof(struct packet, data);

@@ -1,4 +1,8 @@
-"""The yardstick: the same algorithm in plain C, with a C driver's data structures, on the same simulated cards."""
+"""The yardstick: the same algorithm in plain C, with a C driver's data structures, on the same simulated cards.
+
+It comes in two layouts: that of the published C driver, and that of this driver, so that what a layout is worth does
+not pass for what a language costs.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,14 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ixy import unsafe
 from ixy.bench.environment import cpu_model
 from ixy.errors import Error, MemoryUnavailable
+from ixy.packets.buffers import STRIDE
 from ixy.packets.dma import allocate_rings, release_rings
 
 if TYPE_CHECKING:
@@ -26,11 +31,26 @@ if TYPE_CHECKING:
 _SOURCE = Path(__file__).with_name("reference.c")
 _FLAGS = ["-std=c11", "-O2", "-march=native", "-shared", "-fPIC"]
 _BUFFERS = 4096  # as many as a receive queue of the driver has
-_BUFFER_BYTES = 2048
 
 _BYTES = np.ctypeslib.ndpointer(np.uint8, flags=("C", "W"))
 _REGISTER = np.ctypeslib.ndpointer(np.uint32, shape=(1,), flags=("C", "W"))
 _WORDS = np.ctypeslib.ndpointer(np.int64, flags=("C", "W"))
+
+
+class Layout(NamedTuple):
+    """How a forwarder lays out what it shares with the cards, where C drivers differ from this one.
+
+    Attributes:
+        stride: bytes from one packet buffer to the next.
+        grouped: of a group of transmit descriptors that are cleaned at once, only the last asks for a status report.
+    """
+
+    stride: int
+    grouped: bool
+
+
+PUBLISHED = Layout(stride=2048, grouped=False)
+OURS = Layout(stride=STRIDE, grouped=True)
 
 
 class NoReference(Error):
@@ -44,6 +64,7 @@ class Reference:
         library: from `build`.
         rx, tx: the queues. Python must not use them any more, but closes their devices before the reference.
         host: the machine of their cards.
+        layout: of its packets and descriptors.
 
     Attributes:
         poll: takes one batch along; called from compiled code with `handle`, returns the number of packets.
@@ -53,11 +74,11 @@ class Reference:
         MemoryUnavailable: there is none for its packets.
     """
 
-    def __init__(self, library: Path, rx: RxQueue, tx: TxQueue, host: Machine) -> None:
+    def __init__(self, library: Path, rx: RxQueue, tx: TxQueue, host: Machine, layout: Layout) -> None:
         self._library = _load(library)
         self._host = host
-        self._memory = allocate_rings(_BUFFERS * _BUFFER_BYTES)
-        addresses = host.map(self._memory).addresses(np.arange(_BUFFERS, dtype=np.int64) * _BUFFER_BYTES)
+        self._memory = allocate_rings(_BUFFERS * layout.stride)
+        addresses = host.map(self._memory).addresses(np.arange(_BUFFERS, dtype=np.int64) * layout.stride)
         rx_state, tx_state = rx.ring.state, tx.ring.state
         self.poll: Callable[[int], int] = unsafe.foreign(str(library), "ixy_reference_poll")
         self.handle: int = self._library.ixy_reference_create(
@@ -69,6 +90,8 @@ class Reference:
             self._memory.bytes,
             addresses,
             _BUFFERS,
+            layout.stride,
+            layout.grouped,
         )
         if self.handle == 0:
             self._return_memory()
@@ -134,6 +157,8 @@ def _load(path: Path) -> ctypes.CDLL:
         ctypes.c_uint32,
         _BYTES,
         _WORDS,
+        ctypes.c_uint32,
+        ctypes.c_uint32,
         ctypes.c_uint32,
     ]
     library.ixy_reference_set_batch.restype = None

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-import statistics
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from ixy.bench.environment import describe, tick_unit
+from ixy.bench.lockstep import spread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ixy.bench.lockstep import Cost
+    from ixy.bench.lockstep import Cost, Figures
     from ixy.bench.rates import Rate
 
 
 def costs_table(costs: Sequence[Cost]) -> Table:
     """What a packet costs, by batch size."""
     table = _table(f"Forwarding a 60-byte packet, in {tick_unit()}: median (range)")
-    for heading in ("batch", "driver", "C reference", "ratio"):
+    for heading in ("batch", "driver", "C, our layout", "ratio", "C, as published", "ratio"):
         table.add_column(heading, justify="right")
     for cost in costs:
-        ratio = f"{cost.ratio:.2f}" if cost.ratio is not None else "–"
-        table.add_row(str(cost.batch), _spread(cost.driver, 1), _spread(cost.reference, 1), ratio)
+        beside = [text for other in (cost.layout, cost.reference) for text in (_cost(other), _ratio(cost.ratio(other)))]
+        table.add_row(str(cost.batch), _cost(cost.driver), *beside)
     return table
+
+
+def _cost(figures: Figures | None) -> str:
+    return "–" if figures is None else _spread(*spread(figures), digits=1)
+
+
+def _ratio(ratio: float | None) -> str:
+    return "–" if ratio is None else f"{ratio:.2f}"
 
 
 def rates_table(rates: Sequence[Rate]) -> Table:
@@ -33,16 +41,13 @@ def rates_table(rates: Sequence[Rate]) -> Table:
     for heading in ("forwarder", "batch", "Mpps"):
         table.add_column(heading, justify="right")
     for rate in rates:
-        table.add_row(rate.what, str(rate.batch), _spread(rate.windows, 2))
+        table.add_row(rate.what, str(rate.batch), _spread(rate.median, min(rate.windows), max(rate.windows), digits=2))
     return table
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, caption=describe())
+    return Table(title=title, caption=describe(), show_edge=False)  # six columns fit a narrow terminal
 
 
-def _spread(values: Sequence[float], digits: int) -> str:
-    """Median and range."""
-    if not values:
-        return "–"
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
+def _spread(median: float, least: float, most: float, digits: int) -> str:
+    return f"{median:.{digits}f} ({least:.{digits}f}–{most:.{digits}f})"
