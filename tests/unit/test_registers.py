@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterable
 
 import pytest
@@ -33,6 +34,10 @@ class FakeBar:
     def write32(self, offset: int, value: int) -> None:
         self.log.append(("write", offset, value))
         self.memory[offset] = value
+
+
+def view(bar: FakeBar, owner: str = "card") -> RegisterFile:
+    return RegisterFile(bar, owner, threading.RLock())
 
 
 @st.composite
@@ -81,7 +86,7 @@ def test_register_that_exists_several_times() -> None:
 def test_write_and_update() -> None:
     """Writing lays fields over a value and clears what stood at their place; updating keeps the other bits."""
     bar = FakeBar()
-    registers = RegisterFile(bar, "card")
+    registers = view(bar)
     registers.write(GAUGE, 0xFF, LOW=2)
     assert bar.memory[0x40] == 0xF2
     registers.update(GAUGE, HIGH=1, FLAG=0)
@@ -95,7 +100,7 @@ def test_write_and_update() -> None:
 def test_wait_ends_when_all_fields_are_there() -> None:
     """FLAG comes first, LOW later: the wait goes on until both are as awaited, and other bits do not matter."""
     bar = FakeBar([0x00, 0x10, 0x1000_0017])
-    RegisterFile(bar, "card").wait(GAUGE, 60, FLAG=1, LOW=7)
+    view(bar).wait(GAUGE, 60, FLAG=1, LOW=7)
     assert len(bar.log) == 3
 
 
@@ -104,7 +109,7 @@ def test_wait_has_a_deadline_that_explains_itself() -> None:
     bar = FakeBar()
     bar.memory[0x40] = 0x0000_0013
     with pytest.raises(DeviceTimeout) as caught:
-        RegisterFile(bar, "0000:03:00.0").wait(GAUGE, 0.002, FLAG=0, LOW=7)
+        view(bar, "0000:03:00.0").wait(GAUGE, 0.002, FLAG=0, LOW=7)
     assert str(caught.value) == (
         "0000:03:00.0: GAUGE did not reach FLAG=0, LOW=7 within 0.002 s: it reads 0x00000013 (datasheet section 9.1)"
     )
@@ -113,7 +118,7 @@ def test_wait_has_a_deadline_that_explains_itself() -> None:
 def test_trace(caplog: pytest.LogCaptureFixture) -> None:
     """Each access is one line: who, what, fields old → new where the old value is known, and the section."""
     caplog.set_level(logging.DEBUG, "ixy.registers")
-    registers = RegisterFile(FakeBar(), "card")
+    registers = view(FakeBar())
     registers.write(GAUGE, LOW=5)
     registers.read(GAUGE)
     registers.update(GAUGE, LOW=6, FLAG=1)
@@ -128,7 +133,7 @@ def test_trace(caplog: pytest.LogCaptureFixture) -> None:
 def test_trace_is_silent_unless_asked_for(caplog: pytest.LogCaptureFixture) -> None:
     """At the default level an access logs nothing."""
     caplog.set_level(logging.INFO, "ixy.registers")
-    RegisterFile(FakeBar(), "card").write(GAUGE, LOW=5)
+    view(FakeBar()).write(GAUGE, LOW=5)
     assert caplog.messages == []
 
 
