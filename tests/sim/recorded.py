@@ -39,7 +39,7 @@ class RecordedCard(SimulatedFunction):
 
     Attributes:
         log: all that was done, in order; what failed is not in it.
-        before: called before each access, which it can fail.
+        before: called with the offset before each access, which it can fail.
         replies: what reading a register at an offset gives instead, made from what the model gives.
         written: called with the value when a register at an offset was written.
     """
@@ -48,7 +48,7 @@ class RecordedCard(SimulatedFunction):
         super().__init__("sim:a", machine)
         self.device_id = device_id
         self.log: list[Access] = []
-        self.before: Callable[[], None] = lambda: None
+        self.before: Callable[[int], None] = lambda _: None
         self.replies: dict[int, Callable[[int], int]] = {}
         self.written: dict[int, Callable[[int], None]] = {}
         self._bar = super().bar(0)
@@ -64,14 +64,14 @@ class RecordedCard(SimulatedFunction):
         return self
 
     def read32(self, offset: int) -> int:
-        self.before()
+        self.before(offset)
         value = self._bar.read32(offset)
         value = self.replies[offset](value) if offset in self.replies else value
         self._note("read", offset, value)
         return value
 
     def write32(self, offset: int, value: int) -> None:
-        self.before()
+        self.before(offset)
         self._note("write", offset, value)
         self._bar.write32(offset, value)
         if offset in self.written:
@@ -80,18 +80,18 @@ class RecordedCard(SimulatedFunction):
     # The function
 
     def config_read(self, offset: int, size: int) -> int:
-        self.before()
+        self.before(offset)
         value = self.device_id if offset == 2 else super().config_read(offset, size)
         self._note("config read", offset, value)
         return value
 
     def config_write(self, offset: int, size: int, value: int) -> None:
-        self.before()
+        self.before(offset)
         self._note("config write", offset, value)
         super().config_write(offset, size, value)
 
     def map(self, memory: DmaMemory) -> DmaMapping:
-        self.before()
+        self.before(0)
         self._note("map")
         return super().map(memory)
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cached_property
 from typing import Protocol
 
 from ixy.errors import DeviceTimeout
@@ -77,10 +78,15 @@ class Register:
     def __getitem__(self, index: int) -> Register:
         if not 0 <= index < self.count:
             raise IndexError(f"{self.name} exists {self.count} times, there is no number {index}")
-        return replace(self, name=f"{self.name}[{index}]", offset=self.offset + index * self.stride, count=1)
+        return self._each[index]
 
     def __iter__(self) -> Iterator[Register]:
-        return (self[index] for index in range(self.count))
+        return iter(self._each)
+
+    @cached_property
+    def _each(self) -> tuple[Register, ...]:
+        places = (self.offset + index * self.stride for index in range(self.count))
+        return tuple(replace(self, name=f"{self.name}[{i}]", offset=at, count=1) for i, at in enumerate(places))
 
     def value(self, **fields: int) -> int:
         """The register's value with these fields set and all else zero."""
