@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
 
@@ -249,6 +253,30 @@ def test_status_is_loaded_before_what_it_stands_for(machine: Machine, device: De
         arrive(machine, frame(number))
     assert len(receive_all(device)) == 5
     assert order.loaded >= 6  # one more that was not done
+
+
+COMPILED = """
+import numba
+import numpy as np
+from ixy.unsafe import load_acquire, store_release
+
+@numba.njit
+def kernel(words, tail):
+    value = load_acquire(words, 1)
+    store_release(tail, 0, value)
+    return value
+
+kernel(np.zeros(2, np.int64), np.zeros(1, np.uint32))
+print(kernel.inspect_llvm(kernel.signatures[0]))
+"""
+
+
+def test_compiled_accesses_are_atomic() -> None:
+    """What the compiler makes of the two primitives: instructions that it neither repeats, drops nor moves."""
+    environment = os.environ | {"IXY_JIT": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run([sys.executable, "-c", COMPILED], env=environment, capture_output=True, text=True, check=True)
+    assert re.search(r"load atomic i64, .* acquire", run.stdout)
+    assert re.search(r"store atomic i32 .* release", run.stdout)
 
 
 def shared(module: ModuleType) -> Iterator[tuple[str, ast.Subscript]]:

@@ -98,7 +98,7 @@ class Ixgbe:
     # Memory
 
     def _allocate(self, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int) -> None:
-        """Memory for all rings in one piece, and a mempool for each receive queue.
+        """Memory for all rings in one piece, and a mempool for each receive queue, which its attachment keeps.
 
         All is there before the first is mapped: if the process may not lock enough memory, the error knows the sum.
         """
@@ -114,7 +114,7 @@ class Ixgbe:
             self._undo.callback(self._function.unmap, memory)
             self._undo.callback(self._attached.detach_all)
             for pool in pools:
-                self._attached.attach(pool)  # from here on, it is the attachment that holds the pool
+                self._attached.attach(pool)
         slices = [memory.bytes[start : start + ring_bytes] for start in range(0, memory.size, ring_bytes)]
         for queue, pool in enumerate(pools):
             tail = self._doorbell(reg.RDT[queue])
@@ -146,6 +146,7 @@ class Ixgbe:
         self._init_transmit()
         for queue, ring in enumerate(self.rx_rings):
             self._start_rx_queue(queue, ring)
+        self._open_receive_path()
         for queue in range(len(self.tx_rings)):
             self._start_tx_queue(queue)
         log.info("%s: %s ready, MAC %s", self.address, self._card.name, self.mac().hex(":"))
@@ -279,18 +280,18 @@ class Ixgbe:
         self._registers.write(tail[queue], TAIL=0)
 
     def _start_rx_queue(self, queue: int, ring: IxgbeRxRing) -> None:
-        """4.6.7.1: enable, then hand over all descriptors; the receive path opens with the first queue."""
-        regs = self._registers
+        """4.6.7.1: enable, then hand over all descriptors."""
         ring.fill()
-        regs.update(reg.RXDCTL[queue], ENABLE=1)
-        regs.wait(reg.RXDCTL[queue], 1.0, ENABLE=1)
-        regs.write(reg.RDT[queue], TAIL=ring.size - 1)
-        if queue == len(self.rx_rings) - 1:
-            # 4.6.7: RXEN may change only while the receive path through the security block is halted.
-            regs.update(reg.SECRXCTRL, RX_DIS=1)
-            regs.wait(reg.SECRXSTAT, 1.0, SECRX_RDY=1)
-            regs.update(reg.RXCTRL, RXEN=1)
-            regs.update(reg.SECRXCTRL, RX_DIS=0)
+        self._registers.update(reg.RXDCTL[queue], ENABLE=1)
+        self._registers.wait(reg.RXDCTL[queue], 1.0, ENABLE=1)
+        self._registers.write(reg.RDT[queue], TAIL=ring.size - 1)
+
+    def _open_receive_path(self) -> None:
+        """4.6.7: RXEN may change only while the path through the security block is halted."""
+        self._registers.update(reg.SECRXCTRL, RX_DIS=1)
+        self._registers.wait(reg.SECRXSTAT, 1.0, SECRX_RDY=1)
+        self._registers.update(reg.RXCTRL, RXEN=1)
+        self._registers.update(reg.SECRXCTRL, RX_DIS=0)
 
     def _start_tx_queue(self, queue: int) -> None:
         """4.6.8.1."""
