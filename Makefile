@@ -4,13 +4,14 @@
 # make test-peer   only the tests against DPDK's testpmd
 # make check   formatting, lint, types, and the layers of the architecture
 # make bench   the figures of the README
+# make mutants put faults into the driver and see whether the tests notice; takes an hour
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-guest test-peer check bench setup tools clean
+.PHONY: demo test test-guest test-peer check bench mutants setup tools clean
 
 demo: setup
 	$(BIN)/ixy demo
@@ -38,6 +39,9 @@ bench: setup
 	$(BIN)/ixy bench forward
 	$(BIN)/ixy bench rate
 	$(BIN)/ixy bench python
+
+mutants: setup
+	$(BIN)/python tools/mutants.py
 
 setup: $(VENV)/.ready
 

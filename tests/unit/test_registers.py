@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterable
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -33,6 +35,10 @@ class FakeBar:
     def write32(self, offset: int, value: int) -> None:
         self.log.append(("write", offset, value))
         self.memory[offset] = value
+
+
+def view(bar: FakeBar, owner: str = "card") -> RegisterFile:
+    return RegisterFile(bar, owner, threading.RLock())
 
 
 @st.composite
@@ -81,7 +87,7 @@ def test_register_that_exists_several_times() -> None:
 def test_write_and_update() -> None:
     """Writing lays fields over a value and clears what stood at their place; updating keeps the other bits."""
     bar = FakeBar()
-    registers = RegisterFile(bar, "card")
+    registers = view(bar)
     registers.write(GAUGE, 0xFF, LOW=2)
     assert bar.memory[0x40] == 0xF2
     registers.update(GAUGE, HIGH=1, FLAG=0)
@@ -92,10 +98,29 @@ def test_write_and_update() -> None:
     assert [kind for kind, _, _ in bar.log] == ["write", "read", "write", "read", "write"]
 
 
+def test_updates_of_two_threads() -> None:
+    """A second thread that comes between the read and the write of an update waits: both fields change."""
+    bar = FakeBar()
+    registers = view(bar)
+    second = threading.Thread(target=lambda: registers.update(GAUGE, HIGH=7))
+
+    def read32(offset: int) -> int:
+        value = bar.memory.get(offset, 0)
+        if not second.ident:
+            second.start()
+            second.join(0.05)  # without a lock, it would be done by then
+        return value
+
+    bar.read32 = read32  # type: ignore[method-assign]
+    registers.update(GAUGE, LOW=5)
+    second.join()
+    assert bar.memory[0x40] == 0x705
+
+
 def test_wait_ends_when_all_fields_are_there() -> None:
     """FLAG comes first, LOW later: the wait goes on until both are as awaited, and other bits do not matter."""
     bar = FakeBar([0x00, 0x10, 0x1000_0017])
-    RegisterFile(bar, "card").wait(GAUGE, 60, FLAG=1, LOW=7)
+    view(bar).wait(GAUGE, 60, FLAG=1, LOW=7)
     assert len(bar.log) == 3
 
 
@@ -104,16 +129,25 @@ def test_wait_has_a_deadline_that_explains_itself() -> None:
     bar = FakeBar()
     bar.memory[0x40] = 0x0000_0013
     with pytest.raises(DeviceTimeout) as caught:
-        RegisterFile(bar, "0000:03:00.0").wait(GAUGE, 0.002, FLAG=0, LOW=7)
+        view(bar, "0000:03:00.0").wait(GAUGE, 0.002, FLAG=0, LOW=7)
     assert str(caught.value) == (
         "0000:03:00.0: GAUGE did not reach FLAG=0, LOW=7 within 0.002 s: it reads 0x00000013 (datasheet section 9.1)"
     )
 
 
+def test_wait_that_was_held_up_looks_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process sleeps through the deadline, and the register is ready: that is no failure."""
+    clock = iter([0.0, 0.0, 99.0])
+    monkeypatch.setattr("ixy.registers.time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda _: None))
+    bar = FakeBar([0x00, 0x10])
+    view(bar).wait(GAUGE, 1.0, FLAG=1)
+    assert len(bar.log) == 2
+
+
 def test_trace(caplog: pytest.LogCaptureFixture) -> None:
     """Each access is one line: who, what, fields old → new where the old value is known, and the section."""
     caplog.set_level(logging.DEBUG, "ixy.registers")
-    registers = RegisterFile(FakeBar(), "card")
+    registers = view(FakeBar())
     registers.write(GAUGE, LOW=5)
     registers.read(GAUGE)
     registers.update(GAUGE, LOW=6, FLAG=1)
@@ -128,7 +162,7 @@ def test_trace(caplog: pytest.LogCaptureFixture) -> None:
 def test_trace_is_silent_unless_asked_for(caplog: pytest.LogCaptureFixture) -> None:
     """At the default level an access logs nothing."""
     caplog.set_level(logging.INFO, "ixy.registers")
-    RegisterFile(FakeBar(), "card").write(GAUGE, LOW=5)
+    view(FakeBar()).write(GAUGE, LOW=5)
     assert caplog.messages == []
 
 
@@ -158,6 +192,18 @@ DATASHEET = [
     (reg.MAXFRS, 0x04268, {"MFS": 0xFFFF0000}),
     (reg.AUTOC, 0x042A0, {"RESTART_AN": 1 << 12, "LMS": 7 << 13}),
     (reg.LINKS, 0x042A4, {"LINK_UP": 1 << 30, "LINK_SPEED": 3 << 28}),
+    (reg.FCRTH[0], 0x03260, {"RTH": 0x7FFE0, "FCEN": 1 << 31}),
+    (reg.GCR_EXT, 0x11050, {"BUFFERS_CLEAR": 1 << 30}),
+    (reg.FTQF[127], 0x0E7FC, {"QUEUE_ENABLE": 1 << 31}),
+    (reg.TXPBTHRESH[7], 0x0496C, {"THRESH": 0x3FF}),
+    (
+        reg.MSCA,
+        0x0425C,
+        {"ADDRESS": 0xFFFF, "DEVICE": 0x1F0000, "PORT": 0x3E00000, "OPCODE": 3 << 26, "COMMAND": 1 << 30},
+    ),
+    (reg.MSRWD, 0x04260, {"WRITE": 0xFFFF, "READ": 0xFFFF0000}),
+    (reg.AUTOC2, 0x042A8, {"SERIAL_10G": 3 << 16}),
+    (reg.SW_FW_SYNC, 0x10160, {"SOFTWARE": 0x1F, "FIRMWARE": 0x3E0}),
     (reg.RTTDCS, 0x04900, {"ARBDIS": 1 << 6}),
     (reg.DMATXCTL, 0x04A80, {"TE": 1}),
     (reg.FCTRL, 0x05080, {"SBP": 2, "MPE": 1 << 8, "UPE": 1 << 9, "BAM": 1 << 10}),

@@ -11,8 +11,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cached_property
 from typing import Protocol
 
 from ixy.errors import DeviceTimeout
@@ -76,10 +78,15 @@ class Register:
     def __getitem__(self, index: int) -> Register:
         if not 0 <= index < self.count:
             raise IndexError(f"{self.name} exists {self.count} times, there is no number {index}")
-        return replace(self, name=f"{self.name}[{index}]", offset=self.offset + index * self.stride, count=1)
+        return self._each[index]
 
     def __iter__(self) -> Iterator[Register]:
-        return (self[index] for index in range(self.count))
+        return iter(self._each)
+
+    @cached_property
+    def _each(self) -> tuple[Register, ...]:
+        places = (self.offset + index * self.stride for index in range(self.count))
+        return tuple(replace(self, name=f"{self.name}[{i}]", offset=at, count=1) for i, at in enumerate(places))
 
     def value(self, **fields: int) -> int:
         """The register's value with these fields set and all else zero."""
@@ -123,11 +130,13 @@ class RegisterFile:
     Args:
         bar: access to the device.
         owner: the device's address, for messages.
+        lock: of the device's control plane, which may be taken twice: `update` holds it for its two accesses.
     """
 
-    def __init__(self, bar: Bar, owner: str) -> None:
+    def __init__(self, bar: Bar, owner: str, lock: AbstractContextManager[object]) -> None:
+        self.owner = owner
         self._bar = bar
-        self._owner = owner
+        self._lock = lock
         self._last: dict[int, int] = {}
 
     def read(self, register: Register) -> int:
@@ -148,7 +157,8 @@ class RegisterFile:
 
     def update(self, register: Register, **fields: int) -> None:
         """Change some fields and keep the rest."""
-        self.write(register, self.read(register), **fields)
+        with self._lock:
+            self.write(register, self.read(register), **fields)
 
     def wait(self, register: Register, timeout: float, **fields: int) -> None:
         """Poll until all of `fields` have these values.
@@ -161,11 +171,15 @@ class RegisterFile:
         """
         mask, wanted = register.mask(*fields), register.value(**fields)
         deadline = time.monotonic() + timeout
-        while (value := self.read(register)) & mask != wanted:
-            if time.monotonic() > deadline:
+        while True:
+            late = time.monotonic() > deadline  # asked before the read: a process that was held up looks once more
+            value = self.read(register)
+            if value & mask == wanted:
+                return
+            if late:
                 awaited = ", ".join(f"{name}={field}" for name, field in fields.items())
                 raise DeviceTimeout(
-                    f"{self._owner}: {register.name} did not reach {awaited} within {timeout:g} s: it reads"
+                    f"{self.owner}: {register.name} did not reach {awaited} within {timeout:g} s: it reads"
                     f" {value:#010x} (datasheet section {register.section})"
                 )
             time.sleep(min(0.001, timeout / 10))
@@ -175,7 +189,7 @@ class RegisterFile:
             return
         old = self._last.get(register.offset)
         self._last[register.offset] = value
-        log.debug("%s %s", self._owner, explain(verb, register, old, value))
+        log.debug("%s %s", self.owner, explain(verb, register, old, value))
 
 
 def explain(verb: str, register: Register, old: int | None, new: int) -> str:

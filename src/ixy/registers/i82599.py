@@ -1,8 +1,9 @@
 """The registers and descriptors of Intel's 82599 that the driver or the simulated card uses.
 
 Offsets, modes and sections are those of the Intel 82599 10 GbE Controller Datasheet, revision 3.3, chapter 8.2.3; the
-descriptors are in chapter 7. X540 and X550 share what is here. Registers of receive queues 64 to 127 lie elsewhere
-(0x0D000); nothing here uses them. Registers that the 82599 shows at a second, older place too are in `ALIASES`.
+descriptors are in chapter 7. X540 and X550 share what is here; `ixy.drivers.ixgbe.cards` says where they differ.
+Registers of receive queues 64 to 127 lie elsewhere (0x0D000); nothing here uses them. Registers that the 82599 shows at
+a second, older place too are in `ALIASES`.
 """
 
 from ixy.registers import Mode, register
@@ -22,10 +23,14 @@ I2CCTL = register("I2CCTL", 0x00028, RW, "8.2.3.1.6", CLK_IN=0, CLK_OUT=1, DATA_
 EEC = register("EEC", 0x10010, RW, "8.2.3.2.1", EE_REQ=6, EE_GNT=7, EE_PRES=8, AUTO_RD=9, EE_SIZE=(11, 14))
 EERD = register("EERD", 0x10014, RW, "8.2.3.2.2", START=0, DONE=1, ADDR=(2, 15), DATA=(16, 31))
 
+# 8.2.3.3 Flow control
+FCRTH = register("FCRTH", 0x03260, RW, "8.2.3.3.4", count=8, RTH=(5, 18), FCEN=31)
+
 # 8.2.3.4 PCIe, semaphores between software and firmware
 SWSM = register("SWSM", 0x10140, RW, "8.2.3.4", SMBI=0, SWESMBI=1)
 FWSM = register("FWSM", 0x10148, RW, "8.2.3.4", FW_MODE=(1, 3), FW_VAL=15, reset=0x8000)
-SW_FW_SYNC = register("SW_FW_SYNC", 0x10160, RW, "8.2.3.4.11", SMBITS=(0, 9))
+SW_FW_SYNC = register("SW_FW_SYNC", 0x10160, RW, "8.2.3.4.11", SOFTWARE=(0, 4), FIRMWARE=(5, 9))
+GCR_EXT = register("GCR_EXT", 0x11050, RW, "8.2.3.4.12", BUFFERS_CLEAR=30)
 
 # 8.2.3.5 Interrupts
 EICR = register("EICR", 0x00800, RC, "8.2.3.5.1", QUEUES=(0, 15), LSC=20)
@@ -64,6 +69,7 @@ VFTA = register("VFTA", 0x0A000, RW, "8.2.3.7.11", count=128, BITS=(0, 31))
 RAL = register("RAL", 0x0A200, RW, "8.2.3.7.8", stride=8, count=128, ADDRESS=(0, 31))
 RAH = register("RAH", 0x0A204, RW, "8.2.3.7.9", stride=8, count=128, ADDRESS=(0, 15), AV=31)
 
+FTQF = register("FTQF", 0x0E600, RW, "8.2.3.7.19", count=128, QUEUE_ENABLE=31)
 MRQC = register("MRQC", 0x0EC80, RW, "8.2.3.7.12", MRQE=(0, 3), FIELDS=(16, 31))
 RETA = register("RETA", 0x0EB00, RW, "8.2.3.7.14", count=32, ENTRIES=(0, 31))
 RSSRK = register("RSSRK", 0x0EB80, RW, "8.2.3.7.15", count=10, KEY=(0, 31))
@@ -105,6 +111,7 @@ TXDCTL = register(
     SWFLSH=26,
 )
 TXPBSIZE = register("TXPBSIZE", 0x0CC00, RW, "8.2.3.9.13", count=8, SIZE=(10, 19))
+TXPBTHRESH = register("TXPBTHRESH", 0x04950, RW, "8.2.3.9.16", count=8, THRESH=(0, 9))
 RTTDCS = register("RTTDCS", 0x04900, RW, "8.2.3.10.2", ARBDIS=6)
 
 # 8.2.3.12 Security: the receive path passes through it even when it does nothing
@@ -118,7 +125,17 @@ FDIRCMD = register("FDIRCMD", 0x0EE2C, RW, "8.2.3.21.22", CMD=(0, 1))
 
 # 8.2.3.22 MAC
 HLREG0 = register("HLREG0", 0x04240, RW, "8.2.3.22.8", TXCRCEN=0, RXCRCSTRP=1, JUMBOEN=2, TXPADEN=10, LPBK=15)
-MSCA = register("MSCA", 0x0425C, RW, "8.2.3.22.11", COMMAND=30)
+MSCA = register(
+    "MSCA",
+    0x0425C,
+    RW,
+    "8.2.3.22.11",
+    ADDRESS=(0, 15),
+    DEVICE=(16, 20),
+    PORT=(21, 25),
+    OPCODE=(26, 27),
+    COMMAND=30,
+)
 MSRWD = register("MSRWD", 0x04260, RW, "8.2.3.22.12", WRITE=(0, 15), READ=(16, 31))
 MAXFRS = register("MAXFRS", 0x04268, RW, "8.2.3.22.13", MFS=(16, 31), reset=1518 << 16)
 AUTOC = register("AUTOC", 0x042A0, RW, "8.2.3.22.19", RESTART_AN=12, LMS=(13, 15), reset=3 << 13)
@@ -177,6 +194,8 @@ ALIASES = (
 )
 
 # Field values
+SYNC_PHY0, SYNC_PHY1, SYNC_MAC = 1 << 1, 1 << 2, 1 << 3  # SW_FW_SYNC.SOFTWARE, and FIRMWARE: what is owned
+MDI_ADDRESS, MDI_WRITE, MDI_READ = 0, 1, 3  # MSCA.OPCODE
 LMS_10G_SERIAL = 3  # AUTOC.LMS: 10 Gbit/s over SFI, no auto-negotiation of the mode
 SERIAL_10G_SFI = 2  # AUTOC2.SERIAL_10G
 LINK_SPEEDS = {1: 100, 2: 1_000, 3: 10_000}  # LINKS.LINK_SPEED in Mbit/s

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import logging
 import struct
+import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ixy.bus import set_bus_master
 from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, DeviceCounters, Link, check_pool
+from ixy.drivers.ixgbe.cards import CARDS, TX_BUFFER, Connection
 from ixy.drivers.ixgbe.datapath import CLEAN_GROUP
+from ixy.drivers.ixgbe.phy import Phy
 from ixy.drivers.ixgbe.rings import IxgbeRxRing, IxgbeTxRing
+from ixy.drivers.ixgbe.semaphore import owned
 from ixy.drivers.pools import AttachedPools
-from ixy.errors import ConfigurationError, DeviceTimeout
+from ixy.errors import ConfigurationError, DeviceTimeout, Error
 from ixy.packets.dma import allocate_rings, release_rings
 from ixy.packets.mempool import Mempool
 from ixy.packets.packets import METADATA, check_metadata
@@ -26,42 +30,20 @@ from ixy.registers import Register, RegisterFile
 from ixy.registers import i82599 as reg
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
     from ixy.bus import Function
-    from ixy.packets.dma import DmaMapping, DmaMemory
 
 log = logging.getLogger("ixy.ixgbe")
-
-INTEL = 0x8086
-SUPPORTED = {
-    (INTEL, 0x10F7): "82599 KX4",
-    (INTEL, 0x10F8): "82599 backplane",
-    (INTEL, 0x10F9): "82599 CX4",
-    (INTEL, 0x10FB): "82599ES SFP+",
-    (INTEL, 0x10FC): "82599 XAUI",
-    (INTEL, 0x1507): "82599 SFP+ EM",
-    (INTEL, 0x1514): "82599 KX4 mezzanine",
-    (INTEL, 0x1517): "82599 KR",
-    (INTEL, 0x151C): "82599 T3",
-    (INTEL, 0x154A): "X520-4 SFP+",
-    (INTEL, 0x154D): "X520 SFP+",
-    (INTEL, 0x1557): "82599EN SFP+",
-    (INTEL, 0x1558): "X520-Q1 QSFP+",
-    (INTEL, 0x1528): "X540-AT2",
-    (INTEL, 0x1560): "X540-AT1",
-    (INTEL, 0x1563): "X550-T2",
-    (INTEL, 0x15D1): "X550-T1",
-}
-"""Cards that this driver knows, by vendor and device id."""
-
-# X540 and X550 have a copper PHY whose firmware brings the link up; on the others the driver does.
-_COPPER = {0x1528, 0x1560, 0x1563, 0x15D1}
 
 RING_SIZES = [64 << n for n in range(7)]  # 64 to 4096: powers of two, so that an index wraps by a mask
 
 # The key of Microsoft's verification suite for receive-side scaling, against which published vectors check a hash.
 RSS_KEY = bytes.fromhex("6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa")
+
+MAX_FRAME = 10  # KiB, rounded up
+FLOW_CONTROL_ROOM = 24  # KiB: 4.6.3.2, below the end of the receive buffer
+DEVICE_STATUS, TRANSACTION_PENDING = 0xAA, 1 << 5  # in the configuration space (9.3.10.6)
 
 
 class Ixgbe:
@@ -93,23 +75,26 @@ class Ixgbe:
     ) -> None:
         self.address = function.address
         self._function = function
+        self._lock = threading.RLock()  # of the control plane
         self._attached = AttachedPools(function)
         self._counters = DeviceCounters()
         self._promiscuous = True
         self._addresses_used = 1
         self._filters_vlans = False
-        self._ring_memory: DmaMemory | None = None
-        self._ring_mapping: DmaMapping | None = None
-        self._closed = False
+        self._phy: Phy | None = None
+        self._running = False  # or it was touched, and must be stopped
+        self._undo = ExitStack()
+        self._undo.callback(function.close)
         self.rx_rings: list[IxgbeRxRing] = []
         self.tx_rings: list[IxgbeTxRing] = []
         try:
             check_configuration(self.address, rx_queues, tx_queues, ring_size, pool_size)
             self._metadata = check_metadata(self.address, metadata, METADATA)
+            self._card = CARDS[function.config_read(2, 2)]
             self._bar = function.bar(0)
-            self._registers = RegisterFile(self._bar, self.address)
-            self._device_id = function.config_read(2, 2)
+            self._registers = RegisterFile(self._bar, self.address, self._lock)
             self._allocate(rx_queues, tx_queues, ring_size, pool_size)
+            self._running = True
             self._bring_up()
         except BaseException:
             self.close()
@@ -119,28 +104,34 @@ class Ixgbe:
     # Memory
 
     def _allocate(self, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int) -> None:
-        """Memory for all rings in one piece, and a mempool for each receive queue.
+        """Memory for all rings in one piece, and a mempool for each receive queue, which its attachment keeps.
 
         All is there before the first is mapped: if the process may not lock enough memory, the error knows the sum.
         """
         ring_bytes = ring_size * reg.DESCRIPTOR_BYTES
-        self._ring_memory = memory = allocate_rings((rx_queues + tx_queues) * ring_bytes)
-        slices = [memory.bytes[start : start + ring_bytes] for start in range(0, memory.size, ring_bytes)]
-        with ExitStack() as stack:  # attaching holds the pools
-            pools = [stack.enter_context(Mempool(pool_size)) for _ in range(rx_queues)]
+        memory = allocate_rings((rx_queues + tx_queues) * ring_bytes)
+        self._undo.callback(release_rings, memory)
+        with ExitStack() as created:
+            pools = [created.enter_context(Mempool(pool_size)) for _ in range(rx_queues)]  # attaching holds them
             self._ring_mapping = self._function.map(memory)
-            for queue, pool in enumerate(pools):
-                self.attach(pool)
-                tail = self._doorbell(reg.RDT[queue])
-                addresses = self._attached.addresses
-                self.rx_rings.append(IxgbeRxRing(slices[queue], tail, addresses, pool, self._metadata))
+            self._undo.callback(self._function.unmap, memory)
+            self._undo.callback(self._attached.detach_all)
+            for pool in pools:
+                self._attached.attach(pool)
+        slices = [memory.bytes[start : start + ring_bytes] for start in range(0, memory.size, ring_bytes)]
+        for queue, pool in enumerate(pools):
+            tail = self._doorbell(reg.RDT[queue])
+            self.rx_rings.append(IxgbeRxRing(slices[queue], tail, self._attached.addresses, pool, self._metadata))
+            self._undo.callback(self.rx_rings[-1].drain)
         for queue in range(tx_queues):
             tail = self._doorbell(reg.TDT[queue])
             self.tx_rings.append(IxgbeTxRing(slices[rx_queues + queue], tail, self._attached.addresses))
+            self._undo.callback(self.tx_rings[-1].drain)
 
     def attach(self, pool: Mempool) -> None:
         """Let the card reach the buffers of `pool`."""
-        self._attached.attach(pool)
+        with self._control():
+            self._attached.attach(pool)
 
     def _doorbell(self, register: Register) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
         return self._bar.words[register.offset // 4 : register.offset // 4 + 1]
@@ -158,18 +149,31 @@ class Ixgbe:
         self._init_transmit()
         for queue, ring in enumerate(self.rx_rings):
             self._start_rx_queue(queue, ring)
+        self._open_receive_path()
         for queue in range(len(self.tx_rings)):
             self._start_tx_queue(queue)
-        log.info("%s: %s ready, MAC %s", self.address, SUPPORTED[INTEL, self._device_id], self.mac().hex(":"))
+        log.info("%s: %s ready, MAC %s", self.address, self._card.name, self.mac().hex(":"))
 
     def _reset(self) -> None:
         """4.6.3.1: interrupts off, reset, interrupts off again; 4.2.1.6: no DMA while the reset goes on."""
         self._disable_interrupts()
-        self._disable_master()
-        self._registers.write(reg.CTRL, RST=1, LRST=1)
-        self._registers.wait(reg.CTRL, 1.0, RST=0, LRST=0)
+        if not self._disable_master():
+            # 5.2.5.3.2: what comes back from the bus after the first reset needs a second one.
+            self._flush()
+            self._reset_device()
+        self._reset_device()
         time.sleep(0.01)  # 4.6.3.2: the MAC is to be left alone for 10 ms
         self._disable_interrupts()
+
+    def _reset_device(self) -> None:
+        """8.2.3.1.1: reset device and link. A reset of the link would take a PHY within the chip along (X550 datasheet,
+        8.2.2.1.1), so there it is left out.
+        """
+        inside = self._card.connection is Connection.INTERNAL_PHY
+        with owned(self._registers, self._phy_resource()) if inside else nullcontext():
+            self._registers.write(reg.CTRL, RST=1, LRST=int(not inside))
+            time.sleep(0.001)  # for so long, no register may be accessed
+        self._registers.wait(reg.CTRL, 1.0, RST=0, LRST=0)
 
     def _disable_interrupts(self) -> None:
         """4.6.3.1. Reading EICR drops what is pending."""
@@ -178,14 +182,30 @@ class Ixgbe:
             self._registers.write(register, MASK=0xFFFFFFFF)
         self._registers.read(reg.EICR)
 
-    def _disable_master(self) -> None:
-        """5.2.5.3.2: no new requests to the bus, and wait until the pending ones are done."""
+    def _disable_master(self) -> bool:
+        """5.2.5.3.2: no new requests to the bus, and wait until the pending ones are done; False if they never are."""
         self._registers.update(reg.CTRL, PCIE_MASTER_DISABLE=1)
         try:
+            self._registers.wait(reg.CTRL, 0.1, PCIE_MASTER_DISABLE=1)
             self._registers.wait(reg.STATUS, 0.1, PCIE_MASTER_ENABLE=0)
-        except DeviceTimeout:
-            # A card left behind by a killed process can hold requests for ever; the reset that follows drops them.
-            log.warning("%s: requests to the bus are still pending; resetting all the same", self.address)
+        except DeviceTimeout as error:
+            # A card left behind by a killed process, or one whose link is down, can hold requests for ever.
+            log.warning("%s; resetting twice", error)
+            return False
+        return True
+
+    def _flush(self) -> None:
+        """5.2.5.3.2: drop the packets that are on their way out, with nothing sent meanwhile."""
+        regs = self._registers
+        regs.update(reg.HLREG0, LPBK=1)
+        regs.update(reg.RXCTRL, RXEN=0)
+        deadline = time.monotonic() + 0.1
+        while self._function.config_read(DEVICE_STATUS, 2) & TRANSACTION_PENDING and time.monotonic() < deadline:
+            time.sleep(0.001)
+        regs.update(reg.GCR_EXT, BUFFERS_CLEAR=1)
+        time.sleep(0.001)  # 20 µs at least
+        regs.update(reg.GCR_EXT, BUFFERS_CLEAR=0)
+        regs.update(reg.HLREG0, LPBK=0)
 
     def _wait_until_ready(self) -> None:
         """4.6.3: the EEPROM has been read and the DMA engine is initialised."""
@@ -193,18 +213,33 @@ class Ixgbe:
         self._registers.wait(reg.RDRXCTL, 1.0, DMAIDONE=1)
 
     def _init_link(self) -> None:
-        """4.6.4: 10 Gbit/s over SFI, and start."""
-        if self._device_id in _COPPER:
+        """4.6.4: how the MAC is connected, and start. What the EEPROM has set for a backplane stays."""
+        connection = self._card.connection
+        if connection is Connection.INTERNAL_PHY:
             return
-        self._registers.update(reg.AUTOC2, SERIAL_10G=reg.SERIAL_10G_SFI)
-        self._registers.update(reg.AUTOC, LMS=reg.LMS_10G_SERIAL, RESTART_AN=1)
+        if connection is Connection.EXTERNAL_PHY:
+            self._phy = Phy(self._registers, self._phy_resource())
+            self._phy.negotiate()
+        with owned(self._registers, reg.SYNC_MAC):
+            if connection is Connection.SFI:
+                self._registers.update(reg.AUTOC2, SERIAL_10G=reg.SERIAL_10G_SFI)
+                self._registers.update(reg.AUTOC, LMS=reg.LMS_10G_SERIAL, RESTART_AN=1)
+            else:
+                self._registers.update(reg.AUTOC, RESTART_AN=1)
+
+    def _phy_resource(self) -> int:
+        """What must be owned to touch this port's PHY: each of the card's two has one."""
+        return (reg.SYNC_PHY0, reg.SYNC_PHY1)[self._registers.get(reg.STATUS, "LAN_ID") & 1]
 
     def _init_receive(self) -> None:
-        """4.6.7: one packet buffer of 512 KB for all, frame check sequences off, all packets in."""
+        """4.6.7: one packet buffer for all, frame check sequences off, all packets in."""
         regs = self._registers
         regs.update(reg.RXCTRL, RXEN=0)
         for number, register in enumerate(reg.RXPBSIZE):
-            regs.write(register, SIZE=512 if number == 0 else 0)
+            regs.write(register, SIZE=self._card.rx_buffer if number == 0 else 0)
+        regs.write(reg.FCRTH[0], RTH=(self._card.rx_buffer - FLOW_CONTROL_ROOM) * 1024 >> 5)
+        for register in reg.FTQF:  # undefined after power-on: they would send packets to queues that nobody has
+            regs.write(register, QUEUE_ENABLE=0)
         regs.update(reg.HLREG0, RXCRCSTRP=1)
         regs.update(reg.RDRXCTL, CRC_STRIP=1)
         regs.update(reg.FCTRL, BAM=1, UPE=1, MPE=1)  # promiscuous, until `set_promiscuous` says otherwise
@@ -235,12 +270,14 @@ class Ixgbe:
                 regs.update(reg.RXDCTL[queue], VME=1)  # 7.4.3
 
     def _init_transmit(self) -> None:
-        """4.6.8: frame check sequences and padding by the card, one packet buffer of 160 KB for all."""
+        """4.6.8: frame check sequences and padding by the card, one packet buffer for all."""
         regs = self._registers
         regs.update(reg.HLREG0, TXCRCEN=1, TXPADEN=1)
         regs.update(reg.RTTDCS, ARBDIS=1)  # 4.6.11.3: the arbiter rests while the packet buffers are set
-        for number, register in enumerate(reg.TXPBSIZE):
-            regs.write(register, SIZE=160 if number == 0 else 0)
+        for number, (size, threshold) in enumerate(zip(reg.TXPBSIZE, reg.TXPBTHRESH, strict=True)):
+            regs.write(size, SIZE=TX_BUFFER if number == 0 else 0)
+            # Above it, no more is fetched: what is fetched already must still fit.
+            regs.write(threshold, THRESH=TX_BUFFER - MAX_FRAME if number == 0 else 0)
         regs.write(reg.DTXMXSZRQ, MAX_BYTES_NUM_REQ=0xFFF)
         regs.update(reg.RTTDCS, ARBDIS=0)
         for queue in range(len(self.tx_rings)):
@@ -255,7 +292,6 @@ class Ixgbe:
     ) -> None:
         """Tell the card where a ring lies and that it is empty (7.1.9, 7.2.3.3)."""
         size = self.rx_rings[0].size * reg.DESCRIPTOR_BYTES
-        assert self._ring_mapping is not None
         address = self._ring_mapping.address(place * size, size)
         self._registers.write(low[queue], address & 0xFFFFFFFF)
         self._registers.write(high[queue], address >> 32)
@@ -264,18 +300,18 @@ class Ixgbe:
         self._registers.write(tail[queue], TAIL=0)
 
     def _start_rx_queue(self, queue: int, ring: IxgbeRxRing) -> None:
-        """4.6.7.1: enable, then hand over all descriptors; the receive path opens with the first queue."""
-        regs = self._registers
+        """4.6.7.1: enable, then hand over all descriptors."""
         ring.fill()
-        regs.update(reg.RXDCTL[queue], ENABLE=1)
-        regs.wait(reg.RXDCTL[queue], 1.0, ENABLE=1)
-        regs.write(reg.RDT[queue], TAIL=ring.size - 1)
-        if queue == len(self.rx_rings) - 1:
-            # 4.6.7: RXEN may change only while the receive path through the security block is halted.
-            regs.update(reg.SECRXCTRL, RX_DIS=1)
-            regs.wait(reg.SECRXSTAT, 1.0, SECRX_RDY=1)
-            regs.update(reg.RXCTRL, RXEN=1)
-            regs.update(reg.SECRXCTRL, RX_DIS=0)
+        self._registers.update(reg.RXDCTL[queue], ENABLE=1)
+        self._registers.wait(reg.RXDCTL[queue], 1.0, ENABLE=1)
+        self._registers.write(reg.RDT[queue], TAIL=ring.size - 1)
+
+    def _open_receive_path(self) -> None:
+        """4.6.7: RXEN may change only while the path through the security block is halted."""
+        self._registers.update(reg.SECRXCTRL, RX_DIS=1)
+        self._registers.wait(reg.SECRXSTAT, 1.0, SECRX_RDY=1)
+        self._registers.update(reg.RXCTRL, RXEN=1)
+        self._registers.update(reg.SECRXCTRL, RX_DIS=0)
 
     def _start_tx_queue(self, queue: int) -> None:
         """4.6.8.1."""
@@ -285,9 +321,18 @@ class Ixgbe:
     # -----------------------------------------------------------------------------------------------------------------
     # Link, filters, statistics
 
+    @contextmanager
+    def _control(self) -> Generator[RegisterFile]:
+        """The card's registers, for one thread at a time, and only until the card is closed."""
+        with self._lock:
+            if not self._running:
+                raise Error(f"{self.address} is closed")
+            yield self._registers
+
     def mac(self) -> bytes:
         """The station's address from receive address register 0 (8.2.3.7.8)."""
-        low, high = self._registers.read(reg.RAL[0]), self._registers.read(reg.RAH[0])
+        with self._control() as regs:
+            low, high = regs.read(reg.RAL[0]), regs.read(reg.RAH[0])
         return low.to_bytes(4, "little") + (high & 0xFFFF).to_bytes(2, "little")
 
     def set_mac(self, mac: bytes) -> None:
@@ -298,7 +343,8 @@ class Ixgbe:
         """
         if len(mac) != 6 or mac[0] & 1:
             raise ConfigurationError(f"{self.address}: {mac.hex(':')} is no unicast MAC address")
-        self._set_address(0, mac)
+        with self._control():
+            self._set_address(0, mac)
 
     def _set_address(self, index: int, mac: bytes) -> None:
         """Let packets for `mac` in (8.2.3.7.8, 8.2.3.7.9)."""
@@ -307,38 +353,43 @@ class Ixgbe:
 
     def set_mac_filter(self, addresses: Sequence[bytes]) -> None:
         """The receive address registers after the station's own compare whole addresses, of groups too (7.1.1.1)."""
-        for index, mac in enumerate(addresses, 1):
-            self._set_address(index, mac)
-        for index in range(len(addresses) + 1, self._addresses_used):
-            self._registers.write(reg.RAH[index], AV=0)
-        self._addresses_used = len(addresses) + 1
+        with self._control() as regs:
+            for index, mac in enumerate(addresses, 1):
+                self._set_address(index, mac)
+            for index in range(len(addresses) + 1, self._addresses_used):
+                regs.write(reg.RAH[index], AV=0)
+            self._addresses_used = len(addresses) + 1
 
     def set_promiscuous(self, enabled: bool) -> None:
         """Accept all unicast and multicast packets, of all VLANs (8.2.3.7.1)."""
-        self._promiscuous = enabled
-        self._registers.update(reg.FCTRL, UPE=int(enabled), MPE=int(enabled))
-        self._switch_vlan_filter()
+        with self._control() as regs:
+            self._promiscuous = enabled
+            regs.update(reg.FCTRL, UPE=int(enabled), MPE=int(enabled))
+            self._switch_vlan_filter()
 
     def set_vlan_filter(self, vlan: int, enabled: bool) -> None:
         """Receive packets of VLAN `vlan`, or no longer: a bit in a table of 4096 (8.2.3.7.11)."""
-        if not self._filters_vlans:
-            for register in reg.VFTA:  # no reset clears it
-                self._registers.write(register, 0)
-            self._filters_vlans = True
-        register, bit = reg.VFTA[vlan // 32], 1 << vlan % 32
-        others = self._registers.read(register) & ~bit
-        self._registers.write(register, others | bit if enabled else others)
-        self._switch_vlan_filter()
+        with self._control() as regs:
+            if not self._filters_vlans:
+                for register in reg.VFTA:  # no reset clears it
+                    regs.write(register, 0)
+                self._filters_vlans = True
+            register, bit = reg.VFTA[vlan // 32], 1 << vlan % 32
+            others = regs.read(register) & ~bit
+            regs.write(register, others | bit if enabled else others)
+            self._switch_vlan_filter()
 
     def _switch_vlan_filter(self) -> None:
         """The filter of VLANs takes no notice of promiscuous mode (7.1.1.2), so it is off there."""
         self._registers.update(reg.VLNCTRL, VFE=int(self._filters_vlans and not self._promiscuous))
 
     def link(self) -> Link:
-        """The link's state (8.2.3.22.20)."""
-        links = reg.LINKS.decode(self._registers.read(reg.LINKS))
-        up = links["LINK_UP"] == 1
-        return Link(up, reg.LINK_SPEEDS.get(links["LINK_SPEED"], 0) if up else 0)
+        """The link's state (8.2.3.22.20): the PHY's where there is one, and the MAC's."""
+        with self._control() as regs:
+            links = reg.LINKS.decode(regs.read(reg.LINKS))
+            if not links["LINK_UP"]:
+                return Link(False, 0)
+            return self._phy.link() if self._phy else Link(True, reg.LINK_SPEEDS.get(links["LINK_SPEED"], 0))
 
     def wait_for_link(self, timeout: float) -> Link:
         """Wait up to `timeout` seconds until the link is up; the state it then has."""
@@ -349,9 +400,10 @@ class Ixgbe:
 
     def counters(self) -> DeviceCounters:
         """Add what the card counted since the last reading; its counters clear when read (8.2.3.23)."""
-        new = self._read_counters()
-        self._counters = DeviceCounters(*(old + more for old, more in zip(self._counters, new, strict=True)))
-        return self._counters
+        with self._control():
+            new = self._read_counters()
+            self._counters = DeviceCounters(*(old + more for old, more in zip(self._counters, new, strict=True)))
+            return self._counters
 
     def sent(self) -> int:
         """Packets that have left the card."""
@@ -378,40 +430,41 @@ class Ixgbe:
         """Stop the card, then take its memory away. A second call does nothing.
 
         Whatever interrupts this, memory goes back only from a card that is no bus master any more. If that cannot be
-        had, close it again.
+        had, close it again: it goes on where it was interrupted.
         """
-        if self._closed:
-            return
-        try:
-            self._stop()
-        finally:
-            set_bus_master(self._function, False)
-            self._closed = True
-            self._return_memory()
-            self._function.close()
+        with self._lock:
+            try:
+                self._silence()
+            finally:
+                if not self._running:
+                    self._undo.close()
+
+    def _silence(self) -> None:
+        """No DMA from here on."""
+        if self._running:
+            try:
+                self._stop()
+            finally:
+                set_bus_master(self._function, False)
+                self._running = False
 
     def _stop(self) -> None:
         """Queues off (4.6.7.1.2), no more requests to the bus, reset.
 
         Bus mastering goes last: requests that are pending need it to be done, which 5.2.5.3.2 has the driver wait for.
         """
-        if not hasattr(self, "_registers"):
-            return  # the initialisation failed before it touched the card
-        self._registers.update(reg.RXCTRL, RXEN=0)
-        for queue in range(len(self.rx_rings)):
-            self._registers.update(reg.RXDCTL[queue], ENABLE=0)
-        for queue in range(len(self.tx_rings)):
-            self._registers.update(reg.TXDCTL[queue], ENABLE=0)
+        regs = self._registers
+        regs.update(reg.RXCTRL, RXEN=0)
+        controls = [*(reg.RXDCTL[queue] for queue in range(len(self.rx_rings)))]
+        controls += [reg.TXDCTL[queue] for queue in range(len(self.tx_rings))]
+        for control in controls:
+            regs.update(control, ENABLE=0)
+        try:
+            for control in controls:
+                regs.wait(control, 0.1, ENABLE=0)
+        except DeviceTimeout as error:
+            log.warning("%s; resetting all the same", error)
         self._reset()
-
-    def _return_memory(self) -> None:
-        for ring in (*self.rx_rings, *self.tx_rings):
-            ring.drain()
-        self._attached.detach_all()
-        if self._ring_memory is not None:
-            if self._ring_mapping is not None:
-                self._function.unmap(self._ring_memory)
-            release_rings(self._ring_memory)
 
 
 def check_configuration(address: str, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int) -> None:
