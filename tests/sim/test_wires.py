@@ -156,7 +156,7 @@ def test_original_timing_delivers_nothing_early(machine: Machine, tmp_path: Path
             machine.step()
         assert [number_of(data) for data in receive_all(device)] == list(range(10))
         # As if the clock had started an hour earlier
-        machine.rack.wires[machine.cards["a"].index, rack.STARTED] -= 3600 * 10**9
+        machine.rack.inputs[machine.cards["a"].index, rack.STARTED] -= 3600 * 10**9
         machine.step()
         assert [number_of(data) for data in receive_all(device)] == list(range(10, 20))
 
@@ -288,6 +288,17 @@ def test_sink_expects_the_byte_that_it_was_told(machine: Machine, touch: int, wr
         assert (report.received, report.wrong) == (100, wrong)
 
 
+@pytest.mark.parametrize("size", [60, 100])
+def test_touched_byte_lies_before_the_number(machine: Machine, size: int) -> None:
+    """The last four bytes of a frame are its number: the byte before is the last that may be touched on the way."""
+    with open_card(machine, f"sim:a,gen={size},tx_pcap=/dev/null"):
+        open_card(machine, f"sim:b,sink=a,touch={size - 5}").close()
+        with pytest.raises(errors.AddressError, match=f"sim:b: touch {size - 4}: 12 to {size - 5} are possible"):
+            open_card(machine, f"sim:b,sink=a,touch={size - 4}")
+    with pytest.raises(errors.AddressError, match=f"sim:a: touch {size - 4}: 12 to {size - 5} are possible"):
+        open_card(machine, f"sim:a,gen={size},touch={size - 4}")
+
+
 def numbered(sequence: int, size: int = 60) -> bytes:
     return udp_frame(size)[:-4] + (sequence & 0xFFFFFFFF).to_bytes(4, "big")
 
@@ -363,7 +374,7 @@ def test_generator_keeps_its_rate(machine: Machine) -> None:
     with open_card(machine, "sim:a,gen=60,rate=1") as device:
         machine.step(50)
         first = len(receive_all(device))
-        machine.rack.wires[machine.cards["a"].index, rack.STARTED] -= 10 * 10**9
+        machine.rack.inputs[machine.cards["a"].index, rack.STARTED] -= 10 * 10**9
         machine.step(50)
         assert len(receive_all(device)) >= 10
         assert first >= 1
@@ -442,8 +453,8 @@ def test_tap_without_permission(machine: Machine, monkeypatch: pytest.MonkeyPatc
     def refuse(*_: object) -> None:
         raise PermissionError
 
-    monkeypatch.setattr("ixy.sim.wires.plugs.fcntl.ioctl", refuse)
+    monkeypatch.setattr("ixy.sim.wires.tap.fcntl.ioctl", refuse)
     if not Path("/dev/net/tun").exists():
-        monkeypatch.setattr("ixy.sim.wires.plugs.os.open", refuse)
+        monkeypatch.setattr("ixy.sim.wires.tap.os.open", refuse)
     with pytest.raises(errors.PermissionDenied, match=f"tap={TAP}: .*run as root"):
         open_card(machine, f"sim:a,tap={TAP}")

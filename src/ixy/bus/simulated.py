@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+import threading
 from typing import TYPE_CHECKING
 
 from ixy.errors import UnsupportedDevice
@@ -17,10 +17,17 @@ if TYPE_CHECKING:
     from ixy.sim.card.registers import Card
 
 
-@cache
+_lock = threading.Lock()
+_machine: Machine | None = None
+
+
 def machine() -> Machine:
-    """The machine that `sim:` addresses are plugged into, one for the process."""
-    return Machine()
+    """The machine that `sim:` addresses are plugged into, one for the process; a forked child has its own."""
+    global _machine
+    with _lock:
+        if _machine is None or not _machine.owner.mine():
+            _machine = Machine()
+        return _machine
 
 
 class SimulatedFunction:

@@ -36,7 +36,7 @@ class PciCard:
         self.card = card
         self._iommu = iommu
         self._memory = NO_MEMORY
-        self.endpoint = Endpoint(self, interrupts)
+        self.endpoint = Endpoint(card.config, self, interrupts)
         self._machine = machine
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         card.interrupt_through(self.endpoint, self._event)
