@@ -24,8 +24,7 @@ def due(schedule: NDArray[np.int64], at: int, rate: int, sent: int, now: int) ->
     """How many packets should be sent now: packet n is due n / rate seconds after the first call.
 
     Args:
-        schedule: its words `at` and `at + 1` are the schedule's own, 0 at first: when it started, in nanoseconds, and
-            how many packets were given up.
+        schedule: its word `at` says when it started, in nanoseconds; 0 at first.
         rate: packets per second. More than one in a nanosecond counts as that.
         sent: how many were sent.
         now: by the clock, in nanoseconds; not 0.
@@ -37,7 +36,6 @@ def due(schedule: NDArray[np.int64], at: int, rate: int, sent: int, now: int) ->
     most = max(CATCH_UP_PACKETS, rate // (SECOND // CATCH_UP_TIME))
     if number > most:
         schedule[at] = now - due_time(sent + most - 1, rate)
-        schedule[at + 1] += number - most
         number = most
     return max(number, 0)
 

@@ -35,7 +35,7 @@ from ixy.sim.rack import (
     Rack,
     new_rack,
 )
-from ixy.sim.spec import parse_spec
+from ixy.sim.spec import check_files, parse_spec
 from ixy.sim.wires.cable import PEER, Cable
 from ixy.sim.wires.sink import SinkReport, report
 from ixy.sim.wires.tape import mapped, tape
@@ -119,15 +119,16 @@ class Machine:
             with self._lock:
                 if spec.name in self._plugs:
                     raise DeviceBusy(f"sim:{spec.name} is open already: close it first")
+                check_files((*_plugged_wires(), *spec.wires))
                 card = self.card(spec.name)
                 plug = self._plugs[spec.name] = Plug(card, spec.wires)
             self._connect(plug)
             self._run()
+            return card
         except BaseException:
             if plug is not None:
                 self._pull(plug)
             raise
-        return card
 
     def unplug(self, card: Card) -> None:
         """Take the card's wire away, as when a device is closed; files are complete then. A second call does nothing.
@@ -163,6 +164,10 @@ class Machine:
                 self.cards[name] = Card(self, free[0], name)
                 self._set_plugged()
             return self.cards[name]
+
+    def wires(self) -> list[Wire]:
+        """What is plugged into the open cards."""
+        return [wire for plug in list(self._plugs.values()) for wire in plug.wires]
 
     def sink_report(self, generator: str, sink: str) -> SinkReport:
         """What the generator of one card sent, and what the sink of another found."""
@@ -349,6 +354,11 @@ class Machine:
                 self.rack.control[STOP] = 1
                 self._thread.join()
                 self._thread = None
+
+
+def _plugged_wires() -> list[Wire]:
+    """What is plugged into all open cards of the process."""
+    return [wire for machine in list(_machines) for wire in machine.wires()]
 
 
 @atexit.register

@@ -22,11 +22,10 @@ PAGE = 1 << PAGE_SHIFT
 (
     KIND,
     PACED,  # of an input: frames have their times
-    STARTED,  # when its clock started, by which they have,
-    GIVEN_UP,  # and how many it had to leave out: see `pacing`
+    STARTED,  # when the clock started by which they have, in nanoseconds; 0: it did not
     BROKEN,  # it broke, and its owner is to be told
     OWN_WORDS,  # from here on each kind names its own
-) = range(6)
+) = range(5)
 END_WORDS = 16
 NOTHING = 0  # the kind of no wire
 

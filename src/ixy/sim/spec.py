@@ -12,14 +12,19 @@ sim:b,sink=a,touch=48                     a sink for a's frames, byte 48 of each
 
 from __future__ import annotations
 
+import os
 import re
+import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ixy.errors import AddressError
+from ixy.errors import AddressError, CaptureError
 from ixy.sim.wires.kinds import KINDS
 from ixy.sim.wires.sink import Sink
 from ixy.sim.wires.wire import Options
+from ixy.streams import is_output
 
 if TYPE_CHECKING:
     from ixy.sim.wires.wire import Wire
@@ -44,6 +49,44 @@ class Spec:
     def sink(self) -> str | None:
         """The name of the card whose generator's frames are checked, if any are."""
         return next((wire.generator for wire in self.wires if isinstance(wire, Sink)), None)
+
+
+def writes_stdout(address: str) -> bool:
+    """Whether an address lets a simulated card write what it sends to standard output.
+
+    Raises:
+        AddressError: as `parse_spec`.
+    """
+    wires = parse_spec(address).wires if address.startswith("sim:") else ()
+    return any(is_output(wire.writes) for wire in wires if wire.writes is not None)
+
+
+def check_files(wires: Iterable[Wire]) -> None:
+    """Refuse wires of which two write one file, or one writes what another reads, however it is named.
+
+    Raises:
+        CaptureError: which file.
+    """
+    wires = list(wires)
+    read = {_identity(wire.reads) for wire in wires if wire.reads is not None}
+    written: set[object] = set()
+    for path in [wire.writes for wire in wires if wire.writes is not None]:
+        identity = _identity(path)
+        if identity is not None and identity in read:
+            raise CaptureError(f"{path}: is both read and written: name another file to write")
+        if identity in written:
+            raise CaptureError(f"{path}: is written twice: name another file")
+        if identity is not None:
+            written.add(identity)
+
+
+def _identity(path: str) -> object:
+    """What equal names of one file have in common. None for a device, such as /dev/null, which many may share."""
+    try:
+        status = os.fstat(1) if path == "-" else Path(path).stat()
+    except OSError:
+        return os.path.realpath(path)
+    return None if stat.S_ISCHR(status.st_mode) else (status.st_dev, status.st_ino)
 
 
 def parse_spec(address: str) -> Spec:

@@ -63,6 +63,10 @@ class Record(Wire):
     takes = True
     emit = staticmethod(emit)
 
+    @property
+    def writes(self) -> str:
+        return self.path
+
     @classmethod
     def parse(cls, options: Options) -> Record:
         return cls(options.values[cls.option])

@@ -69,6 +69,10 @@ class Replay(Wire):
     delivers = True
     next_frame = staticmethod(next_frame)
 
+    @property
+    def reads(self) -> str:
+        return self.path
+
     @classmethod
     def parse(cls, options: Options) -> Replay:
         timing = options.values.get("timing", "fast")
@@ -78,12 +82,13 @@ class Replay(Wire):
 
     @contextmanager
     def plugged(self, port: Port) -> Generator[None]:
-        """Lay the file's frames on the tape.
+        """Lay the file's frames on the tape. As long as they are there, no `Writer` opens the file.
 
         Raises:
             CaptureError: the file cannot be read.
         """
-        frames = _Frames(_read(self.path))
+        capture = _read(self.path)  # kept, and with it its lock, till the end
+        frames = _Frames(capture)
         with port.input_memory(frames.size):
             frames.lay(port.rack, port.input_part)
             port.input[TABLE], port.input[COUNT] = port.input_part // WORD, len(frames.lengths)
@@ -95,6 +100,8 @@ def _read(path: str) -> Capture:
     capture = read(path)
     if capture.damage:
         log.warning("%s: damaged, replaying the %d packets before: %s", path, len(capture), capture.damage)
+    if capture.cut:
+        log.warning("%s: packets that were cut when captured, and are replayed so: %d", path, capture.cut)
     return capture
 
 

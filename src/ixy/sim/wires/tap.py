@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -15,7 +16,7 @@ from ixy.errors import AddressError, Error, PermissionDenied
 from ixy.jit import compiled
 from ixy.sim.card.offload import MIN_FRAME
 from ixy.sim.rack import INPUT_PART, OWN_WORDS, SLOT, Rack
-from ixy.sim.wires.wire import Options, Port, Wire
+from ixy.sim.wires.wire import Options, Port, Wire, snap
 from ixy.unsafe import read_file, write_file
 
 FD = OWN_WORDS  # word of either end: the device's file descriptor
@@ -25,6 +26,7 @@ _INTERFACE = re.compile(r"[^/\s:%]{1,15}")  # what the kernel takes for a new in
 _TUNSETIFF = 0x400454CA
 _IFF_TAP, _IFF_NO_PI, _IFF_UP = 0x0002, 0x1000, 0x1
 _SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
+_DELETED = -errno.EBADFD  # what reading and writing gives once the interface is gone
 
 
 @compiled
@@ -33,6 +35,8 @@ def next_frame(rack: Rack, card: int, _now: int) -> tuple[int, int]:
     place = card * SLOT + INPUT_PART
     length = read_file(rack.inputs[card, FD], rack.tape, place, _FRAME_SIZE)
     if length <= 0:
+        if length == _DELETED:
+            snap(rack, card)
         return 0, 0
     for i in range(length, MIN_FRAME):
         rack.tape[place + i] = 0
@@ -41,7 +45,8 @@ def next_frame(rack: Rack, card: int, _now: int) -> tuple[int, int]:
 
 @compiled
 def emit(rack: Rack, card: int, start: int, length: int) -> int:
-    write_file(rack.outputs[card, FD], rack.tape, start, length)
+    if write_file(rack.outputs[card, FD], rack.tape, start, length) == _DELETED:
+        snap(rack, card)
     return -1
 
 
@@ -75,6 +80,9 @@ class Tap(Wire):
         with self._opened() as fd, port.input_memory(_FRAME_SIZE):
             port.input[FD] = port.output[FD] = fd
             yield
+
+    def broken(self) -> str:
+        return f"the TAP device {self.interface} was deleted: the link is down"
 
     @contextmanager
     def _opened(self) -> Generator[int]:

@@ -1,8 +1,8 @@
 """What all wires have in common.
 
 A wire is plugged into a card's port. It feeds frames to the card, takes those that the card sends, or both. A kind of
-wire is a class: its fields are what an address says of it, its kernels what the cards' thread runs, and `plugged` is how
-it is plugged in and pulled out.
+wire is a class. Its fields are what an address says of it, its kernels what the cards' thread runs; `plugged` is how it
+is plugged in and pulled out.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ixy.arguments import whole_number
 from ixy.errors import AddressError
-from ixy.sim.rack import INPUT_PART, OUTPUT_PART, SLOT, Rack
+from ixy.jit import compiled
+from ixy.sim.rack import ALARM, BROKEN, INPUT_PART, KIND, NOTHING, OUTPUT_PART, SLOT, Rack
 from ixy.sim.wires.tape import mapped
+from ixy.unsafe import store_release
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +26,14 @@ if TYPE_CHECKING:
 
     from ixy.sim.card.registers import Card
     from ixy.sim.machine import Machine
+
+
+@compiled
+def snap(rack: Rack, card: int) -> None:
+    """A card's wire has broken: there is no link any more, and the owner is told."""
+    rack.inputs[card, KIND] = rack.outputs[card, KIND] = NOTHING
+    rack.inputs[card, BROKEN] = 1
+    store_release(rack.control, ALARM, 1)
 
 
 @dataclass(frozen=True)
@@ -124,6 +134,16 @@ class Wire(ABC):
     """Kernel: a card sends a frame that lies at a place of the tape, with a length. The card at which it arrives, or -1
     if it goes elsewhere."""
 
+    @property
+    def reads(self) -> str | None:
+        """The file that it reads, if any."""
+        return None
+
+    @property
+    def writes(self) -> str | None:
+        """The file that it writes, if any; "-" is standard output."""
+        return None
+
     @classmethod
     @abstractmethod
     def parse(cls, options: Options) -> Wire:
@@ -143,5 +163,5 @@ class Wire(ABC):
         """
 
     def broken(self) -> str:
-        """What has happened to a wire that a kernel found broken, for a message."""
-        raise NotImplementedError
+        """What has happened if a kernel found the wire broken, for a message."""
+        return "the wire is broken: the link is down"
