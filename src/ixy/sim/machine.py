@@ -292,10 +292,13 @@ class Machine:
 
     def _await_pause(self) -> None:
         """Wait until the thread pauses: a turn of all cards at most, unless it is being compiled."""
-        while self._thread is not None and not self._parked and self.rack.control[PAUSED] != self.rack.control[PAUSE]:
+        control = self.rack.control
+        while self._thread is not None:
             if not self._thread.is_alive():
                 self._thread = None
                 raise Error(f"the thread that runs the simulated cards has died: {self._cause()}") from self._failure
+            if self._parked or control[PAUSED] == control[PAUSE]:
+                return
             time.sleep(0.00001)
 
     def _cause(self) -> str:
