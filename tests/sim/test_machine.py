@@ -222,7 +222,7 @@ def test_a_child_closes_and_its_parent_goes_on(running: Machine, tmp_path: Path)
 
 
 def test_a_child_has_a_machine_of_its_own() -> None:
-    """What a child opens is its own, in a place that none of its parent's cards has."""
+    """What a child opens is its own, of whatever name, and its parent's cards go on."""
     parents = simulated.machine()
     card = parents.plug_in("sim:a,gen=60")
 
@@ -230,10 +230,13 @@ def test_a_child_has_a_machine_of_its_own() -> None:
         host = simulated.machine()
         own = host.plug_in("sim:a,gen=61")
         own.write32(0x5400, 1)
+        size = int(host.rack.inputs[own.index, LENGTH])
         host.unplug(own)
-        return f"{host is parents} {own.index == card.index}"
+        return f"{host is parents} {size}"
 
-    assert in_a_child(work) == "False False"
+    assert in_a_child(work) == "False 61"
+    card.write32(0x5400, 2)
+    assert parents.rack.inputs[card.index, LENGTH] == 60
     parents.unplug(card)
 
 
@@ -337,9 +340,11 @@ def test_interrupted_pause(running: Machine) -> None:
     running.unplug(card)
 
 
+@pytest.mark.parametrize("stepped", [True, False])
 @pytest.mark.parametrize("wire", ["gen=60", "cable=b", "rx_pcap={}"])
-def test_interrupted_plugging(machine: Machine, tmp_path: Path, wire: str) -> None:
+def test_interrupted_plugging(tmp_path: Path, wire: str, stepped: bool) -> None:
     """Plugging in that was interrupted leaves the card free; unplugging that was can be done again."""
+    machine = Machine(stepped=stepped)
     address = "sim:a," + wire.format(write_pcap(tmp_path / "in.pcap", [bytes(60)]))
 
     def in_and_out() -> None:
@@ -349,8 +354,15 @@ def test_interrupted_plugging(machine: Machine, tmp_path: Path, wire: str) -> No
         for card in list(machine.cards.values()):
             machine.unplug(card)
         card = machine.plug_in(address)
+        card.write32(0x5400, 6)
         assert card.wired
         machine.unplug(card)
         assert not machine.cards
+        assert not running_threads()
 
     interrupt_everywhere(in_and_out, check)
+
+
+def running_threads() -> list[threading.Thread]:
+    """Threads that run cards."""
+    return [thread for thread in threading.enumerate() if thread.name == "ixy-sim"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
 from ixy.errors import UnsupportedDevice
+from ixy.once import once
 from ixy.sim.machine import Machine
 
 if TYPE_CHECKING:
@@ -17,17 +17,10 @@ if TYPE_CHECKING:
     from ixy.sim.card.registers import Card
 
 
-_lock = threading.Lock()
-_machine: Machine | None = None
-
-
+@once
 def machine() -> Machine:
-    """The machine that `sim:` addresses are plugged into, one for the process; a forked child has its own."""
-    global _machine
-    with _lock:
-        if _machine is None or not _machine.owner.mine():
-            _machine = Machine()
-        return _machine
+    """The machine that `sim:` addresses are plugged into, one for the process."""
+    return Machine()
 
 
 class SimulatedFunction:

@@ -26,6 +26,7 @@ from ixy.unsafe import load_acquire, monotonic_ns, nap, store_release, write_fil
 
 YIELD_AFTER = 0xFF  # a mask: after so many turns in vain let other threads run
 NAP_AFTER = 20_000  # and after so many sleep a little
+PARK_AFTER = 2000  # looks for the end of a pause, after which it is left to Python to wait for it
 BURST = 64  # frames that a card handles before the next card has its turn
 
 
@@ -39,16 +40,17 @@ def run(rack: Rack) -> int:
     The owner pauses the cards with a ticket: PAUSE is raised, PAUSED answers, RESUMED lets them go on. A rack that has
     nothing to do first yields, then naps, so that idle cards leave the processor to others.
     """
-    idle = 0
+    idle = held = 0
     while load_acquire(rack.control, STOP) == 0:
         ticket = load_acquire(rack.control, PAUSE)
         if ticket != load_acquire(rack.control, RESUMED):
             store_release(rack.control, PAUSED, ticket)
             nap(0)
-            idle += 1
-            if idle > NAP_AFTER:
+            held += 1
+            if held > PARK_AFTER:
                 return HELD
             continue
+        held = 0
         idle = 0 if step(rack) > 0 else idle + 1
         if load_acquire(rack.control, ALARM) != 0:
             store_release(rack.control, ALARM, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import threading
 import time
 from collections.abc import Generator
@@ -58,6 +59,15 @@ BUS_BASE = 0x0A_0000_0000_0000
 # the lock.
 _machines: WeakSet[Machine] = WeakSet()
 _indices = threading.Lock()
+
+
+def _forget() -> None:
+    """A forked child has no machine yet."""
+    global _machines, _indices
+    _machines, _indices = WeakSet[Machine](), threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 @dataclass
@@ -193,19 +203,22 @@ class Machine:
 
     def _pull(self, plug: Plug) -> None:
         """Undo all that was done for an open card."""
-        card = plug.card
-        try:
+        card, rack = plug.card, self.rack
+        with ExitStack() as stack:
+            stack.callback(self._forget, card)
+            stack.callback(plug.stack.close)
             with self.paused():
                 card.reset()
-                if self.rack.outputs[card.index, KIND] != Cable.kind:
-                    self.rack.inputs[card.index, KIND] = self.rack.outputs[card.index, KIND] = NOTHING
-            plug.stack.close()
-        finally:
-            with self._lock:
-                self._plugs.pop(card.name, None)
-                self._forget_idle_cards()
-                if not self._plugs:
-                    self.stop()
+                if rack.outputs[card.index, KIND] != Cable.kind:
+                    rack.inputs[card.index, KIND] = rack.outputs[card.index, KIND] = NOTHING
+
+    def _forget(self, card: Card) -> None:
+        """A card is open no more; the thread ends with the last."""
+        with self._lock:
+            self._plugs.pop(card.name, None)
+            self._forget_idle_cards()
+            if not self._plugs:
+                self.stop()
 
     def _forget_idle_cards(self) -> None:
         """Cards that nobody has open, nor a cable to an open one, are gone."""
@@ -293,13 +306,19 @@ class Machine:
     def _await_pause(self) -> None:
         """Wait until the thread pauses: a turn of all cards at most, unless it is being compiled."""
         control = self.rack.control
-        while self._thread is not None:
-            if not self._thread.is_alive():
-                self._thread = None
-                raise Error(f"the thread that runs the simulated cards has died: {self._cause()}") from self._failure
-            if self._parked or control[PAUSED] == control[PAUSE]:
-                return
+        while self._thread is not None and not self._parked and control[PAUSED] != control[PAUSE]:
+            self._check_thread()
             time.sleep(0.00001)
+        self._check_thread()
+
+    def _check_thread(self) -> None:
+        """Raise `Error` if the thread has ended that should run, and go on without it."""
+        thread = self._thread
+        if thread is None or thread.is_alive():
+            return
+        self._thread = None
+        if thread.ident is not None and not self.rack.control[STOP]:
+            raise Error(f"the thread that runs the simulated cards has died: {self._cause()}") from self._failure
 
     def _cause(self) -> str:
         if self._failure is None:
@@ -309,16 +328,17 @@ class Machine:
     def _run(self) -> None:
         """Start the thread, if it does not run."""
         with self._lock:
-            if self._stepped or self._thread is not None:
+            if self._stepped or (self._thread is not None and self._thread.is_alive() and not self.rack.control[STOP]):
                 return
+            self.stop()  # whoever did it before was interrupted
             self.rack.control[STOP] = 0
             self._parked, self._failure = False, None
-            thread = threading.Thread(target=self._serve, name="ixy-sim", daemon=True)
+            self._thread = threading.Thread(target=self._serve, name="ixy-sim", daemon=True)
             try:
-                thread.start()
+                self._thread.start()
             except RuntimeError as error:
+                self._thread = None
                 raise Error(f"no thread for the simulated cards: {error}") from error
-            self._thread = thread
 
     def _serve(self) -> None:
         """What the thread does."""
@@ -352,11 +372,13 @@ class Machine:
 
     def stop(self) -> None:
         """End the thread that runs the cards."""
+        if not self.owner.mine():
+            return
         with self._lock:
-            if self._thread is not None and self.owner.mine():
-                self.rack.control[STOP] = 1
+            self.rack.control[STOP] = 1
+            if self._thread is not None and self._thread.is_alive():
                 self._thread.join()
-                self._thread = None
+            self._thread = None
 
 
 def _plugged_wires() -> list[Wire]:

@@ -30,11 +30,11 @@ def mapped(start: int, size: int) -> Generator[None]:
     Raises:
         MemoryUnavailable: the system gives none.
     """
-    whole = -(-size // PAGE) * PAGE
+    whole, window = -(-size // PAGE) * PAGE, tape()
     fd = os.memfd_create("ixy-tape", os.MFD_CLOEXEC)
     try:
         os.ftruncate(fd, whole)
-        tape().map(start, whole, fd)
+        window.map(start, whole, fd)
     except OSError as error:
         raise MemoryUnavailable(f"no {whole} bytes of memory for a simulated card: {_reason(error)}") from None
     finally:
@@ -42,7 +42,7 @@ def mapped(start: int, size: int) -> Generator[None]:
     try:
         yield
     finally:
-        tape().unmap(start, whole)
+        window.unmap(start, whole)
 
 
 def _reason(error: OSError) -> str:
