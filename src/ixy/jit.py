@@ -2,6 +2,7 @@
 
 Kernels are ordinary functions over integers and NumPy arrays. By default Numba compiles them; with `IXY_JIT=0` in the
 environment the same source runs in the plain interpreter, where a debugger can step through it and coverage sees it.
+Numba's own NUMBA_DISABLE_JIT does the same.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-INTERPRETED = os.environ.get("IXY_JIT") == "0"
+INTERPRETED = os.environ.get("IXY_JIT") == "0" or os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 
 if TYPE_CHECKING or not INTERPRETED:
     import numba

@@ -113,20 +113,20 @@ if INTERPRETED or TYPE_CHECKING:
         time.sleep(microseconds / 1e6)
 
     def read_file(fd: int, target: Bytes, to: int, size: int) -> int:
-        """read(2) into `target[to:to + size]`: the number of bytes, or -1 for any error."""
+        """read(2) into `target[to:to + size]`: the number of bytes, or the negative number of an error."""
         try:
             data = os.read(fd, size)
-        except OSError:
-            return -1
+        except OSError as error:
+            return -(error.errno or 0)
         target[to : to + len(data)] = np.frombuffer(data, np.uint8)
         return len(data)
 
     def write_file(fd: int, source: Bytes, start: int, size: int) -> int:
-        """write(2) from `source[start:start + size]`: the number of bytes, or -1 for any error."""
+        """write(2) from `source[start:start + size]`: the number of bytes, or the negative number of an error."""
         try:
             return os.write(fd, source[start : start + size].tobytes())
-        except OSError:
-            return -1
+        except OSError as error:
+            return -(error.errno or 0)
 
     def foreign(library: str, name: str) -> Callable[[int], int]:
         """A C function `int64_t name(int64_t)` of a shared library, for kernels to call."""
@@ -325,7 +325,13 @@ else:
                 pointer = _element(context, builder, array, args[1], args[2])
                 kind = ir.FunctionType(ir.IntType(64), [ir.IntType(32), pointer.type, ir.IntType(64)])
                 call = cgutils.get_or_insert_function(builder.module, kind, name)
-                return builder.call(call, [builder.trunc(args[0], ir.IntType(32)), pointer, args[3]])
+                done = builder.call(call, [builder.trunc(args[0], ir.IntType(32)), pointer, args[3]])
+                place = cgutils.get_or_insert_function(
+                    builder.module, ir.FunctionType(ir.IntType(32).as_pointer(), []), "__errno_location"
+                )
+                error = builder.sext(builder.load(builder.call(place, [])), ir.IntType(64))
+                failed = builder.icmp_signed("<", done, ir.Constant(ir.IntType(64), 0))
+                return builder.select(failed, builder.neg(error), done)
 
             return types.int64(types.int64, array, types.int64, types.int64), codegen
 

@@ -14,7 +14,7 @@ from in_guest import PROGRAMS, python
 
 from ixy.registers.i82599 import RXCTRL
 from ixy.sim.qemu.attachment import Attachment
-from ixy.sim.rack import LIMIT
+from ixy.sim.wires.generator import LIMIT
 
 A, B = "0000:00:10.0", "0000:00:11.0"
 FRAMES = 2000
@@ -75,7 +75,7 @@ def killed_under_traffic(guest: Guest) -> Iterator[int]:
 @contextmanager
 def silence(attachment: Attachment) -> Iterator[None]:
     """The generator rests. Afterwards it makes up for what was due meanwhile."""
-    limit = attachment.machine.rack.wires[attachment.cards[0].card.index, LIMIT : LIMIT + 1]
+    limit = attachment.machine.rack.inputs[attachment.cards[0].card.index, LIMIT : LIMIT + 1]
     limit[0] = 1  # it has sent more than one frame
     yield
     limit[0] = 0  # no limit

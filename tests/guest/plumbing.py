@@ -13,6 +13,7 @@ import numpy as np
 from harness import Guest
 
 from ixy.errors import Error
+from ixy.sim.card.config import ConfigSpace
 from ixy.sim.qemu.endpoint import Endpoint
 from ixy.sim.qemu.memory import NO_MEMORY, GuestMemory, MemoryMap
 from ixy.sim.qemu.proxy import Proxy, serve
@@ -37,7 +38,7 @@ class TestDevice:
     __test__ = False
 
     def __init__(self, interrupts: SlotInterrupts) -> None:
-        self.endpoint = Endpoint(self, interrupts)
+        self.endpoint = Endpoint(ConfigSpace(), self, interrupts)
         self.memory: GuestMemory = NO_MEMORY
         self._words = [0] * 11
 

@@ -11,7 +11,7 @@ from namespace import Namespace
 
 from ixy.registers import Register
 from ixy.registers import i82599 as reg
-from ixy.sim import rack as state
+from ixy.sim.card import state
 from ixy.sim.qemu.attachment import Attachment
 
 HOST, GUEST = "10.82.99.1", "10.82.99.2"

@@ -12,7 +12,7 @@ from namespace import Namespace
 from rig import GUEST, HOST, Rig
 
 from ixy.registers import i82599 as reg
-from ixy.sim import rack as state
+from ixy.sim.card import state
 
 QUEUES = 4
 

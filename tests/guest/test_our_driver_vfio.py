@@ -22,8 +22,8 @@ from ours import (
     killed_under_traffic,
 )
 
+from ixy.sim.card.state import DMA_ADDRESS
 from ixy.sim.qemu.attachment import Attachment
-from ixy.sim.rack import DMA_ADDRESS
 
 USER = "nobody"
 

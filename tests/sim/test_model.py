@@ -13,8 +13,9 @@ from lab import BROADCAST, OTHER, arrive, depart, frame
 
 from ixy.packets.dma import DmaMemory, allocate_rings, release_rings
 from ixy.registers import i82599 as reg
+from ixy.sim.card.state import QUEUE_RX, QUEUE_RX_BYTES, RX_SIZES
 from ixy.sim.machine import BUS_BASE, Machine
-from ixy.sim.rack import CARDS, QUEUE_RX, QUEUE_RX_BYTES, RX_SIZES
+from ixy.sim.rack import CARDS
 
 CTRL, STATUS, EICR, EIMS, EIMC = 0x0, 0x8, 0x800, 0x880, 0x888
 EEC, EERD, SWSM, FWSM = 0x10010, 0x10014, 0x10140, 0x10148

@@ -14,7 +14,7 @@ from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Packet
 
 from ixy.registers import i82599 as reg
-from ixy.sim import rack as state
+from ixy.sim.card import state
 from ixy.sim.card.offload import build
 from ixy.sim.machine import Machine
 
@@ -35,7 +35,7 @@ def frames_of(machine: Machine, packet: bytes, command: int, context: tuple[int,
     """The frames that a packet becomes under the first descriptor's command and a context descriptor."""
     rack = machine.rack
     rack.tape[: len(packet)] = np.frombuffer(packet, np.uint8)
-    rack.wires[0, state.OFFLOAD] = command
+    rack.cards[0, state.OFFLOAD] = command
     rack.contexts[0, 0, 0] = context
     frames = []
     while length := build(rack, 0, 0, len(packet), len(frames)):

@@ -10,8 +10,8 @@ import pytest
 
 from ixy.registers import Register
 from ixy.registers import i82599 as reg
+from ixy.sim.card import config
 from ixy.sim.machine import Machine
-from ixy.sim.qemu import config
 from ixy.sim.qemu.attachment import PciCard
 from ixy.sim.qemu.memory import GuestMemory, MemoryMap, Section
 from ixy.sim.qemu.qtest import SlotInterrupts

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from ixy.sim.card.config import ConfigSpace
 from ixy.sim.qemu.endpoint import Endpoint
 from ixy.sim.qemu.memory import NO_MEMORY, GuestMemory
 
@@ -54,7 +55,7 @@ def device() -> Recorder:
 
 @pytest.fixture
 def endpoint(device: Recorder) -> Endpoint:
-    return Endpoint(device, device)
+    return Endpoint(ConfigSpace(), device, device)
 
 
 def with_msix(endpoint: Endpoint, *vectors: int) -> None:

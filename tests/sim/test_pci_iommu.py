@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ixy.sim import rack as state
+from ixy.sim.card import state
 from ixy.sim.card.iommu import READ, WRITE, Iommu, translate
 from ixy.sim.card.nic import dma_read, dma_write
 from ixy.sim.qemu.qtest import Qtest
 from ixy.sim.rack import new_rack
-from ixy.sim.wires.plugs import tape
+from ixy.sim.wires.tape import tape
 
 PAGE = 4096
 REQUESTER = 0x0080  # bus 0, device 0x10, function 0
@@ -116,7 +116,7 @@ def test_dma_follows_scattered_pages(start: int, size: int) -> None:
         tables.map(0x10_0000 + i * PAGE, place * PAGE, READ | WRITE)
     rack = new_rack(tables.bytes, 0, tape())
     rack.allowed[:] = 1
-    rack.wires[0, [state.ROOT_TABLE, state.REQUESTER]] = ROOT, REQUESTER
+    rack.cards[0, [state.ROOT_TABLE, state.REQUESTER]] = ROOT, REQUESTER
     sent = (np.arange(size) % 251).astype(np.uint8)
     back = np.zeros(size, np.uint8)
     fits = start + size <= len(places) * PAGE

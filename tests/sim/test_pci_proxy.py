@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from ixy.errors import MemoryUnavailable
+from ixy.sim.card.config import ConfigSpace
 from ixy.sim.qemu.endpoint import Endpoint
 from ixy.sim.qemu.memory import NO_MEMORY, GuestMemory, MemoryMap
 from ixy.sim.qemu.proxy import Proxy, ProxyError, serve
@@ -54,7 +55,7 @@ class Machine:
         self.qtest_socket, interrupts = socket.socketpair()
         self.qtest = Qtest(interrupts)
         self.device = Device()
-        self.endpoint = Endpoint(self.device, SlotInterrupts(self.qtest, 8))
+        self.endpoint = Endpoint(ConfigSpace(), self.device, SlotInterrupts(self.qtest, 8))
         self.memory = MemoryMap()
         self.proxy = Proxy(served, self.endpoint, self.memory, "0000:00:08.0")
         self._sockets = [self.socket, self.qtest_socket, interrupts]

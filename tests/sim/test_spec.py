@@ -10,6 +10,12 @@ from hypothesis import strategies as st
 
 from ixy.errors import AddressError
 from ixy.sim.spec import Spec, parse_spec
+from ixy.sim.wires.cable import Cable
+from ixy.sim.wires.generator import Generator
+from ixy.sim.wires.record import Record
+from ixy.sim.wires.replay import Replay
+from ixy.sim.wires.sink import Sink
+from ixy.sim.wires.tap import Tap
 
 
 @pytest.mark.parametrize(
@@ -17,17 +23,19 @@ from ixy.sim.spec import Spec, parse_spec
     [
         ("sim:a", Spec("a")),
         ("sim:Card-1.2_x", Spec("Card-1.2_x")),
-        ("sim:a,cable=b", Spec("a", cable="b")),
-        ("sim:a,rx_pcap=in.pcap,tx_pcap=out.pcap", Spec("a", rx_pcap="in.pcap", tx_pcap="out.pcap")),
-        ("sim:a,rx_pcap=in.pcap,timing=original", Spec("a", rx_pcap="in.pcap", original_timing=True)),
-        ("sim:a,rx_pcap=in.pcap,timing=fast", Spec("a", rx_pcap="in.pcap")),
-        ("sim:a,tx_pcap=a=b.pcap", Spec("a", tx_pcap="a=b.pcap")),
-        ("sim:a,tap=ixy0", Spec("a", tap="ixy0")),
-        ("sim:a,gen=60", Spec("a", gen=60, sink="a")),
-        ("sim:a,gen=1514,rate=1e6,count=1000", Spec("a", gen=1514, rate=1_000_000, count=1000, sink="a")),
-        ("sim:a,gen=60,tx_pcap=o.pcap", Spec("a", gen=60, tx_pcap="o.pcap")),
-        ("sim:a,gen=60,sink=b", Spec("a", gen=60, sink="b")),
-        ("sim:b,sink=a,touch=48", Spec("b", sink="a", touch=48)),
+        ("sim:a,cable=b", Spec("a", (Cable("b"),))),
+        ("sim:a,rx_pcap=in.pcap,tx_pcap=out.pcap", Spec("a", (Replay("in.pcap"), Record("out.pcap")))),
+        ("sim:a,tx_pcap=out.pcap,rx_pcap=in.pcap", Spec("a", (Replay("in.pcap"), Record("out.pcap")))),
+        ("sim:a,rx_pcap=in.pcap,timing=original", Spec("a", (Replay("in.pcap", original_timing=True),))),
+        ("sim:a,rx_pcap=in.pcap,timing=fast", Spec("a", (Replay("in.pcap"),))),
+        ("sim:a,tx_pcap=a=b.pcap", Spec("a", (Record("a=b.pcap"),))),
+        ("sim:a,tap=ixy0", Spec("a", (Tap("ixy0"),))),
+        ("sim:a,gen=60", Spec("a", (Generator(60), Sink("a")))),
+        ("sim:a,gen=1514,rate=1e6,count=1000", Spec("a", (Generator(1514, 1_000_000, 1000), Sink("a")))),
+        ("sim:a,gen=60,touch=48", Spec("a", (Generator(60), Sink("a", 48)))),
+        ("sim:a,gen=60,tx_pcap=o.pcap", Spec("a", (Record("o.pcap"), Generator(60)))),
+        ("sim:a,gen=60,sink=b", Spec("a", (Generator(60), Sink("b")))),
+        ("sim:b,sink=a,touch=48", Spec("b", (Sink("a", 48),))),
     ],
 )
 def test_addresses(address: str, spec: Spec) -> None:
@@ -46,7 +54,7 @@ def test_addresses(address: str, spec: Spec) -> None:
         ("sim:a,", "'' is no option"),
         ("sim:a,gen", "'gen' is no option"),
         ("sim:a,gen=", "'gen=' is no option"),
-        ("sim:a,speed=9", "possible are cable, rx_pcap, tx_pcap, timing, tap, gen, rate, count, sink, touch"),
+        ("sim:a,speed=9", "possible are cable, rx_pcap, timing, tx_pcap, tap, gen, rate, count, sink, touch"),
         ("sim:a,gen=60,gen=61", "gen is given twice"),
         ("sim:a,cable=b,tap=c", "cable and tap cannot be plugged in together"),
         ("sim:a,gen=60,rx_pcap=f", "gen and rx_pcap cannot"),
@@ -56,20 +64,25 @@ def test_addresses(address: str, spec: Spec) -> None:
         ("sim:a,timing=original", "timing goes with rx_pcap"),
         ("sim:a,rate=5", "rate goes with gen"),
         ("sim:a,rx_pcap=f,count=5", "count goes with gen"),
-        ("sim:a,touch=48", "touch goes with gen or sink"),
+        ("sim:a,touch=48", "touch goes with sink"),
         ("sim:a,rx_pcap=f,timing=slow", "timing=slow: possible are fast and original"),
-        ("sim:a,gen=59", "gen=59: 60 to 1514 are possible"),
-        ("sim:a,gen=1515", "gen=1515: 60 to 1514"),
-        ("sim:a,gen=big", "gen=big is no number"),
-        ("sim:a,gen=inf", "gen=inf is no number"),
-        ("sim:a,gen=nan", "gen=nan is no number"),
-        ("sim:a,gen=60,rate=0", "rate=0: 1 to 1000000000"),
-        ("sim:a,gen=60,rate=-5", "rate=-5: 1 to"),
-        ("sim:a,gen=60,count=0", "count=0: 1 to"),
-        ("sim:a,gen=60,touch=11", "touch=11: 12 to 55"),
-        ("sim:a,gen=60,touch=56", "touch=56: 12 to 55"),
-        ("sim:a,gen=1514,touch=1510", "touch=1510: 12 to 1509"),
-        ("sim:b,sink=a,touch=1510", "touch=1510: 12 to 1509"),
+        ("sim:a,gen=60,tx_pcap=f,touch=48", "touch goes with sink"),
+        ("sim:a,gen=59", "gen 59: 60 to 1514 are possible"),
+        ("sim:a,gen=1515", "gen 1515: 60 to 1514"),
+        ("sim:a,gen=60.5", "gen 60.5 is no whole number"),
+        ("sim:a,gen=big", "gen 'big' is no number"),
+        ("sim:a,gen=inf", "gen inf: 60 to 1514"),
+        ("sim:a,gen=nan", "gen nan: 60 to 1514"),
+        ("sim:a,gen=60,rate=0", "rate 0: 1 to 1000000000"),
+        ("sim:a,gen=60,rate=1000000001", "rate 1000000001: 1 to 1000000000"),
+        ("sim:a,gen=60,rate=-5", "rate -5: 1 to"),
+        ("sim:a,gen=60,rate=1.9", "rate 1.9 is no whole number"),
+        ("sim:a,gen=60,rate=1e400", "rate 1e400: 1 to"),
+        ("sim:a,gen=60,count=0", "count 0: 1 to"),
+        ("sim:a,gen=60,count=3.7", "count 3.7 is no whole number"),
+        ("sim:a,gen=60,touch=11", "touch 11: 12 to 1509"),
+        ("sim:a,gen=60,touch=48.5", "touch 48.5 is no whole number"),
+        ("sim:b,sink=a,touch=1510", "touch 1510: 12 to 1509"),
         ("sim:a,tap=much-too-long-name", "tap=much-too-long-name: an interface's name has 1 to 15 characters"),
         ("sim:a,tap=a/b", "tap=a/b: an interface's name"),
         ("sim:a,tap=ixy%d", "tap=ixy%d: an interface's name"),

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
+import signal
 import socket
+import struct
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,11 +22,15 @@ from hypothesis import strategies as st
 from lab import BROADCAST, batch_of, frame, number_of, open_card, read_pcap, receive_all, write_pcap
 
 from ixy import errors
+from ixy.apps.templates import from_pcap
 from ixy.device import Device
 from ixy.formats.frames import udp_frame
 from ixy.packets.mempool import Mempool
 from ixy.sim import rack
 from ixy.sim.machine import Machine, SinkReport
+from ixy.sim.spec import check_files
+from ixy.sim.wires.record import Record
+from ixy.sim.wires.replay import Replay
 
 
 def settle(machine: Machine) -> None:
@@ -156,9 +165,27 @@ def test_original_timing_delivers_nothing_early(machine: Machine, tmp_path: Path
             machine.step()
         assert [number_of(data) for data in receive_all(device)] == list(range(10))
         # As if the clock had started an hour earlier
-        machine.rack.wires[machine.cards["a"].index, rack.STARTED] -= 3600 * 10**9
+        machine.rack.inputs[machine.cards["a"].index, rack.STARTED] -= 3600 * 10**9
         machine.step()
         assert [number_of(data) for data in receive_all(device)] == list(range(10, 20))
+
+
+def test_replay_that_was_held_up_catches_up_within_a_bound(machine: Machine, tmp_path: Path) -> None:
+    """A frame each 10 ms. After 3 s in which nothing moved 64 late frames come at once, and the gaps are kept again."""
+    source = write_pcap(tmp_path / "in.pcap", [frame(number) for number in range(1000)], gap=0.01)
+    with open_card(machine, f"sim:a,rx_pcap={source},timing=original") as device:
+        machine.step()
+        assert len(receive_all(device)) == 1
+        machine.rack.inputs[machine.cards["a"].index, rack.STARTED] -= 3 * 10**9
+        begun = time.monotonic()
+        machine.step(4)
+        number = len(receive_all(device))
+        assert 64 <= number <= 66 + (time.monotonic() - begun) * 100
+        machine.rack.inputs[machine.cards["a"].index, rack.STARTED] -= (
+            50 * 10**6
+        )  # five frames' time: all are caught up
+        machine.step(4)
+        assert len(receive_all(device)) >= 5
 
 
 def test_recording_is_written_when_the_buffer_fills(machine: Machine, pool: Mempool, tmp_path: Path) -> None:
@@ -194,6 +221,126 @@ def test_reader_of_a_pipe_that_goes_away(machine: Machine, pool: Mempool, tmp_pa
     assert device.closed
     assert not machine.cards
     open_card(machine).close()
+
+
+def other_names(path: Path) -> list[str]:
+    """Names of one file: its own, relative, through a symbolic and a hard link, and that of a file descriptor."""
+    (path.parent / "symbolic").symlink_to(path)
+    (path.parent / "hard").hardlink_to(path)
+    return [str(path), os.path.relpath(path), str(path.parent / "symbolic"), str(path.parent / "hard")]
+
+
+def test_file_is_not_replayed_and_recorded_at_once(machine: Machine, tmp_path: Path) -> None:
+    """However it is named, and on whichever card, the file that is replayed is not written, and stays as it was."""
+    path = tmp_path / "in.pcap"
+    write_pcap(path, [frame(number) for number in range(5)])
+    before = path.read_bytes()
+    with path.open() as file:
+        for name in [*other_names(path), f"/proc/self/fd/{file.fileno()}"]:
+            with pytest.raises(errors.CaptureError, match=f"{name}: is both read and written"):
+                open_card(machine, f"sim:a,rx_pcap={path},tx_pcap={name}")
+            with pytest.raises(errors.CaptureError, match=f"{name}: is both read and written"):
+                check_files([Record(name), Replay(str(path))])
+            with (
+                open_card(machine, f"sim:a,rx_pcap={path}"),
+                pytest.raises(errors.CaptureError, match=f"{name}: is both read and written"),
+            ):
+                open_card(Machine(stepped=True), f"sim:a,tx_pcap={name}")
+            assert path.read_bytes() == before
+    open_card(machine, f"sim:a,tx_pcap={path}").close()  # nobody reads it now
+
+
+def test_file_is_not_recorded_twice(machine: Machine, tmp_path: Path) -> None:
+    """Two cards do not write one file; /dev/null takes any number."""
+    path = tmp_path / "out.pcap"
+    with open_card(machine, f"sim:a,tx_pcap={path}"):
+        for name in other_names(path):
+            with pytest.raises(errors.CaptureError, match="is written twice"):
+                open_card(machine, f"sim:b,tx_pcap={name}")
+            with pytest.raises(errors.CaptureError, match="is both read and written"):
+                open_card(machine, f"sim:b,rx_pcap={name}")
+    with open_card(machine, "sim:a,tx_pcap=/dev/null"), open_card(machine, "sim:b,tx_pcap=/dev/null"):
+        pass
+
+
+def test_templates_are_not_recorded_over(machine: Machine, tmp_path: Path) -> None:
+    """What a generator sends was read from the file: as long as it is there, the file is not written."""
+    path = tmp_path / "in.pcap"
+    write_pcap(path, [frame(1)])
+    before = path.read_bytes()
+    templates = from_pcap(str(path))
+    with pytest.raises(errors.CaptureError, match=r"in\.pcap: in use"):
+        open_card(machine, f"sim:a,tx_pcap={path}")
+    assert path.read_bytes() == before
+    del templates
+    open_card(machine, f"sim:a,tx_pcap={path}").close()
+
+
+def test_cut_packets_are_told(machine: Machine, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file with two of three packets cut: replayed, or taken for templates, it is named with their number."""
+    path = tmp_path / "short.pcap"
+    records = [struct.pack("<IIII", 0, 0, 96, original) + bytes(96) for original in (1514, 96, 97)]
+    path.write_bytes(struct.pack("<IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 96, 1) + b"".join(records))
+    open_card(machine, f"sim:a,rx_pcap={path}").close()
+    from_pcap(str(path))
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said == [
+        f"{path}: packets that were cut when captured, and are replayed so: 2",
+        f"{path}: packets that were cut when captured, and are sent so: 2",
+    ]
+
+
+@pytest.mark.parametrize("option", ["rx_pcap", "tx_pcap"])
+def test_pipe_without_a_peer(machine: Machine, tmp_path: Path, option: str) -> None:
+    """Opening waits for the other end; what a signal's handler raises ends it. Other cards go on, before and after."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    found: list[int] = []
+
+    class EnoughError(Exception):
+        pass
+
+    with open_card(machine, "sim:a,gen=60") as device:
+
+        def alarm(*_: object) -> None:
+            machine.step()
+            found.append(len(receive_all(device)))
+            raise EnoughError
+
+        handler = signal.signal(signal.SIGALRM, alarm)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        try:
+            with pytest.raises(EnoughError):
+                open_card(machine, f"sim:b,{option}={path}")
+        finally:
+            signal.signal(signal.SIGALRM, handler)
+        machine.step()
+        found.append(len(receive_all(device)))
+        assert min(found) > 0
+        open_card(machine, "sim:b").close()
+
+
+LIMITED = """
+import resource, sys
+import ixy
+from ixy.sim.machine import Machine
+machine = Machine(stepped=True)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+try: machine.plug_in("sim:a")
+except ixy.Error as error: print(type(error).__name__, error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+machine.unplug(machine.plug_in("sim:a"))
+"""
+
+
+def test_limit_on_file_sizes() -> None:
+    """The memory of a card is a file to the kernel: where the limit on files is lower, it is named."""
+    done = subprocess.run([sys.executable, "-c", LIMITED], check=True, capture_output=True, text=True)
+    assert re.fullmatch(
+        r"MemoryUnavailable no \d+ bytes of memory for a simulated card: "
+        r"files are limited to 100000 bytes; raise the limit \(ulimit -f\)\n",
+        done.stdout,
+    )
 
 
 @pytest.mark.parametrize("option", ["rx_pcap", "tx_pcap"])
@@ -288,6 +435,17 @@ def test_sink_expects_the_byte_that_it_was_told(machine: Machine, touch: int, wr
         assert (report.received, report.wrong) == (100, wrong)
 
 
+@pytest.mark.parametrize("size", [60, 100])
+def test_touched_byte_lies_before_the_number(machine: Machine, size: int) -> None:
+    """The last four bytes of a frame are its number: the byte before is the last that may be touched on the way."""
+    with open_card(machine, f"sim:a,gen={size},tx_pcap=/dev/null"):
+        open_card(machine, f"sim:b,sink=a,touch={size - 5}").close()
+        with pytest.raises(errors.AddressError, match=f"sim:b: touch {size - 4}: 12 to {size - 5} are possible"):
+            open_card(machine, f"sim:b,sink=a,touch={size - 4}")
+    with pytest.raises(errors.AddressError, match=f"sim:a: touch {size - 4}: 12 to {size - 5} are possible"):
+        open_card(machine, f"sim:a,gen={size},touch={size - 4}")
+
+
 def numbered(sequence: int, size: int = 60) -> bytes:
     return udp_frame(size)[:-4] + (sequence & 0xFFFFFFFF).to_bytes(4, "big")
 
@@ -363,10 +521,22 @@ def test_generator_keeps_its_rate(machine: Machine) -> None:
     with open_card(machine, "sim:a,gen=60,rate=1") as device:
         machine.step(50)
         first = len(receive_all(device))
-        machine.rack.wires[machine.cards["a"].index, rack.STARTED] -= 10 * 10**9
+        machine.rack.inputs[machine.cards["a"].index, rack.STARTED] -= 10 * 10**9
         machine.step(50)
         assert len(receive_all(device)) >= 10
         assert first >= 1
+
+
+def test_generator_that_was_held_up_catches_up_within_a_bound(machine: Machine) -> None:
+    """1000 frames a second, and an hour in which nothing moved: 64 frames come at once, not 3.6 million."""
+    with open_card(machine, "sim:a,gen=60,rate=1000") as device:
+        machine.step()
+        receive_all(device)
+        machine.rack.inputs[machine.cards["a"].index, rack.STARTED] -= 3600 * 10**9
+        begun = time.monotonic()
+        machine.step(100)
+        number = len(receive_all(device))
+        assert 64 <= number <= 66 + (time.monotonic() - begun) * 1000
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -436,14 +606,34 @@ def test_tap_that_is_taken(machine: Machine) -> None:
     assert not Path(f"/sys/class/net/{TAP}").exists()
 
 
+@needs_tap
+@pytest.mark.parametrize("noticed", ["reading", "writing"])
+def test_tap_that_is_deleted(machine: Machine, pool: Mempool, caplog: pytest.LogCaptureFixture, noticed: str) -> None:
+    """The interface goes under a running card: the link goes down, which is said once, and the card works on."""
+    with open_card(machine, f"sim:a,tap={TAP}", ring_size=64) as device:
+        assert device.link.up
+        machine.step()
+        subprocess.run(["ip", "link", "del", TAP], check=True)
+        if noticed == "writing":
+            device.tx[0].send(batch_of(pool, [frame(1)]))
+        for _ in range(3):
+            machine.step()
+        assert not device.link.up
+        said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert said == [f"sim:a: the TAP device {TAP} was deleted: the link is down"]
+        device.tx[0].send(batch_of(pool, [frame(2)]))
+        machine.step()
+    open_card(machine, f"sim:a,tap={TAP}").close()
+
+
 def test_tap_without_permission(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel refuses: one line that says how to get it."""
 
     def refuse(*_: object) -> None:
         raise PermissionError
 
-    monkeypatch.setattr("ixy.sim.wires.plugs.fcntl.ioctl", refuse)
+    monkeypatch.setattr("ixy.sim.wires.tap.fcntl.ioctl", refuse)
     if not Path("/dev/net/tun").exists():
-        monkeypatch.setattr("ixy.sim.wires.plugs.os.open", refuse)
+        monkeypatch.setattr("ixy.sim.wires.tap.os.open", refuse)
     with pytest.raises(errors.PermissionDenied, match=f"tap={TAP}: .*run as root"):
         open_card(machine, f"sim:a,tap={TAP}")

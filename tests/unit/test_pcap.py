@@ -151,6 +151,13 @@ def test_cut_frames_keep_their_original_length(tmp_path: Path) -> None:
     assert capture.original.tolist() == [1500]
 
 
+def test_cut_frames_are_counted(tmp_path: Path) -> None:
+    """Of three frames two were longer on the wire than the file has them; a frame check sequence left out is no cut."""
+    records = b"".join(struct.pack("<IIII", 1, 0, 60, original) + bytes(60) for original in (61, 60, 1514))
+    assert pcap.read(file_of(tmp_path, by_hand([]) + records)).cut == 2
+    assert pcap.read(file_of(tmp_path, by_hand(PACKETS))).cut == 0
+
+
 def test_frame_check_sequences_are_left_out(tmp_path: Path) -> None:
     """The link type says that frames end in 4 bytes of FCS: lengths go without, also where a frame was cut."""
     content = by_hand([(0, ARP + b"FCS!")], link=0x24000001)
@@ -405,6 +412,45 @@ def test_standard_output(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     assert capfdbinary.readouterr().out == by_hand(PACKETS) + b"after"
 
 
+def run_with_output(program: str, output: str) -> str:
+    """What a program says on standard error whose standard output the shell redirects so."""
+    command = ["bash", "-c", f'"$0" -c "$1" {output}', sys.executable, program]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stderr.strip()
+
+
+REFUSED = """
+import sys
+from ixy.formats.pcap import Writer, read
+{0}
+try: Writer("-")
+except Exception as error: print(error, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("before", ["", "from ixy.streams import occupy; occupy()"])
+def test_standard_output_that_is_closed(before: str) -> None:
+    """Refused, also where another file has taken its number."""
+    assert run_with_output(REFUSED.format(before), ">&-") == "standard output is closed: name a file"
+
+
+def test_standard_output_takes_one_capture() -> None:
+    """The second is refused as long as the first is there."""
+    message = run_with_output(REFUSED.format("first = Writer('-')"), "| cat >/dev/null")
+    assert message == "standard output takes one capture: name a file for the other"
+    assert run_with_output(REFUSED.format("Writer('-').close()"), "| cat >/dev/null") == ""
+
+
+def test_standard_output_is_a_file_that_is_read(written: Path) -> None:
+    """A shell appends standard output to the capture that is being read: refused, and the capture stays as it was."""
+    before = written.read_bytes()
+    message = run_with_output(REFUSED.format(f"capture = read('{written}')"), f">>{written}")
+    assert "in use" in message
+    assert written.read_bytes() == before
+    run_with_output(REFUSED.format(""), f">>{written}")
+    with pcap.Writer(written):  # the lock of one who only appended is not kept
+        pass
+
+
 def test_overwrites_an_older_file(written: Path) -> None:
     """An existing longer file is emptied first; a second close does nothing."""
     writer = pcap.Writer(written)
@@ -470,7 +516,8 @@ def test_no_room_for_the_next_record(tmp_path: Path, limit: int, packets: int | 
     path = tmp_path / "limited.pcap"
     command = [sys.executable, "-c", LIMITED, path, str(limit)]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    assert lines == [f"{path}: File too large; packets written whole: {packets or 0}", str(packets)]
+    reason = "file too large for the limit on file sizes (ulimit -f)"
+    assert lines == [f"{path}: {reason}; packets written whole: {packets or 0}", str(packets)]
     if packets is None:
         assert path.read_bytes() == b""
     else:

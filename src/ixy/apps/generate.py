@@ -14,6 +14,7 @@ from ixy.arguments import integer
 from ixy.drivers.rings import ENTERED, enter, exit_from, leave, seize
 from ixy.errors import OwnershipError
 from ixy.jit import compiled
+from ixy.pacing import due as due_by_rate
 from ixy.packets.buffers import POOL_BUFFERS, STRIDE
 from ixy.packets.mempool import Mempool
 from ixy.packets.packets import Packets, new_packets
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 SENT, STARTED, COUNTS = 0, 1, 8  # words of a generator's `counts`
 SEQUENCE_BYTES = 4  # a packet's number, in its last bytes, big-endian
 _NOTHING = -1
-_SECOND = 1_000_000_000  # ns
 
 
 class GeneratorState(NamedTuple):
@@ -153,14 +153,7 @@ def due(state: GeneratorState) -> int:
     if state.limit > 0:
         number = min(number, state.limit - sent)
     if state.rate > 0:
-        now = monotonic_ns()
-        if state.counts[STARTED] == 0:
-            state.counts[STARTED] = now
-        elapsed = now - state.counts[STARTED]
-        seconds = elapsed // _SECOND
-        rest = elapsed - seconds * _SECOND
-        # Packet n is due n / rate after the first.
-        number = min(number, seconds * state.rate + rest * state.rate // _SECOND + 1 - sent)
+        number = min(number, due_by_rate(state.counts, STARTED, state.rate, sent, monotonic_ns()))
     return number
 
 

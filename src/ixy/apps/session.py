@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ixy.device import open_device
 from ixy.path import POLLS
+from ixy.sim.spec import check_files, parse_spec
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -80,6 +81,7 @@ def open_devices(addresses: Sequence[str], settings: Settings, stop: Stop) -> Ge
     Raises:
         Error: as `ixy.open`.
     """
+    check_files(wire for address in addresses if address.startswith("sim:") for wire in parse_spec(address).wires)
     with ExitStack() as stack:
         devices: list[Device] = []
         with announced(_COMPILING, after=3.0):

@@ -12,7 +12,7 @@ import numpy as np
 
 from ixy.errors import ConfigurationError
 from ixy.formats.frames import MIN_FRAME, udp_frame
-from ixy.formats.pcap import read
+from ixy.formats.pcap import Capture, read
 from ixy.packets.buffers import BUFFER_SIZE
 
 log = logging.getLogger("ixy.apps")
@@ -26,6 +26,7 @@ class Templates:
     Args:
         frames: those longer than a packet buffer are left out and counted.
         source: where they come from, for messages.
+        capture: the file that they come from, if they do: it is not written as long as the templates are there.
 
     Attributes:
         data: the bytes of all frames, shape (any,), uint8.
@@ -36,7 +37,8 @@ class Templates:
         ConfigurationError: no frame is left.
     """
 
-    def __init__(self, frames: Iterable[bytes], source: str) -> None:
+    def __init__(self, frames: Iterable[bytes], source: str, capture: Capture | None = None) -> None:
+        self._capture = capture
         frames = list(frames)
         fitting = [frame.ljust(MIN_FRAME, b"\0") for frame in frames if len(frame) <= BUFFER_SIZE]
         self.too_long = len(frames) - len(fitting)
@@ -78,8 +80,11 @@ def from_pcap(path: str) -> Templates:
     capture = read(path)
     if capture.damage:
         log.warning("%s: damaged, using the %d packets before: %s", path, len(capture), capture.damage)
+    if capture.cut:
+        log.warning("%s: packets that were cut when captured, and are sent so: %d", path, capture.cut)
     ranges = zip(capture.offsets.tolist(), capture.lengths.tolist(), strict=True)
-    return Templates((capture.data[start : start + length].tobytes() for start, length in ranges), path)
+    frames = (capture.data[start : start + length].tobytes() for start, length in ranges)
+    return Templates(frames, path, capture)
 
 
 def from_scapy(expression: str) -> Templates:

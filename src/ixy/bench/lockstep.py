@@ -24,9 +24,9 @@ from ixy.device import Device, open_device
 from ixy.errors import Error
 from ixy.jit import compiled
 from ixy.path import Path, entered, touch
+from ixy.sim.loop import deliver, drain
 from ixy.sim.machine import Machine
 from ixy.sim.rack import Rack
-from ixy.sim.wires.wires import deliver, drain
 from ixy.unsafe import ticks
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ def _lock_step_kernel(poll: Any) -> Any:
         for stretch in range(spent.size):
             for _ in range(rounds):
                 for _ in range(batch):
-                    deliver(rack, source)
+                    deliver(rack, source, 0)
                 start = ticks()
                 poll(state)
                 spent[stretch] += ticks() - start

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING
 
 from ixy.errors import UnsupportedDevice
+from ixy.once import once
 from ixy.sim.machine import Machine
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ixy.sim.card.registers import Card
 
 
-@cache
+@once
 def machine() -> Machine:
     """The machine that `sim:` addresses are plugged into, one for the process."""
     return Machine()

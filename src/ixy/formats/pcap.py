@@ -19,11 +19,13 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakSet
 
 import numpy as np
 
 from ixy.errors import CaptureError, ConfigurationError
 from ixy.jit import compiled
+from ixy.streams import closed
 from ixy.unsafe import copy
 
 if TYPE_CHECKING:
@@ -96,6 +98,11 @@ class Capture:
 
     def __len__(self) -> int:
         return self.offsets.size
+
+    @property
+    def cut(self) -> int:
+        """How many frames were longer on the wire than they are in the file."""
+        return int(np.count_nonzero(self.lengths < self.original))
 
 
 class _Layout(NamedTuple):
@@ -303,6 +310,12 @@ def _whole(records: Bytes, size: int) -> tuple[int, int]:
 # ---------------------------------------------------------------------------------------------------------------------
 # Writing
 
+_REASONS = {
+    errno.ENOSPC: "disk full",
+    errno.EPIPE: "pipe closed",
+    errno.EFBIG: "file too large for the limit on file sizes (ulimit -f)",
+}
+
 
 class Writer:
     """A capture file being written: little-endian pcap of Ethernet frames.
@@ -320,7 +333,8 @@ class Writer:
         packets: records that are wholly in the file.
 
     Raises:
-        CaptureError: the file cannot be opened, is being read or written in ixy, or has no room.
+        CaptureError: the file cannot be opened, is being read or written in ixy, or has no room; standard output is
+            closed, or another `Writer`'s already.
         ConfigurationError: `snaplen` is out of range.
     """
 
@@ -333,6 +347,8 @@ class Writer:
         self._buffer = np.empty(4 * MAX_LENGTH, np.uint8)
         self._fd = _open(path)
         self._write_header(nanoseconds)
+        if str(path) == "-":
+            _on_output.add(self)
 
     def write(self, times: Integers, data: Bytes, starts: Integers, lengths: Integers) -> None:
         """Write frames: number i is `data[starts[i]:][:lengths[i]]`, at `times[i]` ns since 1970.
@@ -380,6 +396,7 @@ class Writer:
         """
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
+            _on_output.discard(self)
             try:
                 os.close(fd)
             except OSError as error:
@@ -418,27 +435,44 @@ class Writer:
             os.ftruncate(self._fd, os.lseek(self._fd, -torn, os.SEEK_CUR))
 
     def _failure(self, error: OSError) -> CaptureError:
-        reason = {errno.ENOSPC: "disk full", errno.EPIPE: "pipe closed"}.get(error.errno or 0, error.strerror)
+        reason = _REASONS.get(error.errno or 0, error.strerror)
         return CaptureError(f"{self._name}: {reason}; packets written whole: {self.packets}")
+
+
+_on_output: WeakSet[Writer] = WeakSet()  # those that write to standard output
 
 
 def _open(path: str | Path) -> int:
     """A descriptor of the emptied file, or a second one of standard output: either is ours to close."""
     try:
-        if str(path) == "-":
-            return os.dup(1)
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        fd = _standard_output() if str(path) == "-" else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise CaptureError(f"{path}: {error.strerror}") from None
     if _regular(fd):
         try:
-            _lock(fd, fcntl.LOCK_EX, path)
+            _claim(fd, path)
         except CaptureError:
             os.close(fd)
             raise
-        os.ftruncate(fd, 0)
-        _lock(fd, fcntl.LOCK_SH, path)  # it may be read as it grows
     return fd
+
+
+def _standard_output() -> int:
+    if closed(1):
+        raise CaptureError("standard output is closed: name a file")
+    if _on_output:
+        raise CaptureError("standard output takes one capture: name a file for the other")
+    return os.dup(1)
+
+
+def _claim(fd: int, path: str | Path) -> None:
+    """Empty a file that nobody in ixy reads or writes. Standard output is not emptied, and its lock not kept."""
+    _lock(fd, fcntl.LOCK_EX, path)
+    if str(path) == "-":
+        _lock(fd, fcntl.LOCK_UN, path)
+        return
+    os.ftruncate(fd, 0)
+    _lock(fd, fcntl.LOCK_SH, path)  # it may be read as it grows
 
 
 def _regular(fd: int) -> bool:

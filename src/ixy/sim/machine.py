@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import threading
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 import numpy as np
 
-from ixy.errors import AddressError, DeviceBusy
+from ixy.errors import AddressError, DeviceBusy, Error
 from ixy.packets.dma import DmaMapping, DmaMemory, window
-from ixy.sim import rack as state
+from ixy.process import Owner
+from ixy.sim.card import state
 from ixy.sim.card.registers import Card
-from ixy.sim.rack import CARDS, PAGE, PAUSE, PAUSED, PLUGGED, RESUMED, STOP, Rack, new_rack
-from ixy.sim.spec import Spec, parse_spec
-from ixy.sim.wires.plugs import Plug, tape
-from ixy.sim.wires.wires import CABLE, GENERATOR, run, step
+from ixy.sim.loop import HELD, STOPPED, run, step
+from ixy.sim.rack import (
+    BROKEN,
+    CARDS,
+    KIND,
+    NOTHING,
+    PAGE,
+    PAUSE,
+    PAUSED,
+    PLUGGED,
+    RESUMED,
+    SLOT,
+    STOP,
+    Rack,
+    new_rack,
+)
+from ixy.sim.spec import check_files, parse_spec
+from ixy.sim.wires.cable import PEER, Cable
+from ixy.sim.wires.sink import SinkReport, report
+from ixy.sim.wires.tape import mapped, tape
+from ixy.sim.wires.wire import Port, Wire
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ixy.sim.qemu.memory import GuestMemory
+
+__all__ = ["BUS_BASE", "Machine", "SinkReport"]
 
 log = logging.getLogger("ixy.sim")
 
@@ -32,36 +55,42 @@ log = logging.getLogger("ixy.sim")
 # a card is found out.
 BUS_BASE = 0x0A_0000_0000_0000
 
-
-class SinkReport(NamedTuple):
-    """What a generator sent and its sink found.
-
-    Attributes:
-        sent: frames that the generator has delivered to its card.
-        received: frames that arrived at the sink.
-        lost: numbers missing in the sequence, up to the last one that arrived.
-        reordered: frames that arrived after a later one.
-        wrong: frames whose length or bytes are not as expected.
-    """
-
-    sent: int
-    received: int
-    lost: int
-    reordered: int
-    wrong: int
-
-
-# All machines of the process. They share the tape, so no two cards have the same index.
+# All machines of the process. They share the tape, so no two cards have the same index: who takes or frees one holds
+# the lock.
 _machines: WeakSet[Machine] = WeakSet()
+_indices = threading.Lock()
+
+
+def _forget() -> None:
+    """A forked child has no machine yet."""
+    global _machines, _indices
+    _machines, _indices = WeakSet[Machine](), threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+@dataclass
+class Plug:
+    """An open card, and what is plugged into it."""
+
+    card: Card
+    wires: tuple[Wire, ...]
+    stack: ExitStack = field(default_factory=ExitStack)
 
 
 class Machine:
-    """Up to 16 simulated cards.
+    """Up to 16 simulated cards. Any number of threads may plug cards in and unplug them.
 
     Args:
         stepped: no thread runs the cards: they move only in `step`, which makes a test deterministic.
         memory: a virtual machine's memory, at whose places the cards' bus addresses point; by default the cards reach
             the DMA memory of this process, at bus addresses that start at `BUS_BASE`.
+
+    Attributes:
+        rack: the state of all cards.
+        cards: those that are open, and those at the far end of a cable to one, by name.
+        owner: the process whose machine it is; what others do to their copy of it touches nothing.
     """
 
     def __init__(self, *, stepped: bool = False, memory: NDArray[np.uint8] | None = None) -> None:
@@ -69,14 +98,17 @@ class Machine:
             self.rack: Rack = new_rack(window().bytes, BUS_BASE, tape())
         else:
             self.rack = new_rack(memory, 0, tape())
-        self._shown: list[slice] = []
         self.cards: dict[str, Card] = {}
-        _machines.add(self)
+        self.owner = Owner()
+        self._plugs: dict[str, Plug] = {}
+        self._shown: list[slice] = []
         self._stepped = stepped
         self._thread: threading.Thread | None = None
-        self._plugs: dict[str, Plug] = {}
-        self._pauses = 0  # how often `paused` is nested
+        self._failure: BaseException | None = None  # what ended the thread
+        self._parked = False
         self._lock = threading.RLock()
+        with _indices:
+            _machines.add(self)
 
     # -----------------------------------------------------------------------------------------------------------------
     # Cards
@@ -87,108 +119,117 @@ class Machine:
         Raises:
             AddressError: malformed, or too many cards.
             DeviceBusy: the card is open already.
+            OwnershipError: this is another process's machine.
             CaptureError, PermissionDenied, …: what is to be plugged in cannot be.
         """
         spec = parse_spec(address)
-        if spec.name in self._plugs:
-            raise DeviceBusy(f"sim:{spec.name} is open already: close it first")
-        card = self._card(spec.name)
+        self.owner.check(f"the machine of sim:{spec.name}")
+        plug: Plug | None = None
         try:
-            with self.paused():
-                self._plugs[spec.name] = self._plug(card, spec)
+            with self._lock:
+                if spec.name in self._plugs:
+                    raise DeviceBusy(f"sim:{spec.name} is open already: close it first")
+                check_files((*_plugged_wires(), *spec.wires))
+                card = self.card(spec.name)
+                plug = self._plugs[spec.name] = Plug(card, spec.wires)
+            self._connect(plug)
+            self._run()
+            return card
         except BaseException:
-            self._forget_idle_cards()
+            if plug is not None:
+                self._pull(plug)
             raise
-        self._run()
-        return card
 
     def unplug(self, card: Card) -> None:
-        """Take the card's wire away, as when a device is closed; files are complete then.
+        """Take the card's wire away, as when a device is closed; files are complete then. A second call does nothing.
 
         Raises:
             CaptureError: what the card sent could not all be written to its file.
         """
-        plug = self._plugs.pop(card.name, None)
-        if plug is None:
-            return
-        self._report_refused(card)
-        try:
-            with self.paused():
-                plug.remove()
-        finally:
-            self._forget_idle_cards()
-            if not self._plugs:
-                self.stop()
+        plug = self._plugs.get(card.name)
+        if self.owner.mine() and plug is not None and plug.card is card:
+            self._report_refused(card)
+            self._pull(plug)
+
+    def card(self, name: str) -> Card:
+        """The card of this name; one that was only the far end of a cable so far, or a new one.
+
+        Raises:
+            AddressError: there are too many.
+        """
+        with self._lock, _indices:
+            if name not in self.cards:
+                taken = {card.index for machine in _machines for card in machine.cards.values()}
+                free = [index for index in range(CARDS) if index not in taken]
+                if not free:
+                    raise AddressError(f"sim:{name}: {CARDS} simulated cards are in use, that is all there are")
+                for rows in (
+                    self.rack.cards,
+                    self.rack.counters,
+                    self.rack.queues,
+                    self.rack.inputs,
+                    self.rack.outputs,
+                ):
+                    rows[free[0]] = 0
+                self.cards[name] = Card(self, free[0], name)
+                self._set_plugged()
+            return self.cards[name]
+
+    def wires(self) -> list[Wire]:
+        """What is plugged into the open cards."""
+        return [wire for plug in list(self._plugs.values()) for wire in plug.wires]
 
     def sink_report(self, generator: str, sink: str) -> SinkReport:
         """What the generator of one card sent, and what the sink of another found."""
-        sent = self.rack.wires[self.cards[generator].index]
-        found = self.rack.wires[self.cards[sink].index]
-        columns = (state.RECEIVED, state.LOST, state.REORDERED, state.WRONG)
-        return SinkReport(int(sent[state.POSITION]), *(int(found[column]) for column in columns))
+        return report(self.rack, self.cards[generator], self.cards[sink])
 
     def dma_refused(self, card: Card) -> int:
         """How many DMA accesses of the card were refused."""
         return int(self.rack.counters[card.index, state.DMA_REFUSED])
 
-    def _card(self, name: str) -> Card:
-        """The card of this name; one that was only the far end of a cable so far, or a new one."""
-        if name not in self.cards:
-            taken = {card.index for machine in _machines for card in machine.cards.values()}
-            free = [index for index in range(CARDS) if index not in taken]
-            if not free:
-                raise AddressError(f"sim:{name}: {CARDS} simulated cards are in use, that is all there are")
-            self.rack.counters[free[0]] = 0
-            self.rack.queues[free[0]] = 0
-            self.rack.wires[free[0]] = 0
-            self.cards[name] = Card(self, free[0], name)
-            self._set_plugged()
-        return self.cards[name]
+    def _connect(self, plug: Plug) -> None:
+        """Plug in the wires. They may wait long for their files: the other cards go on meanwhile."""
+        card, port = plug.card, Port(self, plug.card)
+        if card.wired and not all(wire.stays for wire in plug.wires):
+            raise AddressError(f"sim:{card.name}: a cable is plugged in already: open it as sim:{card.name}")
+        plug.stack.enter_context(mapped(card.index * SLOT, state.PART_SIZE))
+        for wire in plug.wires:
+            plug.stack.enter_context(wire.plugged(port))
+            with self.paused():
+                if wire.next_frame is not None:
+                    port.input[KIND] = wire.kind
+                if wire.emit is not None:
+                    port.output[KIND] = wire.kind
 
-    def _plug(self, card: Card, spec: Spec) -> Plug:
-        """Plug in the wire, and both ends if it is a cable."""
-        if spec.cable is not None:
-            self._connect(card, spec.cable)
-        elif spec.plugs_in and card.wired:
-            raise AddressError(f"sim:{spec.name}: a cable is plugged in already: open it as sim:{spec.name}")
-        plug = Plug(self.rack, card.index, spec, self._generator(spec))
-        card.wired = card.wired or plug.wired
-        return plug
+    def _pull(self, plug: Plug) -> None:
+        """Undo all that was done for an open card."""
+        card, rack = plug.card, self.rack
+        with ExitStack() as stack:
+            stack.callback(self._forget, card)
+            stack.callback(plug.stack.close)
+            with self.paused():
+                card.reset()
+                if rack.outputs[card.index, KIND] != Cable.kind:
+                    rack.inputs[card.index, KIND] = rack.outputs[card.index, KIND] = NOTHING
 
-    def _generator(self, spec: Spec) -> int | None:
-        """The card whose generator the sink checks, if there is a sink."""
-        if spec.sink is None:
-            return None
-        if spec.gen and spec.sink == spec.name:
-            return self.cards[spec.name].index
-        source = self.cards.get(spec.sink)
-        if source is None or self.rack.wires[source.index, state.INPUT] != GENERATOR:
-            raise AddressError(f"sim:{spec.name},sink={spec.sink}: open sim:{spec.sink} with a generator (gen=) first")
-        return source.index
-
-    def _connect(self, card: Card, peer_name: str) -> None:
-        peer = self._card(peer_name)
-        if peer is card:
-            raise AddressError(f"sim:{card.name}: a cable to itself: name another card")
-        for near, far in ((card, peer), (peer, card)):
-            wire = self.rack.wires[near.index]
-            if near.wired and (wire[state.OUTPUT] != CABLE or wire[state.PEER] != far.index):
-                raise AddressError(f"sim:{near.name}: something else is plugged in already")
-        for near, far in ((card, peer), (peer, card)):
-            wire = self.rack.wires[near.index]
-            wire[state.INPUT] = wire[state.OUTPUT] = CABLE
-            wire[state.PEER] = far.index
-            near.wired = True
+    def _forget(self, card: Card) -> None:
+        """A card is open no more; the thread ends with the last."""
+        with self._lock:
+            self._plugs.pop(card.name, None)
+            self._forget_idle_cards()
+            if not self._plugs:
+                self.stop()
 
     def _forget_idle_cards(self) -> None:
         """Cards that nobody has open, nor a cable to an open one, are gone."""
-        open_indices = {self.cards[name].index for name in self._plugs}
-        for name, card in list(self.cards.items()):
-            wire = self.rack.wires[card.index]
-            cabled = card.wired and wire[state.OUTPUT] == CABLE and int(wire[state.PEER]) in open_indices
-            if name not in self._plugs and not cabled:
-                del self.cards[name]
-        self._set_plugged()
+        open_indices = {plug.card.index for plug in self._plugs.values()}
+        with _indices:
+            for name, card in list(self.cards.items()):
+                output = self.rack.outputs[card.index]
+                cabled = output[KIND] == Cable.kind and int(output[PEER]) in open_indices
+                if name not in self._plugs and not cabled:
+                    del self.cards[name]
+            self._set_plugged()
 
     def _set_plugged(self) -> None:
         self.rack.control[PLUGGED] = sum(1 << card.index for card in self.cards.values())
@@ -212,8 +253,9 @@ class Machine:
 
     def unmap(self, memory: DmaMemory) -> None:
         """Undo one `map`: DMA to `memory` is refused after the last."""
-        with self.paused():
-            self._allowed(memory)[:] -= 1
+        if self.owner.mine():
+            with self.paused():
+                self._allowed(memory)[:] -= 1
 
     def show(self, memory: GuestMemory) -> None:
         """Let all cards reach what belongs to this layout of a virtual machine's memory, and nothing else."""
@@ -233,38 +275,123 @@ class Machine:
 
     def step(self, turns: int = 1) -> int:
         """Give each card `turns` turns; how many frames and descriptors were handled. For a stepped machine."""
-        return sum(step(self.rack) for _ in range(turns))
+        self.owner.check("a simulated machine")
+        work = sum(step(self.rack) for _ in range(turns))
+        self._tell_broken()
+        return work
 
     @contextmanager
     def paused(self) -> Generator[None]:
-        """No card does anything meanwhile."""
+        """No card does anything meanwhile.
+
+        The pause is over when nobody holds the lock, even if whoever had it was interrupted before he could say so:
+        see `_park`.
+
+        Raises:
+            Error: the thread that runs the cards has died, and why.
+        """
+        self.owner.check("a simulated machine")
+        control = self.rack.control
         with self._lock:
-            self._pauses += 1
-            if self._pauses == 1:
-                self._pause()
+            nested = control[PAUSE] != control[RESUMED]
             try:
+                if not nested:
+                    control[PAUSE] += 1
+                self._await_pause()
                 yield
             finally:
-                self._pauses -= 1
-                if self._pauses == 0:
-                    self.rack.control[RESUMED] = self.rack.control[PAUSE]
+                if not nested:
+                    control[RESUMED] = control[PAUSE]
 
-    def _pause(self) -> None:
-        """Ask the thread to pause, and wait until it does: a turn of all cards at most."""
-        self.rack.control[PAUSE] += 1
-        while self._thread is not None and self.rack.control[PAUSED] != self.rack.control[PAUSE]:
+    def _await_pause(self) -> None:
+        """Wait until the thread pauses: a turn of all cards at most, unless it is being compiled."""
+        control = self.rack.control
+        while self._thread is not None and not self._parked and control[PAUSED] != control[PAUSE]:
+            self._check_thread()
             time.sleep(0.00001)
+        self._check_thread()
+
+    def _check_thread(self) -> None:
+        """Raise `Error` if the thread has ended that should run, and go on without it."""
+        thread = self._thread
+        if thread is None or thread.is_alive():
+            return
+        self._thread = None
+        if thread.ident is not None and not self.rack.control[STOP]:
+            raise Error(f"the thread that runs the simulated cards has died: {self._cause()}") from self._failure
+
+    def _cause(self) -> str:
+        if self._failure is None:
+            return "it ended before it began"
+        return f"{type(self._failure).__name__}: {self._failure}"
 
     def _run(self) -> None:
-        if self._stepped or self._thread is not None:
-            return
-        self.rack.control[STOP] = 0
-        self._thread = threading.Thread(target=run, args=(self.rack,), name="ixy-sim", daemon=True)
-        self._thread.start()
+        """Start the thread, if it does not run."""
+        with self._lock:
+            if self._stepped or (self._thread is not None and self._thread.is_alive() and not self.rack.control[STOP]):
+                return
+            self.stop()  # whoever did it before was interrupted
+            self.rack.control[STOP] = 0
+            self._parked, self._failure = False, None
+            self._thread = threading.Thread(target=self._serve, name="ixy-sim", daemon=True)
+            try:
+                self._thread.start()
+            except RuntimeError as error:
+                self._thread = None
+                raise Error(f"no thread for the simulated cards: {error}") from error
+
+    def _serve(self) -> None:
+        """What the thread does."""
+        try:
+            while (reason := run(self.rack)) != STOPPED:
+                if reason == HELD:
+                    self._park()
+                else:
+                    self._tell_broken()
+        except BaseException as error:
+            self._failure = error
+
+    def _park(self) -> None:
+        """Wait without turning for the end of a long pause; whoever was interrupted in one has left it open."""
+        self._parked = True
+        while not self.rack.control[STOP]:
+            if self._lock.acquire(timeout=0.01):
+                self.rack.control[RESUMED] = self.rack.control[PAUSE]
+                self._parked = False
+                self._lock.release()
+                return
+
+    def _tell_broken(self) -> None:
+        """Say which wires have broken since the last time."""
+        inputs = self.rack.inputs
+        for plug in list(self._plugs.values()):
+            if inputs[plug.card.index, BROKEN]:
+                inputs[plug.card.index, BROKEN] = 0
+                for wire in plug.wires:
+                    log.warning("sim:%s: %s", plug.card.name, wire.broken())
 
     def stop(self) -> None:
         """End the thread that runs the cards."""
-        if self._thread is not None:
+        if not self.owner.mine():
+            return
+        with self._lock:
             self.rack.control[STOP] = 1
-            self._thread.join()
+            if self._thread is not None and self._thread.is_alive():
+                self._thread.join()
             self._thread = None
+
+
+def _plugged_wires() -> list[Wire]:
+    """What is plugged into all open cards of the process."""
+    return [wire for machine in list(_machines) for wire in machine.wires()]
+
+
+@atexit.register
+def _stop_all() -> None:
+    """At the end of the process no thread runs cards whose memory goes, and what they recorded is in its files."""
+    for machine in list(_machines):
+        for card in list(machine.cards.values()):
+            try:
+                machine.unplug(card)
+            except Error as error:
+                log.error("%s", error)

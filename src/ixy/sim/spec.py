@@ -12,37 +12,81 @@ sim:b,sink=a,touch=48                     a sink for a's frames, byte 48 of each
 
 from __future__ import annotations
 
+import os
 import re
+import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ixy.errors import AddressError
+from ixy.errors import AddressError, CaptureError
+from ixy.sim.wires.kinds import KINDS
+from ixy.sim.wires.sink import Sink
+from ixy.sim.wires.wire import Options
+from ixy.streams import is_output
 
-_OPTIONS = ("cable", "rx_pcap", "tx_pcap", "timing", "tap", "gen", "rate", "count", "sink", "touch")
+if TYPE_CHECKING:
+    from ixy.sim.wires.wire import Wire
+
+_OPTIONS = [option for kind in KINDS for option in (kind.option, *kind.extras)]
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
-_INTERFACE = re.compile(r"[^/\s:%]{1,15}")  # what the kernel takes for a new interface's name
-_MIN_SIZE, _MAX_SIZE = 60, 1514
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A parsed address. Sizes are frame lengths in bytes without the frame check sequence."""
+    """A parsed address.
+
+    Attributes:
+        name: of the card.
+        wires: what is plugged in, in the order in which it is.
+    """
 
     name: str
-    cable: str | None = None
-    rx_pcap: str | None = None
-    tx_pcap: str | None = None
-    original_timing: bool = False
-    tap: str | None = None
-    gen: int | None = None
-    rate: int = 0  # packets per second; 0: as fast as the card takes them
-    count: int = 0  # packets; 0: without end
-    sink: str | None = None
-    touch: int | None = None
+    wires: tuple[Wire, ...] = ()
 
     @property
-    def plugs_in(self) -> bool:
-        """Whether something is to be plugged in at all."""
-        return any((self.cable, self.rx_pcap, self.tx_pcap, self.tap, self.gen, self.sink))
+    def sink(self) -> str | None:
+        """The name of the card whose generator's frames are checked, if any are."""
+        return next((wire.generator for wire in self.wires if isinstance(wire, Sink)), None)
+
+
+def writes_stdout(address: str) -> bool:
+    """Whether an address lets a simulated card write what it sends to standard output.
+
+    Raises:
+        AddressError: as `parse_spec`.
+    """
+    wires = parse_spec(address).wires if address.startswith("sim:") else ()
+    return any(is_output(wire.writes) for wire in wires if wire.writes is not None)
+
+
+def check_files(wires: Iterable[Wire]) -> None:
+    """Refuse wires of which two write one file, or one writes what another reads, however it is named.
+
+    Raises:
+        CaptureError: which file.
+    """
+    wires = list(wires)
+    read = {_identity(wire.reads) for wire in wires if wire.reads is not None}
+    written: set[object] = set()
+    for path in [wire.writes for wire in wires if wire.writes is not None]:
+        identity = _identity(path)
+        if identity is not None and identity in read:
+            raise CaptureError(f"{path}: is both read and written: name another file to write")
+        if identity in written:
+            raise CaptureError(f"{path}: is written twice: name another file")
+        if identity is not None:
+            written.add(identity)
+
+
+def _identity(path: str) -> object:
+    """What equal names of one file have in common. None for a device, such as /dev/null, which many may share."""
+    try:
+        status = os.fstat(1) if path == "-" else Path(path).stat()
+    except OSError:
+        return os.path.realpath(path)
+    return None if stat.S_ISCHR(status.st_mode) else (status.st_dev, status.st_ino)
 
 
 def parse_spec(address: str) -> Spec:
@@ -64,51 +108,32 @@ def parse_spec(address: str) -> Spec:
         if key in values:
             raise AddressError(f"{address}: {key} is given twice")
         values[key] = value
-    _check_together(address, set(values))
-    return _build(address, name, values)
+    _answer(name, values)
+    _check_together(address, values)
+    return Spec(name, tuple(kind.parse(Options(address, name, values)) for kind in _named(values)))
 
 
-def _check_together(address: str, keys: set[str]) -> None:
+def _named(values: dict[str, str]) -> list[type[Wire]]:
+    """The kinds of wires that are asked for."""
+    return [kind for kind in KINDS if kind.option in values]
+
+
+def _answer(name: str, values: dict[str, str]) -> None:
+    """Where nothing takes what the card sends, the wire that delivers may know what does."""
+    kinds = _named(values)
+    answers = [kind.answer for kind in kinds if kind.answer is not None]
+    if answers and not any(kind.takes for kind in kinds):
+        values[answers[0]] = name
+
+
+def _check_together(address: str, values: dict[str, str]) -> None:
     """One thing is plugged into each end, and options belong to it."""
-    inputs = keys & {"cable", "rx_pcap", "tap", "gen"}
-    outputs = keys & {"cable", "tx_pcap", "tap", "sink"}
-    if len(inputs) > 1 or len(outputs) > 1 or ({"cable", "tap"} & keys and len(inputs | outputs) > 1):
-        raise AddressError(f"{address}: {' and '.join(sorted(inputs | outputs))} cannot be plugged in together")
-    for option, needs in (("timing", {"rx_pcap"}), ("rate", {"gen"}), ("count", {"gen"}), ("touch", {"gen", "sink"})):
-        if option in keys and not keys & needs:
-            raise AddressError(f"{address}: {option} goes with {' or '.join(sorted(needs))}")
-
-
-def _build(address: str, name: str, values: dict[str, str]) -> Spec:
-    if values.get("timing", "fast") not in ("fast", "original"):
-        raise AddressError(f"{address}: timing={values['timing']}: possible are fast and original")
-    if "tap" in values and not _INTERFACE.fullmatch(values["tap"]):
-        raise AddressError(f"{address}: tap={values['tap']}: an interface's name has 1 to 15 characters, none of / : %")
-    size = _number(address, values, "gen", _MIN_SIZE, _MAX_SIZE)
-    return Spec(
-        name=name,
-        cable=values.get("cable"),
-        rx_pcap=values.get("rx_pcap"),
-        tx_pcap=values.get("tx_pcap"),
-        original_timing=values.get("timing") == "original",
-        tap=values.get("tap"),
-        gen=size,
-        rate=_number(address, values, "rate", 1, 10**9) or 0,
-        count=_number(address, values, "count", 1, 10**15) or 0,
-        sink=values.get("sink", name if size and "tx_pcap" not in values else None),
-        # Behind the addresses, before the frame's number in the last four bytes
-        touch=_number(address, values, "touch", 12, (size or _MAX_SIZE) - 5),
-    )
-
-
-def _number(address: str, values: dict[str, str], key: str, low: int, high: int) -> int | None:
-    """An integer option; 1e6 is one too."""
-    if key not in values:
-        return None
-    try:
-        number = int(float(values[key]))
-    except (ValueError, OverflowError):
-        raise AddressError(f"{address}: {key}={values[key]} is no number") from None
-    if not low <= number <= high:
-        raise AddressError(f"{address}: {key}={values[key]}: {low} to {high} are possible")
-    return number
+    kinds = _named(values)
+    for end in ("delivers", "takes"):
+        rivals = [kind.option for kind in kinds if getattr(kind, end)]
+        if len(rivals) > 1:
+            raise AddressError(f"{address}: {' and '.join(sorted(rivals))} cannot be plugged in together")
+    for kind in KINDS:
+        for extra in kind.extras:
+            if extra in values and kind not in kinds:
+                raise AddressError(f"{address}: {extra} goes with {kind.option}")

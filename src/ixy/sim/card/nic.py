@@ -14,9 +14,7 @@ from ixy.registers import i82599 as reg
 from ixy.sim.card.classify import classify, half, in_vlan, signed
 from ixy.sim.card.iommu import READ, WRITE, translate
 from ixy.sim.card.offload import MIN_FRAME
-from ixy.sim.rack import (
-    ARRIVAL,
-    ARRIVAL_SIZE,
+from ixy.sim.card.state import (
     BUS_MASTER,
     CHECK_VLAN,
     CLASSIFY,
@@ -25,8 +23,6 @@ from ixy.sim.rack import (
     FEATURES,
     INTERRUPT,
     OFFLOAD,
-    PAGE,
-    PAGE_SHIFT,
     QUEUE_DROPPED,
     QUEUE_RX,
     QUEUE_RX_BYTES,
@@ -46,16 +42,16 @@ from ixy.sim.rack import (
     RX_REFUSED_BYTES,
     RX_SIZES,
     RX_UNDERSIZE,
-    SLOT,
     STAGE_SIZE,
     STAGED,
     STAGING,
     STRIP_VLAN,
+    STRIPPED,
     TX_BROADCAST,
     TX_MULTICAST,
     TX_SIZES,
-    Rack,
 )
+from ixy.sim.rack import PAGE, PAGE_SHIFT, SLOT, Rack
 from ixy.unsafe import copy, load_acquire, store_release
 
 if TYPE_CHECKING:
@@ -66,7 +62,6 @@ MAX_FRAME = 1518  # with it, unless jumbo frames are enabled (8.2.3.22.8)
 LONGEST_FRAME = 15872  # whatever MAXFRS says (1.3)
 VLAN_BYTES = 4
 MAC_BYTES = 12  # both addresses
-STRIPPED = ARRIVAL + ARRIVAL_SIZE // 2  # where a frame lies once its tag is stripped
 
 # Word indices into BAR 0
 _RXCTRL = reg.RXCTRL.offset // 4
@@ -121,9 +116,9 @@ def dma(rack: Rack, card: int, address: int, size: int, access: int) -> int:
     They must lie in one page where an IOMMU stands before the card. A refused access is counted, and its address kept.
     """
     offset = address - rack.base
-    root = rack.wires[card, ROOT_TABLE]
+    root = rack.cards[card, ROOT_TABLE]
     if root != 0:
-        offset = translate(rack.words, rack.allowed, root, rack.wires[card, REQUESTER], address, access)
+        offset = translate(rack.words, rack.allowed, root, rack.cards[card, REQUESTER], address, access)
     if offset >= 0 and size > 0 and offset + size <= rack.memory.size:
         page = offset >> PAGE_SHIFT
         last = (offset + size - 1) >> PAGE_SHIFT
@@ -139,7 +134,7 @@ def dma(rack: Rack, card: int, address: int, size: int, access: int) -> int:
 @compiled
 def run_length(rack: Rack, card: int, address: int, size: int) -> int:
     """How many of `size` bytes at a bus address lie together: an IOMMU scatters pages."""
-    return size if rack.wires[card, ROOT_TABLE] == 0 else min(size, PAGE - address % PAGE)
+    return size if rack.cards[card, ROOT_TABLE] == 0 else min(size, PAGE - address % PAGE)
 
 
 @compiled
@@ -176,7 +171,7 @@ def dma_write(rack: Rack, card: int, address: int, source: NDArray[np.uint8], st
 def masters(rack: Rack, card: int) -> bool:
     """Whether the card may use the bus: the command register allows it, and no master disable is on (5.2.5.3.2)."""
     disabled = load_acquire(rack.registers[card], _CTRL) & _MASTER_DISABLE
-    return disabled == 0 and rack.wires[card, BUS_MASTER] != 0
+    return disabled == 0 and rack.cards[card, BUS_MASTER] != 0
 
 
 @compiled
@@ -199,7 +194,7 @@ def can_receive(rack: Rack, card: int) -> bool:
     if load_acquire(registers, _RXCTRL) & _RXEN == 0:
         return False
     running = 0
-    for queue in range(rack.wires[card, RX_QUEUES]):
+    for queue in range(rack.cards[card, RX_QUEUES]):
         at = queue * _QUEUE_STRIDE
         if load_acquire(registers, _RXDCTL + at) & _ENABLE:
             if load_acquire(registers, _RDH + at) == load_acquire(registers, _RDT + at):
@@ -213,7 +208,7 @@ def receive(rack: Rack, card: int, source: NDArray[np.uint8], start: int, length
     """A frame of `length` bytes, without its frame check sequence, arrives at the card's port (7.1)."""
     registers = rack.registers[card]
     counters = rack.counters[card]
-    features = rack.wires[card, FEATURES]
+    features = rack.cards[card, FEATURES]
     if load_acquire(registers, _RXCTRL) & _RXEN == 0:
         return
     if length < MIN_FRAME:
@@ -314,7 +309,7 @@ def store(
     The last descriptor says what `word_0` and `word_1` do, too.
     """
     registers = rack.registers[card]
-    features = rack.wires[card, FEATURES]
+    features = rack.cards[card, FEATURES]
     at = queue * _QUEUE_STRIDE
     size = load_acquire(registers, _RDLEN + at) // reg.DESCRIPTOR_BYTES
     head = load_acquire(registers, _RDH + at)
@@ -345,7 +340,7 @@ def store(
     rack.queues[card, queue, QUEUE_RX_BYTES] += length + CRC_BYTES
     if features & INTERRUPT:
         rack.done[card, queue] = 1
-        rack.wires[card, RAISED] = 1
+        rack.cards[card, RAISED] = 1
 
 
 @compiled
@@ -430,7 +425,7 @@ def can_transmit(rack: Rack, card: int, queue: int) -> bool:
     at = queue * _QUEUE_STRIDE
     if load_acquire(registers, _TXDCTL + at) & _ENABLE == 0 or load_acquire(registers, _DMATXCTL) & _TE == 0:
         return False
-    if not masters(rack, card) or (rack.wires[card, STAGED] != 0 and rack.wires[card, STAGING] != queue):
+    if not masters(rack, card) or (rack.cards[card, STAGED] != 0 and rack.cards[card, STAGING] != queue):
         return False
     return load_acquire(registers, _TDH + at) != load_acquire(registers, _TDT + at)
 
@@ -458,21 +453,21 @@ def fetch(rack: Rack, card: int, queue: int) -> int:
                 note_offload(rack, card, command)
             gather(rack, card, rack.words[word], command & reg.TX_LENGTH_MASK)
             if command & reg.TX_EOP:
-                complete = rack.wires[card, STAGED]
-                rack.wires[card, STAGED] = 0
+                complete = rack.cards[card, STAGED]
+                rack.cards[card, STAGED] = 0
                 if complete == 0:
-                    rack.wires[card, OFFLOAD] = 0  # nothing could be fetched: the packet is gone
+                    rack.cards[card, OFFLOAD] = 0  # nothing could be fetched: the packet is gone
             else:
-                rack.wires[card, STAGING] = queue
+                rack.cards[card, STAGING] = queue
         elif command & reg.TX_DTYP == reg.TX_CONTEXT:
             index = 1 if command & reg.TX_IDX else 0
             rack.contexts[card, queue, index, 0] = rack.words[word]
             rack.contexts[card, queue, index, 1] = command
         if command & reg.TX_RS:
             store_release(rack.words, word + 1, reg.TX_DD)
-            if rack.wires[card, FEATURES] & INTERRUPT:
+            if rack.cards[card, FEATURES] & INTERRUPT:
                 rack.done[card, reg.QUEUES + queue] = 1
-                rack.wires[card, RAISED] = 1
+                rack.cards[card, RAISED] = 1
     registers[_TDH + at] = head + 1 if head + 1 < size else 0
     return complete
 
@@ -481,8 +476,8 @@ def fetch(rack: Rack, card: int, queue: int) -> int:
 def note_offload(rack: Rack, card: int, command: int) -> None:
     """Keep the first descriptor of a packet, if it asks for an offload; later ones say nothing of it (7.2.3.2.4)."""
     offloads = _LEGACY_OFFLOADS if command & reg.TX_DEXT == 0 else _OFFLOADS
-    if command & offloads and rack.wires[card, STAGED] == 0:
-        rack.wires[card, OFFLOAD] = command
+    if command & offloads and rack.cards[card, STAGED] == 0:
+        rack.cards[card, OFFLOAD] = command
 
 
 @compiled
@@ -505,7 +500,7 @@ def is_data(command: int) -> bool:
 @compiled
 def gather(rack: Rack, card: int, address: int, size: int) -> None:
     """Append one buffer to the card's staging buffer, padded with zeros as far as a minimal frame (8.2.3.22.8)."""
-    staged = rack.wires[card, STAGED]
+    staged = rack.cards[card, STAGED]
     stage = card * SLOT
     if staged + size > STAGE_SIZE - MIN_FRAME:
         return
@@ -513,4 +508,4 @@ def gather(rack: Rack, card: int, address: int, size: int) -> None:
         return
     for i in range(staged + size, MIN_FRAME):
         rack.tape[stage + i] = 0
-    rack.wires[card, STAGED] = staged + size
+    rack.cards[card, STAGED] = staged + size

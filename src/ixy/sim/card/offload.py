@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from ixy.jit import compiled, outlined
 from ixy.registers import i82599 as reg
 from ixy.sim.card.classify import fold, half, ones_sum
-from ixy.sim.rack import OFFLOAD, SEGMENT, SLOT, Rack
+from ixy.sim.card.state import OFFLOAD, SEGMENT
+from ixy.sim.rack import SLOT, Rack
 from ixy.unsafe import copy
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def build(rack: Rack, card: int, queue: int, length: int, number: int) -> int:
 
     The frame lies at SEGMENT and is padded. A packet that is not segmented gives one frame.
     """
-    if rack.wires[card, OFFLOAD] & reg.TX_DEXT != 0:
+    if rack.cards[card, OFFLOAD] & reg.TX_DEXT != 0:
         built = build_advanced(rack, card, queue, length, number)
     else:
         built = build_legacy(rack, card, length) if number == 0 else 0
@@ -48,7 +49,7 @@ def build(rack: Rack, card: int, queue: int, length: int, number: int) -> int:
 @compiled
 def build_advanced(rack: Rack, card: int, queue: int, length: int, number: int) -> int:
     """The frame of advanced descriptors, by their context (7.2.3.2.3, 7.2.3.2.4)."""
-    command = rack.wires[card, OFFLOAD]
+    command = rack.cards[card, OFFLOAD]
     context = rack.contexts[card, queue, 1 if command & reg.TX_IDX else 0]
     first, second = context[0], context[1]
     mac_size = (first >> reg.CONTEXT_MACLEN_SHIFT) & 0x7F
@@ -87,7 +88,7 @@ def build_legacy(rack: Rack, card: int, length: int) -> int:
     """The frame of legacy descriptors (7.2.3.2.1): a checksum of everything from CSS on, a tag."""
     if length > _LONGEST:
         return 0
-    command = rack.wires[card, OFFLOAD]
+    command = rack.cards[card, OFFLOAD]
     tape, stage = rack.tape, card * SLOT
     at = stage + SEGMENT
     copy(tape, at, tape, stage, length)

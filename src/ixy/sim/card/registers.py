@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from ixy.registers import Register
 from ixy.registers import i82599 as reg
-from ixy.sim import rack as state
+from ixy.sim.card import config, state
+from ixy.sim.card.config import ConfigSpace
 from ixy.sim.card.eeprom import EEPROM_WORDS, build_eeprom
 from ixy.sim.card.interrupts import Interrupts
 from ixy.sim.card.module import Module
 from ixy.sim.card.statistics import Statistics
+from ixy.sim.rack import KIND, NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from ixy.sim.card.interrupts import Sink
     from ixy.sim.machine import Machine
 
-VENDOR, DEVICE = 0x8086, 0x10FB  # 82599ES 10-Gigabit SFI/SFP+
-_CLASS_ETHERNET = 0x020000
 _EEPROM_SIZE = EEPROM_WORDS.bit_length() - 7  # EEC: 64 words, doubled so often
 _DEFAULTS = [row for row in vars(reg).values() if isinstance(row, Register) and row.reset]
 # Bits that keep what is written, of registers whose other bits are always 0
@@ -47,58 +47,64 @@ class Card:
         machine: that the card is plugged into.
         index: of the card's row in the machine's rack.
         name: by which the user knows it.
+
+    Attributes:
+        config: its configuration space.
+        interrupts, statistics: its parts.
     """
 
     def __init__(self, machine: Machine, index: int, name: str) -> None:
         self.name = name
         self.index = index
         self.mac = bytes([0x02, 0x69, 0x78, 0x79, 0, index + 1])  # locally administered; "ixy"
-        self.wired = False
         self._machine = machine
         self._registers = machine.rack.registers[index]
-        self._wire = machine.rack.wires[index]
+        self._words = machine.rack.cards[index]
+        self.config = ConfigSpace()
         self.interrupts = Interrupts(self._registers, machine.rack.done[index])
         self.statistics = Statistics(self._registers, machine.rack.counters[index], machine.rack.queues[index])
         self._eeprom = build_eeprom(self.mac)
         self._module = Module()
-        self._config = bytearray(256)
-        self._config[0:4] = VENDOR.to_bytes(2, "little") + DEVICE.to_bytes(2, "little")
-        self._config[9:12] = _CLASS_ETHERNET.to_bytes(3, "little")
         self._reads: dict[int, Callable[[], int]] = {}
         self._writes: dict[int, Callable[[int], None]] = {}
         self._direct: dict[int, Callable[[int], None]] = {}
         self._set_rules()
         self.reset()
 
+    @property
+    def wired(self) -> bool:
+        """Whether something is plugged in: there is a link."""
+        rack = self._machine.rack
+        return any(end[self.index, KIND] != NOTHING for end in (rack.inputs, rack.outputs))
+
     # -----------------------------------------------------------------------------------------------------------------
     # What the bus asks for
 
     def config_read(self, offset: int, size: int) -> int:
         """`size` bytes of the configuration space."""
-        return int.from_bytes(self._config[offset : offset + size], "little")
+        return self.config.read(offset, size)
 
     def config_write(self, offset: int, size: int, value: int) -> None:
-        """Only the command register is writable; its bus master bit lets the card do DMA."""
-        if offset == 4:
-            self._config[4 : 4 + size] = value.to_bytes(size, "little")
-            self.set_bus_master(self._config[4] >> 2 & 1)
+        """Write to the configuration space; the command register's bus master bit lets the card do DMA."""
+        self.config.write(offset, size, value)
+        self.set_bus_master(int(self.config.has(config.COMMAND, config.COMMAND_BUS_MASTER)))
 
     def interrupt_through(self, sink: Sink, event: int) -> None:
         """Send interrupts to `sink`; the rack adds one to the eventfd `event` when `interrupts.collect` has work."""
         with self._machine.paused():
             self.interrupts.sink = sink
-            self._wire[state.EVENT] = event
+            self._words[state.EVENT] = event
             self._note_features()
 
     def stand_behind(self, root_table: int, requester: int) -> None:
         """Let an IOMMU translate the card's DMA, by tables in memory that it reaches; `root_table` 0: none does."""
         with self._machine.paused():
-            self._wire[state.ROOT_TABLE], self._wire[state.REQUESTER] = root_table, requester
+            self._words[state.ROOT_TABLE], self._words[state.REQUESTER] = root_table, requester
 
     def set_bus_master(self, enabled: int) -> None:
         """Let the card do DMA, or not."""
         with self._machine.paused():
-            self._wire[state.BUS_MASTER] = enabled
+            self._words[state.BUS_MASTER] = enabled
 
     def read32(self, offset: int) -> int:
         """A read of BAR 0 at a multiple of 4, with its side effects; beyond the BAR, all ones as on the bus."""
@@ -130,12 +136,12 @@ class Card:
         """Tell the rack which of the rarer things are enabled."""
         registers = self._registers
         strips = any(registers[row.offset // 4] & row.mask("VME") for row in reg.RXDCTL)
-        self._wire[state.FEATURES] = (
+        self._words[state.FEATURES] = (
             state.CLASSIFY * bool(self._get(reg.RXCSUM) or self._get(reg.MRQC) & reg.MRQC.mask("MRQE"))
             | state.CHECK_VLAN * bool(self._get(reg.VLNCTRL) & reg.VLNCTRL.mask("VFE"))
             | state.STRIP_VLAN * strips
             | state.LOOPBACK * bool(self._get(reg.HLREG0) & reg.HLREG0.mask("LPBK"))
-            | state.INTERRUPT * bool(self._wire[state.EVENT])
+            | state.INTERRUPT * bool(self._words[state.EVENT])
         )
 
     def rules(self) -> tuple[dict[int, Callable[[], int]], dict[int, Callable[[int], None]]]:
@@ -158,7 +164,7 @@ class Card:
         self._set(reg.RAL[0], ADDRESS=int.from_bytes(self.mac[:4], "little"))
         self._set(reg.RAH[0], ADDRESS=int.from_bytes(self.mac[4:], "little"), AV=1)
         for column in (state.STAGED, state.OFFLOAD, state.TX_QUEUES, state.RX_QUEUES):
-            self._wire[column] = 0
+            self._words[column] = 0
         self.statistics.reset()
         self.interrupts.reset()
         self._note_features()
@@ -247,13 +253,13 @@ class Card:
     def _write_txdctl(self, queue: int, value: int) -> None:
         """The software flush clears itself; a packet of which only a part was fetched is forgotten with its queue."""
         self._put(reg.TXDCTL[queue], value & ~reg.TXDCTL.mask("SWFLSH"))
-        self._wire[state.TX_QUEUES] = self._running(reg.TXDCTL)
-        if not value & reg.TXDCTL.mask("ENABLE") and self._wire[state.STAGING] == queue:
-            self._wire[state.STAGED] = self._wire[state.OFFLOAD] = 0
+        self._words[state.TX_QUEUES] = self._running(reg.TXDCTL)
+        if not value & reg.TXDCTL.mask("ENABLE") and self._words[state.STAGING] == queue:
+            self._words[state.STAGED] = self._words[state.OFFLOAD] = 0
 
     def _write_rxdctl(self, queue: int, value: int) -> None:
         self._put(reg.RXDCTL[queue], value)
-        self._wire[state.RX_QUEUES] = self._running(reg.RXDCTL)
+        self._words[state.RX_QUEUES] = self._running(reg.RXDCTL)
 
     def _running(self, row: Register) -> int:
         """As many queues as the rack has to look at: up to the last that is enabled."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ixy.registers import Register
 from ixy.registers import i82599 as reg
-from ixy.sim import rack as state
+from ixy.sim.card import state
 
 if TYPE_CHECKING:
     from collections.abc import Callable

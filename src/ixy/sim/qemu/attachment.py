@@ -19,6 +19,7 @@ from ixy.sim.qemu.endpoint import Endpoint, Interrupts
 from ixy.sim.qemu.memory import NO_MEMORY, GuestMemory, MemoryMap
 from ixy.sim.qemu.proxy import Party, Proxy
 from ixy.sim.qemu.qtest import Qtest, SlotInterrupts
+from ixy.sim.spec import check_files, parse_spec
 
 if TYPE_CHECKING:
     from ixy.sim.card.registers import Card
@@ -36,7 +37,7 @@ class PciCard:
         self.card = card
         self._iommu = iommu
         self._memory = NO_MEMORY
-        self.endpoint = Endpoint(self, interrupts)
+        self.endpoint = Endpoint(card.config, self, interrupts)
         self._machine = machine
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         card.interrupt_through(self.endpoint, self._event)
@@ -110,6 +111,7 @@ class Attachment:
     def __init__(self, addresses: Sequence[str]) -> None:
         if not 1 <= len(addresses) <= MAX_CARDS:
             raise AddressError(f"{len(addresses)} cards: 1 to {MAX_CARDS} are possible")
+        check_files(wire for address in addresses for wire in parse_spec(address).wires)
         self.cards: list[PciCard] = []
         self.arguments: list[str] = []
         self.fds: list[int] = []

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ixy.sim.qemu import config
-from ixy.sim.qemu.config import ConfigSpace
+from ixy.sim.card import config
+from ixy.sim.card.config import ConfigSpace
 from ixy.sim.qemu.memory import NO_MEMORY, GuestMemory
 from ixy.sim.qemu.msix import Msix
 
@@ -55,8 +55,8 @@ class Endpoint:
         config: its configuration space.
     """
 
-    def __init__(self, device: Device, interrupts: Interrupts) -> None:
-        self.config = ConfigSpace()
+    def __init__(self, config_space: ConfigSpace, device: Device, interrupts: Interrupts) -> None:
+        self.config = config_space
         self._device = device
         self._interrupts = interrupts
         self._msix = Msix()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ixy.sim.qemu.config import MSIX_VECTORS, PENDING_OFFSET
+from ixy.sim.card.config import MSIX_VECTORS, PENDING_OFFSET
 
 _ENTRY = 16  # bytes: address (8), data (4), vector control (4)
 _TABLE_SIZE = MSIX_VECTORS * _ENTRY

@@ -1,0 +1,55 @@
+"""Where a simulated card keeps what it is doing: columns of the rack's arrays, and its part of the tape."""
+
+from __future__ import annotations
+
+# Columns of `cards`
+(
+    TX_QUEUES,  # how many queues the rack has to look at
+    RX_QUEUES,
+    BUS_MASTER,  # whether the configuration space allows DMA
+    FEATURES,
+    STAGED,  # bytes of the packet that is being gathered
+    STAGING,  # the queue that it comes from
+    OFFLOAD,  # its first descriptor, if it asks for an offload
+    EVENT,  # file descriptor that tells the card's owner of something to interrupt for
+    RAISED,  # whether there is
+    ROOT_TABLE,  # address of the IOMMU's root table; 0: no IOMMU translates
+    REQUESTER,  # bus, device and function, by which the IOMMU knows the card
+    CARD_WORDS,
+) = range(12)
+
+# Bits of the word FEATURES: what is enabled on a card beyond plain receiving and sending. The rare is tested at once.
+CLASSIFY, CHECK_VLAN, STRIP_VLAN, LOOPBACK, INTERRUPT = 1, 2, 4, 8, 16
+
+# Columns of `counters`: what a card has counted since it was made. The register file turns them, with those of queues,
+# into the datasheet's read-clear statistics (8.2.3.23). A frame that goes its usual way is counted in few places.
+(
+    RX_BROADCAST,
+    RX_MULTICAST,
+    RX_UNDERSIZE,
+    RX_OVERSIZE,
+    RX_FILTERED,
+    RX_REFUSED_BYTES,  # of the frames in these three
+    RX_MISSED,
+    RX_NO_DESCRIPTOR,
+    RX_LOST_BYTES,  # of the frames in these two, and of tags that were stripped
+    TX_BROADCAST,
+    TX_MULTICAST,
+    DMA_REFUSED,
+    DMA_ADDRESS,
+    RX_SIZES,  # six columns: good frames of up to 64, 127, 255, 511, 1023 bytes, and longer ones
+) = range(14)
+TX_SIZES = RX_SIZES + 6
+COUNTERS = TX_SIZES + 6
+
+# Columns of `queues`: what each queue has counted
+QUEUE_RX, QUEUE_RX_BYTES, QUEUE_TX, QUEUE_TX_BYTES, QUEUE_DROPPED, QUEUE_COUNTERS = range(6)
+
+# Where things lie in a card's slot of the tape: a packet on its way out, one of its segments, a frame without its VLAN
+# tag, and what is written into EVENT
+STAGE = 0
+STAGE_SIZE = 256 << 10  # PAYLEN has 18 bits
+SEGMENT = STAGE + STAGE_SIZE
+STRIPPED = SEGMENT + (64 << 10)
+NOTICE = STRIPPED + (32 << 10)
+PART_SIZE = NOTICE + (4 << 10)

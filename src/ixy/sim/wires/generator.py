@@ -1,0 +1,85 @@
+"""A generator of frames, each with a sequence number in its last bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Generator as Steps
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ixy.formats.frames import MAX_FRAME, MIN_FRAME, udp_frame
+from ixy.jit import compiled
+from ixy.pacing import due
+from ixy.sim.rack import OWN_WORDS, PACED, STARTED, Rack
+from ixy.sim.wires.wire import Options, Port, Wire
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Words of the input: where the frame lies on the tape and its length; how many have been delivered, and are to be, 0
+# for no limit; how many a second, 0 for as many as the card takes
+START, LENGTH, POSITION, LIMIT, RATE = range(OWN_WORDS, OWN_WORDS + 5)
+
+SEQUENCE_BYTES = 4  # big-endian
+MAX_RATE = 10**9
+MAX_COUNT = 10**15
+
+
+@compiled
+def next_frame(rack: Rack, card: int, now: int) -> tuple[int, int]:
+    wire = rack.inputs[card]
+    position = wire[POSITION]
+    if wire[LIMIT] > 0 and position >= wire[LIMIT]:
+        return 0, 0
+    if wire[PACED] != 0 and due(wire, STARTED, wire[RATE], position, now) == 0:
+        return 0, 0
+    start, length = wire[START], wire[LENGTH]
+    stamp(rack.tape, start + length - SEQUENCE_BYTES, position)
+    wire[POSITION] = position + 1
+    return start, length
+
+
+@compiled
+def stamp(tape: NDArray[np.uint8], at: int, sequence: int) -> None:
+    for i in range(SEQUENCE_BYTES):
+        tape[at + i] = (sequence >> (8 * (SEQUENCE_BYTES - 1 - i))) & 0xFF
+
+
+@dataclass(frozen=True)
+class Generator(Wire):
+    """`sim:a,gen=60`, with `rate=` and `count=`. Unless what the card sends goes elsewhere, a sink checks it.
+
+    Attributes:
+        size: of a frame, in bytes without the frame check sequence.
+        rate: frames per second, 0 for as many as the card takes.
+        count: of frames, 0 for no end.
+    """
+
+    size: int
+    rate: int = 0
+    count: int = 0
+
+    option = "gen"
+    extras = ("rate", "count")
+    answer = "sink"
+    delivers = True
+    next_frame = staticmethod(next_frame)
+
+    @classmethod
+    def parse(cls, options: Options) -> Generator:
+        return cls(
+            options.number(cls.option, MIN_FRAME, MAX_FRAME) or 0,
+            options.number("rate", 1, MAX_RATE) or 0,
+            options.number("count", 1, MAX_COUNT) or 0,
+        )
+
+    @contextmanager
+    def plugged(self, port: Port) -> Steps[None]:
+        """Lay the frame on the tape."""
+        with port.input_memory(self.size):
+            port.rack.tape[port.input_part :][: self.size] = np.frombuffer(udp_frame(self.size), np.uint8)
+            port.input[START], port.input[LENGTH], port.input[LIMIT] = port.input_part, self.size, self.count
+            port.input[RATE], port.input[PACED] = self.rate, self.rate > 0
+            yield

@@ -1,0 +1,137 @@
+"""A capture file that is replayed into a card."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ixy.errors import AddressError
+from ixy.formats.pcap import Capture, read
+from ixy.jit import compiled
+from ixy.pacing import CATCH_UP_PACKETS, CATCH_UP_TIME
+from ixy.sim.card.offload import MIN_FRAME
+from ixy.sim.rack import OWN_WORDS, PACED, STARTED, Rack
+from ixy.sim.wires.tape import WORD
+from ixy.sim.wires.wire import Options, Port, Wire
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+log = logging.getLogger("ixy.sim")
+
+# Words of the input: where the table of frames is, in words of the tape; how many there are, and have been delivered
+TABLE, COUNT, POSITION = range(OWN_WORDS, OWN_WORDS + 3)
+
+# Columns of the table: offset in the tape, length, nanoseconds since the first frame
+OFFSET, LENGTH, TIME, ROW = range(4)
+
+
+@compiled
+def next_frame(rack: Rack, card: int, now: int) -> tuple[int, int]:
+    wire = rack.inputs[card]
+    position = wire[POSITION]
+    if position >= wire[COUNT] or (wire[PACED] != 0 and not is_time(rack, card, position, now)):
+        return 0, 0
+    row = int(wire[TABLE] + position * ROW)
+    wire[POSITION] = position + 1
+    return rack.tape_words[row + OFFSET], rack.tape_words[row + LENGTH]
+
+
+@compiled
+def is_time(rack: Rack, card: int, position: int, now: int) -> bool:
+    """Whether a frame's time has come. A replay that was held up catches up within the bound of `pacing`."""
+    wire = rack.inputs[card]
+    if wire[STARTED] == 0:
+        wire[STARTED] = now
+    elapsed = now - wire[STARTED]
+    late = elapsed - rack.tape_words[wire[TABLE] + position * ROW + TIME]
+    last = position + CATCH_UP_PACKETS
+    if late > CATCH_UP_TIME and last < wire[COUNT]:
+        excess = elapsed - rack.tape_words[wire[TABLE] + last * ROW + TIME]
+        wire[STARTED] += max(min(excess, late - CATCH_UP_TIME), 0)
+    return late >= 0
+
+
+@dataclass(frozen=True)
+class Replay(Wire):
+    """`sim:a,rx_pcap=in.pcap`, and `timing=original` to keep the gaps between packets that the file recorded."""
+
+    path: str
+    original_timing: bool = False
+
+    option = "rx_pcap"
+    extras = ("timing",)
+    delivers = True
+    next_frame = staticmethod(next_frame)
+
+    @property
+    def reads(self) -> str:
+        return self.path
+
+    @classmethod
+    def parse(cls, options: Options) -> Replay:
+        timing = options.values.get("timing", "fast")
+        if timing not in ("fast", "original"):
+            raise AddressError(f"{options.address}: timing={timing}: possible are fast and original")
+        return cls(options.values[cls.option], timing == "original")
+
+    @contextmanager
+    def plugged(self, port: Port) -> Generator[None]:
+        """Lay the file's frames on the tape. As long as they are there, no `Writer` opens the file.
+
+        Raises:
+            CaptureError: the file cannot be read.
+        """
+        capture = _read(self.path)  # kept, and with it its lock, till the end
+        frames = _Frames(capture)
+        with port.input_memory(frames.size):
+            frames.lay(port.rack, port.input_part)
+            port.input[TABLE], port.input[COUNT] = port.input_part // WORD, len(frames.lengths)
+            port.input[PACED] = self.original_timing
+            yield
+
+
+def _read(path: str) -> Capture:
+    capture = read(path)
+    if capture.damage:
+        log.warning("%s: damaged, replaying the %d packets before: %s", path, len(capture), capture.damage)
+    if capture.cut:
+        log.warning("%s: packets that were cut when captured, and are replayed so: %d", path, capture.cut)
+    return capture
+
+
+class _Frames:
+    """A capture's frames as they lie on the tape: the table, then their bytes. Short ones are padded, as on a wire.
+
+    Attributes:
+        lengths: of the frames, shape (n,), int64.
+        size: bytes of the tape that they take.
+    """
+
+    def __init__(self, capture: Capture) -> None:
+        short = np.flatnonzero(capture.lengths < MIN_FRAME)
+        padded = np.zeros((len(short), MIN_FRAME), np.uint8)
+        for row, number in zip(padded, short, strict=True):
+            start, length = capture.offsets[number], capture.lengths[number]
+            row[:length] = capture.data[start : start + length]
+        self.lengths: NDArray[np.int64] = np.maximum(capture.lengths, MIN_FRAME)
+        self._offsets = capture.offsets.copy()
+        self._offsets[short] = len(capture.data) + np.arange(len(short)) * MIN_FRAME
+        self._times = capture.times - capture.times[0] if len(capture) else capture.times
+        self._parts = (capture.data, padded.reshape(-1))
+        self._table_size = len(self.lengths) * ROW * WORD
+        self.size = self._table_size + sum(len(part) for part in self._parts)
+
+    def lay(self, rack: Rack, start: int) -> None:
+        """Lay them on the tape, from `start` on."""
+        place = start + self._table_size
+        table = np.stack([self._offsets + place, self.lengths, self._times], axis=1)
+        rack.tape_words[start // WORD :][: table.size] = table.reshape(-1)
+        for part in self._parts:
+            rack.tape[place : place + len(part)] = part
+            place += len(part)

@@ -1,0 +1,145 @@
+"""A sink: it compares what a card sends with what a generator sent, and keeps account of it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator as Steps
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ixy.arguments import integer
+from ixy.errors import AddressError
+from ixy.formats.frames import MAX_FRAME
+from ixy.jit import compiled
+from ixy.sim.rack import KIND, OWN_WORDS, Rack
+from ixy.sim.wires import generator
+from ixy.sim.wires.generator import SEQUENCE_BYTES, Generator
+from ixy.sim.wires.wire import Options, Port, Wire
+from ixy.unsafe import equal
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ixy.sim.card.registers import Card
+
+# Words of the output: where the expected frame lies on the tape, and its length; the number that comes next; counts
+EXPECTED, LENGTH, NEXT, RECEIVED, LOST, REORDERED, WRONG = range(OWN_WORDS, OWN_WORDS + 7)
+
+SWAPPED = 2048  # how far behind the expected frame its other form lies
+_ADDRESSES = 12  # bytes of both addresses: the first that `touch` may mean is the next
+
+
+@compiled
+def emit(rack: Rack, card: int, start: int, length: int) -> int:
+    """Compare a frame with what the generator sent and the forwarder should have made of it, and its number's order."""
+    wire = rack.outputs[card]
+    wire[RECEIVED] += 1
+    body = length - SEQUENCE_BYTES
+    if length != wire[LENGTH] or not is_expected(rack, card, start, body):
+        wire[WRONG] += 1
+        return -1
+    sequence = 0
+    for i in range(SEQUENCE_BYTES):
+        sequence = (sequence << 8) | np.int64(rack.tape[start + body + i])
+    gap = (sequence - wire[NEXT]) & 0xFFFFFFFF
+    if gap >= 1 << 31:
+        wire[REORDERED] += 1
+    else:
+        wire[LOST] += gap
+        wire[NEXT] = sequence + 1
+    return -1
+
+
+@compiled
+def is_expected(rack: Rack, card: int, start: int, size: int) -> bool:
+    """Whether the bytes before the number are those of either form of the frame."""
+    expected = rack.outputs[card, EXPECTED]
+    return equal(rack.tape, start, rack.tape, expected, size) or equal(
+        rack.tape, start, rack.tape, expected + SWAPPED, size
+    )
+
+
+@dataclass(frozen=True)
+class Sink(Wire):
+    """`sim:b,sink=a,touch=48`.
+
+    Attributes:
+        generator: the name of the card whose generator's frames are expected.
+        touch: the byte of each frame that is raised by one on the way, None for none.
+    """
+
+    generator: str
+    touch: int | None = None
+
+    option = "sink"
+    extras = ("touch",)
+    takes = True
+    emit = staticmethod(emit)
+
+    @classmethod
+    def parse(cls, options: Options) -> Sink:
+        return cls(options.values[cls.option], options.number("touch", _ADDRESSES, _last_byte(MAX_FRAME)))
+
+    @contextmanager
+    def plugged(self, port: Port) -> Steps[None]:
+        """Keep copies of the generator's frame as it may arrive.
+
+        What comes back to the generator's own card may have its addresses swapped: it was echoed.
+
+        Raises:
+            AddressError: there is no such generator, or its frames have no such byte to touch.
+        """
+        frame = self._generated(port)
+        if self.touch is not None:
+            integer(f"sim:{port.card.name}: touch", self.touch, _ADDRESSES, _last_byte(len(frame)), error=AddressError)
+            frame[self.touch] += 1
+        with port.output_memory(2 * SWAPPED):
+            expected, tape = port.output_part, port.rack.tape
+            tape[expected:][: len(frame)] = frame
+            if self.generator == port.card.name:
+                frame[:_ADDRESSES] = np.roll(frame[:_ADDRESSES], _ADDRESSES // 2)
+            tape[expected + SWAPPED :][: len(frame)] = frame
+            port.output[EXPECTED], port.output[LENGTH] = expected, len(frame)
+            yield
+
+    def _generated(self, port: Port) -> NDArray[np.uint8]:
+        """A copy of the frame that the generator sends."""
+        source = port.machine.cards.get(self.generator)
+        if source is None or port.rack.inputs[source.index, KIND] != Generator.kind:
+            raise AddressError(
+                f"sim:{port.card.name},sink={self.generator}: open sim:{self.generator} with a generator (gen=) first"
+            )
+        wire = port.rack.inputs[source.index]
+        return port.rack.tape[int(wire[generator.START]) :][: int(wire[generator.LENGTH])].copy()
+
+
+def _last_byte(length: int) -> int:
+    """The last byte of a frame before its number."""
+    return length - SEQUENCE_BYTES - 1
+
+
+class SinkReport(NamedTuple):
+    """What a generator sent and its sink found.
+
+    Attributes:
+        sent: frames that the generator has delivered to its card.
+        received: frames that arrived at the sink.
+        lost: numbers missing in the sequence, up to the last one that arrived.
+        reordered: frames that arrived after a later one.
+        wrong: frames whose length or bytes are not as expected.
+    """
+
+    sent: int
+    received: int
+    lost: int
+    reordered: int
+    wrong: int
+
+
+def report(rack: Rack, source: Card, sink: Card) -> SinkReport:
+    """What the generator of one card sent, and what the sink of another found."""
+    found = rack.outputs[sink.index]
+    counts = (int(found[column]) for column in (RECEIVED, LOST, REORDERED, WRONG))
+    return SinkReport(int(rack.inputs[source.index, generator.POSITION]), *counts)

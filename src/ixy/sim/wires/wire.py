@@ -1,0 +1,167 @@
+"""What all wires have in common.
+
+A wire is plugged into a card's port. It feeds frames to the card, takes those that the card sends, or both. A kind of
+wire is a class. Its fields are what an address says of it, its kernels what the cards' thread runs; `plugged` is how it
+is plugged in and pulled out.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ixy.arguments import whole_number
+from ixy.errors import AddressError
+from ixy.jit import compiled
+from ixy.sim.rack import ALARM, BROKEN, INPUT_PART, KIND, NOTHING, OUTPUT_PART, SLOT, Rack
+from ixy.sim.wires.tape import mapped
+from ixy.unsafe import store_release
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ixy.sim.card.registers import Card
+    from ixy.sim.machine import Machine
+
+
+@compiled
+def snap(rack: Rack, card: int) -> None:
+    """A card's wire has broken: there is no link any more, and the owner is told."""
+    rack.inputs[card, KIND] = rack.outputs[card, KIND] = NOTHING
+    rack.inputs[card, BROKEN] = 1
+    store_release(rack.control, ALARM, 1)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What an address says: `sim:NAME` and options.
+
+    Attributes:
+        address: as it was written, for messages.
+        name: of the card.
+        values: the options' texts.
+    """
+
+    address: str
+    name: str
+    values: dict[str, str]
+
+    def number(self, option: str, low: int, high: int) -> int | None:
+        """A whole number, such as 1e6; None if it is not given.
+
+        Raises:
+            AddressError: no whole number, or out of bounds.
+        """
+        if option not in self.values:
+            return None
+        return whole_number(f"{self.address}: {option}", self.values[option], low, high, error=AddressError)
+
+
+@dataclass(frozen=True)
+class Port:
+    """Where a wire is plugged in.
+
+    Attributes:
+        machine, card: whose port it is.
+        rack: the machine's.
+        input, output: the wire's words of either end, shape (END_WORDS,), int64.
+        input_part, output_part: where on the tape the memory of either end begins.
+    """
+
+    machine: Machine
+    card: Card
+
+    @property
+    def rack(self) -> Rack:
+        return self.machine.rack
+
+    @property
+    def input(self) -> NDArray[np.int64]:
+        return self.rack.inputs[self.card.index]
+
+    @property
+    def output(self) -> NDArray[np.int64]:
+        return self.rack.outputs[self.card.index]
+
+    @property
+    def input_part(self) -> int:
+        return self.card.index * SLOT + INPUT_PART
+
+    @property
+    def output_part(self) -> int:
+        return self.card.index * SLOT + OUTPUT_PART
+
+    def input_memory(self, size: int) -> AbstractContextManager[None]:
+        """Memory at `input_part`, while the wire is plugged in."""
+        return mapped(self.input_part, size)
+
+    def output_memory(self, size: int) -> AbstractContextManager[None]:
+        """Memory at `output_part`; 1 MiB at most."""
+        return mapped(self.output_part, size)
+
+
+class Wire(ABC):
+    """One wire, as an address describes it."""
+
+    option: ClassVar[str]
+    """The option of an address that asks for it."""
+
+    extras: ClassVar[tuple[str, ...]] = ()
+    """Options that go with it."""
+
+    answer: ClassVar[str | None] = None
+    """The option of the wire that stands at the other end of the same card, if the address names none."""
+
+    delivers: ClassVar[bool] = False
+    takes: ClassVar[bool] = False
+    """Which ends of the port it occupies."""
+
+    stays: ClassVar[bool] = False
+    """It is not pulled out when its card is closed: another card has it, too."""
+
+    kind: ClassVar[int]
+    """The number by which kernels know it."""
+
+    next_frame: ClassVar[Callable[[Rack, int, int], tuple[int, int]] | None] = None
+    """Kernel: the next frame for a card by now, in nanoseconds of the clock if the wire is PACED: where it lies on the
+    tape, and its length; (0, 0) if there is none. It is delivered."""
+
+    emit: ClassVar[Callable[[Rack, int, int, int], int] | None] = None
+    """Kernel: a card sends a frame that lies at a place of the tape, with a length. The card at which it arrives, or -1
+    if it goes elsewhere."""
+
+    @property
+    def reads(self) -> str | None:
+        """The file that it reads, if any."""
+        return None
+
+    @property
+    def writes(self) -> str | None:
+        """The file that it writes, if any; "-" is standard output."""
+        return None
+
+    @classmethod
+    @abstractmethod
+    def parse(cls, options: Options) -> Wire:
+        """The wire that an address describes; `option` is among its options.
+
+        Raises:
+            AddressError: a value makes no sense.
+        """
+
+    @abstractmethod
+    def plugged(self, port: Port) -> AbstractContextManager[None]:
+        """The wire is plugged in meanwhile: its words are set, its files open, its memory there.
+
+        Raises:
+            Error: it cannot be plugged in.
+            CaptureError: on leaving: what the card sent could not all be written to its file.
+        """
+
+    def broken(self) -> str:
+        """What has happened if a kernel found the wire broken, for a message."""
+        return "the wire is broken: the link is down"
