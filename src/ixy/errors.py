@@ -39,7 +39,7 @@ class ConfigurationError(Error):
 
 
 class OwnershipError(Error):
-    """A batch or packet was touched after it had been sent or freed."""
+    """Something was used that is another's: packets that were sent or freed, a device of another process."""
 
 
 class CaptureError(Error):
