@@ -38,7 +38,7 @@ STATUS_PENDING = 1 << 5
 # Opens the card in the tree, lets it be bus master, maps as memory the file whose number is the third argument, and
 # forks as the fourth says. Prints the process ids of those that have the card, and lives until its input ends.
 DRIVER = """
-import ctypes, os, sys
+import ctypes, os, signal, sys
 from pathlib import Path
 from types import SimpleNamespace
 from ixy.bus import lock, pci, sysfs
@@ -52,8 +52,9 @@ function.map(SimpleNamespace(page_size=2 << 20, size=0, virtual_address=0, offse
 how = sys.argv[4]
 child = -1 if how == "alone" else ctypes.CDLL(None).fork() if how == "fork in C" else os.fork()
 if child == 0:
-    if how == "fork":
+    if how in ("fork", "fork and become another program"):
         os.close(memory)
+        signal.pause()
     if how == "fork and close":
         function.close()
         os._exit(0)
@@ -61,6 +62,10 @@ else:
     print(os.getpid(), child, flush=True)
     if how == "fork and close":
         print(child, "has ended:", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    if how == "fork and become another program":
+        sys.stdin.readline()
+        os.set_inheritable(memory, False)
+        os.execlp("cat", "cat")
 sys.stdin.read()
 """
 
@@ -232,6 +237,18 @@ def test_a_child_that_python_knows_nothing_of(card: Path, memory: FakeMemory) ->
         assert command(card) == MEMORY_ONLY
         os.kill(child, signal.SIGKILL)
     assert memory.gone(timeout=60)
+
+
+def test_a_driver_that_becomes_another_program(card: Path, memory: FakeMemory) -> None:
+    """Its process lives, and so does a child, which has forgotten the channel: the card is stopped."""
+    with driver(card, memory, "fork and become another program") as (process, (_, child)):
+        assert process.stdin is not None
+        process.stdin.write("now\n")
+        process.stdin.flush()
+        check_stopped(card, memory)
+        assert process.poll() is None
+        process.kill()
+        os.kill(child, signal.SIGKILL)
 
 
 def test_the_end_of_a_child_is_not_the_drivers(card: Path, memory: FakeMemory) -> None:
