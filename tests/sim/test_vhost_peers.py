@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import itertools
 import logging
@@ -267,6 +268,37 @@ def test_a_back_end_that_hangs_up(path: Path, patience: int) -> None:
             assert len(back_end.requests) == patience
         else:
             assert patience >= 20
+
+
+@pytest.mark.usefixtures("no_file_is_left")
+def test_whatever_cannot_be_had_nothing_is_left(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process may have no file more, then one, and so on, and at last no thread: all is given back each time."""
+    left = 0
+
+    def limited(make: Callable[..., object], error: Exception) -> Callable[..., object]:
+        def attempt(*arguments: object, **more: object) -> object:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise error
+            return make(*arguments, **more)
+
+        return attempt
+
+    with BackEnd(path) as back_end, monkeypatch.context() as patch:
+        for name in ("eventfd", "pipe2", "memfd_create"):
+            patch.setattr(os, name, limited(getattr(os, name), OSError(errno.EMFILE, os.strerror(errno.EMFILE))))
+        patch.setattr(vhost_user.threading, "Thread", limited(threading.Thread, RuntimeError("can't start new thread")))
+        for spare in itertools.count():
+            left = spare
+            try:
+                opened(path).close()
+            except (ixy.Error, OSError, RuntimeError) as error:
+                assert "Too many open files" in str(error) or "new thread" in str(error)  # noqa: PT017
+            else:
+                break
+        assert spare >= 1 + 2 * RINGS + 2 + 1  # a file to close by, for both rings, of memory, and a thread
+        assert back_end.requests.count(SET_VRING_ENABLE) >= 2 * RINGS
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +14,7 @@ from ixy.drivers.virtio.device import VirtioNet
 from ixy.drivers.virtio.transports import pci
 from ixy.drivers.virtio.transports.pci_legacy import PciLegacy
 from ixy.drivers.virtio.transports.pci_modern import PciModern
-from ixy.errors import DeviceTimeout, UnsupportedDevice
+from ixy.errors import DeviceTimeout, Error, UnsupportedDevice
 from ixy.packets.dma import DmaMapping, allocated
 from ixy.registers import virtio as reg
 
@@ -26,35 +28,50 @@ FEATURES, QUEUE_SIZE, STATUS, CONFIG = 0, 12, 18, 20
 class FakePorts:
     """Registers of a legacy device: what was written, or what a function says."""
 
-    def __init__(self) -> None:
+    def __init__(self, access: Callable[[], None]) -> None:
+        self.access = access
         self.values: dict[int, int] = {FEATURES: 1 << reg.ANY_LAYOUT | 1 << reg.MAC, QUEUE_SIZE: 256}
         self.reads: dict[int, Callable[[], int]] = {}
         self.fd, self.start = -1, 0
 
     def read(self, offset: int, size: int) -> int:  # noqa: ARG002
+        self.access()
         return self.reads[offset]() if offset in self.reads else self.values.get(offset, 0)
 
     def write(self, offset: int, size: int, value: int) -> None:  # noqa: ARG002
+        self.access()
         self.values[offset] = value
 
 
 class FakeFunction:
-    """A PCI function with a configuration space of its own, I/O ports, and one BAR of memory."""
+    """A PCI function with a configuration space of its own, I/O ports, and one BAR of memory.
+
+    Attributes:
+        patience: how many accesses it stands before one fails.
+    """
 
     address = "card"
 
     def __init__(self) -> None:
+        self.patience = 1 << 30
         self.config = bytearray(256)
         self.config[COMMAND] = MASTER
-        self.io = FakePorts()
+        self.io = FakePorts(self.access)
         self.words = np.zeros(1024, np.uint32)
         self.mapped: list[Any] = []
         self.closed = 0
 
+    def access(self) -> None:
+        self.patience -= 1
+        if self.patience == 0:
+            raise Error("card: broken")
+
     def config_read(self, offset: int, size: int) -> int:
+        self.access()
         return int.from_bytes(self.config[offset : offset + size], "little")
 
     def config_write(self, offset: int, size: int, value: int) -> None:
+        self.access()
         self.config[offset : offset + size] = value.to_bytes(size, "little")
 
     def ports(self, index: int) -> FakePorts:  # noqa: ARG002
@@ -64,12 +81,14 @@ class FakeFunction:
         return self
 
     def map(self, memory: Any) -> DmaMapping:
+        self.access()
         self.mapped.append(memory)
         pages = np.arange(memory.size // memory.page_size, dtype=np.int64) * memory.page_size
         return DmaMapping(pages, memory.page_size)
 
     def unmap(self, memory: Any) -> None:
-        self.mapped.remove(memory)
+        if memory in self.mapped:
+            self.mapped.remove(memory)
 
     def close(self) -> None:
         self.closed += 1
@@ -208,3 +227,24 @@ def test_a_close_that_is_interrupted_goes_on(function: FakeFunction) -> None:
     driver.close()
     assert next(looks, None) is None
     assert (function.mapped, function.closed, allocated()) == ([], 1, before)
+
+
+def test_whichever_access_fails_nothing_is_left(function: FakeFunction) -> None:
+    """The first access to the device fails, then the second, and so on until all succeed: each time the device is given
+    up without bus mastering, and no memory and no file stays.
+    """
+    before, files = allocated(), sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    for patience in itertools.count(1):
+        function.patience, function.closed = patience, 0
+        try:
+            driver = VirtioNet(legacy(function), ring_size=16, pool_size=512)
+        except Error as error:
+            assert str(error) == "card: broken"  # noqa: PT017
+        else:
+            function.patience = 1 << 30
+            driver.close()
+            break
+        assert function.config[COMMAND] & MASTER == 0
+        assert (function.mapped, function.closed, allocated()) == ([], 1, before)
+        assert sorted(os.listdir("/proc/self/fd")) == files  # noqa: PTH208
+    assert patience > 20

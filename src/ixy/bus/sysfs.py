@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import mmap
 import os
+import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -82,6 +83,7 @@ class SysfsFunction:
         self._device = PciDevice(address)
         self._bars: dict[int, SysfsBar] = {}
         self._guardian: Guardian | None = None
+        self._turn = threading.Lock()
         self._files: list[int] = []
         with ExitStack() as undo:
             self._lock = claim(self._device, force=force)
@@ -175,11 +177,16 @@ class SysfsFunction:
             raise MemoryUnavailable(f"{self.address}: no 2 MiB huge pages left for DMA memory; run: ixy setup")
         memory.lock()
         pages = physical_addresses(memory.virtual_address, memory.size, memory.page_size)
-        if self._guardian is None:
-            self._guardian = Guardian(self.address, self._device.path, self._config, self._lock.fd)
-            self._undo.callback(self._guardian.close)
-        self._guardian.hold(memory)
+        self._guarded().hold(memory)
         return DmaMapping(pages, memory.page_size)
+
+    def _guarded(self) -> Guardian:
+        """The card's guardian, which is started with its first memory."""
+        with self._turn:
+            if self._guardian is None:
+                self._guardian = Guardian(self.address, self._device.path, self._config, self._lock.fd)
+                self._undo.callback(self._guardian.close)
+            return self._guardian
 
     def unmap(self, memory: DmaMemory) -> None:
         """Nothing keeps the device away: it addresses all of physical memory. The guardian lets the memory go."""

@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ixy.arguments import integer
+from ixy.bus.pci import explained
 from ixy.drivers.virtio.features import Features
 from ixy.drivers.virtio.transports.transport import Doorbell, RingAddresses, file_doorbell
 from ixy.drivers.virtio.transports.vhost_messages import CLOSING, TIMEOUT, Connection, Region, Request
@@ -159,10 +160,12 @@ class VhostUser:
         self._lock = threading.RLock()  # of the conversation
         self._monitor: threading.Thread | None = None
         self._connection: Connection | None = None
-        self._closing = os.eventfd(0, os.EFD_CLOEXEC)
+        with explained(self.address, "open a file"):
+            self._closing = os.eventfd(0, os.EFD_CLOEXEC)
         forget_in_child(self)
         try:
-            self._connection = Connection(self._path, self._closing)
+            with explained(self.address, "open a file"):
+                self._connection = Connection(self._path, self._closing)
             offer = self._introduce(self._connection)
         except BaseException:
             self.close()
@@ -199,7 +202,8 @@ class VhostUser:
         return reg.MAX_RING_SIZE if index < 2 * pairs else 0
 
     def doorbell(self, index: int) -> Doorbell:
-        self._bells[index] = _bells()
+        with explained(self.address, "open a file"):
+            self._bells[index] = _bells()
         return file_doorbell(self._bells[index].ring, _RING)
 
     def set_ring(self, index: int, addresses: RingAddresses, resume: Callable[[], int]) -> None:
