@@ -75,10 +75,12 @@ class Guardian:
 
     def close(self) -> None:
         """Dismiss the guardian. The card is at rest."""
-        if not self._ask("farewell"):
-            log.warning("%s: its guardian process had died: nobody would have stopped the card", self._address)
-        self._channel.close()
-        self._process.wait()
+        try:
+            if not self._ask("farewell"):
+                log.warning("%s: its guardian process had died: nobody would have stopped the card", self._address)
+        finally:
+            self._channel.close()
+            self._process.wait()
 
     def forget(self) -> None:
         """Close the channel; see `ixy.process.Inheritance`."""
