@@ -215,7 +215,7 @@ class VhostUser:
 
         Raises:
             ConfigurationError: the back end does not take the memory.
-            Error: it went away, or does not answer.
+            Error: it went away, or does not answer; or the process can have no more threads.
         """
         with self._lock:
             self._running = True
@@ -224,9 +224,12 @@ class VhostUser:
             except OSError as error:
                 self._drop()
                 raise Error(f"{self.address}: the back end went away: {error.strerror or error}") from error
-        monitor = threading.Thread(target=self._watch, name="ixy-vhost-user", daemon=True)
-        monitor.start()
-        self._monitor = monitor
+        self._monitor = threading.Thread(target=self._watch, name="ixy-vhost-user", daemon=True)
+        try:
+            self._monitor.start()
+        except RuntimeError as error:
+            self._monitor = None
+            raise Error(f"{self.address}: {error}") from error
 
     def failed(self) -> bool:
         """Whether nobody watches the back end any more."""
