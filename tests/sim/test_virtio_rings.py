@@ -19,6 +19,7 @@ from ixy.drivers.virtio.device import VirtioNet
 from ixy.drivers.virtio.rings.packed import PackedRing
 from ixy.drivers.virtio.rings.rings import VirtioRxRing, VirtioTxRing, resume_at
 from ixy.drivers.virtio.rings.split import SplitRing
+from ixy.drivers.virtio.rings.state import OFFERED
 from ixy.drivers.virtio.transports.inprocess import InProcess
 from ixy.errors import ConfigurationError, UnsupportedDevice
 from ixy.packets.batch import Batch, lent
@@ -338,6 +339,114 @@ def test_a_new_back_end_resumes_where_the_last_one_stopped(kind: str) -> None:
             drain(back_end.queues[1], np.zeros(BUFFER_SIZE, np.uint8))
         assert resume_position(device.rx[0].ring) == 5  # type: ignore[arg-type]
         assert resume_position(device.tx[0].ring) == 4  # type: ignore[arg-type]
+
+
+@every_kind
+def test_where_to_resume_tells_the_round(kind: str) -> None:
+    """SET_VRING_BASE: on a split ring the index that the device used last, in 16 bits. On a packed ring, for what is
+    available and for what is used, the place and in bit 15 the wrap counter: 1 in the first round, 0 in the second.
+    """
+    with opened(KINDS[kind]) as (device, back_end):
+        for position in range(2 * SIZE + 3):
+            place = position % SIZE | (0x8000 if position // SIZE % 2 == 0 else 0)
+            expected = place << 16 | place if "packed" in kind else position
+            assert resume_at(device.rx[0].ring) == expected  # type: ignore[arg-type]
+            assert resume_at(device.tx[0].ring) == expected  # type: ignore[arg-type]
+            assert feed(back_end.queues[0], frame(position, 60), 60)
+            with device.rx[0].receive(1) as batch:
+                assert device.tx[0].send(batch) == 1
+            assert drain(back_end.queues[1], np.zeros(BUFFER_SIZE, np.uint8)) == 60
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# When the device is notified
+
+
+class Bell:
+    """The device's side of notifications for a ring: its wish, and whether the driver has rung since the last look."""
+
+    def __init__(self, device: Device, back_end: BackEnd, index: int) -> None:
+        queues = device.tx if index % 2 else device.rx
+        self._ring: SplitRing | PackedRing = queues[index // 2].ring.state
+        self._doorbell = back_end.doorbells[index : index + 1]
+
+    def wish(self, wanted: bool) -> None:
+        """Be notified always, or never: 2.7.8 and 2.8.14."""
+        if isinstance(self._ring, SplitRing):
+            self._ring.used_flags[0] = 0 if wanted else 1
+        else:
+            self._ring.device_event[1] = 0 if wanted else 1
+
+    def wish_at(self, place: int) -> None:
+        """Be notified when the buffer at `place`, counted from the first one on, is made available: 2.7.7, 2.8.10."""
+        if isinstance(self._ring, SplitRing):
+            self._ring.available_event[0] = place & 0xFFFF
+        else:
+            self._ring.device_event[:] = place % SIZE | (0x8000 if place // SIZE % 2 == 0 else 0), 2
+
+    def rung(self) -> bool:
+        rung = bool(self._doorbell[0])
+        self._doorbell[0] = 0
+        return rung
+
+
+WITHOUT_EVENTS = [kind for kind in KINDS if "events" not in kind]
+WITH_EVENTS = [kind for kind in KINDS if "events" in kind or kind.startswith("packed")]
+
+
+@pytest.mark.parametrize("kind", WITHOUT_EVENTS)
+def test_a_device_is_notified_if_it_wants_to_be(kind: str) -> None:
+    """Of packets to send with each batch, and of fresh buffers by half a ring of 16. If it does not want it, never."""
+    with opened(KINDS[kind]) as (device, back_end):
+        receive, transmit = Bell(device, back_end, 0), Bell(device, back_end, 1)
+        receive.rung()
+        for turn in range(3 * SIZE):
+            wanted = turn % (2 * SIZE) < SIZE
+            receive.wish(wanted)
+            transmit.wish(wanted)
+            feed(back_end.queues[0], frame(turn, 60), 60)
+            with device.rx[0].receive(1) as batch:
+                assert device.tx[0].send(batch) == 1
+            assert transmit.rung() == wanted
+            assert receive.rung() == (wanted and turn % (SIZE // 2) == SIZE // 2 - 1)
+            drain(back_end.queues[1], np.zeros(BUFFER_SIZE, np.uint8))
+
+
+@every_kind
+def test_a_device_is_told_of_its_first_buffers(kind: str) -> None:
+    with opened(KINDS[kind]) as (device, back_end):
+        assert Bell(device, back_end, 0).rung()
+        assert not Bell(device, back_end, 1).rung()
+
+
+@pytest.mark.parametrize("kind", WITH_EVENTS)
+def test_a_device_is_notified_at_the_place_that_it_names(kind: str) -> None:
+    """Batches of three packets, over more than two rounds of the ring: the device is notified by that which makes the
+    place available that it asked for, and by no other, whether that is the batch's first, its last, or one beside it.
+    """
+    with opened(KINDS[kind]) as (device, back_end):
+        bell = Bell(device, back_end, 1)
+        first = 0
+        for turn in range(3 * SIZE):
+            place = first + turn % 5 - 1  # before the batch, at its three places, after it
+            bell.wish_at(place)
+            assert device.tx[0].send(device.rx[0].pool.allocate(3)) == 3
+            assert bell.rung() == (first <= place < first + 3), (first, place)
+            first += 3
+            for _ in range(3):
+                drain(back_end.queues[1], np.zeros(BUFFER_SIZE, np.uint8))
+
+
+def test_the_place_is_counted_in_16_bits() -> None:
+    """A split ring whose index is about to wrap: three packets go to the places 65,534, 65,535 and 0."""
+    with opened(KINDS["split with events"]) as (device, back_end):
+        ring, bell = device.tx[0].ring, Bell(device, back_end, 1)
+        for place, expected in ((65533, False), (65534, True), (65535, True), (65536, True), (65537, False)):
+            ring.state.state[[NEXT, CLEAN, OFFERED]] = ring.state.used_flags[1] = 65534
+            bell.wish_at(place)
+            assert device.tx[0].send(device.rx[0].pool.allocate(3)) == 3
+            assert bell.rung() == expected
+            ring.drain()  # type: ignore[attr-defined]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

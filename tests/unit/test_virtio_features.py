@@ -49,6 +49,14 @@ def test_a_header_without_a_place_before_the_packet_is_not_supported() -> None:
     assert negotiate("card", bits(reg.MAC, reg.ANY_LAYOUT)) == bits(reg.MAC, reg.ANY_LAYOUT)
 
 
+def test_a_device_that_insists_on_the_platforms_addresses() -> None:
+    """6.1: ACCESS_PLATFORM is accepted where it is offered; a device whose offer is declined need not work."""
+    offered = bits(reg.VERSION_1, reg.ACCESS_PLATFORM)
+    assert negotiate("card", offered) == offered
+    with pytest.raises(UnsupportedDevice, match="card: the device insists on ACCESS_PLATFORM"):
+        negotiate("card", offered, unwanted=bits(reg.ACCESS_PLATFORM))
+
+
 def test_features_have_names() -> None:
     assert Features(bits(reg.MAC, reg.VERSION_1, 62, 45)).names() == ["MAC", "VERSION_1", "bit 45", "STANDBY"]
 

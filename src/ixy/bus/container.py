@@ -19,14 +19,15 @@ import struct
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from ixy.bus.pci import PciDevice, explained
 from ixy.errors import DeviceBusy, Error, MemoryUnavailable, PermissionDenied, UnsupportedDevice
+from ixy.once import once
 from ixy.packets.dma import DmaMapping, DmaMemory, allocated, window
+from ixy.process import forget_in_child
 
 VFIO = Path("/dev/vfio")
 STATUS = Path("/proc/self/status")
@@ -96,11 +97,22 @@ class Container:
     """An IOMMU address space. The window of DMA memory lies in it as in the process, from another base on."""
 
     def __init__(self) -> None:
+        self._be_empty()
+        forget_in_child(self)
+
+    def _be_empty(self) -> None:
         self._lock = threading.Lock()
         self._fd = -1
         self._base = 0
         self._groups: dict[int, Group] = {}
         self._mappings: dict[int, _Mapping] = {}  # by offset in the window
+
+    def forget(self) -> None:
+        """A child has no devices yet, and may open some of its own; see `ixy.process.Inheritance`."""
+        files = [group.fd for group in self._groups.values()] + ([self._fd] if self._fd >= 0 else [])
+        self._be_empty()
+        for fd in files:
+            os.close(fd)
 
     def join(self, device: PciDevice) -> Group:
         """Take the device's group in, until `leave`.
@@ -188,7 +200,7 @@ class Container:
             raise
 
 
-@cache
+@once
 def container() -> Container:
     """The container of this process."""
     return Container()

@@ -2,21 +2,25 @@
 
 Through sysfs nobody stops the card of a killed process: it would go on writing to where the packet buffers were, memory
 that is somebody else's by then. So each card has a guardian, which keeps its memory until the card is at rest, and its
-lock. The processes that a driver forks count as the driver: the card is stopped when the last has ended.
+lock. The driver is the process that opened the card, and not those that it forks: they neither keep the card running
+when it ends, nor stop the card when they end.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ixy.bus.pci import explained
 from ixy.errors import Error
+from ixy.process import forget_in_child
 
 if TYPE_CHECKING:
     from ixy.packets.dma import DmaMemory
@@ -43,15 +47,18 @@ class Guardian:
     def __init__(self, address: str, path: Path, config: int, lock: int) -> None:
         self._address = address
         self._turn = threading.Lock()
-        with explained(address, f"start its guardian process by {sys.executable}"):
+        with explained(address, f"start its guardian process by {sys.executable}"), ExitStack() as undo:
             self._channel, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undo.callback(self._channel.close)
             self._channel.settimeout(_TIMEOUT)
-            try:
-                with end:
-                    self._process = _start(end.fileno(), config, lock, path / "reset")
-            except BaseException:
-                self._channel.close()
-                raise
+            with end:
+                driver = os.pidfd_open(os.getpid())
+                try:
+                    self._process = _start(end.fileno(), driver, config, lock, path / "reset")
+                finally:
+                    os.close(driver)
+            undo.pop_all()
+        forget_in_child(self)
 
     def hold(self, memory: DmaMemory) -> None:
         """Keep `memory` from now on, whatever becomes of this process.
@@ -68,10 +75,16 @@ class Guardian:
 
     def close(self) -> None:
         """Dismiss the guardian. The card is at rest."""
-        if not self._ask("farewell"):
-            log.warning("%s: its guardian process had died: nobody would have stopped the card", self._address)
+        try:
+            if not self._ask("farewell"):
+                log.warning("%s: its guardian process had died: nobody would have stopped the card", self._address)
+        finally:
+            self._channel.close()
+            self._process.wait()
+
+    def forget(self) -> None:
+        """Close the channel; see `ixy.process.Inheritance`."""
         self._channel.close()
-        self._process.wait()
 
     def _ask(self, text: str, *files: int) -> bool:
         """Send a message, and wait until it has been obeyed; False if the guardian is dead."""
@@ -87,9 +100,9 @@ class Guardian:
         return False
 
 
-def _start(channel: int, config: int, lock: int, reset: Path) -> subprocess.Popen[bytes]:
-    """Start the program in a session of its own, out of reach of Ctrl-C, with no file of ours but these three."""
-    command = [sys.executable, "-I", "-S", str(_PROGRAM), str(channel), str(config), str(reset)]
+def _start(channel: int, driver: int, config: int, lock: int, reset: Path) -> subprocess.Popen[bytes]:
+    """Start the program in a session of its own, out of reach of Ctrl-C, with no file of ours but these four."""
+    command = [sys.executable, "-I", "-S", str(_PROGRAM), *map(str, (channel, driver, config, reset))]
     nothing = subprocess.DEVNULL
     return subprocess.Popen(
         command,
@@ -98,5 +111,5 @@ def _start(channel: int, config: int, lock: int, reset: Path) -> subprocess.Pope
         stderr=nothing,
         cwd="/",
         start_new_session=True,
-        pass_fds=(channel, config, lock),
+        pass_fds=(channel, driver, config, lock),
     )

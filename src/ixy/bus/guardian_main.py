@@ -1,4 +1,4 @@
-"""What a guardian process runs: `guardian_main.py CHANNEL CONFIG RESET`. It imports the standard library only.
+"""What a guardian process runs: `guardian_main.py CHANNEL DRIVER CONFIG RESET`. It imports the standard library only.
 
 CHANNEL is the number of a socket whose other end the driver has. Each message on it is answered by itself:
 
@@ -6,14 +6,16 @@ CHANNEL is the number of a socket whose other end the driver has. Each message o
     release N    let it go
     farewell     the driver has stopped the card; end, and touch nothing
 
-If the channel closes without a farewell, nobody is left who could stop the card, and the guardian does: through CONFIG,
+If the driver ends without a farewell, nobody is left who could stop the card, and the guardian does: through CONFIG,
 the number of the open configuration space, and the file RESET. Until then it keeps the memory, and, since it inherited
-the lock's file, the lock.
+the lock's file, the lock. DRIVER is the number of a pidfd (pidfd_open(2)), which tells that the driver has ended even
+where a child of it has the other end of the channel.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import sys
@@ -31,9 +33,12 @@ _TRANSACTIONS_PENDING = 1 << 5
 _DEADLINE = 1.0  # seconds for what the card has asked the bus for; a broken card waits for ever
 
 
-def watch(channel: socket.socket, held: dict[bytes, int]) -> bool:
+def watch(channel: socket.socket, driver: int, held: dict[bytes, int]) -> bool:
     """Hold memory in `held` as the driver wants it, until it says farewell (True) or is gone (False)."""
-    while True:
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
+    poll.register(driver, select.POLLIN)
+    while channel.fileno() in dict(poll.poll()):  # what a driver said before it ended still counts
         try:
             message, files, _, _ = socket.recv_fds(channel, 64, 1)
         except ConnectionResetError:  # gone, with an answer that it has not read
@@ -49,6 +54,7 @@ def watch(channel: socket.socket, held: dict[bytes, int]) -> bool:
             channel.sendall(message)
         if word == b"farewell":
             return True
+    return False
 
 
 def stop(config: int, reset: str) -> None:
@@ -89,11 +95,11 @@ def _read(config: int, offset: int, size: int) -> int:
     return int.from_bytes(os.pread(config, size, offset), "little")
 
 
-def main(channel: str, config: str, reset: str) -> None:
+def main(channel: str, driver: str, config: str, reset: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     held: dict[bytes, int] = {}
-    if watch(socket.socket(fileno=int(channel)), held):
+    if watch(socket.socket(fileno=int(channel)), int(driver), held):
         return
     stop(int(config), reset)
     for file in held.values():  # before the lock goes with this process: the next one may need the pages

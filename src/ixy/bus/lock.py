@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ixy.bus.pci import explained
 from ixy.errors import DeviceBusy
+from ixy.process import forget_in_child
 
 LOCKS = Path("/run/lock/ixy")
 
@@ -37,16 +38,27 @@ class DeviceLock:
             self.fd = _open(_directory() / slot)
         try:
             _take(self.fd)
+            with explained(address, "lock the device"):
+                os.ftruncate(self.fd, 0)
+                os.pwrite(self.fd, f"{os.getpid()}\n".encode(), 0)
         except BlockingIOError:
             holder = _holder(self.fd)
             os.close(self.fd)
             raise DeviceBusy(f"{address} is in use by {holder}") from None
-        os.ftruncate(self.fd, 0)
-        os.pwrite(self.fd, f"{os.getpid()}\n".encode(), 0)
+        except BaseException:
+            os.close(self.fd)
+            raise
+        forget_in_child(self)
 
     def close(self) -> None:
         """Let other processes have the device."""
-        os.close(self.fd)
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def forget(self) -> None:
+        """The same for a child: the parent keeps the lock. See `ixy.process.Inheritance`."""
+        self.close()
 
 
 def holder(slot: str) -> str | None:

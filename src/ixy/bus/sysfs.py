@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import mmap
 import os
+import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from ixy.bus.pci import PciDevice, explained
 from ixy.bus.ports import FilePorts
 from ixy.errors import Error, MemoryUnavailable, UnsupportedDevice
 from ixy.packets.dma import HUGE_PAGE, DmaMapping, DmaMemory
+from ixy.process import forget_in_child
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,6 +45,7 @@ class SysfsBar:
     """
 
     def __init__(self, memory: mmap.mmap) -> None:
+        memory.madvise(mmap.MADV_DONTFORK)  # the registers are this process's alone
         self.words: NDArray[np.uint32] = np.frombuffer(memory, np.uint32)
 
     def read32(self, offset: int) -> int:
@@ -80,20 +83,33 @@ class SysfsFunction:
         self._device = PciDevice(address)
         self._bars: dict[int, SysfsBar] = {}
         self._guardian: Guardian | None = None
+        self._turn = threading.Lock()
+        self._files: list[int] = []
         with ExitStack() as undo:
             self._lock = claim(self._device, force=force)
             undo.callback(self._lock.close)
-            self._config = self._open("config")
-            undo.callback(os.close, self._config)
+            undo.callback(self._close_files)
+            self._config = self._keep_open("config")
             self.kernel_driver = self._device.release_driver()
             self._enable(undo)
             self._warn_of_iommu()
             self._undo = undo.pop_all()
+        forget_in_child(self)
         log.info("%s: taken from %s", address, self.kernel_driver or "no driver")
 
     def _open(self, name: str) -> int:
         with explained(self.address, f"open {name}"):
             return os.open(self._device.path / name, os.O_RDWR)
+
+    def _keep_open(self, name: str) -> int:
+        """Open a file until the device is closed."""
+        fd = self._open(name)
+        self._files.append(fd)
+        return fd
+
+    def _close_files(self) -> None:
+        while self._files:
+            os.close(self._files.pop())
 
     def _enable(self, undo: ExitStack) -> None:
         """Wake the device and let it decode memory accesses, which it may not do while no driver has it."""
@@ -145,9 +161,7 @@ class SysfsFunction:
             Error: there is no such BAR.
             PermissionDenied: the process may not; run as root.
         """
-        fd = self._open(f"resource{index}")
-        self._undo.callback(os.close, fd)
-        return FilePorts(self.address, fd)
+        return FilePorts(self.address, self._keep_open(f"resource{index}"))
 
     def map(self, memory: DmaMemory) -> DmaMapping:
         """Lock `memory` and look its pages' physical addresses up. It must be on huge pages: no others stay in place.
@@ -163,11 +177,16 @@ class SysfsFunction:
             raise MemoryUnavailable(f"{self.address}: no 2 MiB huge pages left for DMA memory; run: ixy setup")
         memory.lock()
         pages = physical_addresses(memory.virtual_address, memory.size, memory.page_size)
-        if self._guardian is None:
-            self._guardian = Guardian(self.address, self._device.path, self._config, self._lock.fd)
-            self._undo.callback(self._guardian.close)
-        self._guardian.hold(memory)
+        self._guarded().hold(memory)
         return DmaMapping(pages, memory.page_size)
+
+    def _guarded(self) -> Guardian:
+        """The card's guardian, which is started with its first memory."""
+        with self._turn:
+            if self._guardian is None:
+                self._guardian = Guardian(self.address, self._device.path, self._config, self._lock.fd)
+                self._undo.callback(self._guardian.close)
+            return self._guardian
 
     def unmap(self, memory: DmaMemory) -> None:
         """Nothing keeps the device away: it addresses all of physical memory. The guardian lets the memory go."""
@@ -196,3 +215,9 @@ class SysfsFunction:
         """Give the device up, the guardian and the lock. BARs that were mapped must not be touched any more."""
         self._bars.clear()
         self._undo.close()
+
+    def forget(self) -> None:
+        """Close what a child inherited, and nothing else is left to be closed; see `ixy.process.Inheritance`."""
+        self._bars.clear()
+        self._undo.pop_all()
+        self._close_files()

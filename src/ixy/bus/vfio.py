@@ -24,6 +24,7 @@ from ixy.bus.container import container
 from ixy.bus.pci import PciDevice, explained
 from ixy.bus.ports import FilePorts
 from ixy.errors import Error, UnsupportedDevice
+from ixy.process import forget_in_child
 from ixy.unsafe import Window
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class VfioInterrupts:
             undo.callback(self._set, _NO_DATA | _TRIGGER, b"", 0)
             self.events = events
             self._undo = undo.pop_all()
+        forget_in_child(self)
 
     def rearm(self) -> None:
         """Let the line interrupt again (INTx): the kernel masks it with each interrupt, since others may share it."""
@@ -111,6 +113,13 @@ class VfioInterrupts:
         """No interrupts any more; closes `events`."""
         self.events = []
         self._undo.close()
+
+    def forget(self) -> None:
+        """Close the events that a child inherited; see `ixy.process.Inheritance`."""
+        self._undo.pop_all()
+        for event in self.events:
+            os.close(event)
+        self.events = []
 
     def _set(self, flags: int, data: bytes, count: int) -> None:
         head = _IRQ_SET.pack(_IRQ_SET.size + len(data), flags, self._index, 0, count)
@@ -153,9 +162,10 @@ class VfioFunction:
             undo.callback(self._unmap_all)  # after the device is closed, and so stopped
             with explained(address, "open it through VFIO"):
                 self._fd = fcntl.ioctl(group.fd, _GROUP_GET_DEVICE_FD, bytearray(device.slot.encode() + b"\0"))
-            undo.callback(os.close, self._fd)
+            undo.callback(self._close_device)
             self._config = self._region(_CONFIG_REGION)
             self._undo = undo.pop_all()
+        forget_in_child(self)
         log.info("%s: taken through VFIO, IOMMU group %d", address, group.number)
 
     def config_read(self, offset: int, size: int) -> int:
@@ -242,10 +252,23 @@ class VfioFunction:
 
     def close(self) -> None:
         """Give the device up: the kernel stops it and resets it. Interrupts were closed before."""
-        for bar in self._bars.values():
-            bar.close()
-        self._bars.clear()
+        self._close_bars()
         self._undo.close()
+
+    def forget(self) -> None:
+        """Close what a child inherited: with it the device would stay open. See `ixy.process.Inheritance`."""
+        self._close_bars()
+        self._undo.pop_all()
+        self._close_device()
+
+    def _close_device(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _close_bars(self) -> None:
+        while self._bars:
+            self._bars.popitem()[1].close()
 
     def _unmap_all(self) -> None:
         for memory in list(self._mapped):

@@ -10,6 +10,8 @@ A device does not use pointers: `DmaMapping` says at which address a device sees
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import threading
 from dataclasses import dataclass
@@ -78,10 +80,14 @@ class DmaMemory:
         self.bytes: NDArray[np.uint8] = window().bytes[self.offset : self.offset + self.size]
 
     def _place(self, flags: int) -> int:
-        """Create the file and map it at its place in the window."""
-        fd = os.memfd_create("ixy", os.MFD_CLOEXEC | flags)
+        """Create the file and map it at its place in the window.
+
+        Its size is final, or a process that it is shared with could shorten it, and the next access would be our end.
+        """
+        fd = os.memfd_create("ixy", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | flags)
         try:
-            os.ftruncate(fd, self.size)
+            _resize(fd, self.size)
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
             if flags:
                 # First take the huge pages: a mapping that fails for want of them leaves a hole in the window, into
                 # which another thread's memory may fall.
@@ -116,6 +122,17 @@ class DmaMemory:
     def __del__(self) -> None:
         if hasattr(self, "_closed"):  # else it failed, and has nothing
             self.close()
+
+
+def _resize(fd: int, size: int) -> None:
+    """Give a file its size; raises `MemoryUnavailable` where the user may have no file as large as that."""
+    try:
+        os.ftruncate(fd, size)
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        advice = "raise the limit on the size of files (ulimit -f)"
+        raise MemoryUnavailable(f"no {size} bytes of memory in one file: {advice}") from error
 
 
 def allocated() -> int:

@@ -105,6 +105,7 @@ CONFIG_MAX_PAIRS = 8
 CONFIG_MTU = 10
 CONFIG_SPEED = 12
 LINK_UP = 1  # in the status
+MAX_PAIRS = 0x8000  # 5.1.4.1: of queues
 UNKNOWN_SPEED = 0xFFFFFFFF
 
 # 5.1.6.5: control commands, class and command

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,9 +36,9 @@ MEMORY_AND_MASTER, MEMORY_ONLY = 0b110, 0b010
 STATUS_PENDING = 1 << 5
 
 # Opens the card in the tree, lets it be bus master, maps as memory the file whose number is the third argument, and
-# forks if there is a fourth. Prints the process ids of those that have the card, and lives until its input ends.
+# forks as the fourth says. Prints the process ids of those that have the card, and lives until its input ends.
 DRIVER = """
-import os, sys
+import ctypes, os, signal, sys
 from pathlib import Path
 from types import SimpleNamespace
 from ixy.bus import lock, pci, sysfs
@@ -45,11 +46,26 @@ pci.SYSFS = Path(sys.argv[1])
 lock.LOCKS = pci.SYSFS / "locks"
 sysfs.physical_addresses = lambda *_: None
 function = sysfs.SysfsFunction(sys.argv[2])
+memory = int(sys.argv[3])
 function.config_write(4, 2, 0b110)
-function.map(SimpleNamespace(page_size=2 << 20, size=0, virtual_address=0, offset=0, lock=int, fd=int(sys.argv[3])))
-child = os.fork() if sys.argv[4:] else 0
-if child or not sys.argv[4:]:
+function.map(SimpleNamespace(page_size=2 << 20, size=0, virtual_address=0, offset=0, lock=int, fd=memory))
+how = sys.argv[4]
+child = -1 if how == "alone" else ctypes.CDLL(None).fork() if how == "fork in C" else os.fork()
+if child == 0:
+    if how in ("fork", "fork and become another program"):
+        os.close(memory)
+        signal.pause()
+    if how == "fork and close":
+        function.close()
+        os._exit(0)
+else:
     print(os.getpid(), child, flush=True)
+    if how == "fork and close":
+        print(child, "has ended:", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    if how == "fork and become another program":
+        sys.stdin.readline()
+        os.set_inheritable(memory, False)
+        os.execlp("cat", "cat")
 sys.stdin.read()
 """
 
@@ -102,9 +118,9 @@ def guardians(pid: int) -> list[int]:
 
 
 @contextmanager
-def driver(card: Path, memory: FakeMemory, *fork: str) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+def driver(card: Path, memory: FakeMemory, fork: str = "alone") -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
     """A process that drives the card, in a process group of its own, and the ids of all that have the card."""
-    arguments = [sys.executable, "-c", DRIVER, str(card.parents[3]), SLOT, str(memory.fd), *fork]
+    arguments = [sys.executable, "-c", DRIVER, str(card.parents[3]), SLOT, str(memory.fd), fork]
     with subprocess.Popen(
         arguments,
         stdin=subprocess.PIPE,
@@ -123,6 +139,13 @@ def driver(card: Path, memory: FakeMemory, *fork: str) -> Iterator[tuple[subproc
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The driver dies
+
+
+def until(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def check_stopped(card: Path, memory: FakeMemory) -> None:
@@ -192,17 +215,54 @@ def test_the_next_start_does_not_wait_for_ever(card: Path, memory: FakeMemory, m
     assert memory.gone(timeout=60)
 
 
-def test_a_forked_process_keeps_the_card(card: Path, memory: FakeMemory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The driver forked before it was killed: the card runs on while the child lives, then it is stopped."""
+def test_a_child_does_not_keep_the_card(card: Path, memory: FakeMemory) -> None:
+    """The driver forked before it was killed, and the child lives on: the card is stopped, and can be opened again."""
     with driver(card, memory, "fork") as (process, (_, child)):
         process.kill()
         process.wait()
-        monkeypatch.setattr(lock, "_PATIENCE", 0)
-        with pytest.raises(DeviceBusy):
+        check_stopped(card, memory)
+        SysfsFunction(SLOT).close()
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_child_that_python_knows_nothing_of(card: Path, memory: FakeMemory) -> None:
+    """Forked by C, it has kept all of the driver's files, the channel and the lock among them: the card is stopped all
+    the same. The memory is the child's as well as the driver's, and so is the lock.
+    """
+    with driver(card, memory, "fork in C") as (process, (_, child)):
+        process.kill()
+        process.wait()
+        with (card / "reset").open() as reset:
+            until(lambda: reset.read() == "1")
+        assert command(card) == MEMORY_ONLY
+        os.kill(child, signal.SIGKILL)
+    assert memory.gone(timeout=60)
+
+
+def test_a_driver_that_becomes_another_program(card: Path, memory: FakeMemory) -> None:
+    """Its process lives, and so does a child, which has forgotten the channel: the card is stopped."""
+    with driver(card, memory, "fork and become another program") as (process, (_, child)):
+        assert process.stdin is not None
+        process.stdin.write("now\n")
+        process.stdin.flush()
+        check_stopped(card, memory)
+        assert process.poll() is None
+        process.kill()
+        os.kill(child, signal.SIGKILL)
+
+
+def test_the_end_of_a_child_is_not_the_drivers(card: Path, memory: FakeMemory) -> None:
+    """The child closes the card and ends: the driver still has it, its guardian and its lock."""
+    with driver(card, memory, "fork and close") as (process, (_, child)):
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"{child} has ended: 0\n"
+        assert len(guardians(process.pid)) == 1
+        with pytest.raises(DeviceBusy, match=f"is in use by process {process.pid} "):
             SysfsFunction(SLOT)
         assert command(card) == MEMORY_AND_MASTER
+        assert (card / "enable").read_text().strip() == "1"
         assert not memory.gone()
-        os.kill(child, signal.SIGKILL)
+        process.kill()
     check_stopped(card, memory)
 
 
@@ -298,6 +358,14 @@ def test_a_guardian_that_cannot_be_started(memory: FakeMemory, monkeypatch: pyte
 # The program by itself
 
 
+@pytest.fixture
+def this_process() -> Iterator[int]:
+    """The driver as a guardian knows it, by a pidfd; it lives."""
+    pidfd = os.pidfd_open(os.getpid())
+    yield pidfd
+    os.close(pidfd)
+
+
 @pytest.mark.parametrize(
     ("sent", "farewell", "held"),
     [
@@ -306,7 +374,9 @@ def test_a_guardian_that_cannot_be_started(memory: FakeMemory, monkeypatch: pyte
         ([b"hold 0", b"farewell"], True, {b"0"}),
     ],
 )
-def test_what_the_driver_said_before_it_died(sent: list[bytes], farewell: bool, held: set[bytes]) -> None:
+def test_what_the_driver_said_before_it_died(
+    this_process: int, sent: list[bytes], farewell: bool, held: set[bytes]
+) -> None:
     """Messages that nobody waits for any more are obeyed all the same, in order."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for message in sent:
@@ -314,20 +384,36 @@ def test_what_the_driver_said_before_it_died(sent: list[bytes], farewell: bool, 
     ours.shutdown(socket.SHUT_RDWR)
     files: dict[bytes, int] = {}
     with theirs:
-        assert guardian_main.watch(theirs, files) is farewell
+        assert guardian_main.watch(theirs, this_process, files) is farewell
     ours.close()
     assert set(files) == held
     for file in files.values():
         os.close(file)
 
 
-def test_a_driver_that_died_with_an_answer_unread() -> None:
+def test_a_driver_that_died_with_an_answer_unread(this_process: int) -> None:
     """The kernel tells it as a reset connection (unix(7)): the driver is gone."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     theirs.send(b"hold 0")
     ours.close()
     with theirs:
-        assert guardian_main.watch(theirs, {}) is False
+        assert guardian_main.watch(theirs, this_process, {}) is False
+
+
+def test_a_driver_that_died_while_a_child_has_the_channel() -> None:
+    """Its process has ended, after a message that is obeyed; the channel stays open: the driver is gone."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    pidfd = os.pidfd_open(ended.pid)
+    select.select([pidfd], [], [])
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    socket.send_fds(ours, [b"hold 0"], [ours.fileno()])
+    files: dict[bytes, int] = {}
+    with ours, theirs:
+        assert guardian_main.watch(theirs, pidfd, files) is False
+    assert set(files) == {b"0"}
+    os.close(files[b"0"])
+    os.close(pidfd)
+    ended.wait()
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 import stat
 from contextlib import closing
 from pathlib import Path
@@ -79,3 +81,38 @@ def test_symbolic_link_is_not_followed(sysfs: FakeSysfs, tmp_path: Path) -> None
         DeviceLock(SLOT, SLOT)
     assert (tmp_path / "victim").read_text() == "kept"
     assert sysfs.log == []
+
+
+@pytest.mark.usefixtures("sysfs")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_neither_holds_nor_releases_the_lock() -> None:
+    """It closes its copy, which leaves the parent's as it is; while it lives, the parent's release counts."""
+    with closing(DeviceLock(SLOT, SLOT)) as held:
+        parent, child_end = os.pipe()
+        child = os.fork()
+        if child == 0:
+            held.close()
+            os.write(child_end, b"x")
+            signal.pause()
+            os._exit(0)
+        assert os.read(parent, 1) == b"x"
+        assert str(holder(SLOT)).startswith(f"process {os.getpid()} ")
+    assert holder(SLOT) is None
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    os.close(parent)
+    os.close(child_end)
+
+
+@pytest.mark.usefixtures("sysfs")
+def test_a_lock_that_cannot_be_written_is_no_lock() -> None:
+    """No file may grow: it is said in a line, and nothing keeps the lock."""
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    (lock.LOCKS / SLOT).touch()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(Error, match=f"{SLOT}: cannot lock the device: File too large"):
+            DeviceLock(SLOT, SLOT)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert holder(SLOT) is None

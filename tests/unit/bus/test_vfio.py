@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import pwd
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_sysfs import FakeSysfs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ixy.bus import Irq, container
+from ixy.bus import Irq, container, vfio
 from ixy.bus.binding import bind
 from ixy.bus.container import place, usable_ranges
 from ixy.bus.listing import network_devices
@@ -143,6 +146,154 @@ def test_open_what_is_no_group(group: Path) -> None:
     with pytest.raises(Error, match=f"{SLOT}: cannot use its IOMMU group: Inappropriate ioctl"):
         VfioFunction(SLOT)
     assert group.exists()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Two cards of one process, on a kernel that is a few functions
+
+OTHER = "0000:04:00.0"
+VIABLE = 1 << 0
+REGION_BYTES = 4096
+
+
+class Kernel:
+    """What ioctl(2) does, by the numbers of include/uapi/linux/vfio.h: groups, one container, regions.
+
+    Attributes:
+        calls: the numbers of the requests that came.
+        mapped: what the devices see: first I/O address and size.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+        self.mapped: set[tuple[int, int]] = set()
+        self._answers: dict[int, Callable[[Any], Any]] = {
+            0x3B67: lambda _: struct.pack("<II", 8, VIABLE),
+            0x3B68: lambda _: 0,
+            0x3B66: lambda _: 0,
+            0x3B70: self._info,
+            0x3B71: self._map,
+            0x3B72: self._unmap,
+            0x3B6A: lambda _: os.memfd_create("device"),
+            0x3B6C: lambda _: struct.pack("<IIIIQQ", 32, 0b111, 0, 0, REGION_BYTES, 0),
+        }
+
+    def ioctl(self, fd: int, request: int, argument: Any = 0) -> Any:
+        os.fstat(fd)
+        self.calls.append(request)
+        return self._answers[request](argument)
+
+    def _info(self, argument: Any) -> bytes:
+        if isinstance(argument, bytearray):
+            argument[:] = iommu_info(0, 0, b"")
+        return iommu_info(0, 0, b"")
+
+    def _map(self, argument: bytes) -> int:
+        _, _, _, address, size = struct.unpack("<IIQQQ", argument)
+        if (address, size) in self.mapped:
+            raise OSError(errno.EEXIST, "File exists")
+        self.mapped.add((address, size))
+        return 0
+
+    def _unmap(self, argument: bytes) -> bytes:
+        _, _, address, size = struct.unpack("<IIQQ", argument)
+        self.mapped.remove((address, size))
+        return argument
+
+
+@pytest.fixture
+def kernel(sysfs: FakeSysfs, group: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel]:
+    """Two cards, each in a group of its own, both bound to vfio-pci."""
+    device = sysfs.add(OTHER, driver="vfio-pci")
+    (sysfs.root / "kernel/iommu_groups/18/devices").mkdir(parents=True)
+    (device / "iommu_group").symlink_to(sysfs.root / "kernel/iommu_groups/18")
+    for name in ("vfio", "18"):
+        (group.parent / name).touch()
+    kernel = Kernel()
+    space = container.Container()
+    monkeypatch.setattr(fcntl, "ioctl", kernel.ioctl)
+    monkeypatch.setattr(vfio, "container", lambda: space)
+    before = sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    yield kernel
+    assert sorted(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+class Piece:
+    """A piece of DMA memory that nobody touches."""
+
+    size = 2 << 20
+    page_size = 4096
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+        self.virtual_address = 0x7F0000000000 + offset
+
+
+def test_memory_of_two_cards_is_mapped_until_both_have_let_it_go(kernel: Kernel) -> None:
+    """One I/O address for both, which the IOMMU translates. Whichever is asked first to forget it, and however often,
+    the other one keeps it.
+    """
+    for first, second in ((0, 1), (1, 0)):
+        cards = [VfioFunction(SLOT), VfioFunction(OTHER)]
+        shared, own = Piece(0), Piece(2 << 20)
+        mappings = [card.map(shared) for card in cards]  # type: ignore[arg-type]
+        assert [mapping.translated for mapping in mappings] == [True, True]
+        assert mappings[0].pages.tolist() == mappings[1].pages.tolist() == list(range(GIB, GIB + (2 << 20), 4096))
+        cards[second].map(own)  # type: ignore[arg-type]
+        both = {(GIB, 2 << 20), (GIB + (2 << 20), 2 << 20)}
+        assert kernel.mapped == both
+        cards[first].unmap(shared)  # type: ignore[arg-type]
+        cards[first].unmap(shared)  # type: ignore[arg-type]
+        assert kernel.mapped == both
+        cards[first].close()
+        assert kernel.mapped == both
+        cards[second].close()
+        assert kernel.mapped == set()
+
+
+def test_a_card_that_is_closed_takes_no_memory_from_the_other(kernel: Kernel) -> None:
+    """It is closed with memory that it shares still mapped, and once more: the other card keeps it."""
+    one, other = VfioFunction(SLOT), VfioFunction(OTHER)
+    for card in (one, other):
+        card.map(Piece(0))  # type: ignore[arg-type]
+    one.close()
+    one.close()
+    assert kernel.mapped == {(GIB, 2 << 20)}
+    other.close()
+    assert kernel.mapped == set()
+
+
+def test_a_container_is_given_up_with_its_last_card(kernel: Kernel) -> None:
+    """The next card begins with a new one."""
+    set_iommu = 0x3B66
+    for opened in (1, 2):
+        VfioFunction(SLOT).close()
+        assert kernel.calls.count(set_iommu) == opened
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_keeps_no_card_open(kernel: Kernel) -> None:
+    """None of the files of a card, its group and the container are left in a forked child, and closing says nothing to
+    the kernel; the parent's card goes on.
+    """
+    before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    function = VfioFunction(SLOT)
+    function.map(Piece(0))  # type: ignore[arg-type]
+    function.bar(0)
+    calls = len(kernel.calls)
+    child = os.fork()
+    if child == 0:
+        try:
+            left = set(os.listdir("/proc/self/fd")) - before  # noqa: PTH208
+            function.close()
+            os._exit(len(left) + len(kernel.calls) - calls)
+        except BaseException:
+            os._exit(99)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert function.config_read(0, 2) == 0
+    function.close()
+    assert kernel.mapped == set()
 
 
 def test_sysfs_has_no_interrupts(sysfs: FakeSysfs) -> None:

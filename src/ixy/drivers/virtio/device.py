@@ -6,11 +6,14 @@ Sections are those of the Virtual I/O Device specification, version 1.2.
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ixy.arguments import integer
 from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, DeviceCounters, Link, check_pool
 from ixy.drivers.pools import AttachedPools
 from ixy.drivers.virtio.control import COMMAND_BYTES, ControlQueue
@@ -18,15 +21,16 @@ from ixy.drivers.virtio.features import Features, negotiate
 from ixy.drivers.virtio.rings.rings import Layout, Terms, VirtioRxRing, VirtioTxRing, resume_at
 from ixy.drivers.virtio.rings.state import GROUP
 from ixy.drivers.virtio.transports.transport import ring_doorbell
-from ixy.errors import ConfigurationError, UnsupportedDevice
+from ixy.errors import ConfigurationError, Error, UnsupportedDevice
 from ixy.packets.buffers import BUFFER_SIZE
 from ixy.packets.dma import DmaMemory, allocate_rings, release_rings
 from ixy.packets.mempool import Mempool
 from ixy.packets.packets import check_metadata
+from ixy.process import Owner
 from ixy.registers import virtio as reg
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
     from numpy.typing import NDArray
 
@@ -45,6 +49,9 @@ class VirtioNet:
     A device that breaks the rules does no harm: a frame with a length that cannot be is refused and counted; a ring
     whose buffers the device claims wrongly stops for good, as does the link when the device asks for a reset. The link
     is down then, the reason is logged, and closing and opening the device starts afresh.
+
+    The control plane may be used by several threads: a command or an access to the configuration is over before the
+    next one begins.
 
     Args:
         transport: that carries the device; the driver closes it, also if the initialisation fails.
@@ -76,6 +83,9 @@ class VirtioNet:
         self.address = transport.address
         self._transport = transport
         self._attached = AttachedPools(transport)
+        self._owner = Owner()
+        self._turn = threading.RLock()  # of the control plane
+        self._ending = threading.RLock()  # of those who close
         self._ring_memory: DmaMemory | None = None
         self._control: ControlQueue | None = None
         self._reported: set[str] = set()
@@ -166,6 +176,8 @@ class VirtioNet:
         if limit == 0:
             raise ConfigurationError(f"{self.address}: the device has no ring {index}")
         if self._transport.fixed_size:
+            if limit & (limit - 1):  # 2.7: it must be one, and places in the ring are found by a mask
+                raise UnsupportedDevice(f"{self.address}: ring {index} has {limit} descriptors, which is no power of 2")
             return limit
         return min(wanted, 1 << (limit.bit_length() - 1))
 
@@ -203,27 +215,37 @@ class VirtioNet:
 
     def attach(self, pool: Mempool) -> None:
         """Let the device reach the buffers of `pool`, and the header before each."""
-        self._attached.attach(pool, self._terms().header)
+        with self._control_plane():
+            self._attached.attach(pool, self._terms().header)
+
+    @contextmanager
+    def _control_plane(self) -> Generator[None]:
+        """A command or an access to the configuration, which no other thread breaks into."""
+        with self._turn:
+            if self._closed:
+                raise Error(f"{self.address} is closed")
+            yield
 
     # -----------------------------------------------------------------------------------------------------------------
     # Configuration, 5.1.4
 
     def max_pairs(self) -> int:
         """How many pairs of queues the device has."""
-        return self._transport.config_read(reg.CONFIG_MAX_PAIRS, 2) if self.features.has(reg.MQ) else 1
+        if not self.features.has(reg.MQ):
+            return 1
+        pairs = self._transport.config_read(reg.CONFIG_MAX_PAIRS, 2)
+        return integer(f"{self.address}: max_virtqueue_pairs", pairs, 1, reg.MAX_PAIRS, error=UnsupportedDevice)
 
     def _control_index(self) -> int:
         return 2 * self.max_pairs()
-
-    def mtu(self) -> int:
-        """The largest payload of a frame that the device takes, 1500 where it does not say."""
-        return self._transport.config_read(reg.CONFIG_MTU, 2) if self.features.has(reg.MTU) else 1500
 
     def mac(self) -> bytes:
         """The station's address; all zeros if the device has none."""
         if not self.features.has(reg.MAC):
             return bytes(6)
-        return b"".join(self._transport.config_read(reg.CONFIG_MAC + i, 1).to_bytes(1, "little") for i in range(6))
+        with self._control_plane():
+            places = range(reg.CONFIG_MAC, reg.CONFIG_MAC + 6)
+            return bytes(self._transport.config_read(place, 1) for place in places)
 
     def set_mac(self, mac: bytes) -> None:
         """Change the station's address until the next reset (5.1.6.5.2).
@@ -233,12 +255,13 @@ class VirtioNet:
         """
         if len(mac) != 6 or mac[0] & 1 or not any(mac):
             raise ConfigurationError(f"{self.address}: {mac.hex(':')} is no unicast MAC address")
-        if self._control is not None and self.features.has(reg.CTRL_MAC_ADDR):
-            self._control.send(reg.CTRL_MAC_ADDR_SET, mac)
-        elif self._transport.mac_writable:
-            self._transport.config_write(reg.CONFIG_MAC, mac)
-        else:
-            raise ConfigurationError(f"{self.address}: the device does not let its MAC address be changed")
+        with self._control_plane():
+            if self._control is not None and self.features.has(reg.CTRL_MAC_ADDR):
+                self._control.send(reg.CTRL_MAC_ADDR_SET, mac)
+            elif self._transport.mac_writable:
+                self._transport.config_write(reg.CONFIG_MAC, mac)
+            else:
+                raise ConfigurationError(f"{self.address}: the device does not let its MAC address be changed")
 
     # -----------------------------------------------------------------------------------------------------------------
     # Filters, 5.1.6.5
@@ -277,17 +300,19 @@ class VirtioNet:
     def _command(self, name: str, feature: int, command: tuple[int, int], data: bytes) -> None:
         if self._control is None or not self.features.has(feature):
             raise ConfigurationError(f"{self.address}: the device does not offer {name}")
-        self._control.send(command, data)
+        with self._control_plane():
+            self._control.send(command, data)
 
     # -----------------------------------------------------------------------------------------------------------------
     # While it runs
 
     def link(self) -> Link:
         """The link's state (5.1.4); down too if the device or a ring has stopped, which is logged once."""
-        up = not self._breaches()
-        if up and self.features.has(reg.STATUS):
-            up = bool(self._transport.config_read(reg.CONFIG_STATUS, 2) & reg.LINK_UP)
-        return Link(up, self._speed() if up else 0)
+        with self._control_plane():
+            up = not self._breaches()
+            if up and self.features.has(reg.STATUS):
+                up = bool(self._transport.config_read(reg.CONFIG_STATUS, 2) & reg.LINK_UP)
+            return Link(up, self._speed() if up else 0)
 
     def _speed(self) -> int:
         speed = reg.UNKNOWN_SPEED
@@ -322,13 +347,14 @@ class VirtioNet:
         `rx_errors` counts rings that have stopped, and a device that needs a reset. What the device dropped it does not
         say.
         """
-        return DeviceCounters(
-            rx_packets=sum(ring.packets for ring in self._rx),
-            rx_bytes=sum(ring.bytes for ring in self._rx),
-            tx_packets=sum(ring.packets for ring in self._tx),
-            tx_bytes=sum(ring.bytes for ring in self._tx),
-            rx_errors=len(self._breaches()),
-        )
+        with self._control_plane():
+            return DeviceCounters(
+                rx_packets=sum(ring.packets for ring in self._rx),
+                rx_bytes=sum(ring.bytes for ring in self._rx),
+                tx_packets=sum(ring.packets for ring in self._tx),
+                tx_bytes=sum(ring.bytes for ring in self._tx),
+                rx_errors=len(self._breaches()),
+            )
 
     def sent(self) -> int:
         """Packets that the device has taken from the rings."""
@@ -338,20 +364,29 @@ class VirtioNet:
     # The end
 
     def close(self) -> None:
-        """Stop the device, take back its buffers, give it up. A second call does nothing."""
-        if self._closed:
-            return
-        self._closed = True
-        try:
-            self._transport.reset()
-        finally:
-            for ring in (*self._rx, *self._tx):
-                ring.drain()
-            self._return_memory()
-            self._transport.close()
+        """Stop the device, take back its buffers, give it up. A second call does nothing.
 
-    def _return_memory(self) -> None:
-        self._attached.detach_all()
-        if self._ring_memory is not None:
-            self._transport.unmap(self._ring_memory)
-            release_rings(self._ring_memory)
+        Nothing is taken back before the device has stopped: a call that is interrupted while it waits for that can be
+        repeated. In a child of a fork the device is not to be touched, and the call does nothing.
+        """
+        with self._ending:
+            if self._closed or not self._owner.mine():
+                return
+            try:
+                self._transport.reset()
+            except Error:  # it does no DMA all the same
+                self._give_up()
+                raise
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Each step is done even if one before it fails or is interrupted."""
+        with self._turn, ExitStack() as steps:
+            self._closed = True
+            steps.callback(self._transport.close)
+            if self._ring_memory is not None:
+                steps.callback(release_rings, self._ring_memory)
+                steps.callback(self._transport.unmap, self._ring_memory)
+            steps.callback(self._attached.detach_all)
+            for ring in (*self._rx, *self._tx):
+                steps.callback(ring.drain)

@@ -11,6 +11,7 @@ identifier counts only if that buffer is with the device, and a length only if t
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ from ixy.drivers.virtio.rings.state import (
     spans,
 )
 from ixy.drivers.virtio.transports.transport import Doorbell, ring_doorbell
+from ixy.errors import DeviceTimeout
 from ixy.jit import compiled
 from ixy.packets.buffers import BUFFER_SIZE, ID_MASK
 from ixy.packets.packets import Packets, stamp
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _FLAGS = PACKED_AVAIL | PACKED_USED
+_RESUME_TIMEOUT = 1.0  # seconds
 
 
 class PackedRing(NamedTuple):
@@ -332,8 +335,12 @@ def resume_at(ring: PackedRing) -> int:
 
     For a device that takes over from one that has gone. The driver may be at work meanwhile: a descriptor that it has
     just given again shows flags of the next round, and then the search starts over.
+
+    Raises:
+        DeviceTimeout: a descriptor keeps flags that neither side would give it.
     """
     size = ring.held.ids.size
+    deadline = time.monotonic() + _RESUME_TIMEOUT
     while True:
         start = int(ring.state[NEXT if ring.pool >= 0 else CLEAN])
         end = start + size if ring.pool >= 0 else int(ring.state[NEXT])
@@ -342,6 +349,8 @@ def resume_at(ring: PackedRing) -> int:
         waits = position == end or word == available_flags(position, size)
         if waits and start == ring.state[NEXT if ring.pool >= 0 else CLEAN]:
             return position
+        if time.monotonic() > deadline:
+            raise DeviceTimeout(f"descriptor {position % size} of a packed ring is neither available nor used")
 
 
 def sent_up_to(ring: PackedRing) -> int:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ixy.bus import COMMAND, set_bus_master
 from ixy.errors import DeviceTimeout
 from ixy.registers import virtio as reg
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ixy.bus import Function
     from ixy.packets.dma import DmaMapping, DmaMemory
 
@@ -24,7 +26,9 @@ SUPPORTED = {
 """Devices that this driver knows, by vendor and device id (4.1.2)."""
 
 _INTX_DISABLE = 1 << 10  # in the PCI command register
-_RESET_TIMEOUT = 1.0  # seconds
+_TIMEOUT = 1.0  # seconds
+
+T = TypeVar("T")
 
 
 class PciTransport(ABC):
@@ -54,11 +58,20 @@ class PciTransport(ABC):
             self._set_bus_master(False)
 
     def _wait_for_reset(self) -> None:
-        deadline = time.monotonic() + _RESET_TIMEOUT
-        while self._read_status() != 0:
+        self._retry(lambda: True if self._read_status() == 0 else None, "device_status did not become 0")
+
+    def _retry(self, attempt: Callable[[], T | None], failure: str) -> T:
+        """What `attempt` returns at last, which is None while the device is not ready.
+
+        Raises:
+            DeviceTimeout: it is never ready.
+        """
+        deadline = time.monotonic() + _TIMEOUT
+        while (result := attempt()) is None:
             if time.monotonic() > deadline:
-                raise DeviceTimeout(f"{self.address}: device_status did not become 0 within {_RESET_TIMEOUT:g} s")
+                raise DeviceTimeout(f"{self.address}: {failure} within {_TIMEOUT:g} s")
             time.sleep(0.001)
+        return result
 
     def _acknowledge(self) -> None:
         """3.1.1, steps 2 and 3."""

@@ -49,10 +49,12 @@ class PciLegacy(PciTransport):
 
     def config_read(self, offset: int, size: int) -> int:
         """Fields of several bytes are read until they read the same twice: there is no generation (2.5.4)."""
-        value = self._ports.read(_DEVICE_CONFIG + offset, size)
-        while (again := self._ports.read(_DEVICE_CONFIG + offset, size)) != value:
-            value = again
-        return value
+
+        def read_twice() -> int | None:
+            value = self._ports.read(_DEVICE_CONFIG + offset, size)
+            return value if self._ports.read(_DEVICE_CONFIG + offset, size) == value else None
+
+        return self._retry(read_twice, f"the configuration at {offset} did not read the same twice")
 
     def config_write(self, offset: int, data: bytes) -> None:
         for place, byte in enumerate(data, _DEVICE_CONFIG + offset):

@@ -147,11 +147,13 @@ class PciModern(PciTransport):
 
     def config_read(self, offset: int, size: int) -> int:
         """2.5.1: read again if the configuration has changed meanwhile."""
-        while True:
+
+        def read_within_a_generation() -> int | None:
             generation = self._common.read(_CONFIG_GENERATION)
             value = self._device.read((offset, size))
-            if self._common.read(_CONFIG_GENERATION) == generation:
-                return value
+            return value if self._common.read(_CONFIG_GENERATION) == generation else None
+
+        return self._retry(read_within_a_generation, "config_generation did not stay the same")
 
     def config_write(self, offset: int, data: bytes) -> None:
         for place, byte in enumerate(data, offset):

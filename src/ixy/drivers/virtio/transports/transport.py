@@ -82,7 +82,11 @@ class Transport(Protocol):
     fixed_size: bool
 
     def reset(self) -> None:
-        """Stop the device, and wait until it has stopped: it does no more DMA."""
+        """Stop the device, and wait until it has stopped: it does no more DMA. Once interrupted, it can be repeated.
+
+        Raises:
+            DeviceTimeout: it does not say that it has stopped. It does no DMA all the same.
+        """
         ...
 
     def features(self) -> int:

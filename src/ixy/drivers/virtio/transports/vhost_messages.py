@@ -6,18 +6,25 @@ it. Source: the Vhost-user Protocol of QEMU (docs/interop/vhost-user.rst).
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
+import time
+from array import array
+from collections.abc import Sequence
+from contextlib import suppress
 from enum import IntEnum
 from typing import NamedTuple
 
 from ixy.errors import AddressError, ConfigurationError, PermissionDenied
 
 TIMEOUT = 10.0  # seconds; a back end that has just started has much to do
+CLOSING = 3.0  # seconds, for one whose device is to be closed
 MAX_REGIONS = 8  # without CONFIGURE_MEM_SLOTS
 
 _HEADER = struct.Struct("<III")
 _VERSION = 1
+_VERSION_MASK = 3
 _REPLY = 1 << 2
 _NEED_REPLY = 1 << 3
 
@@ -53,50 +60,82 @@ class Region(NamedTuple):
 class Connection:
     """A socket to a back end.
 
+    However many messages it takes, the time spent waiting for the back end is counted as one: it has `TIMEOUT` seconds
+    from connecting on, and later what `allow` grants. An exchange that fails leaves open what comes next on the socket:
+    the connection must be closed.
+
     Args:
         path: of the socket.
+        closing: an eventfd that is readable once the device is to be closed. Nothing may take longer than `CLOSING`
+            seconds from then on.
 
     Attributes:
         acknowledges: the back end answers a request when it is asked to (REPLY_ACK).
+        extended: the back end has protocol features, and its rings are to be enabled.
 
     Raises:
         AddressError: nobody listens there.
         PermissionDenied: the socket is out of this user's reach.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, closing: int) -> None:
         self.acknowledges = False
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        self._socket.settimeout(TIMEOUT)
+        self.extended = False
+        self._left = TIMEOUT
+        self._closing = closing
+        self._hurried = False
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
         try:
             self._socket.connect(path)
         except PermissionError as error:
             self._socket.close()
             raise PermissionDenied(f"vhost-user:{path}: no permission to open the socket") from error
+        except BlockingIOError as error:
+            self._socket.close()
+            raise AddressError(f"vhost-user:{path}: the back end does not take the connection; restart it") from error
         except OSError as error:
             self._socket.close()
             reason = error.strerror or error
             raise AddressError(f"vhost-user:{path}: no back end listens there: {reason}; start it first") from error
+        except BaseException:
+            self._socket.close()
+            raise
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
+    def allow(self, seconds: float) -> None:
+        """How long the back end may keep us waiting from now on, all in all."""
+        self._left = seconds
+
+    def hang_up(self) -> None:
+        """End the conversation; whoever watches the connection sees that it has ended."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         self._socket.close()
 
-    def send(self, request: Request, payload: bytes = b"", fds: list[int] | None = None, flags: int = 0) -> None:
+    # -----------------------------------------------------------------------------------------------------------------
+    # Requests
+
+    def send(self, request: Request, payload: bytes = b"", fds: Sequence[int] = (), flags: int = 0) -> None:
         """Send one message.
 
         Raises:
-            OSError: the back end has gone.
+            OSError: the back end has gone, or does not read.
         """
-        header = _HEADER.pack(request, _VERSION | flags, len(payload))
-        socket.send_fds(self._socket, [header + payload], fds or [])
+        data = _HEADER.pack(request, _VERSION | flags, len(payload)) + payload
+        beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
+        while data:
+            self._wait(select.POLLOUT)
+            data = data[self._socket.sendmsg([data], beside, socket.MSG_NOSIGNAL) :]
+            beside = []
 
     def send_word(self, request: Request, word: int) -> None:
         self.send(request, struct.pack("<Q", word))
 
-    def send_ring(self, request: Request, index: int, value: int) -> None:
+    def send_ring(self, request: Request, index: int, value: int = 0) -> None:
         self.send(request, struct.pack("<II", index, value))
 
     def send_fd(self, request: Request, index: int, fd: int) -> None:
@@ -111,7 +150,7 @@ class Connection:
 
         Raises:
             ConfigurationError: it comes in too many pieces, or the back end refuses it.
-            OSError: the back end has gone.
+            OSError: the back end has gone, or does not answer.
         """
         if len(regions) > MAX_REGIONS:
             raise ConfigurationError(
@@ -128,28 +167,62 @@ class Connection:
         """The answer to a question.
 
         Raises:
-            OSError: the back end has gone, or speaks another protocol.
+            OSError: the back end has gone, does not answer, or speaks another protocol.
         """
         self.send(request)
         return self._reply(request, "<Q")[0]
 
-    def ask_ring(self, request: Request, index: int) -> int:
-        """The answer to a question about a ring."""
-        self.send_ring(request, index, 0)
-        return self._reply(request, "<II")[1]
+    def stop_rings(self, indices: Sequence[int]) -> None:
+        """Let the back end stop these rings: it has stopped with one when it has said how far it has come.
+
+        All are told before the first answer is awaited: a slow back end delays none of them.
+
+        Raises:
+            OSError: as for `ask`.
+        """
+        for index in indices:
+            self.send_ring(Request.GET_VRING_BASE, index)
+        stopped = {self._reply(Request.GET_VRING_BASE, "<II")[0] for _ in indices}
+        if stopped != set(indices):
+            raise ConnectionError(f"rings {sorted(stopped)} have stopped, and not {sorted(indices)}")
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Answers
 
     def _reply(self, request: Request, form: str) -> tuple[int, ...]:
         answered, flags, size = _HEADER.unpack(self._receive(_HEADER.size))
-        payload = self._receive(size) if size <= 4096 else b""
-        if answered != request or not flags & _REPLY or size != struct.calcsize(form):
-            raise ConnectionError(f"no answer to {request.name}")
-        return struct.unpack(form, payload)
+        if answered != request or flags & (_VERSION_MASK | _REPLY) != _VERSION | _REPLY:
+            raise ConnectionError(f"what should answer {request.name} is message {answered} with flags {flags:#x}")
+        if size != struct.calcsize(form):
+            raise ConnectionError(f"the answer to {request.name} is {size} bytes long, and not {struct.calcsize(form)}")
+        return struct.unpack(form, self._receive(size))
 
     def _receive(self, size: int) -> bytes:
+        """The next `size` bytes. File descriptors beside them are dropped by the kernel: nobody makes room for any."""
         data = b""
         while len(data) < size:
+            self._wait(select.POLLIN)
             part = self._socket.recv(size - len(data))
             if not part:
                 raise ConnectionError("the connection was closed")
             data += part
         return data
+
+    def _wait(self, event: int) -> None:
+        """Wait until the socket can be read or written, for as long as the back end has left."""
+        poll = select.poll()
+        poll.register(self._socket, event)
+        if not self._hurried:
+            poll.register(self._closing, select.POLLIN)
+        while True:
+            begun = time.monotonic()
+            ready = [fd for fd, _ in poll.poll(max(self._left, 0) * 1000)]
+            self._left -= time.monotonic() - begun
+            if self._socket.fileno() in ready:
+                return
+            if self._closing in ready:
+                poll.unregister(self._closing)
+                self._hurried = True
+                self._left = min(self._left, CLOSING)
+            if self._left <= 0:
+                raise TimeoutError("it does not answer in time")

@@ -10,26 +10,28 @@ Source: the Vhost-user Protocol of QEMU (docs/interop/vhost-user.rst).
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import secrets
 import select
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import suppress
+from typing import NamedTuple
 
 import numpy as np
 
+from ixy.arguments import integer
+from ixy.bus.pci import explained
 from ixy.drivers.virtio.features import Features
-from ixy.drivers.virtio.transports.transport import Doorbell, RingAddresses, file_doorbell, ring_doorbell
-from ixy.drivers.virtio.transports.vhost_messages import Connection, Region, Request
+from ixy.drivers.virtio.transports.transport import Doorbell, RingAddresses, file_doorbell
+from ixy.drivers.virtio.transports.vhost_messages import CLOSING, TIMEOUT, Connection, Region, Request
 from ixy.errors import AddressError, ConfigurationError, Error, UnsupportedDevice
 from ixy.packets.buffers import BUFFER_SIZE
-from ixy.packets.dma import DmaMapping, DmaMemory
+from ixy.packets.dma import PAGE, DmaMapping, DmaMemory
+from ixy.process import forget_in_child
 from ixy.registers import virtio as reg
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 log = logging.getLogger("ixy.virtio")
 
@@ -56,6 +58,7 @@ _FRONT_END = {reg.MAC, reg.STATUS, reg.MTU, reg.MQ, reg.CTRL_VQ, reg.CTRL_RX, re
 _FRONT_END_MASK = sum(1 << bit for bit in _FRONT_END)
 _OFFERED = 1 << reg.MAC | 1 << reg.STATUS | 1 << reg.MTU | 1 << reg.MQ
 MTU = BUFFER_SIZE - reg.FRAMING  # the largest that fits a buffer
+_MAX_PAIRS = 128  # SET_VRING_KICK and SET_VRING_CALL have 8 bits for the number of a ring
 
 
 def parse(address: str) -> tuple[str, int]:
@@ -83,8 +86,50 @@ class _Ring(NamedTuple):
     resume: Callable[[], int]
 
 
+class _Bells(NamedTuple):
+    """File descriptors by which the two sides of a ring wake each other.
+
+    The back end is woken by a pipe. With an eventfd, which both sides share, it could fill the counter and make the
+    descriptor a blocking one, and who sends packets would wait for it. Our end of a pipe is ours alone. As with an
+    eventfd the back end reads 8 bytes; our copy of its end keeps the pipe whole when it goes.
+
+    Attributes:
+        kick: the end of the pipe that the back end reads.
+        ring: the end that we write.
+        call: an eventfd by which the back end would wake us. We poll, but it wants one.
+    """
+
+    kick: int
+    ring: int
+    call: int
+
+
+_RING = (1).to_bytes(8, "little")  # what is written to wake the other side
+
+
+def _bells() -> _Bells:
+    kick, ring = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        fcntl.fcntl(ring, fcntl.F_SETPIPE_SZ, PAGE)  # so many calls are enough for a back end that sleeps
+        return _Bells(kick, ring, os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+    except BaseException:
+        os.close(kick)
+        os.close(ring)
+        raise
+
+
+class _Offer(NamedTuple):
+    """What a back end says of itself: its features, and how many pairs of queues it has."""
+
+    features: int
+    pairs: int
+
+
 class VhostUser:
     """A back end across a socket; see `ixy.drivers.virtio.transports.transport.Transport`.
+
+    Once it runs, one thread speaks with the back end: it takes up those that come, and stops the rings at the end. Only
+    memory that comes later is shared by whoever brings it.
 
     Args:
         address: `vhost-user:/path/to/socket`, perhaps with options, see `parse`.
@@ -92,7 +137,7 @@ class VhostUser:
     Raises:
         AddressError: nobody listens there.
         PermissionDenied: the socket is out of this user's reach.
-        UnsupportedDevice: who listens is no vhost-user back end.
+        UnsupportedDevice: who listens is no vhost-user back end, or one that makes no sense.
     """
 
     legacy = False
@@ -107,35 +152,36 @@ class VhostUser:
         self._config[reg.CONFIG_MTU : reg.CONFIG_MTU + 2] = MTU.to_bytes(2, "little")
         self._memory: list[DmaMemory] = []
         self._rings: dict[int, _Ring] = {}
-        self._kicks: dict[int, int] = {}
-        self._calls: dict[int, int] = {}
+        self._bells: dict[int, _Bells] = {}
         self._accepted = 0
         self._running = False
-        self._lock = threading.RLock()
-        self._stop = os.eventfd(0, os.EFD_CLOEXEC)
+        self._unwatched = False
+        self._complaint = ""
+        self._lock = threading.RLock()  # of the conversation
         self._monitor: threading.Thread | None = None
+        self._connection: Connection | None = None
+        with explained(self.address, "open a file"):
+            self._closing = os.eventfd(0, os.EFD_CLOEXEC)
+        forget_in_child(self)
         try:
-            self._connection: Connection | None = Connection(self._path)
-            self._offered = self._introduce(self._connection)
+            with explained(self.address, "open a file"):
+                self._connection = Connection(self._path, self._closing)
+            offer = self._introduce(self._connection)
         except BaseException:
-            os.close(self._stop)
+            self.close()
             raise
+        self._offered = offer.features
+        self._config[reg.CONFIG_MAX_PAIRS : reg.CONFIG_MAX_PAIRS + 2] = offer.pairs.to_bytes(2, "little")
 
     # -----------------------------------------------------------------------------------------------------------------
     # What every transport does
 
     def reset(self) -> None:
-        """Stop the rings: the back end has stopped with one when it has said how far it has come."""
-        with self._lock:
-            if self._running and self._connection is not None:
-                self._running = False
-                try:
-                    for index in self._rings:
-                        self._connection.ask_ring(Request.GET_VRING_BASE, index)
-                except OSError:
-                    log.warning("%s: the back end has gone", self.address)
-            self._running = False
-            self._rings.clear()
+        """Stop the rings, and leave the back end. If this is interrupted, call it once more."""
+        if self._monitor is not None:
+            os.eventfd_write(self._closing, 1)
+            self._monitor.join()  # all that it may wait for is bounded by `CLOSING`
+        self._leave()
 
     def features(self) -> int:
         return self._offered & ~_FRONT_END_MASK & ~_PROTOCOL_FEATURES | _OFFERED
@@ -156,9 +202,9 @@ class VhostUser:
         return reg.MAX_RING_SIZE if index < 2 * pairs else 0
 
     def doorbell(self, index: int) -> Doorbell:
-        self._kicks[index] = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._calls[index] = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        return file_doorbell(self._kicks[index], (1).to_bytes(8, "little"))
+        with explained(self.address, "open a file"):
+            self._bells[index] = _bells()
+        return file_doorbell(self._bells[index].ring, _RING)
 
     def set_ring(self, index: int, addresses: RingAddresses, resume: Callable[[], int]) -> None:
         """The back end hears of the ring when the driver is ready: it wants the memory first."""
@@ -168,19 +214,26 @@ class VhostUser:
         """Hand everything over, and watch the back end from then on.
 
         Raises:
-            Error: the back end went away.
+            ConfigurationError: the back end does not take the memory.
+            Error: it went away, or does not answer; or the process can have no more threads.
         """
         with self._lock:
+            self._running = True
             try:
                 self._hand_over(self._connected())
             except OSError as error:
+                self._drop()
                 raise Error(f"{self.address}: the back end went away: {error.strerror or error}") from error
-            self._running = True
         self._monitor = threading.Thread(target=self._watch, name="ixy-vhost-user", daemon=True)
-        self._monitor.start()
+        try:
+            self._monitor.start()
+        except RuntimeError as error:
+            self._monitor = None
+            raise Error(f"{self.address}: {error}") from error
 
     def failed(self) -> bool:
-        return False
+        """Whether nobody watches the back end any more."""
+        return self._unwatched
 
     def map(self, memory: DmaMemory) -> DmaMapping:
         """Share `memory` with the back end.
@@ -192,7 +245,7 @@ class VhostUser:
             self._memory.append(memory)
             try:
                 self._share()
-            except ConfigurationError:
+            except BaseException:
                 self._memory.remove(memory)
                 raise
         first = GUEST_BASE + memory.offset
@@ -200,18 +253,24 @@ class VhostUser:
 
     def unmap(self, memory: DmaMemory) -> None:
         """Forget `memory`. The back end keeps its mapping until the connection is closed, but touches it no more."""
-        self._memory.remove(memory)
+        with self._lock:
+            if memory in self._memory:
+                self._memory.remove(memory)
 
     def close(self) -> None:
-        """Leave the back end."""
-        os.eventfd_write(self._stop, 1)
-        if self._monitor is not None:
-            self._monitor.join()
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-        for fd in (self._stop, *self._kicks.values(), *self._calls.values()):
-            os.close(fd)
+        """Give all up that belongs to the device."""
+        self.forget()
+
+    def forget(self) -> None:
+        """Close all files; see `ixy.process.Inheritance`."""
+        self._drop()
+        while self._bells:
+            _, bells = self._bells.popitem()
+            for fd in bells:
+                os.close(fd)
+        if self._closing >= 0:
+            os.close(self._closing)
+            self._closing = -1
 
     # -----------------------------------------------------------------------------------------------------------------
     # The conversation
@@ -221,26 +280,31 @@ class VhostUser:
             raise ConnectionError("not connected")
         return self._connection
 
-    def _introduce(self, connection: Connection) -> int:
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _introduce(self, connection: Connection) -> _Offer:
         """Become the owner and settle the protocol; what the back end offers."""
+        pairs = 1
         try:
             connection.send(Request.SET_OWNER)
-            offered = connection.ask(Request.GET_FEATURES)
-            pairs = 1
-            if offered & _PROTOCOL_FEATURES:
+            features = connection.ask(Request.GET_FEATURES)
+            connection.extended = bool(features & _PROTOCOL_FEATURES)
+            if connection.extended:
                 protocol = connection.ask(Request.GET_PROTOCOL_FEATURES) & (_PROTOCOL_MQ | _PROTOCOL_REPLY_ACK)
                 connection.send_word(Request.SET_PROTOCOL_FEATURES, protocol)
                 connection.acknowledges = bool(protocol & _PROTOCOL_REPLY_ACK)
                 pairs = connection.ask(Request.GET_QUEUE_NUM) if protocol & _PROTOCOL_MQ else 1
         except OSError as error:
-            connection.close()
             raise UnsupportedDevice(f"{self.address}: no vhost-user back end answers there: {error}") from error
-        self._config[reg.CONFIG_MAX_PAIRS : reg.CONFIG_MAX_PAIRS + 2] = pairs.to_bytes(2, "little")
-        return offered
+        integer(f"{self.address}: the back end's number of queues", pairs, 1, reg.MAX_PAIRS, error=UnsupportedDevice)
+        return _Offer(features, min(pairs, _MAX_PAIRS))
 
     def _hand_over(self, connection: Connection) -> None:
         """Features, memory, rings. The order matters: a ring's addresses lie in memory that is known by then."""
-        protocol = self._offered & _PROTOCOL_FEATURES
+        protocol = _PROTOCOL_FEATURES if connection.extended else 0
         connection.send_word(Request.SET_FEATURES, self._accepted | protocol)
         connection.send_regions(self._regions())
         for index, ring in self._rings.items():
@@ -249,14 +313,15 @@ class VhostUser:
             connection.send_ring(Request.SET_VRING_BASE, index, ring.resume())
             descriptors, driver, device = (address - GUEST_BASE + USER_BASE for address in addresses)
             connection.send_addresses(index, descriptors, device, driver)
-            connection.send_fd(Request.SET_VRING_KICK, index, self._kicks[index])
-            connection.send_fd(Request.SET_VRING_CALL, index, self._calls[index])
-        if protocol:
+            connection.send_fd(Request.SET_VRING_KICK, index, self._bells[index].kick)
+            connection.send_fd(Request.SET_VRING_CALL, index, self._bells[index].call)
+        if connection.extended:
             for index in self._rings:
                 connection.send_ring(Request.SET_VRING_ENABLE, index, 1)
         connection.ask(Request.GET_FEATURES)  # an answer comes after all that was sent before has been done
-        for fd in self._kicks.values():
-            ring_doorbell(file_doorbell(fd, (1).to_bytes(8, "little")))
+        for bells in self._bells.values():
+            with suppress(BlockingIOError):  # the pipe is full: the back end has something to read
+                os.write(bells.ring, _RING)
 
     def _regions(self) -> list[Region]:
         return [
@@ -266,61 +331,101 @@ class VhostUser:
 
     def _share(self) -> None:
         """Tell a running back end of memory that has come. One that has gone hears of it when it is back."""
-        if self._running and self._connection is not None:
-            try:
-                self._connection.send_regions(self._regions())
-            except OSError:
-                log.debug("%s: the back end has gone; it is told of the memory when it is back", self.address)
+        if not self._running or self._connection is None:
+            return
+        self._connection.allow(TIMEOUT)
+        try:
+            self._connection.send_regions(self._regions())
+        except ConfigurationError:
+            raise  # it has answered
+        except OSError:
+            log.debug("%s: the back end has gone; it is told of the memory when it is back", self.address)
+            self._connection.hang_up()
+        except BaseException:
+            self._connection.hang_up()  # an answer may be under way
+            raise
+
+    def _leave(self) -> None:
+        """Let the back end stop the rings, and close the connection."""
+        with self._lock:
+            if self._connection is not None and self._running:
+                self._connection.allow(CLOSING)
+                try:
+                    self._connection.stop_rings(list(self._rings))
+                except OSError as error:
+                    log.warning("%s: the back end has not said that it has stopped: %s", self.address, error)
+                self._drop()
+            self._running = False
 
     # -----------------------------------------------------------------------------------------------------------------
     # Back ends that come and go
 
     def _watch(self) -> None:
         """Wait for the back end to go, then for one to come, until the device is closed."""
-        for connection in self._connections():
-            with self._lock:
-                self._connection = None
-            connection.close()
-            log.warning("%s: the back end has gone; waiting for it to come back", self.address)
-            while not self._stopped(RETRY) and not self._reconnect():
-                pass
-
-    def _connections(self) -> Iterator[Connection]:
-        """Connections that have ended."""
-        while self._connection is not None:
-            connection = self._connection
-            poll = select.poll()
-            poll.register(connection.fileno(), select.POLLRDHUP)
-            poll.register(self._stop, select.POLLIN)
-            if any(fd == self._stop for fd, _ in poll.poll()):
-                return
-            yield connection
-
-    def _stopped(self, timeout: float) -> bool:
-        return bool(select.select([self._stop], [], [], timeout)[0])
-
-    def _reconnect(self) -> bool:
-        """Look whether a back end listens, and hand it the rings."""
         try:
-            connection = Connection(self._path)
-        except Error:
-            return False
+            while self._gone():
+                self._lose()
+                while not self._reconnected():
+                    if self._closes(RETRY):
+                        break
+            self._leave()
+        except BaseException:
+            self._unwatched = True
+            log.exception("%s: nobody watches the back end any more", self.address)
+
+    def _gone(self) -> bool:
+        """Wait until the back end has gone (True), or the device is to be closed."""
+        poll = select.poll()
+        poll.register(self._closing, select.POLLIN)
+        if self._connection is not None:
+            poll.register(self._connection.fileno(), select.POLLRDHUP)
+        return all(fd != self._closing for fd, _ in poll.poll())
+
+    def _lose(self) -> None:
         with self._lock:
-            try:
+            self._drop()
+        log.warning("%s: the back end has gone; waiting for it to come back", self.address)
+
+    def _closes(self, timeout: float) -> bool:
+        """Whether the device is to be closed, after waiting for that for `timeout` seconds."""
+        poll = select.poll()
+        poll.register(self._closing, select.POLLIN)
+        return bool(poll.poll(timeout * 1000))
+
+    def _reconnected(self) -> bool:
+        """Look whether a back end listens, and hand it the rings.
+
+        Whatever it says, and whatever goes wrong about it, the next look may find a better one.
+        """
+        connection: Connection | None = None
+        try:
+            connection = Connection(self._path, self._closing)
+            with self._lock:
                 self._take_up(connection)
-            except (Error, OSError) as error:
-                log.warning("%s: the back end that came does not do: %s", self.address, error)
+                self._connection = connection
+        except AddressError:
+            return False  # nobody listens
+        except Exception as error:
+            if connection is not None:
                 connection.close()
-                return False
-            self._connection = connection
+            self._complain(str(error) or repr(error))
+            return False
+        self._complaint = ""
         log.warning("%s: the back end is back", self.address)
         return True
 
+    def _complain(self, complaint: str) -> None:
+        """Once, as long as it stays the same: there are several tries a second."""
+        if complaint != self._complaint:
+            log.warning("%s: the back end that came does not do: %s", self.address, complaint)
+        self._complaint = complaint
+
     def _take_up(self, connection: Connection) -> None:
         """Continue with a back end that offers what was accepted from the first."""
-        self._offered = self._introduce(connection)
-        missing = Features(self._accepted & ~self._offered)
+        offer = self._introduce(connection)
+        missing = Features(self._accepted & ~offer.features)
         if missing:
             raise UnsupportedDevice(f"it lacks {', '.join(missing.names())}")
-        if self._running:
-            self._hand_over(connection)
+        if 2 * offer.pairs < len(self._rings):
+            raise UnsupportedDevice(f"it has {offer.pairs} pairs of queues, and {len(self._rings) // 2} are in use")
+        self._hand_over(connection)
