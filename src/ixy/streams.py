@@ -8,7 +8,9 @@ privileged programs (glibc, csu/check_fds.c).
 from __future__ import annotations
 
 import os
+import stat
 from fcntl import F_GETFL, fcntl
+from pathlib import Path
 
 # Each is opened the wrong way round, so that who uses it gets an error, and nothing vanishes without a word.
 _WRONG_WAY = {0: os.O_WRONLY, 1: os.O_RDONLY, 2: os.O_RDONLY}
@@ -30,6 +32,17 @@ def closed(descriptor: int) -> bool:
     except OSError:
         return True
     return mode == _WRONG_WAY[descriptor]
+
+
+def is_output(path: str) -> bool:
+    """Whether a path is standard output: `-`, or another name of what it is connected to, such as /dev/stdout."""
+    if path == "-":
+        return True
+    try:
+        output, file = os.fstat(1), Path(path).stat()
+    except OSError:
+        return False
+    return not stat.S_ISCHR(output.st_mode) and os.path.samestat(output, file)
 
 
 def _take(descriptor: int, mode: int) -> None:

@@ -16,6 +16,7 @@ import re
 from dataclasses import dataclass
 
 from ixy.errors import AddressError
+from ixy.streams import is_output
 
 _OPTIONS = ("cable", "rx_pcap", "tx_pcap", "timing", "tap", "gen", "rate", "count", "sink", "touch")
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
@@ -66,6 +67,16 @@ def parse_spec(address: str) -> Spec:
         values[key] = value
     _check_together(address, set(values))
     return _build(address, name, values)
+
+
+def writes_stdout(address: str) -> bool:
+    """Whether an address lets a simulated card write what it sends to standard output.
+
+    Raises:
+        AddressError: as `parse_spec`.
+    """
+    path = parse_spec(address).tx_pcap if address.startswith("sim:") else None
+    return path is not None and is_output(path)
 
 
 def _check_together(address: str, keys: set[str]) -> None:
