@@ -67,13 +67,13 @@ def ixy_command(tmp_path: Path) -> Callable[..., Ended]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Start `ixy` in the test's directory, with pipes for its output."""
+    """Start `ixy` in the test's directory, with pipes for its output, likewise."""
 
-    def popen(*arguments: str) -> subprocess.Popen[str]:
+    def popen(*arguments: str, variables: Mapping[str, str] = MappingProxyType({})) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [*COMMAND, *arguments],
             cwd=tmp_path,
-            env=ENVIRONMENT,
+            env=ENVIRONMENT | dict(variables),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -10,6 +10,7 @@ import pytest
 
 from ixy.apps.settings import Settings
 from ixy.apps.signals import stop_on_signals
+from ixy.jit import INTERPRETED
 
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 
@@ -100,6 +101,16 @@ def test_waiting_for_a_link(start, number):
     process.send_signal(number)
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, output, errors) == (128 + number, "", "")
+
+
+@pytest.mark.skipif(INTERPRETED, reason="nothing is compiled")
+def test_compiling(start, tmp_path):
+    """With nothing in the cache compiling takes a while: the command ends amid it."""
+    process = start("echo", "sim:a,gen=60", variables={"NUMBA_CACHE_DIR": str(tmp_path)})
+    assert "compiling the data path" in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=30)
+    assert (process.returncode, output, errors) == (143, "", "")
 
 
 def test_a_reader_that_does_not_read(start):

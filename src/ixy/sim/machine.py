@@ -258,6 +258,8 @@ class Machine:
     def _run(self) -> None:
         if self._stepped or self._thread is not None:
             return
+        self.rack.control[STOP] = 1
+        run(self.rack)  # compiles, in the caller's thread, which a signal interrupts
         self.rack.control[STOP] = 0
         self._thread = threading.Thread(target=run, args=(self.rack,), name="ixy-sim", daemon=True)
         self._thread.start()
