@@ -6,8 +6,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -47,13 +48,13 @@ class Ended:
 
 @pytest.fixture(name="ixy")
 def ixy_command(tmp_path: Path) -> Callable[..., Ended]:
-    """Run `ixy` in the test's directory until it ends."""
+    """Run `ixy` in the test's directory until it ends, perhaps with more variables in its environment."""
 
-    def run(*arguments: str, **options: Any) -> Ended:
+    def run(*arguments: str, variables: Mapping[str, str] = MappingProxyType({}), **options: Any) -> Ended:
         process = subprocess.run(
             [*COMMAND, *arguments],
             cwd=tmp_path,
-            env=ENVIRONMENT,
+            env=ENVIRONMENT | dict(variables),
             capture_output=True,
             timeout=TIMEOUT,
             check=False,
@@ -66,13 +67,13 @@ def ixy_command(tmp_path: Path) -> Callable[..., Ended]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Start `ixy` in the test's directory, with pipes for its output."""
+    """Start `ixy` in the test's directory, with pipes for its output, likewise."""
 
-    def popen(*arguments: str) -> subprocess.Popen[str]:
+    def popen(*arguments: str, variables: Mapping[str, str] = MappingProxyType({})) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [*COMMAND, *arguments],
             cwd=tmp_path,
-            env=ENVIRONMENT,
+            env=ENVIRONMENT | dict(variables),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

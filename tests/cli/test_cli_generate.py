@@ -28,6 +28,22 @@ def test_rate_is_not_exceeded(ixy):
     assert ended.summary["seconds"] >= 0.1
 
 
+def test_a_rate_that_is_not_reached_is_said(ixy):
+    """No card sends a billion packets a second: a line says how many it were, and the summary does."""
+    ended = ixy("generate", "sim:a,tx_pcap=/dev/null", "--rate", "1e9", "--count", "2000", "--json")
+    assert ended.code == 0
+    rate = ended.summary["rate"]
+    assert 0 < rate < 990_000_000
+    assert ended.errors == f"ixy: sim:a: the rate was not reached: {rate} of 1000000000 packets per second\n"
+
+
+def test_a_rate_that_is_reached_is_reported(ixy):
+    """Two packets, a second apart: the rate is the one that was asked for, and there is no complaint."""
+    ended = ixy("generate", "sim:a,tx_pcap=/dev/null", "--rate", "1", "--count", "2")
+    assert (ended.code, ended.errors) == (0, "")
+    assert "generated 2, left out 0, rate 1\n" in ended.output
+
+
 def test_templates_in_turn(ixy, tmp_path):
     """Three packets of a file, unchanged, in turn; the short one is padded to what Ethernet sends."""
     templates = [b"a" * 42, b"b" * 60, b"c" * 1514]
@@ -74,10 +90,10 @@ def test_scapy_expression(ixy, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--size", "59"], "a frame of 59 bytes: 60 to 1514 are possible"),
-        (["--size", "1515"], "a frame of 1515 bytes: 60 to 1514 are possible"),
-        (["--rate", "fast"], "'fast' is no whole number from 1 up"),
-        (["--rate", "0"], "'0' is no whole number from 1 up"),
+        (["--size", "59"], "--size 59: 60 to 1514 are possible"),
+        (["--size", "1515"], "--size 1515: 60 to 1514 are possible"),
+        (["--rate", "fast"], "--rate 'fast' is no number"),
+        (["--rate", "0"], "--rate 0: 1 to 1000000000 are possible"),
         (["--size", "60", "--template", "in.pcap"], "exclude each other"),
         (["--template", "empty.pcap"], "empty.pcap: no packet to send"),
         (["--template", "missing.pcap"], "missing.pcap: No such file"),
@@ -85,6 +101,13 @@ def test_scapy_expression(ixy, tmp_path):
         (["--scapy", "Ethernet()"], "NameError: name 'Ethernet' is not defined"),
         (["--scapy", "[1]"], "1 is no packet"),
         (["--scapy", 'Ether()/IP(dst="10.0.0.0/8")'], "more than 65536 packets"),
+        (["--scapy", "[Ether(type=(1, 3)) for _ in range(21846)]"], "more than 65536 packets"),
+        (["--scapy", "(Ether() for _ in range(65537))"], "more than 65536 packets"),
+        (["--scapy", "IP()/UDP()"], "IP without an Ethernet header: write Ether() before it"),
+        (["--scapy", "[Ether(), Raw(bytes(60))]"], "Raw without an Ethernet header: write Ether() before it"),
+        (["--scapy", "b'no packet'"], "110 is no packet"),
+        (["--scapy", "[]"], "--scapy: no packet to send"),
+        (["--scapy", "1 / 0"], "ZeroDivisionError: division by zero"),
     ],
 )
 def test_bad_input(ixy, tmp_path, arguments, words):

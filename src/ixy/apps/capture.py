@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ixy.apps.report import Report
-from ixy.apps.session import open_devices, repeat, stop_on_signals
+from ixy.apps.session import open_devices, repeat
+from ixy.apps.settings import MAX_SNAPLEN
+from ixy.apps.signals import stop_on_signals
 from ixy.arguments import integer
 from ixy.drivers.rings import ENTERED, enter, exit_from
 from ixy.errors import OwnershipError
@@ -108,16 +110,17 @@ def capture(address: str, path: str, settings: Settings, *, snaplen: int) -> int
 
     Args:
         path: of the file; "-" is standard output, and then the report goes to standard error.
-        snaplen: bytes of a packet that are kept.
+        snaplen: bytes of a packet that are kept, 1 to 262144.
 
     Raises:
         CaptureError: the file cannot be opened or written. What was written stays readable.
+        ConfigurationError: `snaplen` is out of bounds.
         Error: as `ixy.open`.
     """
-    stream = sys.stderr if path == "-" else sys.stdout
-    with stop_on_signals() as stop, open_devices([address], settings, stop) as (device,), Writer(path, snaplen) as file:
+    snaplen = integer("snaplen", snaplen, 1, MAX_SNAPLEN)
+    with stop_on_signals() as stop, open_devices([address], settings) as (device,), Writer(path, snaplen) as file:
         recorder = Recorder(device.rx[0], file, settings.batch, settings.count)
-        with Report([device], [address], as_json=settings.as_json, stream=stream) as report:
+        with Report([device], [address], as_json=settings.as_json, file=path) as report:
             try:
                 repeat(recorder.run, recorder.done, settings, stop, report)
             finally:

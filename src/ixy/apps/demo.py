@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING
 
 from ixy.apps.relay import Relay
 from ixy.apps.report import Report
-from ixy.apps.session import open_devices, repeat, stop_on_signals
+from ixy.apps.session import open_devices, repeat
+from ixy.apps.settings import MAX_COUNT, MAX_RING
+from ixy.apps.signals import stop_on_signals
+from ixy.arguments import integer
 from ixy.bus.simulated import machine
+from ixy.formats.frames import MAX_FRAME, MIN_FRAME
 from ixy.path import touch
 from ixy.sim.machine import SinkReport
 
@@ -52,15 +56,17 @@ def demo(settings: Settings, *, count: int, size: int) -> int:
         of the signal that stopped it.
 
     Raises:
+        ConfigurationError: `count` or `size` is out of bounds.
         Error: as `ixy.open` and `ixy.Path`.
     """
+    count, size = integer("count", count, 1, MAX_COUNT), integer("size", size, MIN_FRAME, MAX_FRAME)
     addresses = [f"sim:{_GENERATOR},gen={size},count={count}", f"sim:{_SINK},sink={_GENERATOR},touch={_TOUCHED}"]
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
-        (source,) = stack.enter_context(open_devices(addresses[:1], settings, stop))
+        (source,) = stack.enter_context(open_devices(addresses[:1], settings))
         # A transmit ring with room for a whole receive ring: no packet is dropped for a burst that was waiting there.
-        wide = replace(settings, ring=2 * settings.ring)
-        (target,) = stack.enter_context(open_devices(addresses[1:], wide, stop))
+        wide = replace(settings, ring=min(2 * settings.ring, MAX_RING))
+        (target,) = stack.enter_context(open_devices(addresses[1:], wide))
         relay = Relay([(source, target)], touch, settings.batch)
         with Report([source, target], [], as_json=settings.as_json) as report:
             passage = _Passage(relay, count)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from ixy.apps.relay import Relay
 from ixy.apps.report import Report
-from ixy.apps.session import open_devices, repeat, stop_on_signals
+from ixy.apps.session import open_devices, repeat
+from ixy.apps.signals import stop_on_signals
 from ixy.path import DROP, FORWARD, kernel
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def echo(address: str, settings: Settings) -> int:
     Raises:
         Error: as `ixy.open` and `ixy.Path`.
     """
-    with stop_on_signals() as stop, open_devices([address], settings, stop) as (device,):
+    with stop_on_signals() as stop, open_devices([address], settings) as (device,):
         relay = Relay([(device, device)], swap_addresses, settings.batch, settings.count)
         with Report([device], [address], as_json=settings.as_json) as report:
             repeat(relay.run, relay.done, settings, stop, report)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from ixy.apps.relay import Relay
 from ixy.apps.report import Report
-from ixy.apps.session import open_devices, repeat, stop_on_signals
+from ixy.apps.session import open_devices, repeat
+from ixy.apps.signals import stop_on_signals
 from ixy.path import touch, unchanged
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def forward(addresses: tuple[str, str], settings: Settings, *, touched: bool, on
         Error: as `ixy.open` and `ixy.Path`.
     """
     function = touch if touched else unchanged
-    with stop_on_signals() as stop, open_devices(addresses, settings, stop) as (a, b):
+    with stop_on_signals() as stop, open_devices(addresses, settings) as (a, b):
         relay = Relay([(a, b)] if one_way else [(a, b), (b, a)], function, settings.batch, settings.count)
         with Report([a, b], addresses, as_json=settings.as_json) as report:
             repeat(relay.run, relay.done, settings, stop, report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ixy.apps.report import Report
-from ixy.apps.session import drain, open_devices, repeat, stop_on_signals
+from ixy.apps.session import drain, open_devices, repeat
+from ixy.apps.settings import MAX_RATE
+from ixy.apps.signals import stop_on_signals
 from ixy.arguments import integer
 from ixy.drivers.rings import ENTERED, enter, exit_from, leave, seize
 from ixy.errors import OwnershipError
@@ -28,9 +31,12 @@ if TYPE_CHECKING:
     from ixy.apps.templates import Templates
     from ixy.device import Device
 
+log = logging.getLogger("ixy.apps")
+
 SENT, STARTED, COUNTS = 0, 1, 8  # words of a generator's `counts`
 SEQUENCE_BYTES = 4  # a packet's number, in its last bytes, big-endian
 _NOTHING = -1
+_NEARLY = 0.99  # of a rate, is the rate
 
 
 class GeneratorState(NamedTuple):
@@ -127,18 +133,31 @@ def generate(address: str, templates: Templates, settings: Settings, *, rate: in
     """Send packets from a device until the limit or a signal; the exit code.
 
     Args:
-        rate, numbered: see `Generator`.
+        rate: packets per second, 1 to 10^9, or 0 for as many as the device takes.
+        numbered: see `Generator`.
 
     Raises:
+        ConfigurationError: `rate` is out of bounds.
         Error: as `ixy.open` and `Generator`.
     """
-    with stop_on_signals() as stop, open_devices([address], settings, stop) as (device,):
+    rate = integer("rate", rate, 0, MAX_RATE)
+    with stop_on_signals() as stop, open_devices([address], settings) as (device,):
         generator = Generator(device, templates, settings.batch, rate, settings.count, numbered)
         with Report([device], [address], as_json=settings.as_json) as report:
-            repeat(generator.run, generator.done, settings, stop, report)
+            seconds = repeat(generator.run, generator.done, settings, stop, report)
             drain(device, generator.sent)
-            report.results = {"generated": generator.sent, "left_out": templates.too_long}
+            report.results = {"generated": generator.sent, "left_out": templates.left_out}
+            if rate:
+                report.results["rate"] = _reached(device.address, rate, generator.sent, seconds)
     return stop.exit_code(settings)
+
+
+def _reached(address: str, rate: int, packets: int, seconds: float) -> int:
+    """Packets per second that were sent. If they are fewer than asked for, that is said."""
+    reached = min(rate, round(packets / seconds)) if seconds else rate
+    if reached < _NEARLY * rate:
+        log.warning("%s: the rate was not reached: %d of %d packets per second", address, reached, rate)
+    return reached
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ixy.bus.simulated import machine
 from ixy.errors import Error
-from ixy.sim.spec import parse_spec
+from ixy.sim.spec import parse_spec, writes_stdout
+from ixy.streams import closed, is_output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,22 +28,24 @@ class Report:
 
     Args:
         devices: which ones; they are open as long as the report is.
-        addresses: as the user gave them, whose sinks are reported.
+        addresses: as the user gave them; sinks that are plugged in are reported.
         as_json: an object a line: `{"type": "rate", …}` once a second, `{"type": "summary", …}` at the end.
-        stream: where to; standard output unless that carries data.
+        file: that the application writes.
+
+    The lines go to standard output. Where that is closed, or carries a capture, they go to standard error.
 
     Attributes:
         results: what the application itself counted, for the summary; "ok" is its verdict, if it has one.
     """
 
     def __init__(
-        self, devices: Sequence[Device], addresses: Sequence[str], *, as_json: bool, stream: TextIO | None = None
+        self, devices: Sequence[Device], addresses: Sequence[str], *, as_json: bool, file: str | None = None
     ) -> None:
         self.results: dict[str, int | bool] = {}
         self._devices = devices
         self._sinks = _sinks(addresses)
         self._as_json = as_json
-        self._stream = stream or sys.stdout
+        self._stream = _stream(addresses, file)
         self._width = max(len(device.address) for device in devices)
         self.start()
 
@@ -96,10 +99,17 @@ class Report:
             self.summarize()
 
     def _print(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        if self._stream is not None:  # `print` would take standard output
+            print(line, file=self._stream, flush=True)
 
     def _print_json(self, value: dict[str, Any]) -> None:
         self._print(json.dumps(value))
+
+
+def _stream(addresses: Sequence[str], file: str | None) -> TextIO | None:
+    """Where the lines go; None if neither stream is open."""
+    carries_data = any(map(writes_stdout, addresses)) or (file is not None and is_output(file))
+    return sys.stderr if carries_data or closed(1) else sys.stdout
 
 
 def _rates(old: Stats, new: Stats, seconds: float) -> dict[str, float]:

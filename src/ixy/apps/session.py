@@ -1,9 +1,8 @@
-"""What applications share: devices opened and closed, signals that end a run, and the loop of a run."""
+"""What applications share: devices opened and closed, and the loop of a run."""
 
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -15,10 +14,9 @@ from ixy.path import POLLS
 from ixy.sim.spec import check_files, parse_spec
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from ixy.apps.report import Report
     from ixy.apps.settings import Settings
+    from ixy.apps.signals import Stop
     from ixy.device import Device
 
 log = logging.getLogger("ixy.apps")
@@ -29,51 +27,11 @@ _DRAIN_TIMEOUT = 1.0  # seconds; a full ring of the longest packets takes 5 ms a
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Signals
-
-
-class Stop:
-    """Whether a signal has asked the run to end.
-
-    Attributes:
-        signal: its number, None so far.
-    """
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    def __bool__(self) -> bool:
-        return self.signal is not None
-
-    def exit_code(self, settings: Settings) -> int:
-        """What the command returns: a stop is the normal end of a run without limits, as it is for tcpdump."""
-        return 128 + self.signal if self.signal is not None and settings.limited else 0
-
-    def handle(self, number: int, _frame: FrameType | None) -> None:
-        """Note the signal; who sends a second one does not want to wait for a clean end."""
-        if self.signal is not None:
-            raise KeyboardInterrupt
-        self.signal = number
-
-
-@contextmanager
-def stop_on_signals() -> Generator[Stop, None, None]:
-    """Let SIGINT and SIGTERM end the run cleanly: they set a flag, whatever the program is doing."""
-    stop = Stop()
-    before = {number: signal.signal(number, stop.handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # Devices
 
 
 @contextmanager
-def open_devices(addresses: Sequence[str], settings: Settings, stop: Stop) -> Generator[list[Device], None, None]:
+def open_devices(addresses: Sequence[str], settings: Settings) -> Generator[list[Device], None, None]:
     """Open devices with a queue of each kind, wait for their links, and close them in the end.
 
     All are open before the first link is awaited: they may be each other's link partners.
@@ -95,16 +53,14 @@ def open_devices(addresses: Sequence[str], settings: Settings, stop: Stop) -> Ge
                 )
                 devices.append(stack.enter_context(device))
         for device in devices:
-            _await_link(device, settings.link_timeout, stop)
+            _await_link(device, settings.link_timeout)
         yield devices
 
 
-def _await_link(device: Device, timeout: float, stop: Stop) -> None:
-    """Wait for the link in short steps, so that a signal ends it. A link that stays down is no error."""
-    deadline = time.monotonic() + timeout
+def _await_link(device: Device, timeout: float) -> None:
+    """Wait for the link. One that stays down is no error."""
     with announced(f"waiting for the link of {device.address}", after=1.0):
-        while not (up := device.wait_for_link(0.1).up) and not stop and time.monotonic() < deadline:
-            pass
+        up = device.wait_for_link(timeout).up
     if not up:
         log.warning("%s: link is down", device.address)
 
@@ -136,8 +92,8 @@ def drain(device: Device, packets: int) -> None:
 
 def repeat(
     work: Callable[[int], object], done: Callable[[], bool], settings: Settings, stop: Stop, report: Report
-) -> None:
-    """Call `work(polls)`, a slice of compiled code, until `done()`, the time limit or a signal.
+) -> float:
+    """Call `work(polls)`, a slice of compiled code, until `done()`, the time limit or a signal; how long, in seconds.
 
     The number of polls is adapted to what they cost. A slice of none comes first: it compiles what is to run, so that
     the clock starts after that.
@@ -146,11 +102,13 @@ def repeat(
         work(0)
     started = now = report.start()
     polls = 1
-    while not (stop or done() or (settings.seconds is not None and now - started >= settings.seconds)):
-        work(polls)
-        before, now = now, time.monotonic()
-        if now - before < _SHORT:
-            polls = min(2 * polls, POLLS)
-        elif now - before > _LONG:
-            polls = max(polls // 2, 1)
-        report.tick(now)
+    with stop.looked_at():
+        while not (stop or done() or (settings.seconds is not None and now - started >= settings.seconds)):
+            work(polls)
+            before, now = now, time.monotonic()
+            if now - before < _SHORT:
+                polls = min(2 * polls, POLLS)
+            elif now - before > _LONG:
+                polls = max(polls // 2, 1)
+            report.tick(now)
+    return now - started

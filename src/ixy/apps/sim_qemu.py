@@ -5,12 +5,17 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Sequence
+from contextlib import closing
 from itertools import pairwise
 
+from ixy.apps.signals import stop_on_signals
 from ixy.errors import Error
 from ixy.sim.qemu.attachment import Attachment
+from ixy.sim.spec import writes_stdout
 
 _MEMORY = "1G"
+_PATIENCE = 2.0  # seconds
+_STDERR = 2
 
 
 def run_qemu(addresses: Sequence[str], arguments: Sequence[str], program: str = "qemu-system-x86_64") -> int:
@@ -23,22 +28,42 @@ def run_qemu(addresses: Sequence[str], arguments: Sequence[str], program: str = 
     Raises:
         AddressError: a card's address is malformed.
         Error: QEMU is missing, it broke the protocol, or what is to be plugged into a card cannot be.
+        SystemExit: a signal has ended it, and QEMU with it.
     """
     if shutil.which(program) is None:
         raise Error(f"{program} is missing: install it (Debian: apt-get install qemu-system-x86)")
-    attachment = Attachment(addresses)
-    try:
+    output = _STDERR if any(map(writes_stdout, addresses)) else None  # a guest's console is no part of a capture
+    with stop_on_signals(), closing(Attachment(addresses)) as attachment:
         command = [program, *machine_arguments(arguments), *attachment.arguments, *arguments]
-        process = subprocess.Popen(command, pass_fds=attachment.fds)
-        attachment.release()
+        process = subprocess.Popen(command, pass_fds=attachment.fds, stdout=output)
         try:
-            attachment.serve()
-        finally:
-            attachment.hang_up()  # after an error the guest's accesses to the cards give ones
-            exit_code = wait(process)
-    finally:
-        attachment.close()
-    return exit_code
+            return _serve(attachment, process)
+        except BaseException:
+            _end(process)
+            raise
+
+
+def _serve(attachment: Attachment, process: subprocess.Popen[bytes]) -> int:
+    """Answer QEMU until it ends; its exit code. After an error the guest's accesses to the cards give ones."""
+    attachment.release()
+    try:
+        attachment.serve()
+    except Exception:
+        attachment.hang_up()
+        process.wait()
+        raise
+    attachment.hang_up()
+    return process.wait()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End QEMU if it has not ended: by a signal that it obeys in a moment, or else by one that it must obey."""
+    process.terminate()
+    try:
+        process.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def machine_arguments(arguments: Sequence[str]) -> list[str]:
@@ -59,12 +84,3 @@ def machine_arguments(arguments: Sequence[str]) -> list[str]:
     if not {"-accel", "-enable-kvm"} & set(arguments):
         result += ["-accel", "tcg,thread=single"]
     return result
-
-
-def wait(process: subprocess.Popen[bytes]) -> int:
-    """QEMU's exit code. Ctrl-C reaches QEMU too, which ends by it."""
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            continue

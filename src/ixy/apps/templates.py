@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import reprlib
 from collections.abc import Iterable
 from importlib import import_module
 from itertools import islice
@@ -18,32 +19,37 @@ from ixy.packets.buffers import BUFFER_SIZE
 log = logging.getLogger("ixy.apps")
 
 _MOST = 1 << 16  # frames that a Scapy expression may stand for: a careless one has millions
+_HEADER = 14  # bytes: two addresses and a type or length
 
 
 class Templates:
     """Frames in a row, each padded to the least that Ethernet sends.
 
     Args:
-        frames: those longer than a packet buffer are left out and counted.
+        frames: bytes of each; those that have no whole header or are longer than a packet buffer are left out.
         source: where they come from, for messages.
         capture: the file that they come from, if they do: it is not written as long as the templates are there.
 
     Attributes:
         data: the bytes of all frames, shape (any,), uint8.
         starts, lengths: where each frame lies in `data`, shape (n,), int64.
-        too_long: how many frames were left out.
+        left_out: how many frames were left out.
 
     Raises:
         ConfigurationError: no frame is left.
+        TypeError: a frame is no bytes.
     """
 
     def __init__(self, frames: Iterable[bytes], source: str, capture: Capture | None = None) -> None:
         self._capture = capture
-        frames = list(frames)
-        fitting = [frame.ljust(MIN_FRAME, b"\0") for frame in frames if len(frame) <= BUFFER_SIZE]
-        self.too_long = len(frames) - len(fitting)
-        if self.too_long:
-            log.warning("%s: left out frames longer than a buffer of %d bytes: %d", source, BUFFER_SIZE, self.too_long)
+        frames = [bytes(memoryview(frame)) for frame in frames]
+        whole = [frame for frame in frames if len(frame) >= _HEADER]
+        fitting = [frame.ljust(MIN_FRAME, b"\0") for frame in whole if len(frame) <= BUFFER_SIZE]
+        self.left_out = len(frames) - len(fitting)
+        if short := len(frames) - len(whole):
+            log.warning("%s: left out frames without a whole Ethernet header: %d", source, short)
+        if long := len(whole) - len(fitting):
+            log.warning("%s: left out frames longer than a buffer of %d bytes: %d", source, BUFFER_SIZE, long)
         if not fitting:
             raise ConfigurationError(f"{source}: no packet to send")
         self.data = np.frombuffer(b"".join(fitting), np.uint8)
@@ -100,17 +106,40 @@ def from_scapy(expression: str) -> Templates:
         raise ConfigurationError("--scapy needs Scapy; run: pip install 'ixy[scapy]'") from error
     names: dict[str, Any] = dict(scapy.__dict__)
     try:
-        packets = scapy.SetGen(eval(expression, names))
-        frames = [_raw(scapy, packet) for packet in islice(packets, _MOST + 1)]
+        frames = _frames(scapy, eval(expression, names))
     except Exception as error:  # the expression is the user's, and may raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigurationError(f"--scapy {expression!r}: {reason}") from error
-    if len(frames) > _MOST:
-        raise ConfigurationError(f"--scapy {expression!r}: more than {_MOST} packets")
     return Templates(frames, "--scapy")
+
+
+def _frames(scapy: Any, made: Any) -> list[bytes]:
+    """The frames that what Scapy made stands for.
+
+    Raises:
+        ValueError: they are too many, which is found out before they are made, as that takes time.
+        TypeError: something else than an Ethernet packet is among them.
+    """
+    several: list[Any] = [made] if isinstance(made, scapy.Packet) else list(islice(made, _MOST + 1))
+    if sum(_variants(scapy, packet) for packet in several) > _MOST:
+        raise ValueError(f"more than {_MOST} packets")
+    return [_raw(scapy, packet) for packet in scapy.SetGen(several)]
+
+
+def _variants(scapy: Any, packet: Any) -> int:
+    """How many packets one stands for whose fields have several values: a product; 1 for what is no packet."""
+    variants = 1
+    while isinstance(packet, scapy.Packet) and not isinstance(packet, scapy.NoPayload):
+        for name in packet.fields:
+            if not packet.get_field(name).islist:
+                variants *= sum(1 for _ in islice(scapy.SetGen(packet.getfieldval(name)), _MOST + 1))
+        packet = packet.payload
+    return variants
 
 
 def _raw(scapy: Any, packet: Any) -> bytes:
     if not isinstance(packet, scapy.Packet):
-        raise TypeError(f"{packet!r} is no packet")
+        raise TypeError(f"{reprlib.repr(packet)} is no packet")
+    if not isinstance(packet, (scapy.Ether, scapy.Dot3)):
+        raise TypeError(f"{packet.name} without an Ethernet header: write Ether() before it")
     return scapy.raw(packet)

@@ -10,36 +10,55 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ixy.apps.settings import Settings
+from ixy import streams
+from ixy.apps.settings import MAX_COUNT, MAX_RATE, MAX_SNAPLEN, Settings
+from ixy.apps.signals import stop_on_signals
+from ixy.cli import output
 from ixy.cli.bench import bench
-from ixy.cli.options import batch_option, json_option, log_to_stderr, logging_options, number, packet_options
+from ixy.cli.options import Whole, batch_option, json_option, log_to_stderr, logging_options, packet_options
 from ixy.cli.sim import sim
 from ixy.errors import Error
+from ixy.formats.frames import MAX_FRAME, MIN_FRAME
+from ixy.packets.hugepages import MAX_PAGES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-BAD_INPUT, INTERRUPTED = 2, 130
+BAD_INPUT = 2  # exit code
 
 
 def main() -> None:
     """The entry point: run the command that the arguments name, and exit."""
+    streams.occupy()
+    output.prepare()
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a command; its exit code. What is wrong is said in one line on standard error."""
+    """Run a command; its exit code. What is wrong is said in one line on standard error.
+
+    Raises:
+        SystemExit: a signal has ended it.
+    """
     log_to_stderr()
     try:
-        return group.main(list(arguments), prog_name="ixy", standalone_mode=False) or 0
+        with stop_on_signals():
+            return _dispatch(list(arguments))
     except click.UsageError as error:
         return _complain(f"{error.format_message()} (see {error.ctx.command_path if error.ctx else 'ixy'} --help)")
     except (Error, click.ClickException) as error:
         return _complain(str(error))
     except OSError as error:
         return _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))
-    except click.Abort:
-        return INTERRUPTED
+
+
+def _dispatch(arguments: list[str]) -> int:
+    """Run a command. A group of commands without one of them prints its help."""
+    try:
+        return group.main(arguments, prog_name="ixy", standalone_mode=False) or 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 0
 
 
 def _complain(message: str) -> int:
@@ -47,11 +66,25 @@ def _complain(message: str) -> int:
     return BAD_INPUT
 
 
-@click.group(invoke_without_command=True)
+def _print_version(context: click.Context, _option: click.Parameter, given: bool) -> None:
+    if given:
+        click.echo(f"ixy {_version()}")
+        context.exit()
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("ixy")
+    except PackageNotFoundError:
+        return "(run from its sources, not installed)"
+
+
+@click.group()
 @logging_options
-@click.option("--version", is_flag=True, help="Print the version.")
-@click.pass_context
-def group(context: click.Context, version: bool) -> None:
+@click.option("--version", is_flag=True, expose_value=False, callback=_print_version, help="Print the version.")
+def group() -> None:
     """A user-space network driver for Intel 82599 cards, real and simulated, and for VirtIO.
 
     A device is named by its PCI address, such as 0000:03:00.0 (`ixy list` shows them), is a VirtIO device of another
@@ -67,23 +100,10 @@ def group(context: click.Context, version: bool) -> None:
                                              is checked, addresses swapped or not
     sim:b,sink=a,touch=48                    a sink that checks a's packets, byte 48 raised
 
-    Exit codes: 0 all went well; 1 the job failed; 2 bad input, or a device or file that cannot be used; 130 and 143
-    a run with a limit was stopped by Ctrl-C or SIGTERM. A run without limit ends by these, with 0.
+    Exit codes: 0 all went well; 1 the job failed, or nobody reads its output any more; 2 bad input, or a device or
+    file that cannot be used; 130 and 143 it was stopped by Ctrl-C or SIGTERM, before the run began or before its
+    limit. A run without limit ends by these, with 0.
     """
-    if version:
-        click.echo(f"ixy {_version()}")
-        context.exit()
-    if context.invoked_subcommand is None:
-        click.echo(context.get_help())
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("ixy")
-    except PackageNotFoundError:
-        return "(run from its sources, not installed)"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -107,7 +127,7 @@ def list_devices(as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--pages", type=number, default=64, show_default=True, metavar="N", help="Huge pages of 2 MiB.")
+@click.option("--pages", type=Whole(1, MAX_PAGES), default=64, show_default=True, help="Huge pages of 2 MiB.")
 @logging_options
 def setup(pages: int) -> None:
     """Reserve huge pages and mount hugetlbfs, and say what was done. What is there already is kept.
@@ -169,6 +189,8 @@ def unbind(address: str, force: bool) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 # Packets
 
+_SIZES = Whole(MIN_FRAME, MAX_FRAME)
+
 
 @click.command()
 @click.argument("a")
@@ -216,8 +238,8 @@ def echo(settings: Settings, address: str) -> int:
 
 @click.command()
 @click.argument("address", metavar="A")
-@click.option("--size", type=int, metavar="BYTES", help="Of a packet, without its checksum: 60 (the default) to 1514.")
-@click.option("--rate", type=number, metavar="PPS", help="Packets per second, else as many as the device takes.")
+@click.option("--size", type=_SIZES, help="Bytes of a packet, without its checksum; 60 by default.")
+@click.option("--rate", type=Whole(1, MAX_RATE), help="Packets per second, else as many as the device takes.")
 @click.option("--template", metavar="FILE", help="Send the packets of a pcap file, in turn, over and over.")
 @click.option("--scapy", metavar="EXPRESSION", help="Send the packets that a Scapy expression stands for, likewise.")
 @click.option("--no-sequence", is_flag=True, help="Do not write a sequence number into the last 4 bytes.")
@@ -256,7 +278,9 @@ def generate(
 @click.command()
 @click.argument("address", metavar="A")
 @click.argument("file", metavar="FILE")
-@click.option("--snaplen", default=65535, metavar="BYTES", help="Keep so many bytes of each packet.")
+@click.option(
+    "--snaplen", type=Whole(1, MAX_SNAPLEN), default=65535, show_default=True, help="Bytes of a packet that are kept."
+)
 @packet_options
 @logging_options
 def capture(settings: Settings, address: str, file: str, snaplen: int) -> int:
@@ -276,8 +300,8 @@ def capture(settings: Settings, address: str, file: str, snaplen: int) -> int:
 
 
 @click.command()
-@click.option("--count", type=number, default=10_000_000, metavar="N", help="Packets to send; 10 million by default.")
-@click.option("--size", default=60, metavar="BYTES", help="Of a packet, without its checksum: 60 to 1514.")
+@click.option("--count", type=Whole(1, MAX_COUNT), default=10_000_000, help="Packets to send; 10 million by default.")
+@click.option("--size", type=_SIZES, default=60, show_default=True, help="Bytes of a packet, without its checksum.")
 @batch_option
 @json_option
 @logging_options

@@ -8,35 +8,29 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ixy.cli.options import logging_options
+from ixy.arguments import whole_number
+from ixy.cli.options import ParamType, Seconds, Whole, logging_options
 
 # What measures is imported when it is needed, so that `--help` answers at once.
 if TYPE_CHECKING:
     from ixy.bench.lockstep import Cost
     from ixy.bench.rates import Rate
 
-    _BatchesBase = click.ParamType[list[int]]
-else:
-    _BatchesBase = click.ParamType
-
 T = TypeVar("T", bound="Cost | Rate")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Batches(_BatchesBase):
-    """Batch sizes, separated by commas."""
+class Batches(ParamType):
+    """Batch sizes, separated by commas, such as 1,8,32."""
 
     name = "sizes"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:  # noqa: ARG002
         from ixy.bench.lockstep import MAX_BATCH
 
         if not isinstance(value, str):
             return value
-        sizes = [int(size) if size.strip().isdecimal() else 0 for size in value.split(",")]
-        if not all(1 <= size <= MAX_BATCH for size in sizes):
-            self.fail(f"{value!r}: batches of 1 to {MAX_BATCH} packets are possible, such as 1,8,32", param, ctx)
-        return sizes
+        return [whole_number("--batch", size, 1, MAX_BATCH) for size in value.split(",")]
 
 
 def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
@@ -52,10 +46,10 @@ def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for programs.")
 _repeat_option = click.option(
-    "--repeat", type=click.IntRange(1), default=5, show_default=True, help="How often to measure each figure."
+    "--repeat", type=Whole(1, 100), default=5, show_default=True, help="How often to measure each figure."
 )
 _seconds_option = click.option(
-    "--seconds", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True, help="Length of a window."
+    "--seconds", type=Seconds(0.001, 3600), default=1.0, show_default=True, help="Length of a window."
 )
 
 
@@ -75,7 +69,7 @@ def bench() -> None:
 @click.option(
     "--batch", "batches", type=Batches(), default="1,8,32,64,256", show_default=True, help="Batch sizes to measure."
 )
-@click.option("--rounds", type=click.IntRange(1), help="Batches in one measurement.  [default: 262144 packets' worth]")
+@click.option("--rounds", type=Whole(1, 10**7), help="Batches in one measurement.  [default: 262144 packets' worth]")
 @_options(_repeat_option, _json_option)
 @logging_options
 def forward(batches: list[int], rounds: int | None, repeat: int, as_json: bool) -> None:
@@ -100,7 +94,7 @@ def forward(batches: list[int], rounds: int | None, repeat: int, as_json: bool) 
 
 
 @bench.command()
-@click.option("--batch", type=click.IntRange(1, 512), default=32, show_default=True, help="Packets taken at a time.")
+@click.option("--batch", type=Whole(1, 512), default=32, show_default=True, help="Packets taken at a time.")
 @_options(_seconds_option, _repeat_option, _json_option)
 @logging_options
 def rate(batch: int, seconds: float, repeat: int, as_json: bool) -> None:
@@ -114,7 +108,7 @@ def rate(batch: int, seconds: float, repeat: int, as_json: bool) -> None:
 
 
 @bench.command()
-@click.option("--batch", type=click.IntRange(1, 512), default=64, show_default=True, help="Packets taken at a time.")
+@click.option("--batch", type=Whole(1, 512), default=64, show_default=True, help="Packets taken at a time.")
 @_options(_seconds_option, _repeat_option, _json_option)
 @logging_options
 def python(batch: int, seconds: float, repeat: int, as_json: bool) -> None:

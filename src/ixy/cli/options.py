@@ -6,25 +6,47 @@ import logging
 from collections.abc import Callable
 from dataclasses import fields
 from functools import wraps
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ixy.apps.settings import Settings
+from ixy.apps.settings import MAX_COUNT, MAX_POOL, MAX_RING, MAX_SECONDS, MIN_RING, Settings
+from ixy.arguments import number, whole_number
+from ixy.errors import ConfigurationError
 
+ParamType = click.ParamType[Any] if TYPE_CHECKING else click.ParamType
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def number(given: str | int) -> int:
-    """A whole number from 1 up, as the type of an option; 1e6 and 1_000_000 are numbers too."""
-    text = str(given)
-    try:
-        value = float(text) if "e" in text.lower() else int(text)
-        if value == int(value) >= 1:
-            return int(value)
-    except (ValueError, OverflowError):
-        pass
-    raise click.BadParameter(f"{text!r} is no whole number from 1 up")
+class _Within(ParamType):
+    """The type of an option that has bounds. The help shows them: --rate 1..1E9."""
+
+    def __init__(self, low: float, high: float) -> None:
+        self.low, self.high = low, high
+        self.name = f"{low}..{f'{high:g}'.replace('e+0', 'e').replace('e+', 'e') if high >= 1e7 else high}"
+
+
+class Whole(_Within):
+    """A whole number; 1e6 and 1_000_000 are numbers too."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:  # noqa: ARG002
+        return value if isinstance(value, int) else whole_number(_name(param), value, int(self.low), int(self.high))
+
+
+class Seconds(_Within):
+    """A time, in seconds or fractions of one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ARG002
+        try:
+            seconds = float(value)
+        except ValueError:
+            raise ConfigurationError(f"{_name(param)} {value!r} is no number") from None
+        return number(_name(param), seconds, self.low, self.high)
+
+
+def _name(option: click.Parameter | None) -> str:
+    """As the user writes it: --count."""
+    return option.opts[0] if option else "the value"
 
 
 def logging_options(function: F) -> F:
@@ -54,20 +76,38 @@ def packet_options(function: Callable[..., int]) -> Callable[..., int]:
 
     for option in (
         click.option("--force", is_flag=True, help="Even if a card's interface has an address or carries a route."),
-        click.option("--link-timeout", default=Settings.link_timeout, metavar="S", help="Seconds to wait for a link."),
-        click.option("--pool", type=int, metavar="N", help="Packet buffers per device, else 4096 or 2 rings."),
-        click.option("--ring", default=Settings.ring, metavar="N", help="Descriptors per ring, 64 to 4096."),
+        click.option(
+            "--link-timeout",
+            type=Seconds(0, MAX_SECONDS),
+            default=Settings.link_timeout,
+            show_default=True,
+            help="Seconds to wait for a link.",
+        ),
+        click.option("--pool", type=Whole(1, MAX_POOL), help="Packet buffers per device, else 4096 or 2 rings."),
+        click.option(
+            "--ring",
+            type=Whole(MIN_RING, MAX_RING),
+            default=Settings.ring,
+            show_default=True,
+            help="Descriptors per ring, a power of two.",
+        ),
         json_option,
         batch_option,
-        click.option("--seconds", type=click.FloatRange(min=0), metavar="S", help="End after so many seconds."),
-        click.option("--count", type=number, metavar="N", help="End after so many packets."),
+        click.option("--seconds", type=Seconds(0, MAX_SECONDS), help="End after so many seconds."),
+        click.option("--count", type=Whole(1, MAX_COUNT), help="End after so many packets."),
     ):
         command = option(command)
     return command
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Report in JSON, an object a line.")
-batch_option = click.option("--batch", default=Settings.batch, metavar="N", help="The most packets handled at a time.")
+batch_option = click.option(
+    "--batch",
+    type=Whole(1, MAX_RING),
+    default=Settings.batch,
+    show_default=True,
+    help="The most packets handled at a time, up to a ring.",
+)
 
 
 def log_to_stderr() -> None:

@@ -26,7 +26,8 @@ def qemu(cards: tuple[str, ...], program: str, arguments: tuple[str, ...]) -> in
     """Start QEMU with simulated 82599s in its PCI slots: test any 82599 driver without a card.
 
     The cards are those of `ixy --help`, with the same wires; the first is PCI device 0000:00:10.0 of the guest. The
-    machine is a q35 with 1 GiB of memory unless -m says otherwise. Ends when QEMU does, with its exit code.
+    machine is a q35 with 1 GiB of memory unless -m says otherwise. Ends when QEMU does, with its exit code; Ctrl-C
+    and SIGTERM end both.
 
     \b
     Examples:

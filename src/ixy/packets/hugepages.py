@@ -12,11 +12,13 @@ import os
 import subprocess
 from pathlib import Path
 
+from ixy.arguments import integer
 from ixy.errors import Error, MemoryUnavailable, PermissionDenied
 
 POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
 MOUNTS = Path("/proc/self/mounts")
 MOUNT_POINT = Path("/mnt/huge")
+MAX_PAGES = 1 << 20  # 2 TiB
 
 
 def free_huge_pages() -> int:
@@ -30,11 +32,16 @@ def setup(pages: int) -> list[str]:
     Returns:
         Lines that say what was found and what was done.
 
+    Args:
+        pages: 0 to 2^20.
+
     Raises:
+        ConfigurationError: `pages` is out of bounds.
         MemoryUnavailable: the kernel gives no huge page at all.
         PermissionDenied: something has to be changed, and the process may not.
         Error: the mount fails.
     """
+    pages = integer("pages", pages, 0, MAX_PAGES)
     try:
         return [_reserve(pages), _mount()]
     except PermissionError as error:

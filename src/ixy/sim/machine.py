@@ -331,6 +331,8 @@ class Machine:
             if self._stepped or (self._thread is not None and self._thread.is_alive() and not self.rack.control[STOP]):
                 return
             self.stop()  # whoever did it before was interrupted
+            self.rack.control[STOP] = 1
+            run(self.rack)  # compiles, in the caller's thread, which a signal interrupts
             self.rack.control[STOP] = 0
             self._parked, self._failure = False, None
             self._thread = threading.Thread(target=self._serve, name="ixy-sim", daemon=True)
