@@ -58,14 +58,11 @@ def open_driver(address: str, shape: Shape, circumstances: Circumstances) -> Dri
 
     Raises:
         AddressError: malformed.
-        TypeError: no text.
         …: as `ixy.open`.
     """
-    if not isinstance(cast(object, address), str):
-        raise TypeError(f"an address is text, such as 'sim:a', not {address!r}")
-    for prefix, opener in SCHEMES.items():
+    for prefix, scheme in SCHEMES.items():
         if address.startswith(prefix):
-            return opener(address, shape, circumstances)
+            return scheme.open(address, shape, circumstances)
     if _PCI_ADDRESS.fullmatch(address):
         return _drive(_real(address, circumstances.force), shape)
     raise AddressError(
@@ -88,10 +85,37 @@ def _open_vhost_user(address: str, shape: Shape, _: Circumstances) -> Driver:
     return VirtioNet(vhost_user.VhostUser(address), **shape._asdict(), unwanted=unwanted)
 
 
-SCHEMES: dict[str, Callable[[str, Shape, Circumstances], Driver]] = {
-    "sim:": _open_simulated,
-    vhost_user.PREFIX: _open_vhost_user,
+class Scheme(NamedTuple):
+    """A way to reach devices.
+
+    Attributes:
+        open: makes the driver.
+        link_timeout: how long a link may take to come up, in seconds.
+    """
+
+    open: Callable[[str, Shape, Circumstances], Driver]
+    link_timeout: float
+
+
+SCHEMES = {
+    "sim:": Scheme(_open_simulated, 0.5),  # what is plugged in has a link at once
+    vhost_user.PREFIX: Scheme(_open_vhost_user, 10.0),
 }
+
+_REAL_LINK_TIMEOUT = 10.0  # seconds; that of a card takes a few
+
+
+def link_timeout(address: str) -> float:
+    """How long the link of a device may take to come up, in seconds.
+
+    Raises:
+        TypeError: the address is no text.
+    """
+    if not isinstance(cast(object, address), str):
+        raise TypeError(f"an address is text, such as 'sim:a', not {address!r}")
+    return next(
+        (scheme.link_timeout for prefix, scheme in SCHEMES.items() if address.startswith(prefix)), _REAL_LINK_TIMEOUT
+    )
 
 
 def _real(address: str, force: bool) -> Function:

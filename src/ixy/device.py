@@ -16,6 +16,7 @@ from weakref import WeakSet
 
 from ixy import streams
 from ixy.addresses import Circumstances, Shape, open_driver
+from ixy.addresses import link_timeout as usual_link_timeout
 from ixy.arguments import integer, mac_address, number
 from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, MAX_ADDRESSES
 from ixy.drivers.rings import ENTERED, POOL_BUSY, RING_BUSY, enter, exit_from, leave, seize
@@ -59,7 +60,7 @@ def open_device(
     ring_size: int = DEFAULT_RING_SIZE,
     pool_size: int | None = None,
     metadata: Sequence[str] = (),
-    link_timeout: float = LINK_TIMEOUT,
+    link_timeout: float | None = None,
     force: bool = False,
     sim: Machine | None = None,
 ) -> Device:
@@ -75,7 +76,8 @@ def open_device(
         metadata: what the device is to tell of each packet it receives, besides the length: "flags" (kind of packet,
             checksums), "hash" (RSS), "vlan" (takes VLAN tags out of packets), "time" (of the poll, unless the device
             stamps). See `Batch.flags` and those after it.
-        link_timeout: seconds to wait for the link. A link that stays down is no error: see `Device.link`.
+        link_timeout: seconds to wait for the link, by default 10, and 0.5 for a simulated card, whose link is there at
+            once or not at all. A link that stays down is no error: see `Device.link`.
         force: take the card even if the kernel has its interface up with an address or routes.
         sim: the machine to plug a simulated card into, instead of the process's own.
 
@@ -90,6 +92,9 @@ def open_device(
         UnsupportedDevice: not a network card, or not one that a driver here knows.
     """
     streams.occupy()
+    if link_timeout is None:
+        link_timeout = usual_link_timeout(address)
+    link_timeout = number("link_timeout", link_timeout, 0, MAX_TIMEOUT)
     ring_size = integer("ring_size", ring_size, 1, MAX_RING_SIZE)
     if pool_size is None:
         pool_size = max(DEFAULT_POOL_SIZE, 2 * ring_size)
@@ -100,7 +105,6 @@ def open_device(
         pool_size=integer("pool_size", pool_size, 1, MAX_POOL_SIZE),
         metadata=check_metadata(address, metadata, METADATA),
     )
-    link_timeout = number("link_timeout", link_timeout, 0, MAX_TIMEOUT)
     device = Device(open_driver(address, shape, Circumstances(force, sim)))
     try:
         device.wait_for_link(link_timeout)
