@@ -205,6 +205,7 @@ def free_loan(pools: Pools, loan: Loan) -> None:
     _free(pools, loan.packets, loan.span)
 
 
+@no_copies
 class BatchBytes:
     """The bytes of a batch's packets, read and written by NumPy indexing.
 
