@@ -395,6 +395,7 @@ def test_a_bad_back_end_is_followed_by_a_good_one(
         back_end.hang_up()
         back_end.wait_for(SET_OWNER, 4)
         assert not device.link.up
+        monkeypatch.undo()
         back_end.answers.clear()
         assert device.wait_for_link(LATEST).up
         assert back_end.requests.count(SET_VRING_ENABLE) == 2 * RINGS

@@ -215,6 +215,7 @@ def test_buffers_are_merged_only_where_a_frame_may_need_several() -> None:
         driver = VirtioNet(InProcess(back_end), ring_size=SIZE, pool_size=POOL)
         with Device(driver):
             assert driver.features.has(reg.MRG_RXBUF) == merged
+            assert driver.mtu() == mtu
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.endswith(("VERSION_1", "MTU"))])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import mmap
 import os
+import resource
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,7 +19,16 @@ from numpy.typing import NDArray
 from ixy.bus.pagemap import physical_addresses
 from ixy.errors import MemoryUnavailable
 from ixy.packets import dma
-from ixy.packets.dma import HUGE_PAGE, PACKET_REGION, RING_REGION, DmaMapping, DmaMemory, allocate_rings, release_rings
+from ixy.packets.dma import (
+    HUGE_PAGE,
+    PACKET_REGION,
+    RING_REGION,
+    DmaMapping,
+    DmaMemory,
+    allocate_rings,
+    allocated,
+    release_rings,
+)
 from ixy.packets.hugepages import free_huge_pages
 from ixy.unsafe import Window
 
@@ -197,6 +208,37 @@ def test_physical_addresses_of_one_page_mapped_twice() -> None:
     assert here[0] != here[1]
     del other, _
     release_rings(memory)
+
+
+@pytest.mark.parametrize("pages", ["huge_pages", "no_huge_pages"])
+def test_the_size_of_memory_is_final(pages: str, request: pytest.FixtureRequest) -> None:
+    """Whoever shares its file can neither shorten nor lengthen it, nor forbid what the file is for."""
+    request.getfixturevalue(pages)
+    memory = allocate_rings(HUGE_PAGE)
+    for size in (0, memory.size - HUGE_PAGE // 2, 2 * memory.size):
+        with pytest.raises(OSError):  # noqa: PT011
+            os.ftruncate(memory.fd, size)
+    with pytest.raises(PermissionError):
+        fcntl.fcntl(memory.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+    memory.bytes[:] = 1
+    assert os.fstat(memory.fd).st_size == memory.size
+    release_rings(memory)
+
+
+@pytest.mark.parametrize("pages", ["huge_pages", "no_huge_pages"])
+def test_a_limit_on_the_size_of_files_is_named(pages: str, request: pytest.FixtureRequest) -> None:
+    """It lies a byte below what is asked for. No memory and no file stay, and once it is lifted there is memory."""
+    request.getfixturevalue(pages)
+    before, files = allocated(), sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * HUGE_PAGE - 1, limits[1]))
+    try:
+        with pytest.raises(MemoryUnavailable, match=rf"^no {2 * HUGE_PAGE} bytes .*size of files \(ulimit -f\)$"):
+            allocate_rings(2 * HUGE_PAGE)
+        assert (allocated(), sorted(os.listdir("/proc/self/fd"))) == (before, files)  # noqa: PTH208
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    release_rings(allocate_rings(2 * HUGE_PAGE))
 
 
 @pytest.mark.usefixtures("no_huge_pages")

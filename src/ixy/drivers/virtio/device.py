@@ -239,6 +239,11 @@ class VirtioNet:
     def _control_index(self) -> int:
         return 2 * self.max_pairs()
 
+    def mtu(self) -> int:
+        """The largest payload of a frame that the device takes, 1500 where it does not say."""
+        with self._control_plane():
+            return self._transport.config_read(reg.CONFIG_MTU, 2) if self.features.has(reg.MTU) else 1500
+
     def mac(self) -> bytes:
         """The station's address; all zeros if the device has none."""
         if not self.features.has(reg.MAC):

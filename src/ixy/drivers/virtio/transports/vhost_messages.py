@@ -218,11 +218,11 @@ class Connection:
             begun = time.monotonic()
             ready = [fd for fd, _ in poll.poll(max(self._left, 0) * 1000)]
             self._left -= time.monotonic() - begun
+            if self._left <= 0:
+                raise TimeoutError("it does not answer in time")
             if self._socket.fileno() in ready:
                 return
             if self._closing in ready:
                 poll.unregister(self._closing)
                 self._hurried = True
                 self._left = min(self._left, CLOSING)
-            if self._left <= 0:
-                raise TimeoutError("it does not answer in time")

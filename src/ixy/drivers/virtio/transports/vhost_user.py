@@ -218,7 +218,7 @@ class VhostUser:
             Error: it went away, or does not answer; or the process can have no more threads.
         """
         with self._lock:
-            self._running = True
+            self._running = True  # some rings may be, from now on, whatever goes wrong
             try:
                 self._hand_over(self._connected())
             except OSError as error:
