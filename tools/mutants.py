@@ -199,9 +199,10 @@ def report(sample: list[Mutant], survivors: list[Mutant]) -> str:
 
 def reason(mutant: Mutant, line: str) -> str:
     """Why a survivor is accepted."""
-    rows = tomllib.loads((ROOT / "tools" / "mutants.toml").read_text())["accepted"]
-    reasons = [row["reason"] for row in rows if re.match(row["file"], mutant.file) and re.search(row["line"], line)]
-    return (reasons or ["not accepted: write a test"])[0]
+    for row in tomllib.loads((TREE / "tools" / "mutants.toml").read_text())["accepted"]:
+        if re.search(row["operator"], mutant.operator) and re.search(row["line"], line):
+            return row["reason"]
+    return "not accepted: write a test"
 
 
 def main() -> None:
