@@ -35,6 +35,7 @@ from cosmic_ray.plugins import get_operator, operator_names
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".cache" / "mutants"
+TREE = CACHE / "tree"  # a copy, in which nothing changes meanwhile
 MUTATED = ["src/ixy/drivers", "src/ixy/packets", "src/ixy/path.py"]
 # Without those that use network interfaces of the machine: two workers would be in each other's way.
 TESTS = ["tests/unit", "tests/sim", "--ignore=tests/sim/test_real_traffic.py", "--ignore=tests/sim/test_bench.py"]
@@ -53,7 +54,7 @@ class Mutant:
     occurrence: int
 
     def code(self) -> str:
-        changed = mutate_code((ROOT / self.file).read_text(), get_operator(self.operator)(), self.occurrence)
+        changed = mutate_code((TREE / self.file).read_text(), get_operator(self.operator)(), self.occurrence)
         assert changed is not None
         return changed
 
@@ -64,7 +65,7 @@ class Mutant:
 
 def mutants(file: str) -> Iterator[Mutant]:
     """All faults of a file but those in what is never evaluated."""
-    source = (ROOT / file).read_text()
+    source = (TREE / file).read_text()
     ignored = [
         ((part.lineno, part.col_offset), (part.end_lineno or 0, part.end_col_offset or 0))
         for part in unevaluated(ast.parse(source))
@@ -98,23 +99,23 @@ def unevaluated(tree: ast.Module) -> Iterator[ast.expr | ast.stmt]:
 # Which tests
 
 
-def measure(tree: Path) -> None:
+def measure() -> None:
     """Run all tests once, without a fault; keeps which lines each reached, and how long it took."""
     command = ["-m", "coverage", "run", f"--data-file={CACHE / 'coverage'}", "--source=ixy", "-m", "pytest", "-q", "-x"]
     command += ["-p", "no:cacheprovider", "-p", "mutant_contexts", *TESTS]
-    environment = variables(tree) | {"MUTANT_DURATIONS": str(CACHE / "durations.json")}
-    environment["PYTHONPATH"] += os.pathsep + str(ROOT / "tools")
-    subprocess.run([sys.executable, *command], cwd=tree, env=environment, check=True)
+    environment = variables(TREE) | {"MUTANT_DURATIONS": str(CACHE / "durations.json")}
+    environment["PYTHONPATH"] += os.pathsep + str(TREE / "tools")
+    subprocess.run([sys.executable, *command], cwd=TREE, env=environment, check=True)
 
 
-def covering(tree: Path, files: Iterable[str]) -> dict[tuple[str, int], list[str]]:
+def covering(files: Iterable[str]) -> dict[tuple[str, int], list[str]]:
     """The tests that reach each line, the quickest first. What runs on import, all tests of its file reach."""
     durations = seconds()
     data = coverage.CoverageData(str(CACHE / "coverage"))
     data.read()
     found: dict[tuple[str, int], list[str]] = {}
     for file in files:
-        lines = data.contexts_by_lineno(str(tree / file))
+        lines = data.contexts_by_lineno(str(TREE / file))
         every = {test for tests in lines.values() for test in tests if test}
         for line, tests in lines.items():
             reaching = every if "" in tests else set(tests)
@@ -156,7 +157,7 @@ def noticed(tree: Path, mutant: Mutant, tests: list[str], timeout: float) -> boo
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # and what the tests had started
         process.wait()
-        shutil.copyfile(ROOT / mutant.file, tree / mutant.file)
+        shutil.copyfile(TREE / mutant.file, tree / mutant.file)
 
 
 def unnoticed(sample: list[Mutant], tests: dict[tuple[str, int], list[str]], copies: list[Path]) -> list[Mutant]:
@@ -189,7 +190,7 @@ def report(sample: list[Mutant], survivors: list[Mutant]) -> str:
     lines = [f"{killed} of {len(sample)} faults noticed: {killed / len(sample):.1%}"]
     for mutant in sorted(survivors, key=lambda mutant: (mutant.file, mutant.line)):
         before, after = (
-            text.splitlines()[mutant.line - 1].strip() for text in ((ROOT / mutant.file).read_text(), mutant.code())
+            text.splitlines()[mutant.line - 1].strip() for text in ((TREE / mutant.file).read_text(), mutant.code())
         )
         lines += ["", f"{mutant.file}:{mutant.line} {mutant.operator}", f"  - {before}", f"  + {after}"]
         lines += [f"  {reason(mutant, before)}"]
@@ -198,9 +199,10 @@ def report(sample: list[Mutant], survivors: list[Mutant]) -> str:
 
 def reason(mutant: Mutant, line: str) -> str:
     """Why a survivor is accepted."""
-    rows = tomllib.loads((ROOT / "tools" / "mutants.toml").read_text())["accepted"]
-    reasons = [row["reason"] for row in rows if re.match(row["file"], mutant.file) and re.search(row["line"], line)]
-    return (reasons or ["not accepted: write a test"])[0]
+    for row in tomllib.loads((TREE / "tools" / "mutants.toml").read_text())["accepted"]:
+        if re.search(row["operator"], mutant.operator) and re.search(row["line"], line):
+            return row["reason"]
+    return "not accepted: write a test"
 
 
 def main() -> None:
@@ -210,18 +212,17 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("files", nargs="*", default=MUTATED)
     options = parser.parse_args()
-    paths = [ROOT / name for name in options.files]
-    modules = [module for path in paths for module in (path.rglob("*.py") if path.is_dir() else [path])]
-    files = sorted(str(module.relative_to(ROOT)) for module in modules)
 
     shutil.rmtree(CACHE, ignore_errors=True)
-    copies = [CACHE / f"tree-{number}" for number in range(options.workers)]
-    for tree in copies:
-        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".*", "__pycache__"))
-    measure(copies[0])
+    shutil.copytree(ROOT, TREE, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+    measure()
+    copies = [shutil.copytree(TREE, CACHE / f"tree-{number}") for number in range(options.workers)]
+    paths = [TREE / name for name in options.files]
+    modules = [module for path in paths for module in (path.rglob("*.py") if path.is_dir() else [path])]
+    files = sorted(str(module.relative_to(TREE)) for module in modules)
     everything = [mutant for file in files for mutant in mutants(file)]
     sample = random.Random(options.seed).sample(everything, min(options.count, len(everything)))
-    text = report(sample, unnoticed(sample, covering(copies[0], files), copies))
+    text = report(sample, unnoticed(sample, covering(files), copies))
     (CACHE / "report.txt").write_text(text)
     print(f"\n{text}")
 

@@ -156,6 +156,15 @@ def test_statistics_are_cleared_before_packets_arrive(up: Trace) -> None:
         assert any(start < i < end for i in up.places("read", register)), register.name
 
 
+def test_counters_of_two_halves(card: RecordedCard, driver: Ixgbe) -> None:
+    """8.2.3.23: reading the high half clears both, so the low one comes before it, with nothing between."""
+    card.log.clear()
+    driver.counters()
+    places = [access.place for access in card.log]
+    for low, high in ((reg.GORCL, reg.GORCH), (reg.GOTCL, reg.GOTCH)):
+        assert places.index(high.offset) == places.index(low.offset) + 1
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Receive and transmit
 

@@ -164,3 +164,17 @@ def test_closing_waits_for_whoever_uses_the_card(machine: Machine) -> None:
             driver.counters()
         accesses += 1
     assert accesses > 20
+
+
+def test_two_threads_close(machine: Machine) -> None:
+    """The second waits until the first is done, and then does nothing."""
+    accesses, met = 0, True
+    while met:
+        card = Held(machine)
+        driver = Ixgbe(card, ring_size=64, pool_size=96)
+        met = card.during(driver.close, driver.close, accesses)
+        kinds = [access.kind for access in card.log]
+        assert (kinds.count("unmap"), kinds.count("close"), kinds[-1]) == (2, 1, "close")
+        assert not machine.rack.allowed.any()
+        accesses += 1
+    assert accesses > 15

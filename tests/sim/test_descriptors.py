@@ -100,6 +100,14 @@ def test_status_is_asked_for_once_in_a_group(machine: Machine, device: Device, p
     assert index == 4 * RING
 
 
+def test_status_is_asked_for_in_each_group_of_a_large_batch(machine: Machine, pool: Mempool) -> None:
+    """A batch of 100 from the start of a ring of 128 ends three groups."""
+    with open_card(machine, ring_size=128, pool_size=160) as device:
+        assert device.tx[0].send(batch_of(pool, [frame(n) for n in range(100)])) == 100
+        reports = [slot for slot, (_, word) in enumerate(transmitted(device)[:100]) if word == command(60, report=True)]
+        assert reports == [31, 63, 95]
+
+
 def test_room_is_what_the_ring_takes(machine: Machine, device: Device, pool: Mempool) -> None:
     """At each filling of the ring, at each place of its start: what is offered beyond the room is not taken, and what
     is within is. With a full ring, tail and head would be the same, and the card would see an empty one (7.2.3.3).
@@ -125,9 +133,12 @@ def test_room_is_what_the_ring_takes(machine: Machine, device: Device, pool: Mem
 
 
 def test_room_cleans_only_where_it_must(machine: Machine, device: Device, pool: Mempool) -> None:
-    """40 packets were sent and reported: who asks for what there is anyway leaves them; who asks for more does not."""
-    device.tx[0].send(batch_of(pool, [frame(n) for n in range(40)]))
-    depart(machine)
+    """40 packets were sent and reported, not the first of the ring: who asks for what there is anyway leaves them; who
+    asks for more does not.
+    """
+    for count in (GROUP, 40):
+        device.tx[0].send(batch_of(pool, [frame(n) for n in range(count)]))
+        depart(machine)
     assert room(device, 23) == 23
     assert device.tx[0].in_flight == 40
     assert room(device, 24) == 23 + GROUP
