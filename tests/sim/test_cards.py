@@ -161,6 +161,16 @@ def test_phy_that_is_missing(machine: Machine) -> None:
     assert card.log[-1].kind == "close"
 
 
+def test_management_bus_that_hangs(machine: Machine) -> None:
+    """8.2.3.22.11: the card clears COMMAND when a frame is done; what is read before is of the frame before."""
+    card = RecordedCard(machine, 0x151C)
+    FakePhy(card)
+    card.replies[reg.MSCA.offset] = lambda value: value | 1 << 30
+    with no_pauses(card), pytest.raises(DeviceTimeout, match="sim:a: MSCA did not reach COMMAND=0"):
+        Ixgbe(card, ring_size=64, pool_size=96)
+    assert not card.bus_master
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # What is shared with firmware and the other port (10.5.4)
 
