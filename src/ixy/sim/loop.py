@@ -53,7 +53,6 @@ def run(rack: Rack) -> int:
         held = 0
         idle = 0 if step(rack) > 0 else idle + 1
         if load_acquire(rack.control, ALARM) != 0:
-            store_release(rack.control, ALARM, 0)
             return BROKE
         if idle > NAP_AFTER:
             nap(50)

@@ -22,6 +22,7 @@ from ixy.sim.card import state
 from ixy.sim.card.registers import Card
 from ixy.sim.loop import HELD, STOPPED, run, step
 from ixy.sim.rack import (
+    ALARM,
     BROKEN,
     CARDS,
     KIND,
@@ -277,7 +278,8 @@ class Machine:
         """Give each card `turns` turns; how many frames and descriptors were handled. For a stepped machine."""
         self.owner.check("a simulated machine")
         work = sum(step(self.rack) for _ in range(turns))
-        self._tell_broken()
+        if self.rack.control[ALARM]:
+            self._tell_broken()
         return work
 
     @contextmanager
@@ -365,6 +367,7 @@ class Machine:
 
     def _tell_broken(self) -> None:
         """Say which wires have broken since the last time."""
+        self.rack.control[ALARM] = 0
         inputs = self.rack.inputs
         for plug in list(self._plugs.values()):
             if inputs[plug.card.index, BROKEN]:
