@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from lab import memory_files
 
 from ixy.sim.machine import Machine
 
@@ -15,12 +15,6 @@ from ixy.sim.machine import Machine
 def machine() -> Machine:
     """A machine that is stepped."""
     return Machine(stepped=True)
-
-
-def memory_files() -> int:
-    """How many of the process's open files are ixy's memory."""
-    targets = (link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
-    return sum(target.name.startswith("memfd:ixy") for target in targets)
 
 
 @pytest.fixture(autouse=True)

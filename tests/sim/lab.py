@@ -98,3 +98,9 @@ def read_pcap(path: Path) -> list[bytes]:
     """A capture file's frames, read by dpkt."""
     with path.open("rb") as file:
         return [data for _, data in dpkt.pcap.UniversalReader(file)]
+
+
+def memory_files() -> int:
+    """How many of the process's open files are ixy's memory."""
+    targets = (link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
+    return sum(target.name.startswith("memfd:ixy") for target in targets)

@@ -11,7 +11,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from conftest import memory_files
+from lab import memory_files
 from mdio import FakePhy
 from recorded import RecordedCard, no_pauses
 
