@@ -20,7 +20,7 @@ from ixy.bench.reference import OURS, PUBLISHED, Layout, NoReference, Reference,
 from ixy.cli.bench import bench
 from ixy.device import open_device
 from ixy.errors import Error, MemoryUnavailable
-from ixy.path import Path, touch, unchanged
+from ixy.path import Path, entered, touch, unchanged
 from ixy.sim.machine import Machine
 
 if TYPE_CHECKING:
@@ -66,6 +66,14 @@ def test_forward_prints_one_object_per_batch() -> None:
         assert all(isinstance(cost[name], float) for name in COST_MEMBERS[1:12])
 
 
+def test_forward_tells_what_metadata_costs() -> None:
+    """Asked for, it is measured beside: three more members, and positive figures."""
+    (cost,) = run("forward", "--batch", "8", "--rounds", "4", "--repeat", "1", "--metadata", "flags,hash,vlan")
+    members = [f"metadata_cycles_per_packet{end}" for end in ("", "_min", "_max")]
+    assert list(cost) == COST_MEMBERS + members
+    assert all(isinstance(cost[name], float) for name in members)
+
+
 def test_forward_prints_a_table() -> None:
     """Without --json people get a table with a row per batch, and the machine that it was measured on."""
     result = CliRunner().invoke(bench, ["forward", "--batch", "8", "--rounds", "2", "--repeat", "1"])
@@ -77,7 +85,7 @@ def test_forward_prints_a_table() -> None:
 
 def test_driver_and_references_forward_the_right_bytes() -> None:
     """All lanes forward every batch size that fits: sinks find each packet, in order, byte 48 raised by one."""
-    with lockstep.lanes() as (lanes, missing):
+    with lockstep.lanes(["hash"]) as (lanes, missing):
         for lane in lanes:
             assert lane is not None, missing
             for batch in (1, 7, 32, lockstep.MAX_BATCH):
@@ -87,7 +95,9 @@ def test_driver_and_references_forward_the_right_bytes() -> None:
 
 def driver_forwarder(rx: RxQueue, tx: TxQueue, _host: Machine) -> tuple[Any, Any, Callable[[], None]]:
     path = Path(rx, tx, touch, 32)
-    return path.poll, path.state, lambda: None
+    block = entered(path)
+    block.__enter__()
+    return path.poll, path.state, lambda: block.__exit__(None, None, None)
 
 
 def reference_forwarder(layout: Layout, rx: RxQueue, tx: TxQueue, host: Machine) -> tuple[Any, Any, Callable[[], None]]:

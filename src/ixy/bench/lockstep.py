@@ -10,7 +10,7 @@ figures that are compared shall be taken at the same speed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
@@ -54,12 +54,14 @@ class Cost:
         driver: a row of turns for each repetition, shape (repetitions, turns), float64.
         layout: the same of the C reference with the driver's layout; None where there is no C compiler.
         reference: that of the C reference with the published layout.
+        metadata: that of the driver, which also tells what was asked for about each packet; None where nothing was.
     """
 
     batch: int
     driver: Figures
     layout: Figures | None
     reference: Figures | None
+    metadata: Figures | None = None
 
     def ratio(self, other: Figures | None) -> float | None:
         """The driver's cost by another's: the median of the turns' ratios, as each was taken right after the other."""
@@ -74,6 +76,7 @@ class Cost:
             **_spread_json("reference_cycles_per_packet", self.reference),
             **_spread_json("layout_cycles_per_packet", self.layout),
             **{name: None if ratio is None else round(ratio, 3) for name, ratio in ratios.items()},
+            **({} if self.metadata is None else _spread_json("metadata_cycles_per_packet", self.metadata)),
             "unit": tick_unit(),
         }
 
@@ -140,34 +143,48 @@ class Lane:
 
 
 class Lanes(NamedTuple):
-    """What is measured in turns: the driver, and C with its layout and with the published one, as in `Cost`."""
+    """What is measured in turns: the driver, and beside it what `Cost` has."""
 
     driver: Lane
     layout: Lane | None = None
     reference: Lane | None = None
+    metadata: Lane | None = None
 
 
 @contextmanager
-def lanes() -> Generator[tuple[Lanes, str]]:
-    """All lanes on one machine, each with two cards of its own, and why there is none in C if there is none."""
+def lanes(metadata: Sequence[str] = ()) -> Generator[tuple[Lanes, str]]:
+    """All lanes on one machine, each with two cards of its own, and why there is none in C if there is none.
+
+    Args:
+        metadata: what a second lane of the driver is to tell of each packet, as `ixy.open` takes it; none without.
+    """
     host = Machine(stepped=True)
     with ExitStack() as stack:
-        rx, tx = _open_pair(stack, host, "a", "b")
-        driver = Lane(host, "a", "b", partial(_driver_path, rx, tx))
+        driver = _driver_lane(stack, host, "a", "b")
+        telling = _driver_lane(stack, host, "g", "h", metadata) if metadata else None
         try:
             library = build()
         except NoReference as reason:
-            yield Lanes(driver), str(reason)
+            yield Lanes(driver, metadata=telling), str(reason)
             return
         layout = _reference_lane(stack, host, library, OURS, "c", "d")
         reference = _reference_lane(stack, host, library, PUBLISHED, "e", "f")
-        yield Lanes(driver, layout, reference), ""
+        yield Lanes(driver, layout, reference, telling), ""
 
 
-def _open_pair(stack: ExitStack, host: Machine, source: str, target: str) -> tuple[Device, Device]:
-    addresses = f"sim:{source},gen=60", f"sim:{target},sink={source},touch=48"
-    one, two = (stack.enter_context(open_device(address, ring_size=RING_SIZE, sim=host)) for address in addresses)
-    return one, two
+def _open_pair(
+    stack: ExitStack, host: Machine, source: str, target: str, metadata: Sequence[str] = ()
+) -> tuple[Device, Device]:
+    rx = open_device(f"sim:{source},gen=60", ring_size=RING_SIZE, metadata=metadata, sim=host)
+    stack.enter_context(rx)
+    tx = open_device(f"sim:{target},sink={source},touch=48", ring_size=RING_SIZE, sim=host)
+    stack.enter_context(tx)
+    return rx, tx
+
+
+def _driver_lane(stack: ExitStack, host: Machine, source: str, target: str, metadata: Sequence[str] = ()) -> Lane:
+    rx, tx = _open_pair(stack, host, source, target, metadata)
+    return Lane(host, source, target, partial(_driver_path, rx, tx))
 
 
 @contextmanager
@@ -212,7 +229,8 @@ def measure(lanes: Lanes, batch: int, rounds: int | None = None, repeat: int = 5
         lane.check()
     layout = lanes.layout and figures[lanes.layout]
     reference = lanes.reference and figures[lanes.reference]
-    return Cost(batch, figures[lanes.driver], layout, reference)
+    metadata = lanes.metadata and figures[lanes.metadata]
+    return Cost(batch, figures[lanes.driver], layout, reference, metadata)
 
 
 @cache

@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 def costs_table(costs: Sequence[Cost]) -> Table:
     """What a packet costs, by batch size."""
     table = _table(f"Forwarding a 60-byte packet, in {tick_unit()}: median (range)")
-    for heading in ("batch", "driver", "C, our layout", "ratio", "C, as published", "ratio"):
+    telling = any(cost.metadata is not None for cost in costs)
+    headings = ["batch", "driver", *(["with metadata"] if telling else []), "C, our layout", "ratio", "C, as published"]
+    for heading in (*headings, "ratio"):
         table.add_column(heading, justify="right")
     for cost in costs:
         beside = [text for other in (cost.layout, cost.reference) for text in (_cost(other), _ratio(cost.ratio(other)))]
-        table.add_row(str(cost.batch), _cost(cost.driver), *beside)
+        told = [_cost(cost.metadata)] if telling else []
+        table.add_row(str(cost.batch), _cost(cost.driver), *told, *beside)
     return table
 
 

@@ -70,9 +70,12 @@ def bench() -> None:
     "--batch", "batches", type=Batches(), default="1,8,32,64,256", show_default=True, help="Batch sizes to measure."
 )
 @click.option("--rounds", type=Whole(1, 10**7), help="Batches in one measurement.  [default: 262144 packets' worth]")
+@click.option(
+    "--metadata", metavar="NAMES", default="", help="Measure besides what it costs to be told of flags,hash,vlan,time."
+)
 @_options(_repeat_option, _json_option)
 @logging_options
-def forward(batches: list[int], rounds: int | None, repeat: int, as_json: bool) -> None:
+def forward(batches: list[int], rounds: int | None, metadata: str, repeat: int, as_json: bool) -> None:
     """Cycles per packet to receive, change one byte, transmit and clean.
 
     Driver and model take turns on one core, and only the driver's turns are timed. With a C compiler, ixy's algorithm
@@ -82,11 +85,12 @@ def forward(batches: list[int], rounds: int | None, repeat: int, as_json: bool) 
     \b
     ixy bench forward
     ixy bench forward --batch 32,64 --repeat 11 --json
+    ixy bench forward --metadata flags,hash,vlan
     """
     from ixy.bench import lockstep
     from ixy.bench.report import costs_table
 
-    with lockstep.lanes() as (lanes, missing):
+    with lockstep.lanes([name for name in metadata.split(",") if name]) as (lanes, missing):
         if missing:
             click.echo(missing, err=True)
         costs = (lockstep.measure(lanes, batch, rounds, repeat) for batch in batches)
