@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import signal
@@ -275,12 +276,12 @@ def test_files() -> None:
     os.close(reading)
 
 
-def test_file_errors_are_minus_one() -> None:
+def test_file_errors_are_negative() -> None:
     """A descriptor that is none, and reading from an empty pipe that does not block."""
     array = np.zeros(4, np.uint8)
-    assert read_file(-1, array, 0, 4) == -1
-    assert write_file(-1, array, 0, 4) == -1
+    assert read_file(-1, array, 0, 4) == -errno.EBADF
+    assert write_file(-1, array, 0, 4) == -errno.EBADF
     reading, writing = os.pipe2(os.O_NONBLOCK)
-    assert read_file(reading, array, 0, 4) == -1
+    assert read_file(reading, array, 0, 4) == -errno.EAGAIN
     os.close(reading)
     os.close(writing)
