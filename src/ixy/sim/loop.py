@@ -109,7 +109,7 @@ def feed(rack: Rack, card: int) -> int:
 
 @compiled
 def deliver(rack: Rack, card: int, now: int) -> bool:
-    """Let the card's wire deliver a frame, if it has one."""
+    """Let the wire that a card has deliver a frame, if it has one."""
     start, length = next_frame(rack, card, now)
     if length > 0:
         receive(rack, card, rack.tape, start, length)
@@ -137,9 +137,14 @@ def drain(rack: Rack, card: int) -> int:
 
 @compiled
 def send(rack: Rack, card: int, queue: int, length: int) -> None:
-    """Send the packet in the card's staging buffer, as one frame or as the several that it is to become."""
+    """Send the packet in the card's staging buffer, as one frame or as the several that it is to become.
+
+    They go to the card's wire, or back into the card (8.2.3.22.8, LPBK).
+    """
     start = card * SLOT
     offloaded = rack.cards[card, OFFLOAD] != 0
+    looped = rack.cards[card, FEATURES] & LOOPBACK != 0
+    wired = rack.outputs[card, KIND] != NOTHING
     frames = 0
     total, length = length, max(length, MIN_FRAME)
     if offloaded:
@@ -147,17 +152,10 @@ def send(rack: Rack, card: int, queue: int, length: int) -> None:
         length = build(rack, card, queue, total, 0)
     while length > 0:
         count_sent(rack, card, queue, start, length)
-        put(rack, card, start, length)
+        peer = card if looped else emit(rack, card, start, length) if wired else -1
+        if peer >= 0:
+            receive(rack, peer, rack.tape, start, length)
         frames += 1
         length = build(rack, card, queue, total, frames) if offloaded else 0
     if offloaded:
         rack.cards[card, OFFLOAD] = 0
-
-
-@compiled
-def put(rack: Rack, card: int, start: int, length: int) -> None:
-    """Put a frame, which lies at `start` of the tape, on the card's wire, or back into the card (8.2.3.22.8, LPBK)."""
-    looped = rack.cards[card, FEATURES] & LOOPBACK != 0
-    peer = card if looped else emit(rack, card, start, length)
-    if peer >= 0:
-        receive(rack, peer, rack.tape, start, length)

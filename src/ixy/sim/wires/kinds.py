@@ -27,17 +27,11 @@ for number, wire in enumerate(KINDS, 1):
     wire.kind = number
 
 
-def _next_frame() -> Callable[[Rack, int, int], tuple[int, int]]:
-    """The kernel `next_frame` of whichever wire a card has: a chain of one comparison for each kind."""
-
-    @compiled
-    def nothing(_rack: Rack, _card: int, _now: int) -> tuple[int, int]:
-        return 0, 0
-
-    chain: Any = nothing
-    for kind in KINDS:
-        if kind.next_frame is not None:
-            chain = _next_frame_link(kind.kind, kind.next_frame, chain)
+def _chain(kernels: list[tuple[int, Any]], link: Callable[[int, Any, Any], Any]) -> Any:
+    """One kernel of those of all kinds: a comparison for each but the last. The card must have one of these wires."""
+    *others, (_, chain) = kernels
+    for kind, own in reversed(others):
+        chain = link(kind, own, chain)
     return chain
 
 
@@ -51,20 +45,6 @@ def _next_frame_link(kind: int, own: Any, rest: Any) -> Any:
     return next_frame
 
 
-def _emit() -> Callable[[Rack, int, int, int], int]:
-    """The kernel `emit`, likewise."""
-
-    @compiled
-    def nothing(_rack: Rack, _card: int, _start: int, _length: int) -> int:
-        return -1
-
-    chain: Any = nothing
-    for kind in KINDS:
-        if kind.emit is not None:
-            chain = _emit_link(kind.kind, kind.emit, chain)
-    return chain
-
-
 def _emit_link(kind: int, own: Any, rest: Any) -> Any:
     @compiled
     def emit(rack: Rack, card: int, start: int, length: int) -> int:
@@ -75,5 +55,9 @@ def _emit_link(kind: int, own: Any, rest: Any) -> Any:
     return emit
 
 
-next_frame = _next_frame()
-emit = _emit()
+next_frame: Callable[[Rack, int, int], tuple[int, int]] = _chain(
+    [(kind.kind, kind.next_frame) for kind in KINDS if kind.next_frame is not None], _next_frame_link
+)
+emit: Callable[[Rack, int, int, int], int] = _chain(
+    [(kind.kind, kind.emit) for kind in KINDS if kind.emit is not None], _emit_link
+)

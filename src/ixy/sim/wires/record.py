@@ -7,12 +7,17 @@ import stat
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ixy.formats.pcap import Format, Writer, append, record_bytes
 from ixy.jit import compiled
 from ixy.sim.rack import OUTPUT_PART, OWN_WORDS, SLOT, Rack
 from ixy.sim.wires.wire import Options, Port, Wire
 from ixy.unsafe import realtime_ns, write_file
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 RECORDS_SIZE = 1 << 20  # bytes of records that are gathered before they are written
 
@@ -30,7 +35,7 @@ def emit(rack: Rack, card: int, start: int, length: int) -> int:
     base = card * SLOT + OUTPUT_PART
     buffer = rack.tape[base : base + RECORDS_SIZE]
     if wire[USED] + record_bytes(length) > RECORDS_SIZE:
-        flush(rack, card)
+        flush(wire, buffer)
     if wire[FAILED] == 0:
         wire[USED] = append(buffer, wire[USED], _FORMAT, realtime_ns(), rack.tape, start, length)
         wire[PENDING] += 1
@@ -38,12 +43,10 @@ def emit(rack: Rack, card: int, start: int, length: int) -> int:
 
 
 @compiled
-def flush(rack: Rack, card: int) -> None:
+def flush(wire: NDArray[np.int64], records: NDArray[np.uint8]) -> None:
     """Write the card's records out; after an error no more is recorded, and what was not written stays."""
-    wire = rack.outputs[card]
-    base = card * SLOT + OUTPUT_PART
     while wire[FAILED] == 0 and wire[WRITTEN] < wire[USED]:
-        written = write_file(wire[FD], rack.tape, base + wire[WRITTEN], wire[USED] - wire[WRITTEN])
+        written = write_file(wire[FD], records, wire[WRITTEN], wire[USED] - wire[WRITTEN])
         if written <= 0:
             wire[FAILED] = 1
         else:

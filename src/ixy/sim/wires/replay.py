@@ -35,7 +35,7 @@ OFFSET, LENGTH, TIME, ROW = range(4)
 def next_frame(rack: Rack, card: int, now: int) -> tuple[int, int]:
     wire = rack.inputs[card]
     position = wire[POSITION]
-    if position >= wire[COUNT] or (wire[PACED] != 0 and not is_time(rack, card, position, now)):
+    if position >= wire[COUNT] or (wire[PACED] != 0 and not is_time(wire, rack.tape_words, now)):
         return 0, 0
     row = int(wire[TABLE] + position * ROW)
     wire[POSITION] = position + 1
@@ -43,16 +43,15 @@ def next_frame(rack: Rack, card: int, now: int) -> tuple[int, int]:
 
 
 @compiled
-def is_time(rack: Rack, card: int, position: int, now: int) -> bool:
-    """Whether a frame's time has come. A replay that was held up catches up within the bound of `pacing`."""
-    wire = rack.inputs[card]
+def is_time(wire: NDArray[np.int64], words: NDArray[np.int64], now: int) -> bool:
+    """Whether the next frame's time has come. A replay that was held up catches up within the bound of `pacing`."""
     if wire[STARTED] == 0:
         wire[STARTED] = now
     elapsed = now - wire[STARTED]
-    late = elapsed - rack.tape_words[wire[TABLE] + position * ROW + TIME]
-    last = position + CATCH_UP_PACKETS
+    late = elapsed - words[wire[TABLE] + wire[POSITION] * ROW + TIME]
+    last = wire[POSITION] + CATCH_UP_PACKETS
     if late > CATCH_UP_TIME and last < wire[COUNT]:
-        excess = elapsed - rack.tape_words[wire[TABLE] + last * ROW + TIME]
+        excess = elapsed - words[wire[TABLE] + last * ROW + TIME]
         wire[STARTED] += max(min(excess, late - CATCH_UP_TIME), 0)
     return late >= 0
 

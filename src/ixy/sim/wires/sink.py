@@ -37,7 +37,7 @@ def emit(rack: Rack, card: int, start: int, length: int) -> int:
     wire = rack.outputs[card]
     wire[RECEIVED] += 1
     body = length - SEQUENCE_BYTES
-    if length != wire[LENGTH] or not is_expected(rack, card, start, body):
+    if length != wire[LENGTH] or not is_expected(rack.tape, wire[EXPECTED], start, body):
         wire[WRONG] += 1
         return -1
     sequence = 0
@@ -53,12 +53,9 @@ def emit(rack: Rack, card: int, start: int, length: int) -> int:
 
 
 @compiled
-def is_expected(rack: Rack, card: int, start: int, size: int) -> bool:
+def is_expected(tape: NDArray[np.uint8], expected: int, start: int, size: int) -> bool:
     """Whether the bytes before the number are those of either form of the frame."""
-    expected = rack.outputs[card, EXPECTED]
-    return equal(rack.tape, start, rack.tape, expected, size) or equal(
-        rack.tape, start, rack.tape, expected + SWAPPED, size
-    )
+    return equal(tape, start, tape, expected, size) or equal(tape, start, tape, expected + SWAPPED, size)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def next_frame(rack: Rack, card: int, _now: int) -> tuple[int, int]:
     length = read_file(rack.inputs[card, FD], rack.tape, place, _FRAME_SIZE)
     if length <= 0:
         if length == _DELETED:
-            snap(rack, card)
+            snap(rack.inputs[card], rack.outputs[card], rack.control)
         return 0, 0
     for i in range(length, MIN_FRAME):
         rack.tape[place + i] = 0
@@ -46,7 +46,7 @@ def next_frame(rack: Rack, card: int, _now: int) -> tuple[int, int]:
 @compiled
 def emit(rack: Rack, card: int, start: int, length: int) -> int:
     if write_file(rack.outputs[card, FD], rack.tape, start, length) == _DELETED:
-        snap(rack, card)
+        snap(rack.inputs[card], rack.outputs[card], rack.control)
     return -1
 
 

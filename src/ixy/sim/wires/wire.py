@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 
 @compiled
-def snap(rack: Rack, card: int) -> None:
-    """A card's wire has broken: there is no link any more, and the owner is told."""
-    rack.inputs[card, KIND] = rack.outputs[card, KIND] = NOTHING
-    rack.inputs[card, BROKEN] = 1
-    store_release(rack.control, ALARM, 1)
+def snap(inward: NDArray[np.int64], outward: NDArray[np.int64], control: NDArray[np.int64]) -> None:
+    """The wire with these two ends has broken: there is no link any more, and the owner is told."""
+    inward[KIND] = outward[KIND] = NOTHING
+    inward[BROKEN] = 1
+    store_release(control, ALARM, 1)
 
 
 @dataclass(frozen=True)
