@@ -71,7 +71,7 @@ def test_forward_tells_what_metadata_costs() -> None:
     """Asked for, it is measured beside: three more members, and positive figures."""
     (cost,) = run("forward", "--batch", "8", "--rounds", "4", "--repeat", "1", "--metadata", "flags,hash,vlan")
     members = [f"metadata_cycles_per_packet{end}" for end in ("", "_min", "_max")]
-    assert list(cost) == COST_MEMBERS + members
+    assert list(cost) == [*COST_MEMBERS[:-1], *members, COST_MEMBERS[-1]]
     assert all(isinstance(cost[name], float) for name in members)
 
 
