@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from ixy.bus.binding import VFIO_PCI
@@ -84,7 +85,8 @@ def _open_vhost_user(address: str, shape: Shape, _: Circumstances) -> Driver:
     return VirtioNet(vhost_user.VhostUser(address), **shape._asdict(), unwanted=unwanted)
 
 
-class Scheme(NamedTuple):
+@dataclass(frozen=True)
+class Scheme:
     """A way to reach devices.
 
     Attributes:
