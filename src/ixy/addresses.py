@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from ixy.bus.binding import VFIO_PCI
@@ -65,9 +66,8 @@ def open_driver(address: str, shape: Shape, circumstances: Circumstances) -> Dri
             return scheme.open(address, shape, circumstances)
     if _PCI_ADDRESS.fullmatch(address):
         return _drive(_real(address, circumstances.force), shape)
-    raise AddressError(
-        f"{address}: no device address: write 0000:03:00.0 (see `ixy list`), sim:NAME or vhost-user:/path/to/socket"
-    )
+    forms = " or ".join(scheme.form for scheme in SCHEMES.values())
+    raise AddressError(f"{address}: no device address: write 0000:03:00.0 (see `ixy list`) or {forms}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -85,21 +85,24 @@ def _open_vhost_user(address: str, shape: Shape, _: Circumstances) -> Driver:
     return VirtioNet(vhost_user.VhostUser(address), **shape._asdict(), unwanted=unwanted)
 
 
-class Scheme(NamedTuple):
+@dataclass(frozen=True)
+class Scheme:
     """A way to reach devices.
 
     Attributes:
+        form: how such an address is written, for messages.
         open: makes the driver.
         link_timeout: how long a link may take to come up, in seconds.
     """
 
+    form: str
     open: Callable[[str, Shape, Circumstances], Driver]
     link_timeout: float
 
 
 SCHEMES = {
-    "sim:": Scheme(_open_simulated, 0.5),  # what is plugged in has a link at once
-    vhost_user.PREFIX: Scheme(_open_vhost_user, 10.0),
+    "sim:": Scheme("sim:NAME", _open_simulated, 0.5),  # what is plugged in has a link at once
+    vhost_user.PREFIX: Scheme("vhost-user:/path/to/socket", _open_vhost_user, 10.0),
 }
 
 _REAL_LINK_TIMEOUT = 10.0  # seconds; that of a card takes a few

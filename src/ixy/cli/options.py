@@ -13,6 +13,7 @@ import click
 from ixy.apps.settings import MAX_COUNT, MAX_POOL, MAX_RING, MAX_SECONDS, MIN_RING, Settings
 from ixy.arguments import number, whole_number
 from ixy.errors import ConfigurationError
+from ixy.formats.frames import MAX_FRAME, MIN_FRAME
 
 ParamType = click.ParamType[Any] if TYPE_CHECKING else click.ParamType
 F = TypeVar("F", bound=Callable[..., Any])
@@ -47,6 +48,9 @@ class Seconds(_Within):
 def _name(option: click.Parameter | None) -> str:
     """As the user writes it: --count."""
     return option.opts[0] if option else "the value"
+
+
+FRAME_SIZE = Whole(MIN_FRAME, MAX_FRAME)
 
 
 def logging_options(function: F) -> F:

@@ -1,0 +1,32 @@
+"""`ixy echo`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from ixy.cli.options import logging_options, packet_options
+
+if TYPE_CHECKING:
+    from ixy.apps.settings import Settings
+
+
+@click.command()
+@click.argument("address", metavar="A")
+@packet_options
+@logging_options
+def echo(settings: Settings, address: str) -> int:
+    """Send each packet that device A receives back to its sender: its MAC addresses are swapped.
+
+    Runs until Ctrl-C or a limit.
+
+    \b
+    Examples:
+      sudo ixy echo 0000:03:00.0
+      ixy echo sim:a,gen=60 --seconds 5
+      ixy echo sim:a,rx_pcap=in.pcap,tx_pcap=out.pcap --count 1000
+    """
+    from ixy.apps.echo import echo
+
+    return echo(address, settings)

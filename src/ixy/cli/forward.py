@@ -1,0 +1,36 @@
+"""`ixy forward`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from ixy.cli.options import logging_options, packet_options
+
+if TYPE_CHECKING:
+    from ixy.apps.settings import Settings
+
+
+@click.command()
+@click.argument("a")
+@click.argument("b")
+@click.option("--touch", "touched", is_flag=True, help="Raise byte 48 of each packet by one.")
+@click.option("--one-way", is_flag=True, help="From A to B only.")
+@packet_options
+@logging_options
+def forward(settings: Settings, a: str, b: str, touched: bool, one_way: bool) -> int:
+    """Forward packets between devices A and B, both ways, unchanged.
+
+    Runs until Ctrl-C or a limit. Once a second a line per device says what goes in and out.
+
+    \b
+    Examples:
+      sudo ixy forward 0000:03:00.0 0000:03:00.1
+      sudo ixy forward sim:a,tap=ixy0 sim:b,tap=ixy1
+      ixy forward sim:a,gen=60 sim:b,sink=a,touch=48 --touch --seconds 5
+      ixy forward --one-way sim:a,rx_pcap=in.pcap sim:b,tx_pcap=out.pcap --count 1000
+    """
+    from ixy.apps.forward import forward
+
+    return forward((a, b), settings, touched=touched, one_way=one_way)
