@@ -2,7 +2,7 @@
 
 A ring is shared with the card. The driver owns the descriptors between what it last took and the tail; the card owns
 the rest. Which buffer lies in which descriptor stands in the driver's own `ids`: what the card writes into a descriptor
-is never taken as an address or an index, only as status and length, and the length is checked.
+is never taken as an address or an index, only as status, length and metadata, and the length is checked.
 """
 
 from __future__ import annotations
