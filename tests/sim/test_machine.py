@@ -111,15 +111,21 @@ def test_the_process_has_one_machine() -> None:
 # A thread that dies
 
 
-def test_thread_that_dies_at_once(running: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What ended the thread is told to whoever waits for it; the card is free, and the next one works."""
+@pytest.mark.parametrize(("turns", "said"), [(0, "cannot run"), (1, "thread .* has died")])
+def test_cards_that_cannot_run(running: Machine, monkeypatch: pytest.MonkeyPatch, turns: int, said: str) -> None:
+    """What ended them, in the caller's thread that compiles or in their own, is told to whoever waits for them; the
+    card is free, and the next one works.
+    """
+    left = [0] * turns
 
     def die(_rack: object) -> int:
+        if left:
+            return left.pop()
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "run", die)
-        with pytest.raises(errors.Error, match=r"thread .* has died: OSError: no space left on device"):
+        with pytest.raises(errors.Error, match=f"{said}: OSError: no space left on device"):
             open_card(running, "sim:a,gen=60")
     assert not running.cards
     with open_card(running, "sim:a,gen=60") as device:

@@ -334,7 +334,10 @@ class Machine:
                 return
             self.stop()  # whoever did it before was interrupted
             self.rack.control[STOP] = 1
-            run(self.rack)  # compiles, in the caller's thread, which a signal interrupts
+            try:
+                run(self.rack)  # compiles, in the caller's thread, which a signal interrupts
+            except Exception as error:
+                raise Error(f"the simulated cards cannot run: {type(error).__name__}: {error}") from error
             self.rack.control[STOP] = 0
             self._parked, self._failure = False, None
             self._thread = threading.Thread(target=self._serve, name="ixy-sim", daemon=True)
