@@ -152,7 +152,7 @@ def closed(pools: Pools, ids: NDArray[np.int64], kept: Iterable[NDArray[np.int32
 # What is told
 
 
-_names = {NOBODY: "no living pool", FREE: "its pool", PROGRAM: "the program"}
+_names = {FREE: "its pool", PROGRAM: "the program"}
 _telling = threading.Lock()
 
 
@@ -188,7 +188,7 @@ def _found(pools: Pools) -> str:
         row = _VIOLATIONS + first % _ROOM * _WIDTH
         sentence = _sentence(*violations[row : row + _WIDTH].tolist())
         violations[_TOLD] = last
-    return sentence if last - first == 1 else f"{sentence}; and {last - first - 1} more like this"
+    return sentence if last - first == 1 else f"{sentence}; and {last - first - 1} more"
 
 
 def _sentence(buffer: int, had: int, giver: int, taker: int) -> str:
@@ -199,9 +199,9 @@ def _sentence(buffer: int, had: int, giver: int, taker: int) -> str:
     elif giver == FREE:
         kind, did = "buffer that is not free", f"{_called(taker)} took {buffer} from its pool"
     else:
-        kind = "foreign buffer" if had == NOBODY else "use after free" if had == FREE else "use after send"
+        kind = "use after free" if had == FREE else "use after send" if had in _names else "foreign buffer"
         did = f"{_called(giver)} passed {buffer} to {_called(taker)}"
-    return f"{kind}: {did}, but {_called(had)} had it"
+    return f"{kind}: {did}, but " + (f"{_called(had)} had it" if had != NOBODY else "it is of no living pool")
 
 
 def _called(holder: int) -> str:

@@ -347,8 +347,8 @@ def open_pool(pools: Pools, pool: int, ids: NDArray[np.int64]) -> None:
     words = pools.words[_word(pool, 0) : _word(pool, _WORDS)]
     words[[_HEAD, _TAIL, _ATTENTION, _DEPTH]] = 0
     words[_FREE] = len(ids)
-    words[_OWNER] = 0
     checking.opened(pools, ids)
+    words[_OWNER] = 0
 
 
 def available(pools: Pools, pool: int) -> int:
