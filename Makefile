@@ -2,6 +2,7 @@
 # make test    set up and pass all tests, compiled and interpreted
 # make test-guest  only the tests in virtual machines, with their measurements
 # make test-peer   only the tests against DPDK's testpmd
+# make test-check  the tests with traffic in the checking mode: bounds, and who has each packet buffer
 # make check   formatting, lint, types, and the layers of the architecture
 # make bench   the figures of the README
 # make mutants put faults into the driver and see whether the tests notice; takes an hour
@@ -11,23 +12,28 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-guest test-peer check bench mutants setup tools clean
+.PHONY: demo test test-guest test-peer test-check check bench mutants setup tools clean
 
 demo: setup
 	$(BIN)/ixy demo
 
 # Interpreted, every line of every kernel is seen by the coverage measurement; virtual machines and
-# peers that must keep up would see none of it.
+# peers that must keep up would see none of it. What moves packets is run once more in the checking mode.
 test: setup tools
 	$(PYTEST)
 	IXY_JIT=0 $(BIN)/coverage run -m pytest -m "not guest and not peer"
 	$(BIN)/coverage report --skip-covered
+	IXY_CHECK=1 IXY_JIT=0 $(PYTEST) tests/sim/test_path.py tests/sim/test_driver.py tests/sim/test_virtio_rings.py
 
 test-guest: setup tools
 	$(PYTEST) -s tests/guest
 
 test-peer: setup tools
 	$(PYTEST) tests/peer
+
+test-check: setup tools
+	IXY_CHECK=1 $(PYTEST) tests/sim tests/peer
+	IXY_CHECK=1 IXY_JIT=0 $(PYTEST) tests/sim
 
 check: setup
 	$(BIN)/ruff check .

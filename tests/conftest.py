@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from ixy.jit import INTERPRETED
+from ixy.jit import CHECKING, INTERPRETED
 
 # The first example of a compiled kernel compiles it, so an example has no deadline.
 settings.register_profile(
@@ -18,6 +19,27 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("ixy")
+
+
+class _Records(logging.Handler):
+    """A log in a list."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@pytest.fixture(autouse=CHECKING)
+def no_violations() -> Iterator[None]:
+    """In the checking mode, what could only be logged fails the test too."""
+    records, log = _Records(), logging.getLogger("ixy.packets")
+    log.addHandler(records)
+    yield
+    log.removeHandler(records)
+    assert records.messages == []
 
 
 @pytest.fixture(scope="session")

@@ -19,12 +19,13 @@ from ixy.addresses import Circumstances, Shape, open_driver
 from ixy.addresses import link_timeout as usual_link_timeout
 from ixy.arguments import integer, mac_address, number
 from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, MAX_ADDRESSES
-from ixy.drivers.rings import ENTERED, POOL_BUSY, RING_BUSY, enter, exit_from, leave, seize
+from ixy.drivers.rings import ENTERED, POOL_BUSY, RING_BUSY, desert, enter, exit_from, leave, seize
 from ixy.errors import ConfigurationError, Error, OwnershipError
 from ixy.jit import compiled
+from ixy.packets import checking
 from ixy.packets.batch import Batch, lent, no_copies
 from ixy.packets.packets import METADATA, Packets, check_metadata
-from ixy.packets.pool import Pools, free_count, pools, refill
+from ixy.packets.pool import Pools, abandon, free_count, pools, refill
 from ixy.process import Owner
 
 if TYPE_CHECKING:
@@ -163,6 +164,8 @@ class Device:
         self.address = driver.address
         self.rx = [RxQueue(self, ring) for ring in driver.rx_rings]
         self.tx = [TxQueue(self, ring) for ring in driver.tx_rings]
+        for queue in (*self.rx, *self.tx):
+            checking.name(queue.ring.state.held, str(queue))
         self.closed = False
         self._owner = Owner()
         self._closing = threading.RLock()
@@ -267,6 +270,7 @@ class Device:
                 if not queue.ring.retire(_PATIENCE):
                     raise OwnershipError(f"{queue} is in use by another thread, which does not let go: close it again")
             self._driver.close()
+            checking.log_report(pools())
             _open.discard(self)
 
     def _check(self) -> None:
@@ -344,13 +348,18 @@ class RxQueue:
             batch, outcome = self._take(limit)
         if outcome in _REFUSALS:
             self._refuse(outcome)
+        checking.report(self._pools)
         return batch
 
     def _take(self, limit: int) -> tuple[Batch, int]:
         """A new batch of what is there, and how that went."""
         self.device._check()
         batch = Batch(self.ring.pool, limit, self.ring.metadata)
-        return batch, self._receive(self.ring.state, self._pools, batch._packets, batch._span, limit)
+        try:
+            return batch, self._receive(self.ring.state, self._pools, batch._packets, batch._span, limit)
+        except IndexError:
+            _undo_claims(self.ring, self._pools)
+            raise
 
     def _refuse(self, outcome: int) -> NoReturn:
         self.device._check()
@@ -391,10 +400,15 @@ class TxQueue:
         if batch.pool.number not in self._attached:
             self.device.attach(batch.pool)
             self._attached.add(batch.pool.number)
-        sent = self._send(self.ring.state, self._pools, packets, span)
+        try:
+            sent = self._send(self.ring.state, self._pools, packets, span)
+        except IndexError:
+            _undo_claims(self.ring, self._pools)
+            raise
         if sent < 0:
             self.device._check()
             raise OwnershipError(f"{self} is in use by another thread: use one queue from one thread at a time")
+        checking.report(self._pools)
         return sent
 
     @property
@@ -408,6 +422,12 @@ class TxQueue:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Kernels of one call: what moves packets and what notes whose they are is one call, so nothing can come between
+
+
+def _undo_claims(ring: RxRing | TxRing, pools: Pools) -> None:
+    """Leave a ring and all pools: an index that the checking mode found bad has ended the kernel that would have."""
+    desert(ring.state.state)
+    abandon(pools.words)
 
 
 @cache

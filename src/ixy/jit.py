@@ -3,6 +3,8 @@
 Kernels are ordinary functions over integers and NumPy arrays. By default Numba compiles them; with `IXY_JIT=0` in the
 environment the same source runs in the plain interpreter, where a debugger can step through it and coverage sees it.
 Numba's own NUMBA_DISABLE_JIT does the same.
+
+With `IXY_CHECK=1`, every index in a kernel is checked, and so is who has each packet buffer (`packets/checking.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 INTERPRETED = os.environ.get("IXY_JIT") == "0" or os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+
+CHECKING = os.environ.get("IXY_CHECK") == "1"
 
 if TYPE_CHECKING or not INTERPRETED:
     import numba
@@ -30,14 +34,14 @@ def compiled(function: F) -> F:
     """Make `function` a kernel of the data path: compiled without the GIL, without reference counting, cached on disk.
 
     Such a kernel allocates nothing and raises nothing. Indexing is unchecked: every index is either made by the kernel
-    itself or checked by it.
+    itself or checked by it. In the checking mode it is checked once more, and a bad one raises `IndexError`.
     """
-    return _compile(function, boundscheck=False)
+    return _compile(function, boundscheck=CHECKING)
 
 
 def outlined(function: F) -> F:
     """Like `compiled`, but called instead of inlined: for what is rare and would make the common path longer."""
-    return _compile(function, boundscheck=False, forceinline=False)
+    return _compile(function, boundscheck=CHECKING, forceinline=False)
 
 
 def checked(function: F) -> F:

@@ -28,6 +28,7 @@ from ixy.device import RxQueue, TxQueue
 from ixy.drivers.rings import ENTERED, POOL_BUSY, RING_BUSY, desert, enter, exit_from, leave, seize
 from ixy.errors import OwnershipError
 from ixy.jit import INTERPRETED, checked, compiled, outlined
+from ixy.packets import checking
 from ixy.packets.batch import no_copies
 from ixy.packets.buffers import ID_MASK
 from ixy.packets.packets import Packets, new_packets, swap
@@ -156,6 +157,7 @@ class Path:
         tx.device.attach(rx.pool)
         self.poll = _poll_kernel(rx.ring.kernel, tx.ring.kernel, tx.ring.room, function)
         packets = new_packets(batch, rx.ring.metadata)
+        checking.name(packets, f"a path from {rx} to {tx}")
         self.state = PathState(rx.ring.state, tx.ring.state, pools(), packets, np.zeros(COUNTS, np.int64), batch)
         for device in (rx.device, tx.device):
             device._paths.add(self)
@@ -221,6 +223,7 @@ def run(paths: Sequence[Path], polls: int = POLLS) -> int:
         for path in paths:
             path._check()
         raise next(refusal for path in paths if (refusal := path._refusal()))
+    checking.report(pools())
     return received
 
 
@@ -267,7 +270,7 @@ def _recover(path: PathState) -> None:
     path.counts[RECEIVED] += held
     path.counts[DROPPED] += held
     give(path.pools, path.packets, 0, held)
-    abandon(path.pools.words, path.rx.pool)
+    abandon(path.pools.words)
     desert(path.tx.state)
     desert(path.rx.state)
 

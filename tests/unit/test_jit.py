@@ -239,10 +239,11 @@ class Project:
     def write(self, constant: int = 5, entry: int = 0, factor: int = 2) -> None:
         (self.directory / "other.py").write_text(OTHER.format(constant=constant, entry=entry, factor=factor))
 
-    def run(self, program: str = MAIN, *arguments: str) -> list[Any]:
+    def run(self, program: str = MAIN, *arguments: str, check: str = "0") -> list[Any]:
         paths = [str(self.directory), *sys.path]
         environment = os.environ | {
             "IXY_JIT": "1",
+            "IXY_CHECK": check,
             "PYTHONPATH": os.pathsep.join(paths),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
@@ -317,6 +318,13 @@ def test_checked_and_compiled_share_no_code(project: Project) -> None:
     """One function marked both ways keeps its checks where it was marked checked, whichever was cached first."""
     assert project.run(CHECKED, "compiled") == [2]
     assert project.run(CHECKED, "checked") == ["IndexError"]
+    assert project.run(CHECKED, "compiled") == [2]
+
+
+def test_the_checking_mode_shares_no_code_with_the_other(project: Project) -> None:
+    """A kernel whose indices are unchecked is checked in that mode, whichever was cached first."""
+    assert project.run(CHECKED, "compiled") == [2]
+    assert project.run(CHECKED, "compiled", check="1") == ["IndexError"]
     assert project.run(CHECKED, "compiled") == [2]
 
 

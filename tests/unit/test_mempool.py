@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from ixy.errors import ConfigurationError, Error, MemoryUnavailable, OwnershipError
 from ixy.packets.buffers import BUFFER_SIZE, HEADROOM, POOL_SHIFT, POOLS, STRIDE, usable
 from ixy.packets.mempool import Mempool, drop, hold
-from ixy.packets.packets import slots
+from ixy.packets.packets import PROGRAM, slots
 from ixy.packets.pool import give, pools, take_soon
 
 HUGE_PAGE = 2 << 20
@@ -81,7 +81,7 @@ class StackModel(RuleBasedStateMachine):
     @rule(which=st.integers(0, 1), limit=st.one_of(st.integers(0, 14), INT64))
     def take(self, which: int, limit: int) -> None:
         """Up to as many as are free, and as there is room for, the last given first."""
-        packets = slots(12)
+        packets = slots(12)._replace(holder=PROGRAM)
         packets.ids[:] = -1
         count = take_soon(pools(), self.pools[which].number, packets, limit)
         expected = [self.free[which].pop() for _ in range(max(min(limit, 12, len(self.free[which])), 0))]
@@ -94,7 +94,7 @@ class StackModel(RuleBasedStateMachine):
         """Some of the taken, of both pools mixed: each goes home to its own, by its number."""
         self.taken = data.draw(st.permutations(self.taken))
         first = data.draw(st.one_of(st.integers(0, len(self.taken)), INT64))
-        packets = slots(len(self.taken))
+        packets = slots(len(self.taken))._replace(holder=PROGRAM)
         packets.ids[:] = self.taken
         give(pools(), packets, first, data.draw(st.integers(len(self.taken), 2**63 - 1)))
         for buffer in self.taken[max(first, 0) :]:
@@ -107,6 +107,9 @@ class StackModel(RuleBasedStateMachine):
             assert pool.available == len(free)
 
     def teardown(self) -> None:
+        packets = slots(len(self.taken))._replace(holder=PROGRAM)
+        packets.ids[:] = self.taken
+        give(pools(), packets, 0, len(self.taken))
         for pool in self.pools:
             pool.release()
 

@@ -22,9 +22,10 @@ from ixy.arguments import integer
 from ixy.errors import ConfigurationError, OwnershipError
 from ixy.jit import compiled
 from ixy.once import once
+from ixy.packets import checking
 from ixy.packets.buffers import BUFFER_SIZE, STRIDE
 from ixy.packets.packets import Flags, Packets, new_packets
-from ixy.packets.pool import Pools, give, pools
+from ixy.packets.pool import Pools, abandon, give, pools
 from ixy.unsafe import load_acquire, swap_if
 
 if TYPE_CHECKING:
@@ -144,6 +145,10 @@ class Batch:
 
     def free(self) -> None:
         """Return the packets that are left to their pools. Done by itself when the batch goes out of scope."""
+        self._return()
+        checking.report(self.pool._pools)
+
+    def _return(self) -> None:
         if not self.pool.closed:
             free_loan(self.pool._pools, self._loan)
         self._span[:] = _FREED
@@ -157,7 +162,8 @@ class Batch:
 
     def __del__(self, _ending: Callable[[], bool] = sys.is_finalizing) -> None:
         if hasattr(self, "_loan") and not _ending():
-            self.free()
+            self._return()
+            checking.log_report(self.pool._pools)
 
     def __repr__(self) -> str:
         return f"<Batch of {len(self)} packets{', moved' if self._moved() else ''}>"
@@ -202,7 +208,11 @@ def _free(pools: Pools, packets: Packets, span: NDArray[np.int64]) -> None:
 
 def free_loan(pools: Pools, loan: Loan) -> None:
     """Give back what is left of a loan."""
-    _free(pools, loan.packets, loan.span)
+    try:
+        _free(pools, loan.packets, loan.span)
+    except IndexError:  # in the checking mode
+        abandon(pools.words)
+        raise
 
 
 @no_copies

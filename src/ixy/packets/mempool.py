@@ -17,6 +17,7 @@ from ixy.arguments import integer
 from ixy.errors import Error, MemoryUnavailable, OwnershipError
 from ixy.jit import compiled
 from ixy.once import once
+from ixy.packets import checking
 from ixy.packets.batch import Batch, Loan, check_length, free_loan, no_copies
 from ixy.packets.buffers import POOL_BYTES, POOL_SHIFT, POOLS, STRIDE, usable
 from ixy.packets.dma import DmaMemory
@@ -100,6 +101,7 @@ class Mempool:
                 break
             batch.free()
             batch = Batch(self, count)
+        checking.report(self._pools)
         return batch
 
     def release(self) -> None:
@@ -113,6 +115,7 @@ class Mempool:
         if _PROGRAM not in self._holders:
             raise OwnershipError(f"{self!r} is not yours to release: it was released before, or is a device's own")
         drop(self, _PROGRAM)
+        checking.report(self._pools)
 
     def __enter__(self) -> Mempool:
         self._check()
@@ -125,7 +128,8 @@ class Mempool:
     def __del__(self, _ending: Callable[[], bool] = sys.is_finalizing) -> None:
         if not self.closed and _PROGRAM in self._holders and not _ending():
             name = repr(self)
-            self.release()
+            drop(self, _PROGRAM)
+            checking.log_report(self._pools)
             warnings.warn(f"{name} was never released", ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
@@ -193,6 +197,8 @@ def drop(pool: Mempool, holder: object) -> None:
         if not close_pool(pool._pools, pool.number):
             raise OwnershipError(f"{pool!r} is held by another thread, which does not let go")
         pool.closed = True
+        kept = [loan.packets.ids[slice(*loan.span)] for loan in list(pool._loans)]
+        checking.closed(pool._pools, pool.ids, kept)
         pool.memory.close()
         _numbers().free(pool)
         pool._loans.clear()

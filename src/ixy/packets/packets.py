@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import IntFlag
+from itertools import count as count_from
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
 from ixy.errors import ConfigurationError
-from ixy.jit import compiled
+from ixy.jit import CHECKING, compiled
 from ixy.unsafe import has, move, put, realtime_ns
 
 if TYPE_CHECKING:
@@ -37,6 +38,13 @@ class Flags(IntFlag):
     UDP = 1 << 13
 
 
+# Who has a buffer, as the checking mode notes it by number; other holders have numbers of their own.
+NOBODY = 0  # it is no buffer of a living pool
+FREE = 1  # its pool
+PROGRAM = 2  # packets that were made without a number
+_numbers = count_from(PROGRAM + 1)
+
+
 METADATA = ("flags", "hash", "vlan", "time")
 """What can be asked for, by the names that `ixy.open` takes."""
 
@@ -53,6 +61,7 @@ class Packets(NamedTuple):
         times: when the packet was received, in ns since 1970, int64: that of the poll, unless the device stamps.
         offsets: where in its buffer a packet begins, from the buffer's first byte on; negative in the headroom; int16.
         nexts: the buffer in which a packet goes on, -1 in the last, int32.
+        holder: the number by which the checking mode knows these packets' owner.
     """
 
     ids: NDArray[np.int32]
@@ -63,6 +72,7 @@ class Packets(NamedTuple):
     times: NDArray[np.int64] | None = None
     offsets: NDArray[np.int16] | None = None
     nexts: NDArray[np.int32] | None = None
+    holder: int = PROGRAM
 
 
 def new_packets(count: int, metadata: Iterable[str] = ()) -> Packets:
@@ -75,12 +85,18 @@ def new_packets(count: int, metadata: Iterable[str] = ()) -> Packets:
         hashes=np.zeros(count, np.uint32) if "hash" in asked else None,
         vlans=np.zeros(count, np.uint16) if "vlan" in asked else None,
         times=np.zeros(count, np.int64) if "time" in asked else None,
+        holder=_new_holder(),
     )
 
 
 def slots(count: int) -> Packets:
     """The descriptors of a ring: which buffer each holds. Its driver needs no more."""
-    return Packets(np.zeros(count, np.int32), cast(Any, None))
+    return Packets(np.zeros(count, np.int32), cast(Any, None), holder=_new_holder())
+
+
+def _new_holder() -> int:
+    """A number that no other packets have, in the checking mode."""
+    return next(_numbers) if CHECKING else PROGRAM
 
 
 def check_metadata(address: str, names: object, possible: Iterable[str]) -> tuple[str, ...]:

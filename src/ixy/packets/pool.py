@@ -20,9 +20,11 @@ import numpy as np
 
 from ixy.jit import compiled, outlined
 from ixy.once import once
+from ixy.packets import checking
 from ixy.packets.buffers import ID_MASK, POOL_BUFFERS, POOL_SHIFT, POOLS, STRIDE
+from ixy.packets.checking import hand_over, taken
 from ixy.packets.dma import PACKET_REGION, window
-from ixy.packets.packets import Packets
+from ixy.packets.packets import FREE, Packets
 from ixy.unsafe import fetch_add, load_acquire, monotonic_ns, nap, store_ordered, store_release, swap_if, this_thread
 
 if TYPE_CHECKING:
@@ -55,12 +57,16 @@ class Pools(NamedTuple):
         stack: the pools' stacks, shape (POOLS * POOL_BUFFERS,), int32.
         returned: the pools' rings, int32, likewise: the number of a buffer + 1, or 0.
         words: the pools' words, shape (POOLS * 32,), int64.
+        holders: who has each buffer, by number, shape (POOLS * POOL_BUFFERS,), int64; None without the checking mode.
+        violations: what it has found, see `checking`; likewise.
     """
 
     bytes: NDArray[np.uint8]
     stack: NDArray[np.int32]
     returned: NDArray[np.int32]
     words: NDArray[np.int64]
+    holders: NDArray[np.int64]
+    violations: NDArray[np.int64]
 
 
 @once
@@ -69,11 +75,14 @@ def pools() -> Pools:
     count = POOLS * POOL_BUFFERS
     words = np.zeros(POOLS * _WORDS, np.int64)
     words[_OWNER::_WORDS] = CLOSED
+    holders, violations = checking.new_columns()
     return Pools(
         bytes=window().bytes[:PACKET_REGION].reshape(count, STRIDE),
         stack=np.zeros(count, np.int32),
         returned=np.zeros(count, np.int32),
         words=words,
+        holders=holders,
+        violations=violations,
     )
 
 
@@ -106,8 +115,9 @@ def fresh(pools: Pools, pool: int, free: int, i: int) -> int:
 
 
 @compiled
-def took(pools: Pools, pool: int, left: int) -> None:
-    """The owner has taken buffers, the first of them `fresh` number 0; `left` are left."""
+def took(pools: Pools, pool: int, left: int, packets: Packets) -> None:
+    """The owner has taken buffers into `packets`, the first of them `fresh` number 0; `left` are left."""
+    taken(pools, pool, left, free_count(pools, pool), packets.holder)
     pools.words[_word(pool, _FREE)] = left
 
 
@@ -151,7 +161,7 @@ def take(pools: Pools, pool: int, packets: Packets, limit: int) -> int:
         return 0
     for i in range(count):
         ids[i] = fresh(pools, pool, free, i)
-    took(pools, pool, free - count)
+    took(pools, pool, free - count, packets)
     return count
 
 
@@ -167,6 +177,8 @@ def give(pools: Pools, packets: Packets, first: int, last: int) -> None:
     count = last - first
     if count <= 0:
         return
+    count = hand_over(pools, packets, first, count, packets.holder, FREE)
+    last = first + count
     pool = pool_of(ids[first])
     different = np.int32(0)
     for i in range(count):
@@ -274,11 +286,12 @@ def release(words: NDArray[np.int64], pool: int) -> None:
 
 
 @compiled
-def abandon(words: NDArray[np.int64], pool: int) -> None:
-    """Undo all that this thread claimed of a pool, if it did: an exception has ended what would have released it."""
-    if load_acquire(words, _word(pool, _OWNER)) == this_thread():
-        words[_word(pool, _DEPTH)] = 0
-        store_release(words, _word(pool, _OWNER), 0)
+def abandon(words: NDArray[np.int64]) -> None:
+    """Undo all that this thread claimed of any pool: an exception has ended what would have released it."""
+    for pool in range(POOLS):
+        if load_acquire(words, _word(pool, _OWNER)) == this_thread():
+            words[_word(pool, _DEPTH)] = 0
+            store_release(words, _word(pool, _OWNER), 0)
 
 
 @compiled
@@ -334,6 +347,7 @@ def open_pool(pools: Pools, pool: int, ids: NDArray[np.int64]) -> None:
     words = pools.words[_word(pool, 0) : _word(pool, _WORDS)]
     words[[_HEAD, _TAIL, _ATTENTION, _DEPTH]] = 0
     words[_FREE] = len(ids)
+    checking.opened(pools, ids)
     words[_OWNER] = 0
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from ixy.drivers.rings import CLEAN, COMMON_WORDS, DROPPED, INDEX_MASK, NEXT, STARVED
 from ixy.jit import compiled
 from ixy.packets.buffers import BUFFER_SIZE, ID_MASK
+from ixy.packets.checking import hand_over
 from ixy.packets.packets import Flags, Packets, stamp
 from ixy.packets.pool import Pools, free_count, fresh, give, took
 from ixy.registers.i82599 import (
@@ -132,9 +133,11 @@ def rx_batch(ring: RxState, pools: Pools, packets: Packets, limit: int) -> int:
         ring.descriptors[2 * slot + 1] = 0
         count = i + 1
     if count > 0:
-        took(pools, ring.pool, free - count)
+        handed = hand_over(pools, packets, 0, count, ring.held.holder, packets.holder)
+        took(pools, ring.pool, free - count, ring.held)
         hand_back(ring, count)
         stamp(packets, 0, count)
+        count = handed
     if count < limit and (status & RX_DD != 0 or count == free):
         return take_carefully(ring, pools, packets, count, limit)
     return count
@@ -190,9 +193,9 @@ def take_carefully(ring: RxState, pools: Pools, packets: Packets, count: int, li
             packets.ids[count] = held[slot]
             packets.lengths[count] = length
             describe(ring, packets, count, slot, status)
-            count += 1
+            count += hand_over(pools, packets, count, 1, ring.held.holder, packets.holder)
             held[slot] = fresh(pools, ring.pool, free, 0)
-            took(pools, ring.pool, free - 1)
+            took(pools, ring.pool, free - 1, ring.held)
         ring.descriptors[2 * slot] = ring.addresses[held[slot]]
         ring.descriptors[2 * slot + 1] = 0
         hand_back(ring, 1)
@@ -222,6 +225,7 @@ def tx_batch(ring: TxState, pools: Pools, packets: Packets, first: int, last: in
     count = min(last - first, mask - (index - ring.state[CLEAN]))
     if count <= 0:
         return 0
+    count = hand_over(pools, packets, first, count, packets.holder, ring.held.holder)
     for i in range(count):
         slot = (index + i) & mask
         buffer = ids[(first + i) & INDEX_MASK]

@@ -35,6 +35,7 @@ from ixy.drivers.virtio.transports.transport import Doorbell, ring_doorbell
 from ixy.errors import DeviceTimeout
 from ixy.jit import compiled
 from ixy.packets.buffers import BUFFER_SIZE, ID_MASK
+from ixy.packets.checking import hand_over
 from ixy.packets.packets import Packets, stamp
 from ixy.packets.pool import Pools, free_count, fresh, give, took
 from ixy.registers.virtio import EVENT_DESC, EVENT_DISABLE, PACKED_AVAIL, PACKED_ID_SHIFT, PACKED_USED, PACKED_WRITE
@@ -145,12 +146,13 @@ def rx_batch(ring: PackedRing, pools: Pools, packets: Packets, limit: int) -> in
         if limit > 0:
             odd(ring, free)
         return 0
-    took(pools, ring.pool, free - count)
+    handed = hand_over(pools, packets, 0, count, ring.held.holder, packets.holder)
+    took(pools, ring.pool, free - count, ring.held)
     state[PACKETS] += count
     state[BYTES] += total
     stamp(packets, 0, count)
     recycled(ring, first + count)
-    return count
+    return handed
 
 
 @compiled
@@ -274,6 +276,7 @@ def tx_batch(ring: PackedRing, pools: Pools, packets: Packets, first: int, last:
     count = min(last - first, size - (index - state[CLEAN]))
     if count <= 0 or state[BROKEN] != 0:
         return 0
+    count = hand_over(pools, packets, first, count, packets.holder, ring.held.holder)
     header = ring.header
     total = 0
     for i in range(count):

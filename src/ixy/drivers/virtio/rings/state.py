@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ixy.drivers.rings import COMMON_WORDS
 from ixy.jit import compiled
 from ixy.packets.buffers import ID_MASK, STRIDE
@@ -12,7 +14,6 @@ from ixy.registers.virtio import DATA_VALID, HEADER_BYTES, NEEDS_CSUM
 from ixy.unsafe import has, load_acquire, put
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 # Words of a ring's `state` besides the common ones
@@ -35,7 +36,7 @@ BREACHES = {
 # what both sides write and read costs a cache miss each time.
 GROUP = 32
 
-_HEADER_STRIDE = STRIDE // 4  # words from the header of one buffer to the next
+_HEADER_STRIDE = np.int64(STRIDE // 4)  # words from the header of one buffer to the next; times an int32
 _L4_GOOD, _L4_PARTIAL = int(Flags.L4_GOOD), int(Flags.L4_PARTIAL)
 
 
