@@ -5,6 +5,8 @@
 # make test-check  the tests with traffic in the checking mode: bounds, and who has each packet buffer
 # make check   formatting, lint, types, and the layers of the architecture
 # make bench   the figures of the README
+# make soak    threads, then interrupts, for MINUTES=5 each: is a packet or a buffer lost?
+# make soak-devices  COUNT=10000 devices opened and closed: is anything left?
 # make mutants put faults into the driver and see whether the tests notice; takes an hour
 
 PYTHON ?= python3
@@ -12,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-guest test-peer test-check check bench mutants setup tools clean
+.PHONY: demo test test-guest test-peer test-check check bench soak soak-devices mutants setup tools clean
 
 demo: setup
 	$(BIN)/ixy demo
@@ -45,6 +47,16 @@ bench: setup
 	$(BIN)/ixy bench forward
 	$(BIN)/ixy bench rate
 	$(BIN)/ixy bench python
+
+MINUTES ?= 5
+COUNT ?= 10000
+
+soak: setup
+	$(BIN)/python tools/soak.py threads $(MINUTES)
+	$(BIN)/python tools/soak.py signals $(MINUTES)
+
+soak-devices: setup
+	$(BIN)/python tools/soak.py devices $(COUNT)
 
 mutants: setup
 	$(BIN)/python tools/mutants.py

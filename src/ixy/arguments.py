@@ -49,6 +49,17 @@ def number(name: str, value: object, low: float, high: float, *, error: type[Err
     return result
 
 
+def boolean(name: str, value: object) -> bool:
+    """`value` as True or False; NumPy's are known by the name of their type, so that NumPy need not be there.
+
+    Raises:
+        TypeError: neither, nor 0 or 1.
+    """
+    if (isinstance(value, int) and value in (0, 1)) or type(value).__name__ in ("bool", "bool_"):
+        return bool(value)
+    raise TypeError(f"{name} must be True or False, not {_shown(value)}")
+
+
 def whole_number(name: str, text: str, low: int, high: int, *, error: type[Error] = ConfigurationError) -> int:
     """The integer that a user wrote, exactly: `1000`, `1e6`; `3.7`, `nan` and `1e400` are refused.
 

@@ -11,22 +11,25 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 from weakref import WeakSet
 
 from ixy import streams
 from ixy.addresses import Circumstances, Shape, open_driver
 from ixy.addresses import link_timeout as usual_link_timeout
-from ixy.arguments import integer, mac_address, number
+from ixy.arguments import boolean, integer, mac_address, number
 from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, MAX_ADDRESSES
 from ixy.drivers.rings import ENTERED, POOL_BUSY, RING_BUSY, desert, enter, exit_from, leave, seize
+from ixy.dropped import close_dropped
 from ixy.errors import ConfigurationError, Error, OwnershipError
 from ixy.jit import compiled
 from ixy.packets import checking
 from ixy.packets.batch import Batch, lent, no_copies
+from ixy.packets.mempool import Mempool
 from ixy.packets.packets import METADATA, Packets, check_metadata
 from ixy.packets.pool import Pools, abandon, free_count, pools, refill
 from ixy.process import Owner
+from ixy.sim.machine import Machine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,8 +38,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ixy.drivers import Driver, Link, RxRing, TxRing
-    from ixy.packets.mempool import Mempool
-    from ixy.sim.machine import Machine
 
 MAX_QUEUES = 64
 MAX_RING_SIZE = 1 << 15
@@ -106,7 +107,9 @@ def open_device(
         pool_size=integer("pool_size", pool_size, 1, MAX_POOL_SIZE),
         metadata=check_metadata(address, metadata, METADATA),
     )
-    device = Device(open_driver(address, shape, Circumstances(force, sim)))
+    if sim is not None and not isinstance(cast(object, sim), Machine):
+        raise TypeError(f"sim must be a Machine, not {type(sim).__name__}")
+    device = Device(open_driver(address, shape, Circumstances(boolean("force", force), sim)))
     try:
         device.wait_for_link(link_timeout)
     except BaseException:
@@ -167,6 +170,7 @@ class Device:
         for queue in (*self.rx, *self.tx):
             checking.name(queue.ring.state.held, str(queue))
         self.closed = False
+        self._open = True  # until closing it has come to its end
         self._owner = Owner()
         self._closing = threading.RLock()
         self._paths: WeakSet[Runs] = WeakSet()
@@ -202,7 +206,7 @@ class Device:
     def set_promiscuous(self, enabled: bool) -> None:
         """Receive all packets, as at first, or only broadcasts, those for this station, and what filters let in."""
         self._check()
-        self._driver.set_promiscuous(enabled)
+        self._driver.set_promiscuous(boolean(f"{self.address}: promiscuous", enabled))
 
     def set_mac_filter(self, addresses: Sequence[bytes]) -> None:
         """Receive packets for these addresses too, of stations or groups, while the device is not promiscuous.
@@ -230,7 +234,8 @@ class Device:
             ConfigurationError: there is no such VLAN, or the device has no filter.
         """
         self._check()
-        self._driver.set_vlan_filter(integer(f"{self.address}: VLAN", vlan, 0, MAX_VLAN), enabled)
+        vlan = integer(f"{self.address}: VLAN", vlan, 0, MAX_VLAN)
+        self._driver.set_vlan_filter(vlan, boolean(f"{self.address}: enabled", enabled))
 
     def stats(self) -> Stats:
         """Counters since the device was opened. The card's own would stand still after 4 billion: ask now and then."""
@@ -248,6 +253,8 @@ class Device:
     def attach(self, pool: Mempool) -> None:
         """Let the device send packets from `pool`. Sending a batch does it by itself; a compiled loop needs it done."""
         self._check()
+        if not isinstance(cast(object, pool), Mempool):
+            raise TypeError(f"a Mempool is attached, not {type(pool).__name__}")
         self._driver.attach(pool)
 
     def close(self) -> None:
@@ -260,7 +267,7 @@ class Device:
             OwnershipError: a thread uses the device and does not let go; close it again.
         """
         if not self._owner.mine():
-            self.closed = True
+            self.closed, self._open = True, False
             return
         with self._closing:
             self.closed = True
@@ -271,6 +278,7 @@ class Device:
                     raise OwnershipError(f"{queue} is in use by another thread, which does not let go: close it again")
             self._driver.close()
             checking.log_report(pools())
+            self._open = False
             _open.discard(self)
 
     def _check(self) -> None:
@@ -285,9 +293,11 @@ class Device:
         self.close()
 
     def __del__(self, _ending: Callable[[], bool] = sys.is_finalizing) -> None:
-        if not getattr(self, "closed", True) and not _ending():
-            name = repr(self)
-            self.close()
+        if not getattr(self, "_open", False) or _ending():
+            return
+        forgotten, name = not self.closed, repr(self)
+        close_dropped(self.close)  # it may have been interrupted
+        if forgotten:
             warnings.warn(f"{name} was never closed", ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
@@ -307,7 +317,7 @@ def _close_all() -> None:
 def _disown() -> None:
     """After a fork, in the child: the parent's devices are not to be used here."""
     for device in list(_open):
-        device.closed = True
+        device.closed, device._open = True, False
     _open.clear()
 
 

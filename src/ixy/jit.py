@@ -20,8 +20,16 @@ CHECKING = os.environ.get("IXY_CHECK") == "1"
 
 if TYPE_CHECKING or not INTERPRETED:
     import numba
+    from numba.core.compiler_lock import global_compiler_lock
 
     from ixy.jitcache import ContentCache
+
+    # A fork while another thread compiles would leave the child a compiler that is locked for good.
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )
 
 # Reference counting costs two atomic operations per array and call, so the runtime that does it stays off. Kernels are
 # inlined into each other: a named tuple of arrays is some fifty machine words, and a real call would copy them all.

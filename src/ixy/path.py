@@ -25,15 +25,15 @@ import numpy as np
 
 from ixy.arguments import integer
 from ixy.device import RxQueue, TxQueue
-from ixy.drivers.rings import ENTERED, POOL_BUSY, RING_BUSY, desert, enter, exit_from, leave, seize
-from ixy.errors import OwnershipError
+from ixy.drivers.rings import ENTERED, POOL_BUSY, RING_BUSY, RUNNER, desert, enter, exit_from, leave, seize
+from ixy.errors import Error, OwnershipError
 from ixy.jit import INTERPRETED, checked, compiled, outlined
 from ixy.packets import checking
 from ixy.packets.batch import no_copies
 from ixy.packets.buffers import ID_MASK
 from ixy.packets.packets import Packets, new_packets, swap
 from ixy.packets.pool import Pools, abandon, call_attention, free_count, give, pools, refill, serve, wanted
-from ixy.unsafe import load_acquire, nap
+from ixy.unsafe import load_acquire, nap, this_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,8 +85,9 @@ def kernel(function: F) -> F:
 # pyright: reportPrivateUsage=false
 
 # Words of a path's `counts`
-RECEIVED, FORWARDED, DROPPED, HELD, STOP, REFUSAL, COUNTS = 0, 1, 2, 3, 4, 5, 8
-_RX_BUSY, _POOL_BUSY, _TX_BUSY = RING_BUSY, POOL_BUSY, 3  # values of REFUSAL
+RECEIVED, FORWARDED, DROPPED, HELD, STOP, COUNTS = 0, 1, 2, 3, 4, 8
+_RX_BUSY, _POOL_BUSY, _TX_BUSY, _CLOSING = RING_BUSY, POOL_BUSY, 3, 4  # why a path cannot be run
+_SECOND = 8  # is added to that if it is the second of two paths
 _ALL = 1 << 16  # more packets than any ring has room for, so that it is cleaned
 _IDLE_POLLS = 0xFF  # a mask: after so many polls in vain, yield
 _STOPPED = -1  # what a poll answers when the path is to end
@@ -187,12 +188,11 @@ class Path:
         self.state.counts[STOP] = 1
         call_attention(self.state.pools.words, self.state.rx.pool)
 
-    def _refusal(self) -> OwnershipError | None:
-        """Why a run could not begin, if that was this path's doing."""
-        busy = {_RX_BUSY: self._rx, _POOL_BUSY: f"the pool of {self._rx}", _TX_BUSY: self._tx}
-        what = busy.get(int(self.state.counts[REFUSAL]))
-        if what is None:
-            return None
+    def _refusal(self, reason: int) -> Error:
+        """Why a run could not begin, in words."""
+        if reason == _CLOSING:
+            return Error(f"{self._rx.device.address} or {self._tx.device.address} is being closed: open it again")
+        what = {_RX_BUSY: self._rx, _POOL_BUSY: f"the pool of {self._rx}", _TX_BUSY: self._tx}[reason]
         return OwnershipError(f"{what} is in use by another thread: use one queue from one thread at a time")
 
 
@@ -211,18 +211,22 @@ def run(paths: Sequence[Path], polls: int = POLLS) -> int:
     integer("number of paths", len(paths), 1, 2)
     polls = integer("polls", polls, 0, sys.maxsize)
     for path in paths:
+        if not isinstance(cast(object, path), Path):
+            raise TypeError(f"paths are run, not {type(path).__name__}")
         path._check()
     loop = _loop_kernel(*(path.poll for path in paths))
+    states = [path.state for path in paths]
+    _recover(states[0], states[-1])  # is compiled before it is needed; and an exception may have ended it last time
     try:
-        received = loop(*(path.state for path in paths), polls)
+        received: int = loop(*states, polls)
     except BaseException:
-        for path in paths:
-            _recover(path.state)
+        _recover(states[0], states[-1])  # at once: no signal's handler can raise between the loop and this
         raise
     if received < 0:
         for path in paths:
             path._check()
-        raise next(refusal for path in paths if (refusal := path._refusal()))
+        second, reason = divmod(-received, _SECOND)
+        raise paths[second]._refusal(reason)
     checking.report(pools())
     return received
 
@@ -234,10 +238,9 @@ def entered(path: Path) -> Generator[None]:
     Raises:
         OwnershipError: another thread uses one of the queues.
     """
-    if not _enter(path.state):
-        refusal = path._refusal()
-        assert refusal is not None
-        raise refusal
+    reason = _enter(path.state)
+    if reason != ENTERED:
+        raise path._refusal(reason)
     try:
         yield
     finally:
@@ -245,14 +248,18 @@ def entered(path: Path) -> Generator[None]:
 
 
 @compiled
-def _enter(path: PathState) -> bool:
-    """Become the runner of the path's queues and the owner of its pool; if one is not free, False, and REFUSAL says."""
-    refusal = enter(path.rx, path.pools)
-    if refusal == ENTERED and not seize(path.tx.state):
+def _enter(path: PathState) -> int:
+    """Become the runner of the path's queues and the owner of its pool; else say why not, and be neither."""
+    reason = enter(path.rx, path.pools)
+    if reason != ENTERED:
+        return reason
+    if not seize(path.tx.state):
         exit_from(path.rx, path.pools)
-        refusal = _TX_BUSY
-    path.counts[REFUSAL] = refusal
-    return refusal == ENTERED
+        return _TX_BUSY
+    if load_acquire(path.counts, STOP) != 0:  # another path of the same pool may have served who wanted this one to end
+        _exit(path)
+        return _CLOSING
+    return ENTERED
 
 
 @compiled
@@ -263,8 +270,17 @@ def _exit(path: PathState) -> None:
 
 
 @compiled
-def _recover(path: PathState) -> None:
-    """Give back the packets at hand when the function raised, and leave queues and pool."""
+def _recover(one: PathState, two: PathState) -> None:
+    """Where an exception ended the loop, give back the packets at hand and leave queues and pools: of two paths, or
+    twice the same."""
+    _recover_path(one)
+    _recover_path(two)
+
+
+@compiled
+def _recover_path(path: PathState) -> None:
+    if load_acquire(path.rx.state, RUNNER) != this_thread():  # it was not begun, or another thread runs the path
+        return
     held = path.counts[HELD]
     path.counts[HELD] = 0
     path.counts[RECEIVED] += held
@@ -320,13 +336,14 @@ def _poll_kernel(
 
 @cache
 def _loop_kernel(first: Any, second: Any = None) -> Any:
-    """The loop over one path, or over two in turn; -1 if a queue or a pool is not to be had."""
+    """The loop over one path, or over two in turn; less than 0 if it could not begin, see `run`."""
     if second is None:
 
         @compiled
         def loop_one(path: PathState, polls: int) -> int:
-            if not _enter(path):
-                return -1
+            reason = _enter(path)
+            if reason != ENTERED:
+                return -reason
             received = idle = 0
             for _ in range(polls):
                 count = first(path)
@@ -341,11 +358,13 @@ def _loop_kernel(first: Any, second: Any = None) -> Any:
 
     @compiled
     def loop_two(one: PathState, two: PathState, polls: int) -> int:
-        if not _enter(one):
-            return -1
-        if not _enter(two):
+        reason = _enter(one)
+        if reason != ENTERED:
+            return -reason
+        reason = _enter(two)
+        if reason != ENTERED:
             _exit(one)
-            return -1
+            return -(_SECOND + reason)
         received = idle = 0
         for _ in range(polls):
             count, other = first(one), second(two)

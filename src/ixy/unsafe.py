@@ -55,6 +55,13 @@ if INTERPRETED or TYPE_CHECKING:
 
     _atomic = threading.RLock()
 
+    def _free_in_child() -> None:
+        """A thread that is not in the forked child may hold the lock."""
+        global _atomic
+        _atomic = threading.RLock()
+
+    os.register_at_fork(after_in_child=_free_in_child)
+
     def fetch_add(array: Words, index: int, value: int) -> int:
         """Add to `array[index]`, an int64, in one step; what it was before."""
         with _atomic:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lab import BROADCAST, OTHER, arrive, depart, frame
 
-from ixy.packets.dma import DmaMemory, allocate_rings, release_rings
+from ixy.packets.dma import DmaMemory, allocate_rings
 from ixy.registers import i82599 as reg
 from ixy.sim.card.state import QUEUE_RX, QUEUE_RX_BYTES, RX_SIZES
 from ixy.sim.machine import BUS_BASE, Machine
@@ -89,7 +89,7 @@ class Rig:
         self.card.config_write(4, 2, 0)
         self.machine.unmap(self.memory)
         self.machine.unplug(self.card)
-        release_rings(self.memory)
+        self.memory.close()
 
 
 @pytest.fixture

@@ -27,7 +27,6 @@ from ixy.packets.dma import (
     DmaMemory,
     allocate_rings,
     allocated,
-    release_rings,
 )
 from ixy.packets.hugepages import free_huge_pages
 from ixy.unsafe import Window
@@ -84,7 +83,7 @@ def test_memory_on_huge_pages() -> None:
     _, other = seen_elsewhere(memory.fd, memory.size)
     assert other[[0, -1]].tolist() == [17, 4]
     del other, _
-    release_rings(memory)
+    memory.close()
     assert free_huge_pages() == free
 
 
@@ -96,7 +95,7 @@ def test_memory_without_huge_pages() -> None:
     memory.bytes[:] = 0xA5
     with closing(mmap.mmap(memory.fd, memory.size)) as other:
         assert other[:] == b"\xa5" * memory.size
-    release_rings(memory)
+    memory.close()
 
 
 def test_more_memory_than_huge_pages_are_left() -> None:
@@ -144,12 +143,12 @@ def reserved(start: int, size: int) -> int:
 def test_ring_memory_takes_the_first_gap() -> None:
     """Three pieces side by side; the middle one's place is taken again, but only by what fits into it."""
     first, second, third = (allocate_rings(2 * HUGE_PAGE) for _ in range(3))
-    release_rings(second)
+    second.close()
     larger, fitting = allocate_rings(3 * HUGE_PAGE), allocate_rings(HUGE_PAGE + 1)
     offsets = [memory.offset - first.offset for memory in (third, larger, fitting)]
     assert offsets == [4 * HUGE_PAGE, 6 * HUGE_PAGE, 2 * HUGE_PAGE]
     for memory in (first, third, larger, fitting):
-        release_rings(memory)
+        memory.close()
 
 
 def test_ring_memory_has_an_end() -> None:
@@ -191,7 +190,7 @@ def test_physical_addresses_of_huge_pages() -> None:
     assert other.ctypes.data != memory.virtual_address
     assert physical_addresses(other.ctypes.data, memory.size, HUGE_PAGE).tolist() == addresses.tolist()
     del other, _
-    release_rings(memory)
+    memory.close()
 
 
 @pytest.mark.usefixtures("no_huge_pages")
@@ -207,7 +206,7 @@ def test_physical_addresses_of_one_page_mapped_twice() -> None:
     assert here.tolist() == there.tolist()
     assert here[0] != here[1]
     del other, _
-    release_rings(memory)
+    memory.close()
 
 
 @pytest.mark.parametrize("pages", ["huge_pages", "no_huge_pages"])
@@ -222,7 +221,7 @@ def test_the_size_of_memory_is_final(pages: str, request: pytest.FixtureRequest)
         fcntl.fcntl(memory.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
     memory.bytes[:] = 1
     assert os.fstat(memory.fd).st_size == memory.size
-    release_rings(memory)
+    memory.close()
 
 
 @pytest.mark.parametrize("pages", ["huge_pages", "no_huge_pages"])
@@ -238,7 +237,7 @@ def test_a_limit_on_the_size_of_files_is_named(pages: str, request: pytest.Fixtu
         assert (allocated(), sorted(os.listdir("/proc/self/fd"))) == (before, files)  # noqa: PTH208
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    release_rings(allocate_rings(2 * HUGE_PAGE))
+    allocate_rings(2 * HUGE_PAGE).close()
 
 
 @pytest.mark.usefixtures("no_huge_pages")
@@ -247,4 +246,4 @@ def test_packets_and_rings_do_not_meet() -> None:
     memory = allocate_rings(1)
     assert memory.offset >= PACKET_REGION
     assert memory.offset + memory.size <= dma.window().size == PACKET_REGION + RING_REGION
-    release_rings(memory)
+    memory.close()

@@ -22,7 +22,7 @@ from ixy import unsafe
 from ixy.bench.environment import cpu_model
 from ixy.errors import Error, MemoryUnavailable
 from ixy.packets.buffers import STRIDE
-from ixy.packets.dma import allocate_rings, release_rings
+from ixy.packets.dma import allocate_rings
 
 if TYPE_CHECKING:
     from ixy.device import RxQueue, TxQueue
@@ -108,7 +108,7 @@ class Reference:
 
     def _return_memory(self) -> None:
         self._host.unmap(self._memory)
-        release_rings(self._memory)
+        self._memory.close()
 
 
 def build() -> Path:

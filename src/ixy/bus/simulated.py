@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ixy.dropped import close_dropped
 from ixy.errors import UnsupportedDevice
 from ixy.once import once
 from ixy.sim.machine import Machine
@@ -36,7 +37,7 @@ class SimulatedFunction:
 
     def __init__(self, address: str, host: Machine) -> None:
         self.machine = host
-        self.card = host.plug_in(address)
+        self.card = host.plug_in(address, self)
         self.address = f"sim:{self.card.name}"
 
     def config_read(self, offset: int, size: int) -> int:
@@ -73,6 +74,10 @@ class SimulatedFunction:
 
     def close(self) -> None:
         self.machine.unplug(self.card)
+
+    def __del__(self) -> None:
+        if hasattr(self, "address"):  # else the machine finds out by itself that nobody has the card
+            close_dropped(self.close)
 
 
 class SimulatedBar:

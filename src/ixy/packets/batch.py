@@ -87,9 +87,10 @@ class Batch:
         self._packets = new_packets(room, metadata)
         self._span = np.zeros(2, np.int64)
         self._limits = memoryview(cast(Any, self._span))  # the same, as Python's integers
-        self._loan = Loan(self)
-        self._loan.packets, self._loan.span = self._packets, self._span
-        pool._loans.add(self._loan)
+        loan = Loan(self)
+        loan.packets, loan.span = self._packets, self._span
+        self._loan = loan
+        pool._loans.add(loan)
 
     def __len__(self) -> int:
         """How many packets the batch still owns."""

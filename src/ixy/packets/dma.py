@@ -41,17 +41,22 @@ def window() -> Window:
 
 
 class _InUse:
-    """What of the window is in use, by offset, in bytes."""
+    """What of the window is in use, by offset. Memory is in here before it is mapped and until it is not any more.
+    Who looks for a gap holds the lock meanwhile."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.all: dict[int, int] = {}
-        self.rings: dict[int, int] = {}
+        self.ranges: dict[int, range] = {}
 
 
 @once
 def _in_use() -> _InUse:
     return _InUse()
+
+
+def in_use(offset: int) -> bool:
+    """Whether there is memory at this place of the window."""
+    return offset in _in_use().ranges
 
 
 class DmaMemory:
@@ -68,35 +73,46 @@ class DmaMemory:
     def __init__(self, offset: int, size: int) -> None:
         self.offset = offset
         self.size = -(-size // HUGE_PAGE) * HUGE_PAGE
-        try:
-            self.fd = self._place(os.MFD_HUGETLB | os.MFD_HUGE_2MB)
-            self.page_size = HUGE_PAGE
-        except (MemoryUnavailable, OSError):
-            self.fd = self._place(0)
-            self.page_size = PAGE
         self._owner = Owner()
-        self._closed = False
-        _in_use().all[offset] = self.size
+        self._files: list[int] = []
+        self._range = range(offset, offset + self.size)
+        _in_use().ranges[offset] = self._range
+        try:
+            self.page_size = self._place_somehow()
+        except BaseException:
+            self.close()
+            raise
+        self.fd = self._files[0]
         self.bytes: NDArray[np.uint8] = window().bytes[self.offset : self.offset + self.size]
 
-    def _place(self, flags: int) -> int:
+    def _place_somehow(self) -> int:
+        """On huge pages if there are some; the size of the pages."""
+        try:
+            self._place(os.MFD_HUGETLB | os.MFD_HUGE_2MB)
+        except (MemoryUnavailable, OSError):
+            self._place(0)
+            return PAGE
+        return HUGE_PAGE
+
+    def _place(self, flags: int) -> None:
         """Create the file and map it at its place in the window.
 
         Its size is final, or a process that it is shared with could shorten it, and the next access would be our end.
         """
-        fd = os.memfd_create("ixy", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | flags)
+        flags |= os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+        self._files.extend(map(os.memfd_create, ("ixy",), (flags,)))  # in one step: no exception comes between
+        fd = self._files[0]
         try:
             _resize(fd, self.size)
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-            if flags:
+            if flags & os.MFD_HUGETLB:
                 # First take the huge pages: a mapping that fails for want of them leaves a hole in the window, into
                 # which another thread's memory may fall.
                 os.posix_fallocate(fd, 0, self.size)
             window().map(self.offset, self.size, fd)
         except BaseException:
-            os.close(fd)
+            self._close_file()
             raise
-        return fd
 
     @property
     def virtual_address(self) -> int:
@@ -112,15 +128,21 @@ class DmaMemory:
         window().lock(self.offset, self.size)
 
     def close(self) -> None:
-        """Return the memory. No device may know it any more. A second call, or one in a forked child, does nothing."""
-        if self._owner.mine() and not self._closed:
-            self._closed = True
-            del _in_use().all[self.offset]
+        """Return the memory. No device may know it any more. A second call, or one in a forked child, does nothing, or
+        goes on where the first was interrupted."""
+        if not self._owner.mine():
+            return
+        if _in_use().ranges.get(self.offset) is self._range:
             window().unmap(self.offset, self.size)
-            os.close(self.fd)
+            del _in_use().ranges[self.offset]  # from here on the place may be another's
+        if self._files:
+            self._close_file()
+
+    def _close_file(self) -> None:
+        tuple(map(os.close, map(self._files.pop, (0,))))  # in one step likewise: once, and no other file
 
     def __del__(self) -> None:
-        if hasattr(self, "_closed"):  # else it failed, and has nothing
+        if hasattr(self, "_range"):  # else it has nothing
             self.close()
 
 
@@ -137,7 +159,7 @@ def _resize(fd: int, size: int) -> None:
 
 def allocated() -> int:
     """How many bytes of DMA memory the process has."""
-    return sum(_in_use().all.values())
+    return sum(map(len, list(_in_use().ranges.values())))
 
 
 def allocate_rings(size: int) -> DmaMemory:
@@ -148,22 +170,14 @@ def allocate_rings(size: int) -> DmaMemory:
     """
     with _in_use().lock:
         offset = PACKET_REGION
-        for start, length in sorted(_in_use().rings.items()):
-            if start - offset >= size:
+        used = [place for place in list(_in_use().ranges.values()) if place.start >= PACKET_REGION]
+        for place in sorted(used, key=lambda place: place.start):
+            if place.start - offset >= size:
                 break
-            offset = start + length
+            offset = place.stop
         if offset + size > PACKET_REGION + RING_REGION:
             raise MemoryUnavailable(f"no room for {size} bytes of descriptor rings: close a device first")
-        memory = DmaMemory(offset, size)
-        _in_use().rings[offset] = memory.size
-        return memory
-
-
-def release_rings(memory: DmaMemory) -> None:
-    """Return what `allocate_rings` gave."""
-    with _in_use().lock:
-        memory.close()
-        _in_use().rings.pop(memory.offset, None)
+        return DmaMemory(offset, size)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ixy.once import once
 from ixy.packets import checking
 from ixy.packets.batch import Batch, Loan, check_length, free_loan, no_copies
 from ixy.packets.buffers import POOL_BYTES, POOL_SHIFT, POOLS, STRIDE, usable
-from ixy.packets.dma import DmaMemory
+from ixy.packets.dma import DmaMemory, in_use
 from ixy.packets.packets import Packets
 from ixy.packets.pool import Pools, available, close_pool, open_pool, pools, take_soon
 from ixy.process import Owner
@@ -126,7 +126,7 @@ class Mempool:
             self.release()
 
     def __del__(self, _ending: Callable[[], bool] = sys.is_finalizing) -> None:
-        if not self.closed and _PROGRAM in self._holders and not _ending():
+        if not getattr(self, "closed", True) and _PROGRAM in self._holders and not _ending():
             name = repr(self)
             drop(self, _PROGRAM)
             checking.log_report(self._pools)
@@ -225,7 +225,7 @@ class _Numbers:
         with self.lock:
             for number in ((self._last + 1 + i) % POOLS for i in range(POOLS)):
                 user = self._pools.get(number)
-                if user is None or user() is None:
+                if (user is None or user() is None) and not in_use(number * POOL_BYTES):
                     self._pools[number] = ref(pool)
                     self._last = number
                     return number

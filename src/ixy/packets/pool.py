@@ -9,7 +9,8 @@ A compiled loop is owner from its first poll to its last. Before each poll it lo
 set: then it fetches what was returned, and lets those who wait have the pool for one call (`serve`). A lone thread pays
 for all this with one load a poll.
 
-Buffers change owners within kernels only. No signal handler and no collector can come between there.
+Buffers change owners within kernels only. No signal handler and no collector can come between there, unless kernels are
+interpreted.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ixy.packets.buffers import ID_MASK, POOL_BUFFERS, POOL_SHIFT, POOLS, STRIDE
 from ixy.packets.checking import hand_over, taken
 from ixy.packets.dma import PACKET_REGION, window
 from ixy.packets.packets import FREE, Packets
-from ixy.unsafe import fetch_add, load_acquire, monotonic_ns, nap, store_ordered, store_release, swap_if, this_thread
+from ixy.unsafe import fetch_add, load_acquire, monotonic_ns, nap, store_release, swap_if, this_thread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -318,8 +319,9 @@ def serve(pools: Pools, pool: int) -> None:
 
 @outlined
 def _serve(stack: NDArray[np.int32], returned: NDArray[np.int32], words: NDArray[np.int64], pool: int) -> None:
-    # Who returns a buffer sets the word after that: what comes from here on is seen at the next poll.
-    store_ordered(words, _word(pool, _ATTENTION), 0)
+    # Who returns a buffer sets the word after that. What reads the 1 and writes the 0 in one step sees all that was
+    # done before the 1; what comes after sets it once more.
+    swap_if(words, _word(pool, _ATTENTION), 1, 0)
     _fetch_returned(stack, returned, words, pool)
     if load_acquire(words, _word(pool, _WAITING)) == 0:
         return

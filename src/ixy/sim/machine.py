@@ -11,7 +11,7 @@ from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from weakref import WeakSet
+from weakref import ReferenceType, WeakSet, ref
 
 import numpy as np
 
@@ -73,10 +73,11 @@ os.register_at_fork(after_in_child=_forget)
 
 @dataclass
 class Plug:
-    """An open card, and what is plugged into it."""
+    """An open card, what is plugged into it, and for whom, if that is known."""
 
     card: Card
     wires: tuple[Wire, ...]
+    holder: ReferenceType[object] | None
     stack: ExitStack = field(default_factory=ExitStack)
 
 
@@ -114,8 +115,12 @@ class Machine:
     # -----------------------------------------------------------------------------------------------------------------
     # Cards
 
-    def plug_in(self, address: str) -> Card:
+    def plug_in(self, address: str, holder: object = None) -> Card:
         """Take the card that `address` names, and plug in what it says.
+
+        Args:
+            holder: who takes it. If he is gone and has not unplugged it, since an exception came before he knew that he
+                had it, the next one gets it.
 
         Raises:
             AddressError: malformed, or too many cards.
@@ -128,11 +133,14 @@ class Machine:
         plug: Plug | None = None
         try:
             with self._lock:
-                if spec.name in self._plugs:
+                left = self._plugs.get(spec.name)
+                if left is not None and left.holder is not None and left.holder() is None:
+                    self._pull(left)
+                elif left is not None:
                     raise DeviceBusy(f"sim:{spec.name} is open already: close it first")
                 check_files((*_plugged_wires(), *spec.wires))
                 card = self.card(spec.name)
-                plug = self._plugs[spec.name] = Plug(card, spec.wires)
+                plug = self._plugs[spec.name] = Plug(card, spec.wires, None if holder is None else ref(holder))
             self._connect(plug)
             self._run()
             return card

@@ -17,7 +17,7 @@ from cards import E1000e, VirtioNet, count
 from ixy.bus import Irq
 from ixy.bus.vfio import VfioFunction
 from ixy.errors import Error
-from ixy.packets.dma import DmaMemory, allocate_rings, release_rings
+from ixy.packets.dma import DmaMemory, allocate_rings
 
 VET = 0x38  # a register of the 82574 that only keeps a value (10.2.2.15)
 
@@ -135,7 +135,7 @@ def container(e1000e: str, virtio: str) -> dict[str, Any]:
         function.unmap(memory)
         pinned.append(locked())
         function.close()
-    release_rings(memory)
+    memory.close()
     same = bool((mappings[0].pages == mappings[1].pages).all())
     return {"same_addresses": same, "pinned": pinned, "interrupted": interrupted, "used": used, "status": status}
 

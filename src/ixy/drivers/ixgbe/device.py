@@ -22,8 +22,9 @@ from ixy.drivers.ixgbe.phy import Phy
 from ixy.drivers.ixgbe.rings import IxgbeRxRing, IxgbeTxRing
 from ixy.drivers.ixgbe.semaphore import owned
 from ixy.drivers.pools import AttachedPools
+from ixy.dropped import close_dropped
 from ixy.errors import ConfigurationError, DeviceTimeout, Error
-from ixy.packets.dma import allocate_rings, release_rings
+from ixy.packets.dma import allocate_rings
 from ixy.packets.mempool import Mempool
 from ixy.packets.packets import METADATA, check_metadata
 from ixy.registers import Register, RegisterFile
@@ -110,7 +111,7 @@ class Ixgbe:
         """
         ring_bytes = ring_size * reg.DESCRIPTOR_BYTES
         memory = allocate_rings((rx_queues + tx_queues) * ring_bytes)
-        self._undo.callback(release_rings, memory)
+        self._undo.callback(memory.close)
         with ExitStack() as created:
             pools = [created.enter_context(Mempool(pool_size)) for _ in range(rx_queues)]  # attaching holds them
             self._ring_mapping = self._function.map(memory)
@@ -438,6 +439,10 @@ class Ixgbe:
             finally:
                 if not self._running:
                     self._undo.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "tx_rings"):  # nobody could close it: an exception came before anybody had it
+            close_dropped(self.close)
 
     def _silence(self) -> None:
         """No DMA from here on."""

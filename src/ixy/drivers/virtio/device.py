@@ -21,9 +21,10 @@ from ixy.drivers.virtio.features import Features, negotiate
 from ixy.drivers.virtio.rings.rings import Layout, Terms, VirtioRxRing, VirtioTxRing, resume_at
 from ixy.drivers.virtio.rings.state import GROUP
 from ixy.drivers.virtio.transports.transport import ring_doorbell
+from ixy.dropped import close_dropped
 from ixy.errors import ConfigurationError, Error, UnsupportedDevice
 from ixy.packets.buffers import BUFFER_SIZE
-from ixy.packets.dma import DmaMemory, allocate_rings, release_rings
+from ixy.packets.dma import DmaMemory, allocate_rings
 from ixy.packets.mempool import Mempool
 from ixy.packets.packets import check_metadata
 from ixy.process import Owner
@@ -384,13 +385,17 @@ class VirtioNet:
                 raise
             self._give_up()
 
+    def __del__(self) -> None:
+        if hasattr(self, "_tx"):  # nobody could close it: an exception came before anybody had it
+            close_dropped(self.close)
+
     def _give_up(self) -> None:
         """Each step is done even if one before it fails or is interrupted."""
         with self._turn, ExitStack() as steps:
             self._closed = True
             steps.callback(self._transport.close)
             if self._ring_memory is not None:
-                steps.callback(release_rings, self._ring_memory)
+                steps.callback(self._ring_memory.close)
                 steps.callback(self._transport.unmap, self._ring_memory)
             steps.callback(self._attached.detach_all)
             for ring in (*self._rx, *self._tx):
