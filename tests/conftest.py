@@ -1,4 +1,4 @@
-"""Everything here passes compiled and, in the plain interpreter, with `IXY_JIT=0`."""
+"""Everything here passes compiled and, in the plain interpreter, with `IXY_JIT=0`; both with `IXY_CHECK=1` too."""
 
 from __future__ import annotations
 
