@@ -233,10 +233,10 @@ def wear_devices(count: int) -> list[str]:
     """Open and close devices, with traffic; what they left behind."""
 
     def one() -> None:
-        with ixy.open("sim:a,gen=60") as a, ixy.open("sim:b") as b:
+        with ixy.open("sim:a,gen=60") as a, ixy.open("sim:b,sink=a") as b:  # both have a link at once
             b.tx[0].send(a.rx[0].receive(32))
 
-    for _ in range(max(count // 20, 10)):  # what is there once is there then
+    for _ in range(max(count // 20, 40)):  # each number that a pool can have was used once then
         one()
     gc.collect()
     before = footprint()
