@@ -150,9 +150,10 @@ class Batch:
         checking.report(self.pool._pools)
 
     def _return(self) -> None:
-        if not self.pool.closed:
+        limits = self._limits
+        if limits[0] < limits[1] and not self.pool.closed:
             free_loan(self.pool._pools, self._loan)
-        self._span[:] = _FREED
+        limits[0] = limits[1] = _FREED
         self.pool._loans.discard(self._loan)
 
     def __enter__(self) -> Batch:

@@ -7,7 +7,7 @@ or carries it is compiled to nothing. Kernels write columns by `unsafe.put` and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import IntFlag
 from itertools import count as count_from
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -75,16 +75,15 @@ class Packets(NamedTuple):
     holder: int = PROGRAM
 
 
-def new_packets(count: int, metadata: Iterable[str] = ()) -> Packets:
+def new_packets(count: int, metadata: Sequence[str] = ()) -> Packets:
     """Room for `count` packets, with the columns that are asked for by the names in `METADATA`."""
-    asked = set(metadata)
     return Packets(
-        ids=np.zeros(count, np.int32),
-        lengths=np.zeros(count, np.int32),
-        flags=np.zeros(count, np.uint32) if "flags" in asked else None,
-        hashes=np.zeros(count, np.uint32) if "hash" in asked else None,
-        vlans=np.zeros(count, np.uint16) if "vlan" in asked else None,
-        times=np.zeros(count, np.int64) if "time" in asked else None,
+        ids=np.empty(count, np.int32),
+        lengths=np.empty(count, np.int32),
+        flags=np.empty(count, np.uint32) if "flags" in metadata else None,
+        hashes=np.empty(count, np.uint32) if "hash" in metadata else None,
+        vlans=np.empty(count, np.uint16) if "vlan" in metadata else None,
+        times=np.empty(count, np.int64) if "time" in metadata else None,
         holder=_new_holder(),
     )
 
