@@ -16,7 +16,7 @@ from ixy.device import Device
 from ixy.drivers.virtio.device import VirtioNet
 from ixy.drivers.virtio.transports.inprocess import InProcess
 from ixy.errors import ConfigurationError
-from ixy.packets.packets import Packets, check_metadata, new_packets, swap
+from ixy.packets.packets import check_metadata, new_packets, swap
 from ixy.registers import virtio as reg
 from ixy.sim.machine import Machine
 from ixy.sim.virtio import BackEnd, feed
@@ -175,7 +175,8 @@ def test_what_was_not_asked_for_is_absent(machine: Machine) -> None:
     with open_card(machine, metadata=("hash",)) as device:
         arrive(machine, frame(1))
         with device.rx[0].receive() as batch:
-            assert batch._packets == Packets(batch._packets.ids, batch._packets.lengths, hashes=batch._packets.hashes)
+            there = {name for name, column in batch._packets._asdict().items() if isinstance(column, np.ndarray)}
+            assert there == {"ids", "lengths", "hashes"}
             for what, name in (
                 (lambda: batch.vlans, "vlan"),
                 (lambda: batch[0].vlan, "vlan"),

@@ -66,7 +66,9 @@ def test_what_others_return_is_fetched_by_the_owner() -> None:
         assert not wanted(every, pool.number)
         assert take(every, pool.number, others, 4) == 2
         assert sorted(others.ids[:2].tolist()) == sorted(packets.ids[1:3].tolist())
-        give(every, packets, 0, 4)
+        give(every, others, 0, 2)
+        give(every, packets, 0, 1)
+        give(every, packets, 3, 4)
         release(every.words, pool.number)
         assert pool.available == 4
 
@@ -109,7 +111,10 @@ def test_an_owner_lets_those_who_wait_have_the_pool() -> None:
         thread.start()
         while not found:
             serve(every, pool.number)
-        assert take(every, pool.number, slots(4), 4) >= 1
+        rest = slots(4)
+        count = take(every, pool.number, rest, 4)
+        assert count >= 1
+        give(every, rest, 0, count)
         thread.join()
         release(every.words, pool.number)
         assert (found, owner(every, pool.number)) == ([3], 0)
