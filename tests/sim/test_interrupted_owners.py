@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import memory_files
-from lab import arrive, frame, open_card
+from lab import arrive, frame, memory_files, open_card
 
 import ixy
 from ixy import path as paths
