@@ -419,7 +419,7 @@ class TxQueue:
             self.device._check()
             raise OwnershipError(f"{self} is in use by another thread: use one queue from one thread at a time")
         checking.report(self._pools)
-        return sent
+        return int(sent)  # interpreted, NumPy's
 
     @property
     def in_flight(self) -> int:

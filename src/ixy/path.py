@@ -228,7 +228,7 @@ def run(paths: Sequence[Path], polls: int = POLLS) -> int:
         second, reason = divmod(-received, _SECOND)
         raise paths[second]._refusal(reason)
     checking.report(pools())
-    return received
+    return int(received)  # interpreted, perhaps NumPy's
 
 
 @contextmanager

@@ -249,6 +249,14 @@ def test_paths_need_open_devices_and_queues(machine: Machine) -> None:
         assert accounted(b) == POOL
 
 
+def test_counts_are_plain_integers(machine: Machine) -> None:
+    """In all modes what `send` and `run` return is Python's own, for json and the like."""
+    with open_card(machine) as device:
+        arrive(machine, frame(1))
+        assert type(ixy.Path(device.rx[0], device.tx[0]).run(1)) is int
+        assert type(device.tx[0].send(batch_of(device.rx[0].pool, [frame(1)]))) is int
+
+
 def test_what_is_no_batch_is_not_sent(machine: Machine) -> None:
     with open_card(machine) as device:
         for thing in (b"bytes", None, [1, 2], object()):
