@@ -17,6 +17,7 @@ from ixy.registers import i82599 as reg
 from ixy.sim.card import state
 from ixy.sim.card.offload import build
 from ixy.sim.machine import Machine
+from ixy.sim.rack import SLOT
 
 V4 = IP(src="10.0.0.1", dst="10.0.0.2", id=0xFFFF)
 V6 = IPv6(src="fd00::1", dst="fd00::2")
@@ -33,13 +34,14 @@ def machine() -> Iterator[Machine]:
 
 def frames_of(machine: Machine, packet: bytes, command: int, context: tuple[int, int] = (0, 0)) -> list[bytes]:
     """The frames that a packet becomes under the first descriptor's command and a context descriptor."""
-    rack = machine.rack
-    rack.tape[: len(packet)] = np.frombuffer(packet, np.uint8)
-    rack.cards[0, state.OFFLOAD] = command
-    rack.contexts[0, 0, 0] = context
+    rack, card = machine.rack, machine.cards["a"].index
+    stage = card * SLOT
+    rack.tape[stage : stage + len(packet)] = np.frombuffer(packet, np.uint8)
+    rack.cards[card, state.OFFLOAD] = command
+    rack.contexts[card, 0, 0] = context
     frames = []
-    while length := build(rack, 0, 0, len(packet), len(frames)):
-        frames.append(rack.tape[state.SEGMENT : state.SEGMENT + length].tobytes())
+    while length := build(rack, card, 0, len(packet), len(frames)):
+        frames.append(rack.tape[stage + state.SEGMENT :][:length].tobytes())
     return frames
 
 
