@@ -330,6 +330,7 @@ class Interruption(BaseException):
 
 
 @pytest.mark.skipif(INTERPRETED, reason="an interpreted kernel can be interrupted, which a compiled one cannot")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # interrupts in __del__ end there
 def test_interrupts_lose_nothing(machine: Machine) -> None:
     """A signal handler raises at random between the instructions of allocate, send, receive and free, hundreds of
     times: each buffer is in one place afterwards.
