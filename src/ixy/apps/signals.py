@@ -34,6 +34,7 @@ class Stop:
     def __init__(self) -> None:
         self.signal: int | None = None
         self._running = False
+        self._held = False
 
     def __bool__(self) -> bool:
         return self.signal is not None
@@ -52,11 +53,28 @@ class Stop:
             if self:
                 signal.setitimer(signal.ITIMER_REAL, 0)
 
+    @contextmanager
+    def held(self) -> Generator[None, None, None]:
+        """A signal that comes in this block is raised at its end: what is begun in it is known then, and can be ended.
+
+        Raises:
+            SystemExit: there was one.
+        """
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        if self.signal is not None:
+            raise SystemExit(128 + self.signal)
+
     def handle(self, number: int, _frame: FrameType | None) -> None:
         """The handler of SIGINT and SIGTERM, and of SIGALRM, which is sent to a loop that does not look."""
         first = self.signal is None
         if self.signal is None:
             self.signal = number
+        if self._held:
+            return
         if not (first and self._running):
             raise SystemExit(128 + self.signal)
         signal.setitimer(signal.ITIMER_REAL, _PATIENCE)

@@ -33,13 +33,16 @@ def run_qemu(addresses: Sequence[str], arguments: Sequence[str], program: str = 
     if shutil.which(program) is None:
         raise Error(f"{program} is missing: install it (Debian: apt-get install qemu-system-x86)")
     output = _STDERR if any(map(writes_stdout, addresses)) else None  # a guest's console is no part of a capture
-    with stop_on_signals(), closing(Attachment(addresses)) as attachment:
+    with stop_on_signals() as stop, closing(Attachment(addresses)) as attachment:
         command = [program, *machine_arguments(arguments), *attachment.arguments, *arguments]
-        process = subprocess.Popen(command, pass_fds=attachment.fds, stdout=output)
+        process: subprocess.Popen[bytes] | None = None
         try:
+            with stop.held():
+                process = subprocess.Popen(command, pass_fds=attachment.fds, stdout=output)
             return _serve(attachment, process)
         except BaseException:
-            _end(process)
+            if process is not None:
+                _end(process)
             raise
 
 
