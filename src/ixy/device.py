@@ -19,7 +19,7 @@ from ixy.addresses import Circumstances, Shape, open_driver
 from ixy.addresses import link_timeout as usual_link_timeout
 from ixy.arguments import boolean, integer, mac_address, number
 from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, MAX_ADDRESSES
-from ixy.drivers.rings import ENTERED, POOL_BUSY, RING_BUSY, desert, enter, exit_from, leave, seize
+from ixy.drivers.rings import ENTERED, POOL_BUSY, RING_BUSY, desert, enter, exit_from, in_use, leave, seize
 from ixy.dropped import close_dropped
 from ixy.errors import ConfigurationError, Error, OwnershipError
 from ixy.jit import compiled
@@ -374,7 +374,7 @@ class RxQueue:
     def _refuse(self, outcome: int) -> NoReturn:
         self.device._check()
         what = self if outcome == RING_BUSY else f"the pool of {self}"
-        raise OwnershipError(f"{what} is in use by another thread: use one queue from one thread at a time")
+        raise in_use(what)
 
     def __repr__(self) -> str:
         return f"{self.device.address} rx[{self.device.rx.index(self)}]"
@@ -417,7 +417,7 @@ class TxQueue:
             raise
         if sent < 0:
             self.device._check()
-            raise OwnershipError(f"{self} is in use by another thread: use one queue from one thread at a time")
+            raise in_use(self)
         checking.report(self._pools)
         return int(sent)  # interpreted, NumPy's
 

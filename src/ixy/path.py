@@ -25,8 +25,8 @@ import numpy as np
 
 from ixy.arguments import integer
 from ixy.device import RxQueue, TxQueue
-from ixy.drivers.rings import ENTERED, POOL_BUSY, RING_BUSY, RUNNER, desert, enter, exit_from, leave, seize
-from ixy.errors import Error, OwnershipError
+from ixy.drivers.rings import ENTERED, POOL_BUSY, RING_BUSY, RUNNER, desert, enter, exit_from, in_use, leave, seize
+from ixy.errors import Error
 from ixy.jit import INTERPRETED, checked, compiled, outlined
 from ixy.packets import checking
 from ixy.packets.batch import no_copies
@@ -193,7 +193,7 @@ class Path:
         if reason == _CLOSING:
             return Error(f"{self._rx.device.address} or {self._tx.device.address} is being closed: open it again")
         what = {_RX_BUSY: self._rx, _POOL_BUSY: f"the pool of {self._rx}", _TX_BUSY: self._tx}[reason]
-        return OwnershipError(f"{what} is in use by another thread: use one queue from one thread at a time")
+        return in_use(what)
 
 
 def _check_queue(name: str, queue: object, kind: type) -> None:

@@ -14,8 +14,7 @@ from ixy.apps.session import open_devices, repeat
 from ixy.apps.settings import MAX_SNAPLEN
 from ixy.apps.signals import stop_on_signals
 from ixy.arguments import integer
-from ixy.drivers.rings import ENTERED, enter, exit_from
-from ixy.errors import OwnershipError
+from ixy.drivers.rings import ENTERED, enter, exit_from, in_use
 from ixy.formats.pcap import Format, Writer, append, record_bytes
 from ixy.jit import compiled
 from ixy.packets.buffers import BUFFER_SIZE, STRIDE
@@ -94,7 +93,7 @@ class Recorder:
             OwnershipError: another thread uses the queue.
         """
         if not self._kernel(self._state, polls):
-            raise OwnershipError(f"{self._rx} is in use by another thread: use one queue from one thread at a time")
+            raise in_use(self._rx)
         used = int(self._state.counts[USED])
         if used:
             self._state.counts[USED] = 0

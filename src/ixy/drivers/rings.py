@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from ixy.errors import OwnershipError
 from ixy.jit import compiled
 from ixy.packets.packets import Packets
 from ixy.packets.pool import Pools, give, pools, release, take_soon, wait_for
@@ -36,6 +37,11 @@ RETIRED = -1  # the runner of a ring whose device is closed
 # Rings and batches have at most so many entries. Masked with this, an index is known to be positive, and the compiler
 # leaves out what Python's negative indices would need.
 INDEX_MASK = 0xFFFF
+
+
+def in_use(what: object) -> OwnershipError:
+    """The error of who comes second to a queue or its pool: `what`, as the message is to begin."""
+    return OwnershipError(f"{what} is in use by another thread: use one queue from one thread at a time")
 
 
 # What `enter` answers
