@@ -95,6 +95,13 @@ if INTERPRETED or TYPE_CHECKING:
         if array is not None:
             array[to] = array[start]
 
+    def element_or_step(array: Words | int, index: int, step: int) -> int:
+        """`array[index]`, or where there is one number instead of an array, that and `index` steps more."""
+        return int(array[index]) if isinstance(array, np.ndarray) else array + int(index) * step
+
+    def fence_acquire() -> None:
+        """Nothing that follows is read before what was read so far."""
+
     def copy(target: Bytes, to: int, source: Bytes, start: int, size: int) -> None:
         """Copy `size` bytes from `source[start:]` to `target[to:]`; the caller has checked both ranges."""
         target[to : to + size] = source[start : start + size]
@@ -244,6 +251,23 @@ else:
             return context.get_dummy_value()
 
         return types.void(array, types.int64, types.int64), codegen
+
+    @intrinsic
+    def element_or_step(typingctx: Any, array: Any, index: Any, step: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            if isinstance(array, types.Array):
+                return builder.load(_element(context, builder, array, args[0], args[1]))
+            return builder.add(args[0], builder.mul(args[1], args[2]))
+
+        return types.int64(array if isinstance(array, types.Array) else types.int64, types.int64, types.int64), codegen
+
+    @intrinsic
+    def fence_acquire(typingctx: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            builder.fence("acquire")
+            return context.get_dummy_value()
+
+        return types.void(), codegen
 
     @intrinsic
     def copy(typingctx: Any, target: Any, to: Any, source: Any, start: Any, size: Any) -> Any:

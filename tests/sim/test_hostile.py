@@ -16,6 +16,7 @@ from lab import accounted, arrive, batch_of, depart, frame, open_card, receive_a
 
 from ixy.device import Device
 from ixy.packets.batch import lent
+from ixy.packets.buffers import device_address
 from ixy.packets.mempool import Mempool
 from ixy.registers import i82599 as reg
 from ixy.sim.machine import Machine
@@ -159,7 +160,7 @@ def recover(machine: Machine, device: Device) -> None:
     """The card becomes honest: nothing is done any more, it goes on where the driver waits, and one frame clears up."""
     ring = device.rx[0].ring.state
     descriptors(device)[:, 1] = 0
-    descriptors(device)[:, 0] = ring.addresses[ring.held.ids]
+    descriptors(device)[:, 0] = [device_address(ring.addresses, buffer) for buffer in ring.held.ids]
     head = int(ring.state[0]) % RING
     card = machine.cards["a"]
     card.write32(reg.RDH.offset, head)

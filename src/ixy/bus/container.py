@@ -21,8 +21,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ixy.bus.pci import PciDevice, explained
 from ixy.errors import DeviceBusy, Error, MemoryUnavailable, PermissionDenied, UnsupportedDevice
 from ixy.once import once
@@ -148,13 +146,11 @@ class Container:
             MemoryUnavailable: the process may not lock so much memory.
         """
         with self._lock:
-            first = self._base + memory.offset
             if memory.offset not in self._mappings:
-                self._map(memory, first, address)
+                self._map(memory, self._base + memory.offset, address)
                 self._mappings[memory.offset] = _Mapping(memory)
             self._mappings[memory.offset].devices += 1
-        pages = np.arange(first, first + memory.size, memory.page_size, dtype=np.int64)
-        return DmaMapping(pages, memory.page_size, translated=True)
+        return DmaMapping.linear(memory, self._base, translated=True)
 
     def unmap(self, memory: DmaMemory) -> None:
         """Undo one `map`; with the last one, a device that still uses the memory is refused."""

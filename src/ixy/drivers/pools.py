@@ -11,6 +11,7 @@ from ixy.packets.buffers import POOL_BUFFERS, POOL_SHIFT, POOLS, STRIDE
 from ixy.packets.mempool import drop, hold
 
 if TYPE_CHECKING:
+    from ixy.packets.buffers import Addresses
     from ixy.packets.dma import DmaMapping, DmaMemory
     from ixy.packets.mempool import Mempool
 
@@ -30,22 +31,30 @@ class AttachedPools:
         mapper: lets the device reach their memory.
 
     Attributes:
-        addresses: the device's address of each packet buffer by number, int64; of what lies before it, if `attach` was
-            told so.
+        addresses: where the device sees each buffer, see `ixy.packets.buffers.device_address`; after `lie_as`.
     """
 
     def __init__(self, mapper: Mapper) -> None:
-        self.addresses = np.zeros(POOLS * POOL_BUFFERS, np.int64)
+        self.addresses: Addresses = 0
         self._mapper = mapper
+        self._before = 0
         self._pools: list[Mempool] = []
         self._lock = threading.Lock()
 
-    def attach(self, pool: Mempool, before: int = 0) -> None:
-        """Let the device reach the buffers of `pool`, and look each one's address up.
+    def lie_as(self, mapping: DmaMapping, before: int = 0) -> None:
+        """Expect all pools to lie for the device as other memory does: in one piece, or each page elsewhere.
 
         Args:
-            before: how many bytes before the packet the device is to begin.
+            before: how many bytes before each packet the device is to begin.
         """
+        self._before = before
+        if mapping.window is not None:
+            self.addresses = mapping.window - before
+        else:
+            self.addresses = np.zeros(POOLS * POOL_BUFFERS, np.int64)
+
+    def attach(self, pool: Mempool) -> None:
+        """Let the device reach the buffers of `pool`, and look each one's address up."""
         with self._lock:
             if pool in self._pools:
                 return
@@ -55,8 +64,9 @@ class AttachedPools:
             except BaseException:
                 drop(pool, self)
                 raise
-            offsets = (pool.ids - (pool.number << POOL_SHIFT)) * STRIDE - before
-            self.addresses[pool.ids] = mapping.addresses(offsets)
+            if isinstance(self.addresses, np.ndarray):
+                offsets = (pool.ids - (pool.number << POOL_SHIFT)) * STRIDE - self._before
+                self.addresses[pool.ids] = mapping.addresses(offsets)
             self._pools.append(pool)
 
     def detach_all(self) -> None:

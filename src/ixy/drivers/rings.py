@@ -34,10 +34,6 @@ COMMON_WORDS = 6
 
 RETIRED = -1  # the runner of a ring whose device is closed
 
-# Rings and batches have at most so many entries. Masked with this, an index is known to be positive, and the compiler
-# leaves out what Python's negative indices would need.
-INDEX_MASK = 0xFFFF
-
 
 def in_use(what: object) -> OwnershipError:
     """The error of who comes second to a queue or its pool: `what`, as the message is to begin."""

@@ -10,14 +10,20 @@ each packet finds it there, contiguous with the packet.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ixy.jit import compiled
 from ixy.packets.dma import HUGE_PAGE, PACKET_REGION
+from ixy.unsafe import element_or_step
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    Addresses = NDArray[np.int64] | int
+    """Where a device sees packet buffers: an address for each by number, shape (POOLS * POOL_BUFFERS,), or, where they
+    lie in one piece for it, that of number 0. Kernels are compiled for one or the other."""
 
 BUFFER_SIZE = 2048  # bytes of a packet buffer
 HEADROOM = 64  # bytes before each buffer
@@ -38,3 +44,9 @@ def usable(count: int) -> NDArray[np.int64]:
     numbers = np.arange(count + count * STRIDE // HUGE_PAGE + 2, dtype=np.int64)
     first, last = numbers * STRIDE - HEADROOM, numbers * STRIDE + BUFFER_SIZE - 1
     return numbers[first // HUGE_PAGE == last // HUGE_PAGE][:count]
+
+
+@compiled
+def device_address(addresses: Addresses, buffer: Any) -> int:
+    """Where the device to which `addresses` belongs sees a buffer."""
+    return element_or_step(addresses, buffer & ID_MASK, STRIDE)

@@ -188,11 +188,21 @@ class DmaMapping:
         pages: the device's address of each page, shape (size / page_size,), int64. Neighbours need not be contiguous.
         page_size: in bytes.
         translated: the addresses are an IOMMU's; where the device goes past it, they name other memory.
+        window: the device's address of the window's first byte, if it sees the whole window as the process does, each
+            byte as far from the first; None where each page lies elsewhere.
     """
 
     pages: NDArray[np.int64]
     page_size: int
     translated: bool = False
+    window: int | None = None
+
+    @classmethod
+    def linear(cls, memory: DmaMemory, window: int, translated: bool = False) -> DmaMapping:
+        """That of a device that sees the window in one piece, from the address `window` on."""
+        first = window + memory.offset
+        pages = np.arange(first, first + memory.size, memory.page_size, dtype=np.int64)
+        return cls(pages, memory.page_size, translated, window)
 
     def addresses(self, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
         """The device's addresses of the bytes at `offsets` from the start of the memory."""

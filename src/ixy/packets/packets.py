@@ -45,6 +45,10 @@ PROGRAM = 2  # packets that were made without a number
 _numbers = count_from(PROGRAM + 1)
 
 
+# Rings and batches have at most so many entries. Masked with this, an index is known to be positive, and the compiler
+# leaves out what Python's negative indices would need.
+INDEX_MASK = 0xFFFF
+
 METADATA = ("flags", "hash", "vlan", "time")
 """What can be asked for, by the names that `ixy.open` takes."""
 

@@ -25,7 +25,7 @@ from ixy.packets import checking
 from ixy.packets.buffers import ID_MASK, POOL_BUFFERS, POOL_SHIFT, POOLS, STRIDE
 from ixy.packets.checking import hand_over, taken
 from ixy.packets.dma import PACKET_REGION, window
-from ixy.packets.packets import FREE, Packets
+from ixy.packets.packets import FREE, INDEX_MASK, Packets
 from ixy.unsafe import fetch_add, load_acquire, monotonic_ns, nap, store_release, swap_if, this_thread
 
 if TYPE_CHECKING:
@@ -120,6 +120,25 @@ def took(pools: Pools, pool: int, left: int, packets: Packets) -> None:
     """The owner has taken buffers into `packets`, the first of them `fresh` number 0; `left` are left."""
     taken(pools, pool, left, free_count(pools, pool), packets.holder)
     pools.words[_word(pool, _FREE)] = left
+
+
+@compiled
+def trade(pools: Pools, pool: int, held: Packets, slot: int, packets: Packets, at: int, count: int) -> None:
+    """Move buffers from a ring's descriptors `slot` on to packets `at` on, and put fresh ones into the descriptors.
+
+    The caller owns `pool`, which has so many, and neither range wraps. One loop without a branch: the compiler makes
+    vector moves of it.
+    """
+    stack, descriptors, ids = pools.stack, held.ids, packets.ids
+    free = free_count(pools, pool)
+    low = ((pool << POOL_SHIFT) + free - count) & ID_MASK
+    slot &= INDEX_MASK
+    at &= INDEX_MASK
+    for i in range(count & INDEX_MASK):
+        buffer = stack[low + i]
+        ids[at + i] = descriptors[slot + i]
+        descriptors[slot + i] = buffer
+    took(pools, pool, free - count, held)
 
 
 @compiled

@@ -256,9 +256,7 @@ class Machine:
         """Let all cards reach `memory`, until each one that maps it has unmapped it."""
         with self.paused():
             self._allowed(memory)[:] += 1
-        first = BUS_BASE + memory.offset
-        pages = np.arange(first, first + memory.size, memory.page_size, dtype=np.int64)
-        return DmaMapping(pages, memory.page_size)
+        return DmaMapping.linear(memory, BUS_BASE)
 
     def unmap(self, memory: DmaMemory) -> None:
         """Undo one `map`: DMA to `memory` is refused after the last."""

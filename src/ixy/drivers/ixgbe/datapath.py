@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ixy.drivers.rings import CLEAN, COMMON_WORDS, DROPPED, INDEX_MASK, NEXT, STARVED
+from ixy.drivers.rings import CLEAN, COMMON_WORDS, DROPPED, NEXT, STARVED
 from ixy.jit import compiled
-from ixy.packets.buffers import BUFFER_SIZE, ID_MASK
+from ixy.packets.buffers import BUFFER_SIZE, device_address
 from ixy.packets.checking import hand_over
-from ixy.packets.packets import Flags, Packets, stamp
+from ixy.packets.packets import INDEX_MASK, Flags, Packets, stamp
 from ixy.packets.pool import Pools, free_count, fresh, give, took
 from ixy.registers.i82599 import (
     RX_DD,
@@ -46,6 +46,8 @@ from ixy.unsafe import has, load_acquire, put, store_release
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ixy.packets.buffers import Addresses
+
 # Descriptors are cleaned in groups: the card reports the status of every 32nd only, which saves it write-backs and us
 # looks at descriptors.
 CLEAN_GROUP = 32
@@ -71,7 +73,7 @@ class RxState(NamedTuple):
         tail: the doorbell RDT, shape (1,), uint32.
         held: the buffer in each descriptor.
         state: shape (STATE_WORDS,), int64.
-        addresses: the card's address of each buffer by number, int64.
+        addresses: where the card sees each buffer.
         pool: number of the pool that buffers come from.
     """
 
@@ -79,7 +81,7 @@ class RxState(NamedTuple):
     tail: NDArray[np.uint32]
     held: Packets
     state: NDArray[np.int64]
-    addresses: NDArray[np.int64]
+    addresses: Addresses
     pool: int
 
 
@@ -90,7 +92,7 @@ class TxState(NamedTuple):
     tail: NDArray[np.uint32]
     held: Packets
     state: NDArray[np.int64]
-    addresses: NDArray[np.int64]
+    addresses: Addresses
 
 
 @compiled
@@ -100,7 +102,7 @@ def offer(ring: RxState, count: int) -> None:
     The caller sets the tail to the last one, so that head and tail differ (datasheet 7.1.9).
     """
     for slot in range(count):
-        ring.descriptors[2 * slot] = ring.addresses[ring.held.ids[slot]]
+        ring.descriptors[2 * slot] = device_address(ring.addresses, ring.held.ids[slot])
         ring.descriptors[2 * slot + 1] = 0
 
 
@@ -129,7 +131,7 @@ def rx_batch(ring: RxState, pools: Pools, packets: Packets, limit: int) -> int:
         describe(ring, packets, i, slot, status)
         buffer = fresh(pools, ring.pool, free, i)
         held[slot] = buffer
-        ring.descriptors[2 * slot] = ring.addresses[buffer & ID_MASK]
+        ring.descriptors[2 * slot] = device_address(ring.addresses, buffer)
         ring.descriptors[2 * slot + 1] = 0
         count = i + 1
     if count > 0:
@@ -196,7 +198,7 @@ def take_carefully(ring: RxState, pools: Pools, packets: Packets, count: int, li
             count += hand_over(pools, packets, count, 1, ring.held.holder, packets.holder)
             held[slot] = fresh(pools, ring.pool, free, 0)
             took(pools, ring.pool, free - 1, ring.held)
-        ring.descriptors[2 * slot] = ring.addresses[held[slot]]
+        ring.descriptors[2 * slot] = device_address(ring.addresses, held[slot])
         ring.descriptors[2 * slot + 1] = 0
         hand_back(ring, 1)
     stamp(packets, before, count)
@@ -231,7 +233,7 @@ def tx_batch(ring: TxState, pools: Pools, packets: Packets, first: int, last: in
         buffer = ids[(first + i) & INDEX_MASK]
         length = np.int64(lengths[(first + i) & INDEX_MASK])
         held[slot] = buffer
-        ring.descriptors[2 * slot] = ring.addresses[buffer & ID_MASK]
+        ring.descriptors[2 * slot] = device_address(ring.addresses, buffer)
         ring.descriptors[2 * slot + 1] = (length << TX_PAYLEN_SHIFT) | _TX_COMMAND | length
     group_end = index | (CLEAN_GROUP - 1)
     while group_end < index + count:

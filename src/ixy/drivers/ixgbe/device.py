@@ -117,6 +117,7 @@ class Ixgbe:
             self._ring_mapping = self._function.map(memory)
             self._undo.callback(self._function.unmap, memory)
             self._undo.callback(self._attached.detach_all)
+            self._attached.lie_as(self._ring_mapping)
             for pool in pools:
                 self._attached.attach(pool)
         slices = [memory.bytes[start : start + ring_bytes] for start in range(0, memory.size, ring_bytes)]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ixy.packets.buffers import Addresses
     from ixy.packets.mempool import Mempool
 
 
@@ -29,7 +30,7 @@ class IxgbeRxRing(FilledRing):
         self,
         memory: NDArray[np.uint8],
         tail: NDArray[np.uint32],
-        addresses: NDArray[np.int64],
+        addresses: Addresses,
         pool: Mempool,
         metadata: Sequence[str] = (),
     ) -> None:
@@ -43,7 +44,7 @@ class IxgbeTxRing(SendingRing):
     kernel = staticmethod(datapath.tx_batch)
     room = staticmethod(datapath.tx_room)
 
-    def __init__(self, memory: NDArray[np.uint8], tail: NDArray[np.uint32], addresses: NDArray[np.int64]) -> None:
+    def __init__(self, memory: NDArray[np.uint8], tail: NDArray[np.uint32], addresses: Addresses) -> None:
         super().__init__(TxState(_descriptors(memory), tail, *_bookkeeping(memory), addresses))
 
 

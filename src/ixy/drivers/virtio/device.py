@@ -137,6 +137,7 @@ class VirtioNet:
         self._ring_memory = allocate_rings(sum(layout.bytes for layout in layouts) + COMMAND_BYTES)
         mapping = self._transport.map(self._ring_memory)
         self._check_addresses(mapping)
+        self._attached.lie_as(mapping, self._terms().header)
         start = 0
         for index, layout in zip(indices, layouts, strict=True):
             extra = COMMAND_BYTES if index >= 2 * pairs else 0
@@ -217,7 +218,7 @@ class VirtioNet:
     def attach(self, pool: Mempool) -> None:
         """Let the device reach the buffers of `pool`, and the header before each."""
         with self._control_plane():
-            self._attached.attach(pool, self._terms().header)
+            self._attached.attach(pool)
 
     @contextmanager
     def _control_plane(self) -> Generator[None]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ixy.drivers.rings import CLEAN, DROPPED, INDEX_MASK, NEXT, STARVED
+from ixy.drivers.rings import CLEAN, DROPPED, NEXT, STARVED
 from ixy.drivers.virtio.rings.state import (
     BAD_ID,
     BROKEN,
@@ -34,15 +34,17 @@ from ixy.drivers.virtio.rings.state import (
 from ixy.drivers.virtio.transports.transport import Doorbell, ring_doorbell
 from ixy.errors import DeviceTimeout
 from ixy.jit import compiled
-from ixy.packets.buffers import BUFFER_SIZE, ID_MASK
+from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, device_address
 from ixy.packets.checking import hand_over
-from ixy.packets.packets import Packets, stamp
+from ixy.packets.packets import INDEX_MASK, Packets, stamp
 from ixy.packets.pool import Pools, free_count, fresh, give, took
 from ixy.registers.virtio import EVENT_DESC, EVENT_DISABLE, PACKED_AVAIL, PACKED_ID_SHIFT, PACKED_USED, PACKED_WRITE
 from ixy.unsafe import load_acquire, load_ordered, store_ordered, store_release
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from ixy.packets.buffers import Addresses
 
 _FLAGS = PACKED_AVAIL | PACKED_USED
 _RESUME_TIMEOUT = 1.0  # seconds
@@ -58,7 +60,7 @@ class PackedRing(NamedTuple):
         order: the identifier at each place, shape (size,), int32.
         place: the place of each identifier, shape (size,), int32.
         state: shape (STATE_WORDS,), int64.
-        addresses: the device's address of the header before each buffer, int64.
+        addresses: where the device sees the header before each buffer.
         headers: all of the packet memory as words, int32; see `state.clear_header`.
         doorbell: to notify the device with.
         pool: number of the pool that buffers come from; -1 for a transmit ring.
@@ -72,7 +74,7 @@ class PackedRing(NamedTuple):
     order: NDArray[np.int32]
     place: NDArray[np.int32]
     state: NDArray[np.int64]
-    addresses: NDArray[np.int64]
+    addresses: Addresses
     headers: NDArray[np.int32]
     doorbell: Doorbell
     pool: int
@@ -98,7 +100,7 @@ def offer_all(ring: PackedRing, count: int) -> None:
     """Make the buffers available that a receive ring has been filled with, in its first `count` descriptors."""
     size = ring.held.ids.size
     for slot in range(count):
-        ring.descriptors[2 * slot] = ring.addresses[ring.held.ids[slot]]
+        ring.descriptors[2 * slot] = device_address(ring.addresses, ring.held.ids[slot])
         word = (ring.header + BUFFER_SIZE) | (slot << PACKED_ID_SHIFT) | PACKED_WRITE | available_flags(slot, size)
         store_release(ring.descriptors, 2 * slot + 1, word)
     ring.state[OFFERED] = count
@@ -138,7 +140,7 @@ def rx_batch(ring: PackedRing, pools: Pools, packets: Packets, limit: int) -> in
             total += length
             buffer = fresh(pools, ring.pool, free, i)
             ring.held.ids[slot] = buffer
-            ring.descriptors[2 * slot] = ring.addresses[buffer & ID_MASK]
+            ring.descriptors[2 * slot] = device_address(ring.addresses, buffer)
             word = constant | (used << PACKED_ID_SHIFT) | available_flags(first + i + size, size)
             store_release(ring.descriptors, 2 * slot + 1, word)
             count = i + 1
@@ -246,7 +248,7 @@ def skip(ring: PackedRing) -> None:
         used = (word >> PACKED_ID_SHIFT) & 0xFFFF
         if used != ring.order[slot] and not reorder(ring, slot, used, size - (position - first)):
             return
-        ring.descriptors[2 * slot] = ring.addresses[ring.held.ids[slot]]
+        ring.descriptors[2 * slot] = device_address(ring.addresses, ring.held.ids[slot])
         word = (ring.header + BUFFER_SIZE) | (used << PACKED_ID_SHIFT) | PACKED_WRITE
         store_release(ring.descriptors, 2 * slot + 1, word | available_flags(position + size, size))
         state[SKIPPING] -= 1
@@ -285,7 +287,7 @@ def tx_batch(ring: PackedRing, pools: Pools, packets: Packets, first: int, last:
         length = np.int64(packets.lengths[(first + i) & INDEX_MASK])
         clear_header(ring.headers, buffer & ID_MASK)
         ring.held.ids[slot] = buffer
-        ring.descriptors[2 * slot] = ring.addresses[buffer & ID_MASK]
+        ring.descriptors[2 * slot] = device_address(ring.addresses, buffer)
         identifier = np.int64(ring.order[slot]) << PACKED_ID_SHIFT
         word = (length + header) | identifier | available_flags(index + i, size)
         store_release(ring.descriptors, 2 * slot + 1, word)  # pyright: ignore[reportArgumentType]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ixy.packets.buffers import Addresses
     from ixy.packets.mempool import Mempool
 
 
@@ -98,7 +99,7 @@ class VirtioRxRing(FilledRing, _Counting):
         terms: what was negotiated.
         size: descriptors.
         doorbell: to notify the device with.
-        addresses: the device's address of the header before each buffer.
+        addresses: where the device sees the header before each buffer.
         pool: where buffers come from.
         metadata: what is told of each packet.
     """
@@ -109,7 +110,7 @@ class VirtioRxRing(FilledRing, _Counting):
         terms: Terms,
         size: int,
         doorbell: Doorbell,
-        addresses: NDArray[np.int64],
+        addresses: Addresses,
         pool: Mempool,
         metadata: Sequence[str] = (),
     ) -> None:
@@ -123,7 +124,7 @@ class VirtioTxRing(SendingRing, _Counting):
     """A transmit ring; see `ixy.drivers.TxRing`. Parameters as for `VirtioRxRing`."""
 
     def __init__(
-        self, memory: NDArray[np.uint8], terms: Terms, size: int, doorbell: Doorbell, addresses: NDArray[np.int64]
+        self, memory: NDArray[np.uint8], terms: Terms, size: int, doorbell: Doorbell, addresses: Addresses
     ) -> None:
         kernels = packed if terms.packed else split
         self.kernel = kernels.tx_batch
@@ -152,7 +153,7 @@ def resume_at(ring: VirtioRxRing | VirtioTxRing) -> int:
 
 
 def _state(
-    memory: NDArray[np.uint8], terms: Terms, size: int, doorbell: Doorbell, addresses: NDArray[np.int64], pool: int
+    memory: NDArray[np.uint8], terms: Terms, size: int, doorbell: Doorbell, addresses: Addresses, pool: int
 ) -> SplitRing | PackedRing:
     """A ring before its first packet; `pool` is -1 for a transmit ring."""
     memory[:] = 0

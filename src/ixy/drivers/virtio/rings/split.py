@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ixy.drivers.rings import CLEAN, DROPPED, INDEX_MASK, NEXT, STARVED
+from ixy.drivers.rings import CLEAN, DROPPED, NEXT, STARVED
 from ixy.drivers.virtio.rings.state import (
     BAD_ID,
     BAD_INDEX,
@@ -36,15 +36,17 @@ from ixy.drivers.virtio.rings.state import (
 )
 from ixy.drivers.virtio.transports.transport import Doorbell, ring_doorbell
 from ixy.jit import compiled
-from ixy.packets.buffers import BUFFER_SIZE, ID_MASK
+from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, device_address
 from ixy.packets.checking import hand_over
-from ixy.packets.packets import Packets, stamp
+from ixy.packets.packets import INDEX_MASK, Packets, stamp
 from ixy.packets.pool import Pools, free_count, fresh, give, took
 from ixy.registers.virtio import NO_NOTIFY, SPLIT_WRITE
 from ixy.unsafe import load_acquire, load_ordered, store_ordered
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from ixy.packets.buffers import Addresses
 
 # Indices in `available`, and in `used_flags`
 FLAGS = 0
@@ -65,7 +67,7 @@ class SplitRing(NamedTuple):
         order: the descriptor at each place, shape (size,), int32.
         place: the place of each descriptor, shape (size,), int32.
         state: shape (STATE_WORDS,), int64.
-        addresses: the device's address of the header before each buffer, int64.
+        addresses: where the device sees the header before each buffer.
         headers: all of the packet memory as words, int32; see `state.clear_header`.
         doorbell: to notify the device with.
         pool: number of the pool that buffers come from; -1 for a transmit ring.
@@ -82,7 +84,7 @@ class SplitRing(NamedTuple):
     order: NDArray[np.int32]
     place: NDArray[np.int32]
     state: NDArray[np.int64]
-    addresses: NDArray[np.int64]
+    addresses: Addresses
     headers: NDArray[np.int32]
     doorbell: Doorbell
     pool: int
@@ -96,7 +98,7 @@ class SplitRing(NamedTuple):
 def offer_all(ring: SplitRing, count: int) -> None:
     """Offer the buffers that a receive ring has been filled with, in its first `count` descriptors."""
     for slot in range(count):
-        ring.descriptors[2 * slot] = ring.addresses[ring.held.ids[slot]]
+        ring.descriptors[2 * slot] = device_address(ring.addresses, ring.held.ids[slot])
         ring.descriptors[2 * slot + 1] = SPLIT_WRITE | (ring.header + BUFFER_SIZE)
     ring.state[OFFERED] = count
     store_ordered(ring.available, INDEX, count)
@@ -133,7 +135,7 @@ def rx_batch(ring: SplitRing, pools: Pools, packets: Packets, limit: int) -> int
             total += length
             buffer = fresh(pools, ring.pool, free, i)
             ring.held.ids[slot] = buffer
-            ring.descriptors[2 * (ring.order[slot] & INDEX_MASK)] = ring.addresses[buffer & ID_MASK]
+            ring.descriptors[2 * (ring.order[slot] & INDEX_MASK)] = device_address(ring.addresses, buffer)
             count = i + 1
     if count == 0:
         if limit > 0:
@@ -245,7 +247,7 @@ def skip(ring: SplitRing, ready: int) -> None:
             and not reorder(ring, slot, used, state[OFFERED] - first - i)
         ):
             return
-        ring.descriptors[2 * ring.order[slot]] = ring.addresses[ring.held.ids[slot]]
+        ring.descriptors[2 * ring.order[slot]] = device_address(ring.addresses, ring.held.ids[slot])
     state[SKIPPING] -= count
     recycled(ring, first + count)
 
@@ -281,7 +283,7 @@ def tx_batch(ring: SplitRing, pools: Pools, packets: Packets, first: int, last: 
         clear_header(ring.headers, buffer & ID_MASK)
         ring.held.ids[slot] = buffer
         word = 2 * (ring.order[slot] & INDEX_MASK)
-        ring.descriptors[word] = ring.addresses[buffer & ID_MASK]
+        ring.descriptors[word] = device_address(ring.addresses, buffer)
         ring.descriptors[word + 1] = length + header
         total += length
     state[PACKETS] += count

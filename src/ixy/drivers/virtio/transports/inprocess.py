@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ixy.drivers.virtio.transports.transport import Doorbell, RingAddresses, register_doorbell
 from ixy.packets.dma import DmaMapping, DmaMemory
 
@@ -63,8 +61,7 @@ class InProcess:
         return self._back_end.failed
 
     def map(self, memory: DmaMemory) -> DmaMapping:
-        first = self._back_end.map(memory.offset, memory.size)
-        return DmaMapping(np.arange(first, first + memory.size, memory.page_size, dtype=np.int64), memory.page_size)
+        return DmaMapping.linear(memory, self._back_end.map(memory.offset, memory.size))
 
     def unmap(self, memory: DmaMemory) -> None:
         self._back_end.unmap(memory.offset, memory.size)

@@ -20,8 +20,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
-import numpy as np
-
 from ixy.arguments import integer
 from ixy.bus.pci import explained
 from ixy.drivers.virtio.features import Features
@@ -248,8 +246,7 @@ class VhostUser:
             except BaseException:
                 self._memory.remove(memory)
                 raise
-        first = GUEST_BASE + memory.offset
-        return DmaMapping(np.arange(first, first + memory.size, memory.page_size, dtype=np.int64), memory.page_size)
+        return DmaMapping.linear(memory, GUEST_BASE)
 
     def unmap(self, memory: DmaMemory) -> None:
         """Forget `memory`. The back end keeps its mapping until the connection is closed, but touches it no more."""
