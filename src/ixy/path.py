@@ -30,10 +30,20 @@ from ixy.errors import Error
 from ixy.jit import INTERPRETED, checked, compiled, outlined
 from ixy.packets import checking
 from ixy.packets.batch import no_copies
-from ixy.packets.buffers import ID_MASK
-from ixy.packets.packets import Packets, new_packets, swap
-from ixy.packets.pool import Pools, abandon, call_attention, free_count, give, pools, refill, serve, wanted
-from ixy.unsafe import load_acquire, nap, this_thread
+from ixy.packets.buffers import ID_MASK, LENGTH_MASK, STRIDE
+from ixy.packets.packets import INDEX_MASK, Packets, new_packets, swap
+from ixy.packets.pool import (
+    Pools,
+    abandon,
+    call_attention,
+    free_count,
+    give,
+    pools,
+    refill,
+    serve,
+    wanted,
+)
+from ixy.unsafe import load_acquire, nap, row, this_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -304,6 +314,23 @@ def _poll_kernel(
         refill(path.pools, path.rx.pool)
 
     @compiled
+    def verdict(path: PathState, i: int) -> int:
+        """What the function says of packet `i`; a length from the ring is no longer than a buffer."""
+        ids, lengths = path.packets.ids, path.packets.lengths
+        return function(row(path.pools.bytes, ids[i] & ID_MASK, lengths[i] & LENGTH_MASK, STRIDE))
+
+    @outlined
+    def compact(path: PathState, first: int, received: int) -> int:
+        """Go on with the function after packet `first`, the first to be dropped, and move those that are kept to the
+        front; how many there are."""
+        kept = first
+        for i in range(first + 1, received):
+            if verdict(path, i) != DROP:
+                swap(path.packets, kept, i)
+                kept += 1
+        return kept
+
+    @compiled
     def poll(path: PathState) -> int:
         packets, counts = path.packets, path.counts
         if wanted(path.pools, path.rx.pool):
@@ -318,11 +345,11 @@ def _poll_kernel(
                 fetch_buffers(path)
             return 0
         counts[HELD] = received
-        kept = 0
-        for i in range(received):
-            if function(path.pools.bytes[packets.ids[i] & ID_MASK, : packets.lengths[i] & 0xFFFF]) != DROP:
-                swap(packets, kept, i)
-                kept += 1
+        kept = received
+        for i in range(received & INDEX_MASK):
+            if verdict(path, i) == DROP:
+                kept = compact(path, i, received)
+                break
         sent = tx_batch(path.tx, path.pools, packets, 0, kept)
         give(path.pools, packets, sent, received)
         counts[HELD] = 0

@@ -34,6 +34,8 @@ POOL_BYTES = POOL_BUFFERS * STRIDE
 POOLS = PACKET_REGION // POOL_BYTES
 ID_MASK = POOLS * POOL_BUFFERS - 1  # an index masked with it lies within every array over all buffers
 
+LENGTH_MASK = (BUFFER_SIZE << 1) - 1  # a length masked with it is known to be positive
+
 
 def usable(count: int) -> NDArray[np.int64]:
     """The first `count` numbers within a pool whose buffers, with their headroom, cross no huge page, in rising order.

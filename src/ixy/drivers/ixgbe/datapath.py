@@ -7,7 +7,7 @@ is never taken as an address or an index, only as status, length and metadata, a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from ixy.jit import compiled
 from ixy.packets.buffers import BUFFER_SIZE, device_address
 from ixy.packets.checking import hand_over
 from ixy.packets.packets import INDEX_MASK, Flags, Packets, stamp
-from ixy.packets.pool import Pools, free_count, fresh, give, took
+from ixy.packets.pool import Pools, free_count, fresh, give, took, trade
 from ixy.registers.i82599 import (
     RX_DD,
     RX_EOP,
@@ -41,7 +41,7 @@ from ixy.registers.i82599 import (
     TX_PAYLEN_SHIFT,
     TX_RS,
 )
-from ixy.unsafe import has, load_acquire, put, store_release
+from ixy.unsafe import fence_acquire, has, load_acquire, put, store_release
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,6 +53,9 @@ if TYPE_CHECKING:
 CLEAN_GROUP = 32
 _TX_COMMAND = TX_EOP | TX_IFCS | TX_DEXT | TX_DATA
 _WHOLE = RX_DD | RX_EOP  # a frame in one buffer
+BLOCK = 32  # packets that are received by loops of fixed length: as many as make vector moves worth their while
+_BUFFER_SHIFT = BUFFER_SIZE.bit_length() - 1
+assert BUFFER_SIZE == 1 << _BUFFER_SHIFT
 
 # `Flags` has the kinds of packets in the order of the descriptor's first word, and good checksums before bad ones.
 _TYPES = RX_TYPE_IPV4 | RX_TYPE_IPV6 | RX_TYPE_TCP | RX_TYPE_UDP
@@ -101,9 +104,16 @@ def offer(ring: RxState, count: int) -> None:
 
     The caller sets the tail to the last one, so that head and tail differ (datasheet 7.1.9).
     """
-    for slot in range(count):
-        ring.descriptors[2 * slot] = device_address(ring.addresses, ring.held.ids[slot])
-        ring.descriptors[2 * slot + 1] = 0
+    arm(ring, 0, count)
+
+
+@compiled
+def arm(ring: RxState, slot: int, count: int) -> None:
+    """Write the addresses of their buffers into `count` descriptors from `slot` on, which do not wrap (7.1.5)."""
+    slot &= INDEX_MASK
+    for i in range(count & INDEX_MASK):
+        ring.descriptors[2 * (slot + i)] = device_address(ring.addresses, ring.held.ids[slot + i])
+        ring.descriptors[2 * (slot + i) + 1] = 0
 
 
 @compiled
@@ -112,53 +122,112 @@ def rx_batch(ring: RxState, pools: Pools, packets: Packets, limit: int) -> int:
 
     When the pool is empty, packets stay in the ring until buffers come back; the card drops what finds no room.
     """
+    count = 0
+    if limit >= BLOCK:
+        count = take_blocks(ring, pools, packets, limit)
+    if count < limit:
+        count = take_singly(ring, pools, packets, count, limit)
+    stamp(packets, 0, count)
+    return count
+
+
+@compiled
+def take_blocks(ring: RxState, pools: Pools, packets: Packets, limit: int) -> int:
+    """Receive as long as there are whole blocks of good frames, which do not wrap; how many packets.
+
+    Each loop does one thing, to a fixed number of descriptors and without a branch, so the compiler makes vector moves
+    of it. All that is odd is left to others.
+    """
+    count = 0
+    while ring.state[SKIPPING] == 0 and count + BLOCK <= limit and free_count(pools, ring.pool) >= BLOCK:
+        slot = ring.state[NEXT] & (ring.held.ids.size - 1)
+        if slot + BLOCK > ring.held.ids.size or read_lengths(ring.descriptors, slot, packets, count) != 0:
+            break
+        fence_acquire()
+        describe_block(ring.descriptors, slot, packets, count)
+        trade(pools, ring.pool, ring.held, slot, packets, count, BLOCK)
+        arm(ring, slot, BLOCK)
+        hand_back(ring, BLOCK)
+        count += hand_over(pools, packets, count, BLOCK, ring.held.holder, packets.holder)
+    return count
+
+
+@compiled
+def read_lengths(descriptors: NDArray[np.int64], slot: int, packets: Packets, at: int) -> int:
+    """Note the lengths of a block of packets; 0 if each is there, in one buffer, and as long as it may be."""
+    slot &= INDEX_MASK
+    at &= INDEX_MASK
+    if load_acquire(descriptors, 2 * (slot + BLOCK - 1) + 1) & RX_DD == 0:  # the last one: mostly, if there is less
+        return 1
+    lengths = packets.lengths
+    odd = 0
+    for i in range(BLOCK):
+        status = descriptors[2 * (slot + i) + 1]
+        length = (status >> RX_LENGTH_SHIFT) & 0xFFFF
+        odd |= (status & _WHOLE) ^ _WHOLE
+        odd |= (length - 1) >> _BUFFER_SHIFT  # 0 for lengths from 1 to the size of a buffer
+        lengths[at + i] = length
+    return odd
+
+
+@compiled
+def describe_block(descriptors: NDArray[np.int64], slot: int, packets: Packets, at: int) -> None:
+    """Note what the card wrote about each packet of a block."""
+    slot &= INDEX_MASK
+    at &= INDEX_MASK
+    if has(packets.flags) or has(packets.hashes) or has(packets.vlans):
+        for i in range(BLOCK):
+            describe(packets, at + i, descriptors[2 * (slot + i)], descriptors[2 * (slot + i) + 1])
+
+
+@compiled
+def describe(packets: Packets, i: int, kind: Any, status: Any) -> None:
+    """Note what the card wrote about packet `i`, as far as that was asked for (7.1.6.2)."""
+    tagged = (status & RX_VP) // RX_VP
+    hashed = min(kind & RX_RSS_TYPE, 1)
+    put(packets.vlans, i, ((status >> RX_VLAN_SHIFT) & 0xFFFF) * tagged)
+    put(packets.hashes, i, ((kind >> RX_HASH_SHIFT) & 0xFFFFFFFF) * hashed)
+    flags = (kind & _TYPES) << _TYPES_SHIFT
+    flags |= tagged * _VLAN | hashed * _HASH
+    flags |= (status & RX_IPCS) // RX_IPCS * _IP_GOOD << ((status & RX_IPE) // RX_IPE)
+    flags |= (status & RX_L4CS) // RX_L4CS * _L4_GOOD << ((status & RX_L4E) // RX_L4E)
+    put(packets.flags, i, flags)
+
+
+@compiled
+def take_singly(ring: RxState, pools: Pools, packets: Packets, before: int, limit: int) -> int:
+    """Go on receiving one by one, after `before` packets; how many there are then."""
     if ring.state[SKIPPING] != 0:
-        return take_carefully(ring, pools, packets, 0, limit)
+        return take_carefully(ring, pools, packets, before, limit)
     held, ids, lengths = ring.held.ids, packets.ids, packets.lengths
     mask = (held.size - 1) & INDEX_MASK
     first = ring.state[NEXT]
     free = free_count(pools, ring.pool)
     status = 0
     count = 0
-    for i in range(min(limit, free)):
+    for i in range(min(limit - before, free)):
         slot = (first + i) & mask
         status = load_acquire(ring.descriptors, 2 * slot + 1)
         length = (status >> RX_LENGTH_SHIFT) & 0xFFFF
         if status & _WHOLE != _WHOLE or length == 0 or length > BUFFER_SIZE:
             break
-        ids[i] = held[slot]
-        lengths[i] = length
-        describe(ring, packets, i, slot, status)
+        at = (before + i) & INDEX_MASK
+        ids[at] = held[slot]
+        lengths[at] = length
+        describe(packets, at, ring.descriptors[2 * slot], status)
         buffer = fresh(pools, ring.pool, free, i)
         held[slot] = buffer
         ring.descriptors[2 * slot] = device_address(ring.addresses, buffer)
         ring.descriptors[2 * slot + 1] = 0
         count = i + 1
+    handed = before
     if count > 0:
-        handed = hand_over(pools, packets, 0, count, ring.held.holder, packets.holder)
+        handed += hand_over(pools, packets, before, count, ring.held.holder, packets.holder)
         took(pools, ring.pool, free - count, ring.held)
         hand_back(ring, count)
-        stamp(packets, 0, count)
-        count = handed
-    if count < limit and (status & RX_DD != 0 or count == free):
-        return take_carefully(ring, pools, packets, count, limit)
-    return count
-
-
-@compiled
-def describe(ring: RxState, packets: Packets, i: int, slot: int, status: int) -> None:
-    """Note what the card wrote about packet `i`, as far as that was asked for (7.1.6.2)."""
-    tagged = (status & RX_VP) // RX_VP
-    put(packets.vlans, i, ((status >> RX_VLAN_SHIFT) & 0xFFFF) * tagged)
-    if has(packets.flags) or has(packets.hashes):
-        kind = ring.descriptors[2 * slot]
-        hashed = min(kind & RX_RSS_TYPE, 1)
-        put(packets.hashes, i, ((kind >> RX_HASH_SHIFT) & 0xFFFFFFFF) * hashed)
-        flags = (kind & _TYPES) << _TYPES_SHIFT
-        flags |= tagged * _VLAN | hashed * _HASH
-        flags |= (status & RX_IPCS) // RX_IPCS * _IP_GOOD << ((status & RX_IPE) // RX_IPE)
-        flags |= (status & RX_L4CS) // RX_L4CS * _L4_GOOD << ((status & RX_L4E) // RX_L4E)
-        put(packets.flags, i, flags)
+    if handed < limit and (status & RX_DD != 0 or count == free):
+        return take_carefully(ring, pools, packets, handed, limit)
+    return handed
 
 
 @compiled
@@ -175,7 +244,7 @@ def take_carefully(ring: RxState, pools: Pools, packets: Packets, count: int, li
 
     A frame that spans buffers, or whose length is nonsense, is refused: its descriptors go back with their buffers.
     """
-    held, before = ring.held.ids, count
+    held = ring.held.ids
     for _ in range(limit):
         slot = ring.state[NEXT] & (held.size - 1)
         status = load_acquire(ring.descriptors, 2 * slot + 1)
@@ -194,14 +263,12 @@ def take_carefully(ring: RxState, pools: Pools, packets: Packets, count: int, li
         else:
             packets.ids[count] = held[slot]
             packets.lengths[count] = length
-            describe(ring, packets, count, slot, status)
+            describe(packets, count, ring.descriptors[2 * slot], status)
             count += hand_over(pools, packets, count, 1, ring.held.holder, packets.holder)
             held[slot] = fresh(pools, ring.pool, free, 0)
             took(pools, ring.pool, free - 1, ring.held)
-        ring.descriptors[2 * slot] = device_address(ring.addresses, held[slot])
-        ring.descriptors[2 * slot + 1] = 0
+        arm(ring, slot, 1)
         hand_back(ring, 1)
-    stamp(packets, before, count)
     return count
 
 
@@ -221,27 +288,36 @@ def tx_room(ring: TxState, pools: Pools, wanted: int) -> int:
 def tx_batch(ring: TxState, pools: Pools, packets: Packets, first: int, last: int) -> int:
     """Put packets `first` to `last` on the ring until it is full, and ring the doorbell; how many it took (7.2.3)."""
     clean(ring, pools)
-    held, ids, lengths = ring.held.ids, packets.ids, packets.lengths
-    mask = (held.size - 1) & INDEX_MASK
+    size = ring.held.ids.size
     index = ring.state[NEXT]
-    count = min(last - first, mask - (index - ring.state[CLEAN]))
+    count = min(last - first, size - 1 - (index - ring.state[CLEAN]))
     if count <= 0:
         return 0
     count = hand_over(pools, packets, first, count, packets.holder, ring.held.holder)
-    for i in range(count):
-        slot = (index + i) & mask
-        buffer = ids[(first + i) & INDEX_MASK]
-        length = np.int64(lengths[(first + i) & INDEX_MASK])
-        held[slot] = buffer
-        ring.descriptors[2 * slot] = device_address(ring.addresses, buffer)
-        ring.descriptors[2 * slot + 1] = (length << TX_PAYLEN_SHIFT) | _TX_COMMAND | length
+    slot = index & (size - 1)
+    unwrapped = min(count, size - slot)
+    load(ring, slot, packets, first, unwrapped)
+    load(ring, 0, packets, first + unwrapped, count - unwrapped)
     group_end = index | (CLEAN_GROUP - 1)
     while group_end < index + count:
-        ring.descriptors[2 * (group_end & mask) + 1] |= TX_RS
+        ring.descriptors[2 * (group_end & (size - 1)) + 1] |= TX_RS
         group_end += CLEAN_GROUP
     ring.state[NEXT] = index + count
-    store_release(ring.tail, 0, (index + count) & mask)
+    store_release(ring.tail, 0, (index + count) & (size - 1))
     return count
+
+
+@compiled
+def load(ring: TxState, slot: int, packets: Packets, at: int, count: int) -> None:
+    """Write packets from `at` on into `count` descriptors from `slot` on, which do not wrap."""
+    held, ids, lengths = ring.held.ids, packets.ids, packets.lengths
+    slot &= INDEX_MASK
+    at &= INDEX_MASK
+    for i in range(count & INDEX_MASK):
+        buffer, length = ids[at + i], np.int64(lengths[at + i])
+        held[slot + i] = buffer
+        ring.descriptors[2 * (slot + i)] = device_address(ring.addresses, buffer)
+        ring.descriptors[2 * (slot + i) + 1] = (length << TX_PAYLEN_SHIFT) | _TX_COMMAND | length
 
 
 @compiled
