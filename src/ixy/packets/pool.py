@@ -202,7 +202,7 @@ def give(pools: Pools, packets: Packets, first: int, last: int) -> None:
     pool = pool_of(ids[first])
     different = np.int32(0)
     for i in range(count):
-        different |= ids[first + i] ^ ids[first]
+        different = np.int32(different | (ids[first + i] ^ ids[first]))
     if (different >> POOL_SHIFT != 0) | (pools.words[_word(pool, _OWNER)] != this_thread()):
         _give_anywhere(pools.stack, pools.returned, pools.words, ids, first, last)
         return

@@ -54,8 +54,8 @@ CLEAN_GROUP = 32
 _TX_COMMAND = TX_EOP | TX_IFCS | TX_DEXT | TX_DATA
 _WHOLE = RX_DD | RX_EOP  # a frame in one buffer
 BLOCK = 32  # packets that are received by loops of fixed length: as many as make vector moves worth their while
-_BUFFER_SHIFT = BUFFER_SIZE.bit_length() - 1
-assert BUFFER_SIZE == 1 << _BUFFER_SHIFT
+_TOO_LONG = -BUFFER_SIZE  # a mask: of no length from 1 to the size of a buffer, less 1, does it leave anything
+assert BUFFER_SIZE & (BUFFER_SIZE - 1) == 0
 
 # `Flags` has the kinds of packets in the order of the descriptor's first word, and good checksums before bad ones.
 _TYPES = RX_TYPE_IPV4 | RX_TYPE_IPV6 | RX_TYPE_TCP | RX_TYPE_UDP
@@ -133,50 +133,62 @@ def rx_batch(ring: RxState, pools: Pools, packets: Packets, limit: int) -> int:
 
 @compiled
 def take_blocks(ring: RxState, pools: Pools, packets: Packets, limit: int) -> int:
-    """Receive as long as there are whole blocks of good frames, which do not wrap; how many packets.
+    """Receive as long as there are whole blocks of good frames; how many packets.
 
-    Each loop does one thing, to a fixed number of descriptors and without a branch, so the compiler makes vector moves
-    of it. All that is odd is left to others.
+    Each loop does one thing to all of them and has no branch, so the compiler makes vector moves of it. What is odd in
+    any way is left to others.
     """
-    count = 0
-    while ring.state[SKIPPING] == 0 and count + BLOCK <= limit and free_count(pools, ring.pool) >= BLOCK:
+    taken = 0
+    while ring.state[SKIPPING] == 0:
         slot = ring.state[NEXT] & (ring.held.ids.size - 1)
-        if slot + BLOCK > ring.held.ids.size or read_lengths(ring.descriptors, slot, packets, count) != 0:
+        count = blocks(ring, slot, min(limit - taken, free_count(pools, ring.pool)))
+        if count == 0 or read_lengths(ring.descriptors, slot, packets, taken, count) != 0:
             break
-        fence_acquire()
-        describe_block(ring.descriptors, slot, packets, count)
-        trade(pools, ring.pool, ring.held, slot, packets, count, BLOCK)
-        arm(ring, slot, BLOCK)
-        hand_back(ring, BLOCK)
-        count += hand_over(pools, packets, count, BLOCK, ring.held.holder, packets.holder)
+        fence_acquire()  # the card may have written the first of them last
+        describe_all(ring.descriptors, slot, packets, taken, count)
+        trade(pools, ring.pool, ring.held, slot, packets, taken, count)
+        arm(ring, slot, count)
+        hand_back(ring, count)
+        taken += hand_over(pools, packets, taken, count, ring.held.holder, packets.holder)
+    return taken
+
+
+@compiled
+def blocks(ring: RxState, slot: int, limit: int) -> int:
+    """How many packets there seem to be from `slot` on, in whole blocks, to judge by the last one of each."""
+    limit = min(limit, ring.held.ids.size - slot)
+    count = 0
+    while count + BLOCK <= limit:
+        last = (slot + count + BLOCK - 1) & INDEX_MASK
+        if load_acquire(ring.descriptors, 2 * last + 1) & RX_DD == 0:
+            break
+        count += BLOCK
     return count
 
 
 @compiled
-def read_lengths(descriptors: NDArray[np.int64], slot: int, packets: Packets, at: int) -> int:
-    """Note the lengths of a block of packets; 0 if each is there, in one buffer, and as long as it may be."""
+def read_lengths(descriptors: NDArray[np.int64], slot: int, packets: Packets, at: int, count: int) -> int:
+    """Note the lengths of packets; 0 if each is there, in one buffer, and as long as it may be."""
+    lengths = packets.lengths
     slot &= INDEX_MASK
     at &= INDEX_MASK
-    if load_acquire(descriptors, 2 * (slot + BLOCK - 1) + 1) & RX_DD == 0:  # the last one: mostly, if there is less
-        return 1
-    lengths = packets.lengths
-    odd = 0
-    for i in range(BLOCK):
+    missing = longest = 0
+    for i in range(count & INDEX_MASK):
         status = descriptors[2 * (slot + i) + 1]
         length = (status >> RX_LENGTH_SHIFT) & 0xFFFF
-        odd |= (status & _WHOLE) ^ _WHOLE
-        odd |= (length - 1) >> _BUFFER_SHIFT  # 0 for lengths from 1 to the size of a buffer
+        missing |= ~status
+        longest |= length - 1
         lengths[at + i] = length
-    return odd
+    return missing & _WHOLE | longest & _TOO_LONG
 
 
 @compiled
-def describe_block(descriptors: NDArray[np.int64], slot: int, packets: Packets, at: int) -> None:
-    """Note what the card wrote about each packet of a block."""
+def describe_all(descriptors: NDArray[np.int64], slot: int, packets: Packets, at: int, count: int) -> None:
+    """Note what the card wrote about packets."""
     slot &= INDEX_MASK
     at &= INDEX_MASK
     if has(packets.flags) or has(packets.hashes) or has(packets.vlans):
-        for i in range(BLOCK):
+        for i in range(count & INDEX_MASK):
             describe(packets, at + i, descriptors[2 * (slot + i)], descriptors[2 * (slot + i) + 1])
 
 
@@ -185,8 +197,8 @@ def describe(packets: Packets, i: int, kind: Any, status: Any) -> None:
     """Note what the card wrote about packet `i`, as far as that was asked for (7.1.6.2)."""
     tagged = (status & RX_VP) // RX_VP
     hashed = min(kind & RX_RSS_TYPE, 1)
-    put(packets.vlans, i, ((status >> RX_VLAN_SHIFT) & 0xFFFF) * tagged)
-    put(packets.hashes, i, ((kind >> RX_HASH_SHIFT) & 0xFFFFFFFF) * hashed)
+    put(packets.vlans, i, (status >> RX_VLAN_SHIFT) & 0xFFFF & -tagged)
+    put(packets.hashes, i, (kind >> RX_HASH_SHIFT) & 0xFFFFFFFF & -hashed)
     flags = (kind & _TYPES) << _TYPES_SHIFT
     flags |= tagged * _VLAN | hashed * _HASH
     flags |= (status & RX_IPCS) // RX_IPCS * _IP_GOOD << ((status & RX_IPE) // RX_IPE)
