@@ -91,7 +91,7 @@ def _content(value: object, seen: set[int]) -> Iterator[str]:
     elif isinstance(value, (bool, int, float, complex, str, bytes, frozenset, type(None))):
         yield repr(cast(object, value))
     else:
-        yield f"{type(value).__qualname__} {getattr(value, '__qualname__', '')}"
+        yield f"{type(value).__qualname__} {getattr(value, '__qualname__', '')} {getattr(value, 'symbol', '')}"
 
 
 def _plain_function(value: object) -> object:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ixy.bench.environment import tick_unit
-from ixy.bench.reference import OURS, PUBLISHED, Layout, NoReference, Reference, build
+from ixy.bench.reference import OURS, PUBLISHED, Algorithm, Limit, NoReference, Reference, build, has_simd
 from ixy.device import Device, open_device
 from ixy.errors import Error
 from ixy.jit import compiled
@@ -30,8 +30,6 @@ from ixy.sim.rack import Rack
 from ixy.unsafe import ticks
 
 if TYPE_CHECKING:
-    from pathlib import Path as FilePath
-
     from numpy.typing import NDArray
 
     Figures = NDArray[np.float64]
@@ -54,13 +52,17 @@ class Cost:
         driver: a row of turns for each repetition, shape (repetitions, turns), float64.
         layout: the same of the C reference with the driver's layout; None where there is no C compiler.
         reference: that of the C reference with the published layout.
+        scalar_limit: that of the least work in C, by scalar instructions.
+        simd_limit: the same by vectors; None where the processor lacks them.
         metadata: that of the driver, which also tells what was asked for about each packet; None where nothing was.
     """
 
     batch: int
     driver: Figures
-    layout: Figures | None
-    reference: Figures | None
+    layout: Figures | None = None
+    reference: Figures | None = None
+    scalar_limit: Figures | None = None
+    simd_limit: Figures | None = None
     metadata: Figures | None = None
 
     def ratio(self, other: Figures | None) -> float | None:
@@ -69,12 +71,20 @@ class Cost:
 
     def as_json(self) -> dict[str, Any]:
         """One object for programs, rounded to what such a measurement can tell."""
-        ratios = {"ratio": self.ratio(self.reference), "ratio_to_layout": self.ratio(self.layout)}
+        others = {
+            "reference": ("ratio", self.reference),
+            "layout": ("ratio_to_layout", self.layout),
+            "scalar_limit": ("ratio_to_scalar_limit", self.scalar_limit),
+            "simd_limit": ("ratio_to_simd_limit", self.simd_limit),
+        }
+        costs: dict[str, Any] = {}
+        for name, (_, figures) in others.items():
+            costs |= _spread_json(f"{name}_cycles_per_packet", figures)
+        ratios = {name: self.ratio(figures) for name, figures in others.values()}
         return {
             "batch": self.batch,
             **_spread_json("cycles_per_packet", self.driver),
-            **_spread_json("reference_cycles_per_packet", self.reference),
-            **_spread_json("layout_cycles_per_packet", self.layout),
+            **costs,
             **{name: None if ratio is None else round(ratio, 3) for name, ratio in ratios.items()},
             **({} if self.metadata is None else _spread_json("metadata_cycles_per_packet", self.metadata)),
             "unit": tick_unit(),
@@ -148,6 +158,8 @@ class Lanes(NamedTuple):
     driver: Lane
     layout: Lane | None = None
     reference: Lane | None = None
+    scalar_limit: Lane | None = None
+    simd_limit: Lane | None = None
     metadata: Lane | None = None
 
 
@@ -167,9 +179,13 @@ def lanes(metadata: Sequence[str] = ()) -> Generator[tuple[Lanes, str]]:
         except NoReference as reason:
             yield Lanes(driver, metadata=telling), str(reason)
             return
-        layout = _reference_lane(stack, host, library, OURS, "c", "d")
-        reference = _reference_lane(stack, host, library, PUBLISHED, "e", "f")
-        yield Lanes(driver, layout, reference, telling), ""
+        layout = _reference_lane(stack, host, "c", "d", partial(Algorithm, library, layout=OURS))
+        reference = _reference_lane(stack, host, "e", "f", partial(Algorithm, library, layout=PUBLISHED))
+        scalar = _reference_lane(stack, host, "i", "j", partial(Limit, library, simd=False))
+        simd = None
+        if has_simd(library):
+            simd = _reference_lane(stack, host, "k", "l", partial(Limit, library, simd=True))
+        yield Lanes(driver, layout, reference, scalar, simd, telling), ""
 
 
 def _open_pair(
@@ -196,12 +212,12 @@ def _driver_path(rx: Device, tx: Device, batch: int) -> Generator[tuple[Any, Any
 
 
 def _reference_lane(
-    stack: ExitStack, host: Machine, library: FilePath, layout: Layout, source: str, target: str
+    stack: ExitStack, host: Machine, source: str, target: str, take_over: Callable[..., Reference]
 ) -> Lane:
     """The reference's packets stay until its devices, opened on a stack of their own, are closed."""
     devices = ExitStack()
     rx, tx = _open_pair(devices, host, source, target)
-    reference = Reference(library, rx.rx[0], tx.tx[0], host, layout)
+    reference = take_over(rx=rx.rx[0], tx=tx.tx[0], host=host)
     stack.callback(reference.close)
     stack.push(devices)
 
@@ -227,10 +243,7 @@ def measure(lanes: Lanes, batch: int, rounds: int | None = None, repeat: int = 5
             costs[place] = lane.measure(batch, turn)
     for lane in figures:
         lane.check()
-    layout = lanes.layout and figures[lanes.layout]
-    reference = lanes.reference and figures[lanes.reference]
-    metadata = lanes.metadata and figures[lanes.metadata]
-    return Cost(batch, figures[lanes.driver], layout, reference, metadata)
+    return Cost(batch, **{name: lane and figures[lane] for name, lane in lanes._asdict().items()})
 
 
 @cache

@@ -1,7 +1,8 @@
 """The yardstick: the same algorithm in plain C, with a C driver's data structures, on the same simulated cards.
 
 It comes in two layouts: that of the published C driver, and that of this driver, so that what a layout is worth does
-not pass for what a language costs.
+not pass for what a language costs. Beside it stands the limit: the least work that any program must do for a packet,
+in C too, by scalar instructions and, where the processor has them, by vectors of 512 bits.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from ixy.device import RxQueue, TxQueue
     from ixy.sim.machine import Machine
 
-_SOURCE = Path(__file__).with_name("reference.c")
+_SOURCES = [Path(__file__).with_name(name) for name in ("reference.c", "limit.c")]
 _FLAGS = ["-std=c11", "-O2", "-march=native", "-shared", "-fPIC"]
 _BUFFERS = 4096  # as many as a receive queue of the driver has
 
@@ -58,13 +59,12 @@ class NoReference(Error):
 
 
 class Reference:
-    """The C forwarder between two queues whose cards are up and have not seen a packet; it takes over their rings.
+    """A C forwarder between two queues whose cards are up and have not seen a packet; it takes over their rings.
 
     Args:
         library: from `build`.
         rx, tx: the queues. Python must not use them any more, but closes their devices before the reference.
         host: the machine of their cards.
-        layout: of its packets and descriptors.
 
     Attributes:
         poll: takes one batch along; called from compiled code with `handle`, returns the number of packets.
@@ -74,41 +74,76 @@ class Reference:
         MemoryUnavailable: there is none for its packets.
     """
 
-    def __init__(self, library: Path, rx: RxQueue, tx: TxQueue, host: Machine, layout: Layout) -> None:
-        self._library = _load(library)
+    poll: Callable[[int], int]
+    handle: int
+
+    def __init__(self, prefix: str, library: Path, buffers: int, stride: int, host: Machine) -> None:
         self._host = host
-        self._memory = allocate_rings(_BUFFERS * layout.stride)
-        addresses = host.map(self._memory).addresses(np.arange(_BUFFERS, dtype=np.int64) * layout.stride)
-        rx_state, tx_state = rx.ring.state, tx.ring.state
-        self.poll: Callable[[int], int] = unsafe.foreign(str(library), "ixy_reference_poll")
-        self.handle: int = self._library.ixy_reference_create(
-            rx_state.descriptors,
-            rx_state.tail,
-            tx_state.descriptors,
-            tx_state.tail,
-            rx.ring.size,
-            self._memory.bytes,
-            addresses,
-            _BUFFERS,
-            layout.stride,
-            layout.grouped,
-        )
+        self._library = ctypes.CDLL(str(library))
+        self._set_batch = self._function(f"{prefix}_set_batch", None, ctypes.c_int64, ctypes.c_uint32)
+        self._destroy = self._function(f"{prefix}_destroy", None, ctypes.c_int64)
+        self._memory = allocate_rings(buffers * stride)
+        self._addresses = host.map(self._memory).addresses(np.arange(buffers, dtype=np.int64) * stride)
+
+    def _function(self, name: str, result: Any, *arguments: Any) -> Any:
+        function = self._library[name]
+        function.restype, function.argtypes = result, arguments
+        return function
+
+    def _create(self, name: str, rx: RxQueue, tx: TxQueue, *numbers: int) -> None:
+        """Let the forwarder take over the rings; `numbers` are what this one is told besides."""
+        kinds = _WORDS, _REGISTER, _WORDS, _REGISTER, ctypes.c_uint32, _BYTES, _WORDS
+        create = self._function(name, ctypes.c_int64, *kinds, *([ctypes.c_uint32] * len(numbers)))
+        one, two = rx.ring.state, tx.ring.state
+        rings = one.descriptors, one.tail, two.descriptors, two.tail, rx.ring.size
+        self.handle = create(*rings, self._memory.bytes, self._addresses, *numbers)
         if self.handle == 0:
             self._return_memory()
-            raise MemoryUnavailable("the C reference found no memory for its state")
+            raise MemoryUnavailable("a C reference found no memory for its state")
 
     def set_batch(self, batch: int) -> None:
         """Take up to so many packets at a time."""
-        self._library.ixy_reference_set_batch(self.handle, batch)
+        self._set_batch(self.handle, batch)
 
     def close(self) -> None:
         """Return its memory. Its cards have stopped."""
-        self._library.ixy_reference_destroy(self.handle)
+        self._destroy(self.handle)
         self._return_memory()
 
     def _return_memory(self) -> None:
         self._host.unmap(self._memory)
         self._memory.close()
+
+
+class Algorithm(Reference):
+    """The published driver's algorithm.
+
+    Args:
+        layout: of its packets and descriptors.
+    """
+
+    def __init__(self, library: Path, rx: RxQueue, tx: TxQueue, host: Machine, layout: Layout) -> None:
+        super().__init__("ixy_reference", library, _BUFFERS, layout.stride, host)
+        self.poll = unsafe.foreign(str(library), "ixy_reference_poll")
+        self._create("ixy_reference_create", rx, tx, _BUFFERS, layout.stride, layout.grouped)
+
+
+class Limit(Reference):
+    """The least work, with as many buffers as both rings have descriptors.
+
+    Args:
+        simd: by vectors.
+    """
+
+    def __init__(self, library: Path, rx: RxQueue, tx: TxQueue, host: Machine, simd: bool) -> None:
+        super().__init__("ixy_limit", library, 2 * rx.ring.size, STRIDE, host)
+        self.poll = unsafe.foreign(str(library), "ixy_limit_simd_poll" if simd else "ixy_limit_poll")
+        self._create("ixy_limit_create", rx, tx)
+
+
+def has_simd(library: Path) -> bool:
+    """Whether the processor has the vectors for the limit's second kind."""
+    return bool(ctypes.CDLL(str(library)).ixy_limit_has_simd())
 
 
 def build() -> Path:
@@ -120,7 +155,7 @@ def build() -> Path:
     compiler = next(filter(None, map(shutil.which, ("gcc", "cc", "clang"))), None)
     if compiler is None:
         raise NoReference("no C compiler (gcc, cc, clang) found: install one to measure beside C")
-    key = "\0".join([_SOURCE.read_text(), compiler, *_FLAGS, cpu_model()])
+    key = "\0".join([*(source.read_text() for source in _SOURCES), compiler, *_FLAGS, cpu_model()])
     library = _cache_directory() / f"reference-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
     if not library.exists():
         _compile(compiler, library)
@@ -137,32 +172,10 @@ def _compile(compiler: str, library: Path) -> None:
         library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=library.parent) as directory:
             output = Path(directory) / library.name
-            subprocess.run([compiler, *_FLAGS, "-o", output, _SOURCE], check=True, capture_output=True, text=True)
+            subprocess.run([compiler, *_FLAGS, "-o", output, *_SOURCES], check=True, capture_output=True, text=True)
             output.replace(library)
     except OSError as error:
         raise NoReference(f"cannot compile the C reference into {library.parent}: {error.strerror}") from None
     except subprocess.CalledProcessError as error:
         reason = (error.stderr.strip().splitlines() or ["no message"])[0]
         raise NoReference(f"{compiler} cannot compile the C reference: {reason}") from None
-
-
-def _load(path: Path) -> ctypes.CDLL:
-    library = ctypes.CDLL(str(path))
-    library.ixy_reference_create.restype = ctypes.c_int64
-    library.ixy_reference_create.argtypes = [
-        _WORDS,
-        _REGISTER,
-        _WORDS,
-        _REGISTER,
-        ctypes.c_uint32,
-        _BYTES,
-        _WORDS,
-        ctypes.c_uint32,
-        ctypes.c_uint32,
-        ctypes.c_uint32,
-    ]
-    library.ixy_reference_set_batch.restype = None
-    library.ixy_reference_set_batch.argtypes = [ctypes.c_int64, ctypes.c_uint32]
-    library.ixy_reference_destroy.restype = None
-    library.ixy_reference_destroy.argtypes = [ctypes.c_int64]
-    return library

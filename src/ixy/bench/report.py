@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 def costs_table(costs: Sequence[Cost]) -> Table:
     """What a packet costs, by batch size."""
-    table = _table(f"Forwarding a 60-byte packet, in {tick_unit()}: median (range)")
-    telling = any(cost.metadata is not None for cost in costs)
-    headings = ["batch", "driver", *(["with metadata"] if telling else []), "C, our layout", "ratio", "C, as published"]
-    for heading in (*headings, "ratio"):
+    table = _table(f"Forwarding a 60-byte packet, in {tick_unit()}: median (range); in C: median (driver by C)")
+    others = [("C, our layout", "layout"), ("C, as published", "reference"), ("limit in C", "scalar_limit")]
+    others += [("limit, AVX-512", "simd_limit")] if any(cost.simd_limit is not None for cost in costs) else []
+    told = [("with metadata", "metadata")] if any(cost.metadata is not None for cost in costs) else []
+    for heading in ("batch", "driver", *(name for name, _ in told + others)):
         table.add_column(heading, justify="right")
     for cost in costs:
-        beside = [text for other in (cost.layout, cost.reference) for text in (_cost(other), _ratio(cost.ratio(other)))]
-        told = [_cost(cost.metadata)] if telling else []
-        table.add_row(str(cost.batch), _cost(cost.driver), *told, *beside)
+        ours = [_cost(figures) for figures in (cost.driver, *(getattr(cost, name) for _, name in told))]
+        table.add_row(str(cost.batch), *ours, *(_beside(cost, getattr(cost, name)) for _, name in others))
     return table
 
 
@@ -34,8 +34,10 @@ def _cost(figures: Figures | None) -> str:
     return "–" if figures is None else _spread(*spread(figures), digits=1)
 
 
-def _ratio(ratio: float | None) -> str:
-    return "–" if ratio is None else f"{ratio:.2f}"
+def _beside(cost: Cost, other: Figures | None) -> str:
+    """Another's cost, and the driver's by it."""
+    ratio = cost.ratio(other)
+    return "–" if other is None or ratio is None else f"{spread(other).median:.1f} ({ratio:.2f})"
 
 
 def rates_table(rates: Sequence[Rate]) -> Table:
