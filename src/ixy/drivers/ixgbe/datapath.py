@@ -201,9 +201,14 @@ def describe(packets: Packets, i: int, kind: Any, status: Any) -> None:
     put(packets.hashes, i, (kind >> RX_HASH_SHIFT) & 0xFFFFFFFF & -hashed)
     flags = (kind & _TYPES) << _TYPES_SHIFT
     flags |= tagged * _VLAN | hashed * _HASH
-    flags |= (status & RX_IPCS) // RX_IPCS * _IP_GOOD << ((status & RX_IPE) // RX_IPE)
-    flags |= (status & RX_L4CS) // RX_L4CS * _L4_GOOD << ((status & RX_L4E) // RX_L4E)
+    flags |= _verdict(status, RX_IPCS, RX_IPE) * _IP_GOOD | _verdict(status, RX_L4CS, RX_L4E) * _L4_GOOD
     put(packets.flags, i, flags)
+
+
+@compiled
+def _verdict(status: int, looked: int, wrong: int) -> int:
+    """Of a checksum: 0 if the card has not looked at it, 1 if it is good, 2 if it is bad."""
+    return (status & looked) // looked * (1 + (status & wrong) // wrong)
 
 
 @compiled
