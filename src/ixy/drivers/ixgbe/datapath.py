@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 CLEAN_GROUP = 32
 _TX_COMMAND = TX_EOP | TX_IFCS | TX_DEXT | TX_DATA
 _WHOLE = RX_DD | RX_EOP  # a frame in one buffer
-BLOCK = 32  # packets that are received by loops of fixed length: as many as make vector moves worth their while
+BLOCK = 8  # packets are received by vector moves if there are so many
 _TOO_LONG = -BUFFER_SIZE  # a mask: of no length from 1 to the size of a buffer, less 1, does it leave anything
 assert BUFFER_SIZE & (BUFFER_SIZE - 1) == 0
 
