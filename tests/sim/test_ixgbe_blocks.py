@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from ixy.drivers.ixgbe.datapath import SKIPPING, rx_batch, take_carefully
 from ixy.drivers.rings import DROPPED, NEXT, STARVED
 from ixy.jit import CHECKING
 from ixy.packets.buffers import device_address
+from ixy.packets.dma import DmaMapping, DmaMemory
 from ixy.packets.packets import new_packets
 from ixy.packets.pool import POOL_SHIFT, free_count, pools
 from ixy.sim.machine import Machine
@@ -33,9 +35,16 @@ words = good | st.integers(0, (1 << 64) - 1) | st.just(0)
 rings = st.lists(good, min_size=RING, max_size=RING) | st.lists(words, min_size=RING, max_size=RING)
 
 
-@pytest.fixture(scope="module")
-def device() -> Any:
-    with open_card(Machine(stepped=True), ring_size=RING, pool_size=POOL, metadata=METADATA) as device:
+class ScatteredMachine(Machine):
+    """As if each page lay elsewhere: addresses come from a table."""
+
+    def map(self, memory: DmaMemory) -> DmaMapping:
+        return replace(super().map(memory), window=None)
+
+
+@pytest.fixture(scope="module", params=[Machine, ScatteredMachine])
+def device(request: pytest.FixtureRequest) -> Any:
+    with open_card(request.param(stepped=True), ring_size=RING, pool_size=POOL, metadata=METADATA) as device:
         yield device
 
 
