@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("ixy.apps")
 
 _SHORT, _LONG = 0.005, 0.02  # seconds: slices of compiled code within these let signals and reports come in time
-_COMPILING = "compiling the data path, which takes some time once"
 _DRAIN_TIMEOUT = 1.0  # seconds; a full ring of the longest packets takes 5 ms at 10 Gbit/s
 
 
@@ -42,16 +41,15 @@ def open_devices(addresses: Sequence[str], settings: Settings) -> Generator[list
     check_files(wire for address in addresses if address.startswith("sim:") for wire in parse_spec(address).wires)
     with ExitStack() as stack:
         devices: list[Device] = []
-        with announced(_COMPILING, after=3.0):
-            for address in addresses:
-                device = open_device(
-                    address,
-                    ring_size=settings.ring,
-                    pool_size=settings.pool,
-                    force=settings.force,
-                    link_timeout=0,
-                )
-                devices.append(stack.enter_context(device))
+        for address in addresses:
+            device = open_device(
+                address,
+                ring_size=settings.ring,
+                pool_size=settings.pool,
+                force=settings.force,
+                link_timeout=0,
+            )
+            devices.append(stack.enter_context(device))
         for device in devices:
             _await_link(device, settings.link_timeout)
         yield devices
@@ -98,8 +96,7 @@ def repeat(
     The number of polls is adapted to what they cost. A slice of none comes first: it compiles what is to run, so that
     the clock starts after that.
     """
-    with announced(_COMPILING, after=3.0):
-        work(0)
+    work(0)
     started = now = report.start()
     polls = 1
     with stop.looked_at():
