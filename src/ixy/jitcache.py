@@ -42,6 +42,7 @@ class Store:
         for directory in self.directories:
             data = _read(directory / _file_name(name, key))
             if data is not None and _checksum(key, data[_DIGEST_BYTES:]) == data[:_DIGEST_BYTES]:
+                _used.add(directory)
                 return data[_DIGEST_BYTES:]
         return None
 
@@ -53,6 +54,7 @@ class Store:
                 directory.mkdir(parents=True, exist_ok=True)
                 _write(directory / _file_name(name, key), _checksum(key, data) + data)
                 _tidy(directory, name)
+                _used.add(directory)
                 return
             except OSError as error:
                 failures.append(f"{directory}: {error.strerror}")
@@ -155,10 +157,21 @@ def _await_lock(descriptor: int, place: int) -> None:
         time.sleep(0.02)
 
 
-_said: list[str] = []
+_used: set[Path] = set()
+_failures: list[str] = []
 
 
-def _say_once(failures: str) -> None:
-    if not _said:
-        _said.append(failures)
-        log.warning("compiled code cannot be kept, so that it is compiled in each process (%s)", failures)
+def used() -> set[Path]:
+    """The directories that this process has read entries from or written them to."""
+    return set(_used)
+
+
+def failure() -> str:
+    """Why something could not be kept in this process; empty if all could."""
+    return _failures[0] if _failures else ""
+
+
+def _say_once(failure: str) -> None:
+    if not _failures:
+        _failures.append(failure)
+        log.warning("compiled code cannot be kept, so that it is compiled in each process (%s)", failure)

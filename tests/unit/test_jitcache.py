@@ -24,7 +24,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """Of a source file in a folder of its own, with a home beside it."""
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(jitcache, "_said", [])
+    monkeypatch.setattr(jitcache, "_failures", [])
     (tmp_path / "source").mkdir()
     return Store(tmp_path / "source" / "kernels.py")
 
