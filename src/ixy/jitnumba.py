@@ -87,6 +87,10 @@ class CalleeLibrary(JITCodeLibrary):
     def finalize(self) -> None:
         self._finalized = True
 
+    def _optimize_functions(self, ll_module: Any) -> None:
+        """Nothing is optimised before the whole is."""
+        ll_module.data_layout = self._codegen._data_layout
+
     def _get_module_for_linking(self) -> Any:
         """The kernel with all that it calls, for a function that is compiled as Numba does it."""
         if self._shared_module is None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+from ixy.addresses import check_address
 from ixy.device import open_device
 from ixy.path import POLLS
 from ixy.sim.spec import check_files, parse_spec
@@ -33,11 +34,14 @@ _DRAIN_TIMEOUT = 1.0  # seconds; a full ring of the longest packets takes 5 ms a
 def open_devices(addresses: Sequence[str], settings: Settings) -> Generator[list[Device], None, None]:
     """Open devices with a queue of each kind, wait for their links, and close them in the end.
 
-    All are open before the first link is awaited: they may be each other's link partners.
+    A malformed address is refused before the first device is opened, which may take long. All are open before the first
+    link is awaited: they may be each other's link partners.
 
     Raises:
         Error: as `ixy.open`.
     """
+    for address in addresses:
+        check_address(address)
     check_files(wire for address in addresses if address.startswith("sim:") for wire in parse_spec(address).wires)
     with ExitStack() as stack:
         devices: list[Device] = []
