@@ -25,6 +25,7 @@ from ixy.drivers.virtio.transports import vhost_user
 from ixy.drivers.virtio.transports.pci_legacy import PciLegacy
 from ixy.drivers.virtio.transports.pci_modern import PciModern, capabilities
 from ixy.errors import AddressError, UnsupportedDevice
+from ixy.sim.spec import parse_spec
 
 if TYPE_CHECKING:
     from ixy.bus import Function
@@ -54,6 +55,21 @@ class Circumstances(NamedTuple):
     sim: Machine | None = None
 
 
+def check_address(address: str) -> None:
+    """Refuse an address that no device can have, without looking whether there is one.
+
+    Raises:
+        AddressError: malformed.
+    """
+    for prefix, scheme in SCHEMES.items():
+        if address.startswith(prefix):
+            scheme.parse(address)
+            return
+    if not _PCI_ADDRESS.fullmatch(address):
+        forms = " or ".join(scheme.form for scheme in SCHEMES.values())
+        raise AddressError(f"{address}: no device address: write 0000:03:00.0 (see `ixy list`) or {forms}")
+
+
 def open_driver(address: str, shape: Shape, circumstances: Circumstances) -> Driver:
     """The driver for what is behind an address, up and running.
 
@@ -61,13 +77,11 @@ def open_driver(address: str, shape: Shape, circumstances: Circumstances) -> Dri
         AddressError: malformed.
         …: as `ixy.open`.
     """
+    check_address(address)
     for prefix, scheme in SCHEMES.items():
         if address.startswith(prefix):
             return scheme.open(address, shape, circumstances)
-    if _PCI_ADDRESS.fullmatch(address):
-        return _drive(_real(address, circumstances.force), shape)
-    forms = " or ".join(scheme.form for scheme in SCHEMES.values())
-    raise AddressError(f"{address}: no device address: write 0000:03:00.0 (see `ixy list`) or {forms}")
+    return _drive(_real(address, circumstances.force), shape)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -91,18 +105,20 @@ class Scheme:
 
     Attributes:
         form: how such an address is written, for messages.
+        parse: raises `AddressError` if it is not written so.
         open: makes the driver.
         link_timeout: how long a link may take to come up, in seconds.
     """
 
     form: str
+    parse: Callable[[str], object]
     open: Callable[[str, Shape, Circumstances], Driver]
     link_timeout: float
 
 
 SCHEMES = {
-    "sim:": Scheme("sim:NAME", _open_simulated, 0.5),  # what is plugged in has a link at once
-    vhost_user.PREFIX: Scheme("vhost-user:/path/to/socket", _open_vhost_user, 10.0),
+    "sim:": Scheme("sim:NAME", parse_spec, _open_simulated, 0.5),  # what is plugged in has a link at once
+    vhost_user.PREFIX: Scheme("vhost-user:/path/to/socket", vhost_user.parse, _open_vhost_user, 10.0),
 }
 
 _REAL_LINK_TIMEOUT = 10.0  # seconds; that of a card takes a few

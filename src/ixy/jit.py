@@ -9,20 +9,19 @@ With `IXY_CHECK=1`, every index in a kernel is checked, and so is who has each p
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+log = logging.getLogger("ixy.jit")
 
 INTERPRETED = os.environ.get("IXY_JIT") == "0" or os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 
 CHECKING = os.environ.get("IXY_CHECK") == "1"
 
 if TYPE_CHECKING or not INTERPRETED:
-    import numba
     from numba.core.compiler_lock import global_compiler_lock
-
-    from ixy.jitcache import ContentCache
 
     # A fork while another thread compiles would leave the child a compiler that is locked for good.
     os.register_at_fork(
@@ -30,6 +29,27 @@ if TYPE_CHECKING or not INTERPRETED:
         after_in_parent=global_compiler_lock.release,
         after_in_child=global_compiler_lock.release,
     )
+
+
+def _compiler() -> tuple[Callable[..., Any], str]:
+    """What makes kernels; and if it can only do so as Numba does by itself, why."""
+    try:
+        from ixy import jitnumba
+    except (AttributeError, ImportError) as error:  # something is not where it was in Numba
+        return _ordinary, str(error)
+    return jitnumba.kernel, jitnumba.UNTRIED
+
+
+def _ordinary(function: Any, options: dict[str, Any], *, full: bool) -> Any:  # noqa: ARG001
+    import numba
+
+    njit: Any = numba.njit
+    return njit(**options)(function)
+
+
+_kernel, ORDINARY = (None, "") if INTERPRETED else _compiler()
+if ORDINARY:
+    log.warning("kernels are compiled as Numba does by itself, which takes several times as long: %s", ORDINARY)
 
 # Reference counting costs two atomic operations per array and call, so the runtime that does it stays off. Kernels are
 # inlined into each other: a named tuple of arrays is some fifty machine words, and a real call would copy them all.
@@ -54,15 +74,11 @@ def outlined(function: F) -> F:
 
 def checked(function: F) -> F:
     """Like `compiled`, but every index is checked and a bad one raises `IndexError`: for a user's function."""
-    return _compile(function, boundscheck=True)
+    return _compile(function, boundscheck=True, full=True)
 
 
-def _compile(function: F, *, boundscheck: bool, forceinline: bool = True) -> F:
-    if INTERPRETED:
+def _compile(function: F, *, boundscheck: bool, forceinline: bool = True, full: bool = False) -> F:
+    if _kernel is None:
         return function
-    options: Any = {**_OPTIONS, "boundscheck": boundscheck, "forceinline": forceinline}
-    dispatcher: Any = numba.njit(**options)(function)
-    # A function without a file, typed in an interactive session, has no place for a cache: it is compiled every time.
-    with suppress(RuntimeError):
-        dispatcher._cache = ContentCache(function, repr(options))
-    return cast(F, dispatcher)
+    options = {**_OPTIONS, "boundscheck": boundscheck, "forceinline": forceinline}
+    return cast(F, _kernel(function, options, full=full))

@@ -1,139 +1,177 @@
-"""A compile cache that knows what a kernel calls, built on Numba's.
+"""A cache of machine code on disk, which several processes use at once.
 
-Numba's own cache is keyed by the file of the outermost function: it serves stale code when a callee in another file
-changes, and it never hits for a function that a factory made from other kernels. Here the key is the content of a
-kernel and of everything that it refers to. Several processes may use the cache at once.
+An entry is a file that is named by what it was made from, so it never is out of date. Nothing that is found in the
+files is trusted to be whole, and nothing that fails ends a program: what cannot be read is compiled, and what cannot be
+written is not kept.
 """
-
-# Numba's internals have no types.
-# pyright: basic
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
-import itertools
+import logging
 import os
-from collections.abc import Callable, Iterator
-from types import CodeType, FunctionType, ModuleType
-from typing import Any, cast
+import stat
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
-import numpy as np
-from numba.core.bytecode import FunctionIdentity
-from numba.core.caching import FunctionCache, IndexDataCacheFile
-from numba.core.dispatcher import Dispatcher
+log = logging.getLogger("ixy.jit")
 
-# Numba tells functions of one name apart by a number in the names of their symbols, and counts from 1 in each process.
-# Products of a factory that were cached by several processes would meet in another one under one symbol, and all but
-# the first would run the first one's code: so each process begins elsewhere.
-FunctionIdentity._unique_ids = itertools.count(int.from_bytes(os.urandom(6)))
-
-
-class _CacheFile(IndexDataCacheFile):
-    """Data files named by what is in them: two processes that compile at once do not overwrite each other's."""
-
-    def save(self, key: Any, data: Any) -> None:
-        digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
-        self._data_name_pattern = self._index_name.removesuffix("nbi") + f"{{number:d}}.{digest}.nbc"
-        super().save(key, data)
+_DIGEST_BYTES = 32
+_KEPT = 32  # entries of one function, for its types, modes and processors, and for what it was before
+_PATIENCE = 120.0  # seconds that another process is given to compile what this one needs too
+_LEFT_OVER = 3600.0  # seconds after which nobody writes to a temporary file any more
 
 
-class ContentCache(FunctionCache):
-    """Numba's disk cache of one function, keyed by content.
+class Store:
+    """The entries of the functions of one source file.
 
     Args:
-        function: the Python function.
-        options: how it is compiled.
-
-    Raises:
-        RuntimeError: the function has no file, so there is no place for a cache.
+        source: the file. Its `__pycache__` is read first, and the user's cache after it; the first of them that can be
+            written to is. With NUMBA_CACHE_DIR in the environment, it is that directory alone.
     """
 
-    def __init__(self, function: Callable[..., Any], options: str) -> None:
-        super().__init__(function)
-        self._options = options
-        file: Any = self._cache_file
-        self._cache_file = _CacheFile(file._cache_path, self._impl.filename_base, file._source_stamp)
+    def __init__(self, source: Path) -> None:
+        self.directories = _directories(source)
 
-    def _index_key(self, sig: Any, codegen: Any) -> Any:
-        return sig, codegen.magic_tuple(), self._options, fingerprint(self._py_func)
+    def load(self, name: str, key: str) -> bytes | None:
+        """What was saved, or None."""
+        for directory in self.directories:
+            data = _read(directory / _file_name(name, key))
+            if data is not None and _checksum(key, data[_DIGEST_BYTES:]) == data[:_DIGEST_BYTES]:
+                _used.add(directory)
+                return data[_DIGEST_BYTES:]
+        return None
 
+    def save(self, name: str, key: str, data: bytes) -> None:
+        """Keep data. If that is impossible, it is said, once in a process."""
+        failures: list[str] = []
+        for directory in self.directories:
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+                _write(directory / _file_name(name, key), _checksum(key, data) + data)
+                _tidy(directory, name)
+                _used.add(directory)
+                return
+            except OSError as error:
+                failures.append(f"{directory}: {error.strerror}")
+        _say_once("; ".join(failures))
 
-def fingerprint(function: Callable[..., Any]) -> str:
-    """A digest of a function's byte code, constants, closure, and of the functions and constants that it refers to."""
-    digest = hashlib.sha256()
-    for part in _content(function, set()):
-        digest.update(part.encode())
-        digest.update(b"\0")
-    return digest.hexdigest()
+    @contextmanager
+    def turn(self, key: str) -> Generator[None]:
+        """Within the block no other process has its turn for this key, or has not ended it for two minutes.
 
+        The kernel takes the turn from a process that ends. Where there are no locks, all have their turns.
+        """
+        descriptor = self._open_lock()
+        try:
+            if descriptor is not None:
+                _await_lock(descriptor, int(key[:14], 16))
+            yield
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
 
-def _content(value: object, seen: set[int]) -> Iterator[str]:
-    """The parts of `value` that machine code made from it depends on."""
-    options: dict[str, object] = getattr(value, "targetoptions", {})  # of a Numba dispatcher
-    yield repr(options.get("boundscheck"))
-    value = _plain_function(value)
-    if isinstance(value, FunctionType):
-        if id(value) not in seen:
-            seen.add(id(value))
-            yield value.__qualname__
-            yield from _content(value.__defaults__, seen)
-            yield from _code_content(value.__code__)
-            for referred in _referred(value):
-                yield from _content(referred, seen)
-    elif isinstance(value, tuple):
-        elements = cast("tuple[object, ...]", value)
-        yield type(elements).__qualname__
-        for element in elements:
-            yield from _content(element, seen)
-    elif isinstance(value, (np.ndarray, np.generic)):  # Numba takes them as constants too
-        constant = np.asarray(cast(Any, value))
-        yield f"{constant.dtype} {constant.shape} {constant.tobytes().hex()}"
-    elif isinstance(value, (bool, int, float, complex, str, bytes, frozenset, type(None))):
-        yield repr(cast(object, value))
-    else:
-        yield f"{type(value).__qualname__} {getattr(value, '__qualname__', '')} {getattr(value, 'symbol', '')}"
-
-
-def _plain_function(value: object) -> object:
-    """The Python function behind a Numba dispatcher or intrinsic; any other value as it is."""
-    if isinstance(value, Dispatcher):
-        return value.py_func
-    return getattr(value, "_defn", value)
+    def _open_lock(self) -> int | None:
+        """A file of which a process locks the byte that stands for what it compiles."""
+        for directory in self.directories:
+            with suppress(OSError):
+                directory.mkdir(parents=True, exist_ok=True)
+                return os.open(directory / "ixy.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+        return None
 
 
-def _code_content(code: CodeType) -> Iterator[str]:
-    yield code.co_code.hex()
-    yield repr(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _code_content(constant)
-        else:
-            yield repr(constant)
+def _directories(source: Path) -> list[Path]:
+    given = os.environ.get("NUMBA_CACHE_DIR")
+    if given:
+        return [Path(given)]
+    directories = [source.parent / "__pycache__"]
+    with suppress(RuntimeError):  # the user has no home
+        directories.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ixy")
+    return directories
 
 
-def _referred(function: FunctionType) -> Iterator[object]:
-    """The closure cells and globals that `function` names, attributes of modules included."""
-    for cell in function.__closure__ or ():
-        yield cell.cell_contents
-    names = set(_names(function.__code__))
-    for name in sorted(names):
-        yield from _attributes(function.__globals__.get(name), names)
+def _file_name(name: str, key: str) -> str:
+    return f"{name}-{key[:32]}.ixy"
 
 
-def _names(code: CodeType) -> Iterator[str]:
-    """All names in a function's code, and in that of functions within it."""
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names(constant)
+def _checksum(key: str, data: bytes) -> bytes:
+    return hashlib.sha256(key.encode() + data).digest()
 
 
-def _attributes(value: object, names: set[str]) -> Iterator[object]:
-    """A value; of a module, the attributes that a function that uses `names` may mean, also those of its submodules."""
-    if not isinstance(value, ModuleType):
-        yield value
-        return
-    for name in sorted(names & vars(value).keys()):
-        attribute = vars(value)[name]
-        if not isinstance(attribute, ModuleType) or attribute.__name__.startswith(f"{value.__name__}."):
-            yield from _attributes(attribute, names)
+def _read(path: Path) -> bytes | None:
+    """The bytes of a file; None if there is none, or something else of its name, which might never answer."""
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+            return file.read() if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
+    except OSError:
+        return None
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file that others find whole or not at all.
+
+    Raises:
+        OSError: the disk is full, the directory read-only, or the like.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _tidy(directory: Path, name: str) -> None:
+    """Remove a function's oldest entries, and what processes that were killed have left."""
+    with suppress(OSError):
+        entries = sorted(_ages(directory, f"{name}-*.ixy"), reverse=True)
+        old = time.time() - _LEFT_OVER
+        left = [(age, path) for age, path in _ages(directory, f"{name}-*.tmp") if age < old]
+        for _, path in entries[_KEPT:] + left:
+            path.unlink(missing_ok=True)
+
+
+def _ages(directory: Path, pattern: str) -> Iterator[tuple[float, Path]]:
+    """When the files were written, and which they are."""
+    for path in directory.glob(pattern):
+        with suppress(OSError):  # another process has removed it
+            yield path.stat().st_mtime, path
+
+
+def _await_lock(descriptor: int, place: int) -> None:
+    """Lock a byte of the file, as soon as nobody else has it, or patience has ended."""
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                return  # the file system has no locks
+        time.sleep(0.02)
+
+
+_used: set[Path] = set()
+_failures: list[str] = []
+
+
+def used() -> set[Path]:
+    """The directories that this process has read entries from or written them to."""
+    return set(_used)
+
+
+def failure() -> str:
+    """Why something could not be kept in this process; empty if all could."""
+    return _failures[0] if _failures else ""
+
+
+def _say_once(failure: str) -> None:
+    if not _failures:
+        _failures.append(failure)
+        log.warning("compiled code cannot be kept, so that it is compiled in each process (%s)", failure)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ixy.errors import MemoryUnavailable
-from ixy.jit import INTERPRETED
+from ixy.jit import INTERPRETED, compiled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,7 +161,6 @@ if INTERPRETED or TYPE_CHECKING:
 
 else:
     import llvmlite.binding as llvm
-    import numba
     from llvmlite import ir
     from numba.core import cgutils, types
     from numba.extending import intrinsic
@@ -335,7 +334,7 @@ else:
 
     else:
 
-        @numba.njit(_nrt=False)
+        @compiled
         def ticks() -> int:
             return monotonic_ns()
 
@@ -365,7 +364,7 @@ else:
     _usleep = types.ExternalFunction("usleep", types.int32(types.uint32))
     _sched_yield = types.ExternalFunction("sched_yield", types.int32())
 
-    @numba.njit(_nrt=False)
+    @compiled
     def nap(microseconds: int) -> None:
         if microseconds > 0:
             _usleep(microseconds)

@@ -43,6 +43,21 @@ def test_refused(ixy, arguments, words):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["forward", "vhost-user:no/such/socket", "eth0"], "eth0: no device address"),
+        (["forward", "vhost-user:no/such/socket", "sim:b,colour=red"], "'colour=red' is no option"),
+        (["capture", "vhost-user:no/such/socket", "no/such/file.pcap"], "no/such/file.pcap: No such file"),
+        (["capture", "vhost-user:no/such/socket", "/etc/passwd/out.pcap"], "/etc/passwd/out.pcap: Not a directory"),
+        (["capture", "vhost-user:no/such/socket", "/etc"], "/etc: Is a directory"),
+    ],
+)
+def test_refused_before_a_device_is_opened(ixy, arguments, words):
+    """What can be seen to be wrong is, before opening takes its time: for a card's reset, its link, or compiling."""
+    assert words in ixy(*arguments).complaint()
+
+
+@pytest.mark.parametrize(
     ("content", "words"),
     [
         (None, "in.pcap: No such file or directory"),

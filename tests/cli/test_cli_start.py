@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -117,3 +118,13 @@ def test_setup_prints_what_was_done(monkeypatch, capsys):
     monkeypatch.setattr("ixy.packets.hugepages.setup", lambda pages: [f"reserved {pages}", "mounted"])
     assert run(["setup", "--pages", "7"]) == 0
     assert capsys.readouterr().out == "reserved 7\nmounted\n"
+
+
+def test_setup_compiles_only_when_it_is_asked_to(monkeypatch, capsys):
+    """`ixy setup --compile` prints each line of what was compiled, reserves nothing, and fails if that is not kept."""
+    monkeypatch.setattr("ixy.packets.hugepages.setup", lambda _pages: pytest.fail("reserved pages"))
+    for complete in (True, False):
+        preparation = SimpleNamespace(run=lambda: ["3 in all", "kept"], complete=complete)
+        monkeypatch.setattr("ixy.bench.prepare.Preparation", lambda preparation=preparation: preparation)
+        assert run(["setup", "--compile"]) == int(not complete)
+        assert capsys.readouterr().out == "3 in all\nkept\n"

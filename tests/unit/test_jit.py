@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import os
 import subprocess
 import sys
+from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from ixy.jit import INTERPRETED, checked, compiled
-from ixy.jitcache import fingerprint
+from ixy.jit import INTERPRETED, checked, compiled, outlined
+from ixy.jitcontent import Unknown, fingerprint
 
 KERNEL = "def kernel(x):\n    return helper(x) + CONSTANT + package.CONSTANT + package.part.CONSTANT\n"
 
@@ -62,6 +64,8 @@ def test_fingerprint_of_equal_content_is_equal() -> None:
         pytest.param({"constant": 7}, id="a global constant"),
         pytest.param({"constant": 1.0}, id="the type of a constant"),
         pytest.param({"constant": np.int64(1)}, id="a NumPy scalar for an integer"),
+        pytest.param({"source": KERNEL.replace("(x)", "(x, *, y=1)", 1)}, id="a keyword's default"),
+        pytest.param({"constant": np.dtype("u2")}, id="a data type"),
         pytest.param({"outer": 7}, id="a constant in a module"),
         pytest.param({"nested": 7}, id="a constant in a module of a package"),
     ],
@@ -87,6 +91,66 @@ def test_fingerprint_of_constants_that_numba_compiles_in(one: object, other: obj
     """NumPy scalars and arrays count by value, type and shape, also where NumPy's text would leave the middle out."""
     assert fingerprint(kernel(constant=one)) != fingerprint(kernel(constant=other))
     assert fingerprint(kernel(constant=one)) == fingerprint(kernel(constant=one))
+
+
+def enumeration(base: type[enum.Enum], value: object) -> Any:
+    return base("Kind", {"FIRST": value, "SECOND": 100})
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        pytest.param(enumeration(enum.IntEnum, 1), enumeration(enum.IntEnum, 2), id="an enumeration of integers"),
+        pytest.param(enumeration(enum.IntFlag, 1), enumeration(enum.IntFlag, 2), id="flags"),
+        pytest.param(enumeration(enum.Enum, 1), enumeration(enum.Enum, 2), id="an enumeration"),
+        pytest.param(enumeration(enum.Enum, 1.5).FIRST, enumeration(enum.Enum, 2.5).FIRST, id="a member"),
+        pytest.param(type("Class", (), {"FIRST": 1}), type("Class", (), {"FIRST": 2}), id="a class"),
+        pytest.param(
+            type("Child", (type("Class", (), {"FIRST": 1}),), {}),
+            type("Child", (type("Class", (), {"FIRST": 2}),), {}),
+            id="what a class inherits",
+        ),
+        pytest.param(SimpleNamespace(FIRST=1), SimpleNamespace(FIRST=2), id="an object"),
+        pytest.param(SimpleNamespace(FIRST=[1, 2]), SimpleNamespace(FIRST=[1, 3]), id="a list in an object"),
+        pytest.param({"FIRST": 1}, {"FIRST": 2}, id="a dictionary"),
+        pytest.param(namedtuple("Pair", "a b"), namedtuple("Pair", "b a"), id="the order of a named tuple's fields"),
+    ],
+)
+def test_fingerprint_of_constants_reached_by_attribute(one: object, other: object) -> None:
+    """`Kind.FIRST` in a kernel is the value that it has, whatever kind of thing `Kind` is."""
+
+    def marked(kind: object) -> str:
+        return fingerprint(function("def kernel():\n    return Kind.FIRST\n", Kind=kind))
+
+    assert marked(one) != marked(other)
+    assert marked(one) == marked(one)
+
+
+def test_fingerprint_of_a_set_is_the_same_in_every_process() -> None:
+    """The order of a set's elements is another one in each process; its content is not."""
+    program = "from ixy.jitcontent import fingerprint; print(fingerprint(lambda x: x in {'a', 'b', 'c', 'd', 'e'}))"
+    seeds = [
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    ]
+    assert len(set(seeds)) == 1
+
+
+def test_fingerprint_ignores_globals_with_the_name_of_an_attribute() -> None:
+    """`state.pools` says nothing of a global `pools`, which may be anything, even an array that nobody may touch."""
+    source = "def kernel(state):\n    return state.pools\n"
+    assert fingerprint(function(source, pools=1)) == fingerprint(function(source, pools=2))
+
+
+def test_fingerprint_of_a_large_array_is_refused() -> None:
+    """Numba compiles in the address of a large array, which is another one in the next process."""
+    with pytest.raises(Unknown):
+        fingerprint(kernel(constant=np.zeros(1 << 20)))
 
 
 def test_fingerprint_follows_a_callees_callee_and_ends_at_recursion() -> None:
@@ -119,8 +183,8 @@ def test_fingerprint_of_a_function_within_a_function() -> None:
     assert fingerprint(kernel(source=source, constant=1)) != fingerprint(kernel(source=source, constant=2))
 
 
-def test_fingerprint_tells_checked_callees_from_unchecked() -> None:
-    """Machine code of a caller holds that of the callee, with bounds checks or without; the interpreter has but one."""
+def test_fingerprint_tells_how_callees_are_compiled() -> None:
+    """A caller's machine code has bounds checks or not, and calls or inlines; the interpreter knows but one way."""
 
     def callee(x: int) -> int:
         return x
@@ -128,8 +192,8 @@ def test_fingerprint_tells_checked_callees_from_unchecked() -> None:
     def caller(inner: Callable[[int], int]) -> Callable[[int], int]:
         return lambda x: inner(x)
 
-    marks = {fingerprint(caller(mark(callee))) for mark in (compiled, checked)}
-    assert len(marks) == (1 if INTERPRETED else 2)
+    marks = {fingerprint(caller(mark(callee))) for mark in (compiled, checked, outlined)}
+    assert len(marks) == (1 if INTERPRETED else 3)
 
 
 def test_checked_function_raises() -> None:
@@ -239,13 +303,19 @@ class Project:
     def write(self, constant: int = 5, entry: int = 0, factor: int = 2) -> None:
         (self.directory / "other.py").write_text(OTHER.format(constant=constant, entry=entry, factor=factor))
 
-    def run(self, program: str = MAIN, *arguments: str, check: str = "0") -> list[Any]:
+    def run_file(self, source: str) -> list[Any]:
+        """Run a program that stands in a file, so that its kernels are kept."""
+        (self.directory / "program.py").write_text(source)
+        return self.run("import program")
+
+    def run(self, program: str = MAIN, *arguments: str, check: str = "0", **environment: str) -> list[Any]:
         paths = [str(self.directory), *sys.path]
         environment = os.environ | {
             "IXY_JIT": "1",
             "IXY_CHECK": check,
             "PYTHONPATH": os.pathsep.join(paths),
             "PYTHONDONTWRITEBYTECODE": "1",
+            **environment,
         }
         command = [sys.executable, "-c", program, *arguments]
         run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=self.directory)
@@ -291,27 +361,86 @@ def test_kernels_of_several_processes_meet_in_one(project: Project) -> None:
     assert project.run(PRODUCTS, "negative", "double") == [10, 40]
 
 
-RACE = """
-import json
-from ixy.jitcache import _CacheFile
+ENUMERATION = """
+import enum, json
+from ixy.jit import compiled
 
-one, two, reader = (_CacheFile(".", "kernel", 0) for _ in range(3))
-one._load_index = two._load_index = dict  # both found an empty index
-save_index = two._save_index
+class Mark(enum.IntEnum):
+    BYTE = {value}
 
-def save_index_and_be_overtaken(overloads):
-    save_index(overloads)
-    one.save("first", "code of the first")
+@compiled
+def mark():
+    return Mark.BYTE + 0
 
-two._save_index = save_index_and_be_overtaken
-two.save("second", "code of the second")
-print(json.dumps([reader.load("first"), reader.load("second")]))
+print(json.dumps([mark(), sum(mark.stats.cache_hits.values())]))
 """
 
 
-def test_processes_that_compile_at_once(project: Project) -> None:
-    """Two processes save while neither knows of the other: what the index then lists is the right code, or nothing."""
-    assert project.run(RACE) == ["code of the first", None]
+def test_change_of_an_enumeration_is_seen(project: Project) -> None:
+    """A program with a constant in an enumeration is edited and run again."""
+    for value, hits in ((7, 0), (9, 0), (9, 1), (7, 1)):
+        assert project.run_file(ENUMERATION.format(value=value)) == [value, hits]
+
+
+FIELDS = """
+import json
+from typing import NamedTuple
+from ixy.jit import compiled
+
+class State(NamedTuple):
+    {fields}
+
+@compiled
+def first(state):
+    return state.a
+
+print(json.dumps([first(State(a=1, b=2)), sum(first.stats.cache_hits.values())]))
+"""
+
+
+def test_change_of_the_order_of_fields_is_seen(project: Project) -> None:
+    """The types of a named tuple stay the same when its fields change places, and so does the byte code."""
+    for fields in ("a: int; b: int", "b: int; a: int"):
+        assert project.run_file(FIELDS.format(fields=fields)) == [1, 0]
+        assert project.run_file(FIELDS.format(fields=fields)) == [1, 1]
+
+
+RAISING = """
+import json, traceback
+from ixy.jit import checked
+
+{lines}@checked
+def refuse(x):
+    if x > 1:
+        raise ValueError("too large")
+    return x
+
+try:
+    refuse(2)
+except ValueError as error:
+    *_, where = traceback.extract_tb(error.__traceback__)
+    print(json.dumps([where.lineno, sum(refuse.stats.cache_hits.values())]))
+"""
+
+
+def test_change_of_lines_is_seen_where_they_are_told(project: Project) -> None:
+    """The traceback of what a function raises names the line on which it is now."""
+    for lines in (0, 3):
+        expected = RAISING[: RAISING.index("raise")].replace("{lines}", "\n" * lines).count("\n") + 1
+        assert project.run_file(RAISING.format(lines="\n" * lines)) == [expected, 0]
+        assert project.run_file(RAISING.format(lines="\n" * lines)) == [expected, 1]
+
+
+def test_change_of_lines_alone_compiles_nothing(project: Project) -> None:
+    """A kernel that raises nothing is the same wherever it stands."""
+    assert project.run_file(ENUMERATION.format(value=7)) == [7, 0]
+    assert project.run_file("# a comment\n" + ENUMERATION.format(value=7)) == [7, 1]
+
+
+def test_numba_checking_indices_shares_no_code(project: Project) -> None:
+    """NUMBA_BOUNDSCHECK overrides what kernels ask for."""
+    assert project.run(CHECKED, "compiled") == [2]
+    assert project.run(CHECKED, "compiled", NUMBA_BOUNDSCHECK="1") == ["IndexError"]
 
 
 def test_checked_and_compiled_share_no_code(project: Project) -> None:

@@ -15,7 +15,7 @@ from ixy.apps.settings import MAX_SNAPLEN
 from ixy.apps.signals import stop_on_signals
 from ixy.arguments import integer
 from ixy.drivers.rings import ENTERED, enter, exit_from, in_use
-from ixy.formats.pcap import Format, Writer, append, record_bytes
+from ixy.formats.pcap import Format, Writer, append, check_place, record_bytes
 from ixy.jit import compiled
 from ixy.packets.buffers import BUFFER_SIZE, STRIDE
 from ixy.packets.packets import Packets, new_packets
@@ -117,6 +117,7 @@ def capture(address: str, path: str, settings: Settings, *, snaplen: int) -> int
         Error: as `ixy.open`.
     """
     snaplen = integer("snaplen", snaplen, 1, MAX_SNAPLEN)
+    check_place(path)
     with stop_on_signals() as stop, open_devices([address], settings) as (device,), Writer(path, snaplen) as file:
         recorder = Recorder(device.rx[0], file, settings.batch, settings.count)
         with Report([device], [address], as_json=settings.as_json, file=path) as report:

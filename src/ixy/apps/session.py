@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+from ixy.addresses import check_address
 from ixy.device import open_device
 from ixy.path import POLLS
 from ixy.sim.spec import check_files, parse_spec
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("ixy.apps")
 
 _SHORT, _LONG = 0.005, 0.02  # seconds: slices of compiled code within these let signals and reports come in time
-_COMPILING = "compiling the data path, which takes some time once"
 _DRAIN_TIMEOUT = 1.0  # seconds; a full ring of the longest packets takes 5 ms at 10 Gbit/s
 
 
@@ -34,24 +34,26 @@ _DRAIN_TIMEOUT = 1.0  # seconds; a full ring of the longest packets takes 5 ms a
 def open_devices(addresses: Sequence[str], settings: Settings) -> Generator[list[Device], None, None]:
     """Open devices with a queue of each kind, wait for their links, and close them in the end.
 
-    All are open before the first link is awaited: they may be each other's link partners.
+    A malformed address is refused before the first device is opened, which may take long. All are open before the first
+    link is awaited: they may be each other's link partners.
 
     Raises:
         Error: as `ixy.open`.
     """
+    for address in addresses:
+        check_address(address)
     check_files(wire for address in addresses if address.startswith("sim:") for wire in parse_spec(address).wires)
     with ExitStack() as stack:
         devices: list[Device] = []
-        with announced(_COMPILING, after=3.0):
-            for address in addresses:
-                device = open_device(
-                    address,
-                    ring_size=settings.ring,
-                    pool_size=settings.pool,
-                    force=settings.force,
-                    link_timeout=0,
-                )
-                devices.append(stack.enter_context(device))
+        for address in addresses:
+            device = open_device(
+                address,
+                ring_size=settings.ring,
+                pool_size=settings.pool,
+                force=settings.force,
+                link_timeout=0,
+            )
+            devices.append(stack.enter_context(device))
         for device in devices:
             _await_link(device, settings.link_timeout)
         yield devices
@@ -98,8 +100,7 @@ def repeat(
     The number of polls is adapted to what they cost. A slice of none comes first: it compiles what is to run, so that
     the clock starts after that.
     """
-    with announced(_COMPILING, after=3.0):
-        work(0)
+    work(0)
     started = now = report.start()
     polls = 1
     with stop.looked_at():

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from ixy.bench.lockstep import Cost, Figures
     from ixy.bench.rates import Rate
+    from ixy.bench.start import Start
 
 
 def costs_table(costs: Sequence[Cost]) -> Table:
@@ -47,6 +48,17 @@ def rates_table(rates: Sequence[Rate]) -> Table:
         table.add_column(heading, justify="right")
     for rate in rates:
         table.add_row(rate.what, str(rate.batch), _spread(rate.median, min(rate.windows), max(rate.windows), digits=2))
+    return table
+
+
+def starts_table(starts: Sequence[Start]) -> Table:
+    """Seconds of processes that start, and what the first one compiles."""
+    table = _table("Starting, in seconds: the first time, and with what is kept then")
+    for heading in ("program", "first", "processor", "later", "processor", "compiled"):
+        table.add_column(heading, justify="right")
+    for start in starts:
+        seconds = (start.cold_seconds, start.cold_cpu_seconds, start.warm_seconds, start.warm_cpu_seconds)
+        table.add_row(start.what, *(f"{value:.2f}" for value in seconds), str(start.compilations))
     return table
 
 

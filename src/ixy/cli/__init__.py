@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ixy import streams
+from ixy.apps import progress
 from ixy.apps.signals import stop_on_signals
 from ixy.cli import output
 from ixy.cli.bench import bench
@@ -49,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
     """
     log_to_stderr()
     try:
-        with stop_on_signals():
+        with stop_on_signals(), progress.shown(output.for_programs):
             return _dispatch(list(arguments))
     except click.UsageError as error:
         return _complain(f"{error.format_message()} (see {error.ctx.command_path if error.ctx else 'ixy'} --help)")

@@ -15,8 +15,9 @@ from ixy.cli.options import ParamType, Seconds, Whole, logging_options
 if TYPE_CHECKING:
     from ixy.bench.lockstep import Cost
     from ixy.bench.rates import Rate
+    from ixy.bench.start import Start
 
-T = TypeVar("T", bound="Cost | Rate")
+T = TypeVar("T", bound="Cost | Rate | Start")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -62,6 +63,7 @@ def bench() -> None:
     ixy bench rate         packets per second, compiled
     ixy bench python       packets per second of ordinary Python
     ixy bench virtio       cycles per packet of the VirtIO driver, or its rates beside DPDK's
+    ixy bench start        seconds until packets flow, with an empty cache and with a full one
     """
 
 
@@ -143,6 +145,24 @@ def virtio(peer: str | None, ring: str, repeat: int, as_json: bool) -> None:
     rings = ("split", "packed") if ring == "both" else (ring,)
     for line in peer_lines(rings, repeat, as_json) if peer else lock_step_lines(rings, repeat, as_json):
         click.echo(line)
+
+
+@bench.command()
+@_options(_repeat_option, _json_option, logging_options)
+def start(repeat: int, as_json: bool) -> None:
+    """Seconds until packets flow: the first start, which compiles, and later ones.
+
+    Each start is a process of its own: the demo; a forwarder between two 82599 cards, and one between VirtIO devices,
+    both without the simulated cards' own code. With --json also the processor seconds that each kernel took.
+
+    \b
+    ixy bench start
+    ixy bench start --json
+    """
+    from ixy.bench.report import starts_table
+    from ixy.bench.start import PROGRAMS, measure
+
+    _report((measure(what, repeat) for what in PROGRAMS), list(PROGRAMS), as_json, starts_table)
 
 
 def _rates(kinds: list[str], batch: int, seconds: float, repeat: int, as_json: bool) -> None:

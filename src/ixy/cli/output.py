@@ -25,6 +25,12 @@ def prepare() -> None:
     sys.stderr = _text(_Stream(2), sys.stderr, "backslashreplace")
 
 
+def for_programs() -> bool:
+    """Whether the command that runs was asked for JSON."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.params.get("as_json"))
+
+
 def _text(raw: io.FileIO, before: TextIO | None, errors: str) -> TextIO:
     """Characters onto bytes, encoded as they were before; there is no stream where it was closed."""
     encoding = before.encoding if before else _ENCODING

@@ -442,6 +442,22 @@ class Writer:
 _on_output: WeakSet[Writer] = WeakSet()  # those that write to standard output
 
 
+def check_place(path: str | Path) -> None:
+    """Refuse a path at which no file can be, without touching what is there.
+
+    Raises:
+        CaptureError: there is no such folder, or a folder of that name.
+    """
+    if str(path) == "-":
+        return
+    try:
+        folder = stat.S_ISDIR(Path(path).parent.stat().st_mode)
+    except OSError as error:
+        raise CaptureError(f"{path}: {error.strerror}") from None
+    if not folder or Path(path).is_dir():
+        raise CaptureError(f"{path}: {os.strerror(errno.EISDIR if folder else errno.ENOTDIR)}")
+
+
 def _open(path: str | Path) -> int:
     """A descriptor of the emptied file, or a second one of standard output: either is ours to close."""
     try:

@@ -1,0 +1,123 @@
+"""What the commands compile, compiled beforehand."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from ixy import jitcache
+from ixy.apps.capture import Recorder
+from ixy.apps.echo import swap_addresses
+from ixy.apps.generate import Generator as PacketGenerator
+from ixy.apps.relay import Relay
+from ixy.apps.templates import templates_from
+from ixy.bench import rates, virtio
+from ixy.compiling import watched
+from ixy.device import Device, open_device
+from ixy.drivers.virtio.device import VirtioNet
+from ixy.drivers.virtio.transports.inprocess import InProcess
+from ixy.formats.pcap import Writer
+from ixy.jit import INTERPRETED, ORDINARY
+from ixy.path import touch, unchanged
+from ixy.sim.machine import Machine
+from ixy.sim.virtio import BackEnd
+
+if TYPE_CHECKING:
+    from ixy.path import PacketFunction
+
+_BATCH = 32
+
+
+class Preparation:
+    """Compiles what the commands need of each kind of device.
+
+    Attributes:
+        complete: everything was compiled, and can be kept.
+    """
+
+    def __init__(self) -> None:
+        self.complete = False
+        self._entries = 0
+
+    def run(self) -> Iterator[str]:
+        """Lines that say what was done.
+
+        Raises:
+            Error: something cannot be opened or compiled.
+        """
+        if INTERPRETED:
+            yield "kernels are interpreted (IXY_JIT=0): there is nothing to compile"
+            self.complete = True
+            return
+        begun = time.process_time()
+        with watched(self._count):
+            for what, devices in (
+                ("simulated cards", simulated_pair("running")),
+                ("the 82599's driver", simulated_pair("stepped")),
+                *((f"the VirtIO driver, {ring} rings", virtio_pair(ring)) for ring in virtio.RINGS),
+            ):
+                before = self._entries
+                with devices as (a, b):
+                    _compile_commands(a, b)
+                yield f"{what}: {self._entries - before} compiled"
+            before = self._entries
+            _compile_benchmarks()
+            yield f"benchmarks: {self._entries - before} compiled"
+        failure = jitcache.failure()
+        self.complete = not failure
+        yield f"{self._entries} in all, {time.process_time() - begun:.1f} s of processor time"
+        if ORDINARY:
+            yield f"compiled as Numba does by itself: {ORDINARY}"
+        yield f"not kept: {failure}" if failure else f"kept in {', '.join(sorted(map(str, jitcache.used())))}"
+
+    def _count(self, _entry: str, done: int, total: int) -> None:
+        self._entries += done == total
+
+
+@contextmanager
+def simulated_pair(kind: str) -> Generator[tuple[Device, Device]]:
+    """Two simulated cards; those that are only "stepped" have drivers, and no model that would run."""
+    machine = Machine(stepped=kind == "stepped")
+    with ExitStack() as stack:
+        opened = [
+            stack.enter_context(open_device(f"sim:{name}", link_timeout=0, sim=machine)) for name in ("one", "other")
+        ]
+        yield opened[0], opened[1]
+
+
+@contextmanager
+def virtio_pair(ring: str) -> Generator[tuple[Device, Device]]:
+    """Two VirtIO devices in this process with split or packed rings."""
+    with ExitStack() as stack:
+        opened = [
+            stack.enter_context(Device(VirtioNet(InProcess(BackEnd(name, virtio.RINGS[ring])))))
+            for name in ("one", "other")
+        ]
+        yield opened[0], opened[1]
+
+
+def compile_paths(ways: Sequence[tuple[Device, Device]], function: PacketFunction) -> None:
+    """Compile the loop of a command that takes packets along some ways."""
+    Relay(ways, function, _BATCH).run(0)
+
+
+def _compile_commands(a: Device, b: Device) -> None:
+    """The loops of `ixy forward`, `echo`, `generate` and `capture`."""
+    for function in (touch, unchanged):
+        compile_paths([(a, b)], function)
+        compile_paths([(a, b), (b, a)], function)
+    compile_paths([(a, a)], swap_addresses)
+    templates = templates_from(None, None, None)
+    PacketGenerator(a, templates, _BATCH, rate=0, count=None, numbered=True).run(0)
+    with Writer(os.devnull) as file:
+        Recorder(a.rx[0], file, _BATCH, None).run(0)
+
+
+def _compile_benchmarks() -> None:
+    for kind in rates.FORWARDERS:
+        rates.measure(kind, _BATCH, 0.001, 1)
+    for ring in virtio.RINGS:
+        virtio.lock_step(ring, _BATCH, 1)

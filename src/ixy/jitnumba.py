@@ -1,0 +1,442 @@
+"""How kernels are compiled: all that ixy needs of Numba's internals.
+
+Numba makes stand-alone machine code of every function, and once more of it within each of its callers. Kernels are
+inlined into each other, and most of them nobody calls from Python: their own machine code is never used. So a kernel
+has two sides. Called from another kernel it is a *callee*: typed, lowered to LLVM's intermediate representation, and
+left at that. Called from Python it is an *entry*: all callees that it reaches are linked into it, once each, and the
+whole is optimised and emitted once.
+
+Other Numba functions may call kernels, and kernels them.
+"""
+
+# Numba's internals have no types.
+# pyright: basic
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+import os
+import pickle
+import re
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+import numpy as np
+from llvmlite import binding as llvm
+from numba.core import config, types
+from numba.core.bytecode import FunctionIdentity
+from numba.core.caching import NullCache
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase, CompileResult, DefaultPassBuilder
+from numba.core.compiler_lock import global_compiler_lock, require_global_compiler_lock
+from numba.core.compiler_machinery import PassManager, register_pass
+from numba.core.environment import lookup_environment
+from numba.core.event import Listener, register
+from numba.core.lowering import Lower
+from numba.core.registry import CPUDispatcher
+from numba.core.serialize import dumps
+from numba.core.sigutils import normalize_signature
+from numba.core.typed_passes import (
+    IRLegalization,
+    NativeLowering,
+    NoPythonBackend,
+    NopythonTypeInference,
+    PreLowerStripPhis,
+)
+from numba.core.untyped_passes import (
+    DeadBranchPrune,
+    FixupArgs,
+    GenericRewrites,
+    IRProcessing,
+    ReconstructSSA,
+    RewriteSemanticConstants,
+    TranslateByteCode,
+)
+
+from ixy.compiling import watchers
+from ixy.jitcache import Store
+from ixy.jitcontent import Unknown, fingerprint, reachable
+
+log = logging.getLogger("ixy.jit")
+
+TRIED = ("0.68",)  # minor versions of Numba
+_TRIED_IT = numba.__version__.startswith(tuple(f"{version}." for version in TRIED))
+UNTRIED = "" if _TRIED_IT else f"Numba {numba.__version__} was not tried; {', '.join(TRIED)} was"
+
+# Numba tells functions of one name apart by a number in the names of their symbols, and counts from 1 in each process.
+# Products of a factory that were cached by several processes would meet in another one under one symbol, and all but
+# the first would run the first one's code: so each process begins elsewhere.
+FunctionIdentity._unique_ids = itertools.count(next(FunctionIdentity._unique_ids) + int.from_bytes(os.urandom(6)))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Libraries: where the code of a function is kept
+
+
+class CalleeLibrary(JITCodeLibrary):
+    """Intermediate representation of one kernel, which becomes machine code only within others."""
+
+    def finalize(self) -> None:
+        self._finalized = True
+
+    def _optimize_functions(self, ll_module: Any) -> None:
+        """Nothing is optimised before the whole is."""
+        ll_module.data_layout = self._codegen._data_layout
+
+    def _get_module_for_linking(self) -> Any:
+        """The kernel with all that it calls, for a function that is compiled as Numba does it."""
+        if self._shared_module is None:
+            _link(self._final_module, self)
+            for function in _defined(self._final_module):
+                function.linkage = "linkonce_odr"
+            self._shared_module = self._final_module
+        return self._shared_module
+
+
+class EntryLibrary(JITCodeLibrary):
+    """Machine code of one kernel and of all that it calls."""
+
+    def finalize(self) -> None:
+        require_global_compiler_lock()
+        self._codegen._check_llvm_bugs()
+        self._raise_if_finalized()
+        own = {function.name for function in _defined(self._final_module)}
+        _link(self._final_module, self)
+        # What nobody else can call may be dropped where it was inlined.
+        for function in _defined(self._final_module):
+            if function.name not in own:
+                function.linkage = "internal"
+        # Twice: the first time takes in what is called, and only then are loops seen as what they are. It saves a tenth
+        # of what a packet costs.
+        for _ in range(2):
+            passes, builder = self._codegen._module_pass_manager()
+            passes.run(self._final_module, builder)
+        self._final_module.verify()
+        self._finalize_final_module()
+
+    def set_environments(self, codegen: Any) -> None:
+        """Let the code that was linked in find its Python constants."""
+        for variable in self._final_module.global_variables:
+            environment = lookup_environment(variable.name)
+            if environment is not None:
+                codegen.set_env(variable.name, environment)
+
+    def serialize_using_object_code(self) -> tuple[str, str, tuple[bytes, bytes]]:
+        """The library as the cache keeps it. Nobody links an entry, so instead of its module there are the names."""
+        names = [function.name for function in _defined(self._final_module) if function.linkage.name == "external"]
+        text = "\n".join(f'define void @"{name}"() {{ ret void }}' for name in names)
+        return self.name, "object", (self._get_compiled_object(), llvm.parse_assembly(text).as_bitcode())
+
+
+def _defined(module: Any) -> Iterator[Any]:
+    return (function for function in module.functions if not function.is_declaration)
+
+
+def _link(module: Any, library: Any) -> None:
+    """Link all that `library` calls into its `module`, each library once.
+
+    Callers come before what they call: a function that may be dropped (linkonce_odr) is dropped if nothing in the
+    module refers to it yet.
+    """
+    for other in _callers_first(library):
+        library._reload_init.update(other._reload_init)
+        single = isinstance(other, CalleeLibrary) and other._shared_module is None
+        module.link_in(other._final_module if single else other._get_module_for_linking(), preserve=True)
+
+
+def _callers_first(library: Any) -> list[Any]:
+    """The libraries that `library` calls, directly or through callees."""
+    seen: set[Any] = set()
+    finished: list[Any] = []
+
+    def visit(caller: Any) -> None:
+        for other in caller._linking_libraries:
+            if other not in seen:
+                seen.add(other)
+                if isinstance(other, CalleeLibrary):
+                    visit(other)
+                finished.append(other)
+
+    visit(library)
+    return finished[::-1]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Passes
+
+
+class CalleeLower(Lower):
+    """Lowering that keeps LLVM from inlining what is not to be inlined, even where it has one caller."""
+
+    def setup_function(self, fndesc: Any) -> None:
+        super().setup_function(fndesc)
+        if not fndesc.inline:
+            self.function.attributes.add("noinline")
+            self.function.attributes.add("cold")
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class CalleeLowering(NativeLowering):
+    _name = "ixy_callee_lowering"
+
+    @property
+    def lowering_class(self) -> Any:
+        return CalleeLower
+
+    def run_pass(self, state: Any) -> bool:
+        state.library = CalleeLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.flags.no_compile = True
+        super().run_pass(state)
+        name = object()  # by which callers find it, as there is no function that Python could call
+        state.targetctx.insert_user_function(name, state.cr.fndesc, [state.library])
+        state.cr = state.cr._replace(cfunc=name)
+        return True
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class EntryLowering(NativeLowering):
+    _name = "ixy_entry_lowering"
+
+    def run_pass(self, state: Any) -> bool:
+        state.library = EntryLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.library.enable_object_caching()
+        super().run_pass(state)
+        state.library.set_environments(state.targetctx.codegen())
+        return True
+
+
+class Compiler(CompilerBase):
+    """The passes of a kernel: those that one needs which creates no closures and computes with no whole arrays."""
+
+    lowering: Any
+    front = (
+        TranslateByteCode,
+        FixupArgs,
+        IRProcessing,
+        RewriteSemanticConstants,
+        DeadBranchPrune,
+        GenericRewrites,
+        ReconstructSSA,
+        NopythonTypeInference,
+        PreLowerStripPhis,
+        IRLegalization,
+    )
+
+    def define_pipelines(self) -> list[PassManager]:
+        manager = PassManager("kernel")
+        for compiler_pass in self.passes():
+            manager.add_pass(compiler_pass, compiler_pass.__name__)
+        manager.finalize()
+        return [manager]
+
+    def passes(self) -> Iterable[Any]:
+        return (*self.front, self.lowering, NoPythonBackend)
+
+
+class FullCompiler(Compiler):
+    """All passes of Numba, for a user's function."""
+
+    def passes(self) -> Iterable[Any]:
+        usual = DefaultPassBuilder.define_nopython_pipeline(self.state).passes
+        return (self.lowering if each is NativeLowering else each for each, _ in usual)
+
+
+class CalleeCompiler(Compiler):
+    lowering = CalleeLowering
+
+
+class EntryCompiler(Compiler):
+    lowering = EntryLowering
+
+
+class FullCalleeCompiler(FullCompiler):
+    lowering = CalleeLowering
+
+
+class FullEntryCompiler(FullCompiler):
+    lowering = EntryLowering
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Dispatchers: functions by the types of their arguments
+
+
+class Callee(CPUDispatcher):
+    """A kernel as other functions see it. Python cannot call it."""
+
+    def add_overload(self, cres: Any) -> None:
+        self.overloads[tuple(cres.signature.args)] = cres
+
+
+class Kernel(CPUDispatcher):
+    """A kernel as Python sees it, an entry; other functions are given its callee.
+
+    Args:
+        function: the Python function.
+        options: Numba's.
+        full: whether all of Numba is needed to compile it, as for a user's function.
+    """
+
+    def __init__(self, function: Callable[..., Any], options: dict[str, Any], *, full: bool) -> None:
+        self._full = full
+        options = {**options, "nopython": True, "no_cfunc_wrapper": True}
+        super().__init__(function, {}, options, FullEntryCompiler if full else EntryCompiler)
+        self._cache = Cache(self)
+
+    @cached_property
+    def callee(self) -> Callee:
+        options = {**self.targetoptions, "no_cpython_wrapper": True}
+        return Callee(self.py_func, {}, options, FullCalleeCompiler if self._full else CalleeCompiler)
+
+    @property
+    def is_compiling(self) -> bool:
+        """Whether a call of the kernel in what is compiled now is a recursion."""
+        return bool(self._compiling_counter) or bool(self.callee.is_compiling)
+
+    def compile(self, sig: Any) -> Any:
+        with global_compiler_lock, self._cache.turn(sig):
+            return super().compile(sig)
+
+    def get_call_template(self, args: Any, kws: Any) -> Any:
+        """What a caller makes of the types of its arguments.
+
+        A constant is an integer like others to a kernel, or it would be compiled for each. Inlined, it gets through.
+        """
+        if not self._full:
+            args = tuple(types.unliteral(argument) for argument in args)
+            kws = {name: types.unliteral(argument) for name, argument in kws.items()}
+        return self.callee.get_call_template(args, kws)
+
+    def get_overload(self, sig: Any) -> Any:
+        return self.callee.get_overload(sig)
+
+
+def kernel(function: Callable[..., Any], options: dict[str, Any], *, full: bool) -> Any:
+    """A kernel, or what Numba makes of the function where this module is not known to fit.
+
+    Args: see `Kernel`.
+    """
+    if not UNTRIED:
+        return Kernel(function, options, full=full)
+    dispatcher: Any = numba.njit(**options)(function)
+    dispatcher._cache = Cache(dispatcher)
+    return dispatcher
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is compiled, for those who watch
+
+
+class _Watch(Listener):
+    """Counts the kernels of the entry that is compiled. Numba compiles one at a time."""
+
+    def __init__(self) -> None:
+        self._entry: Any = None
+        self._done = self._total = 0
+
+    def on_start(self, event: Any) -> None:
+        dispatcher = event.data["dispatcher"]
+        if self._entry is None and watchers:
+            self._entry = dispatcher
+            new = [each for each in reachable(dispatcher) if not getattr(each, "callee", each).overloads]
+            self._done, self._total = 0, len(new) + 1  # one for making machine code of them all
+            self._tell()
+
+    def on_end(self, event: Any) -> None:
+        if event.data["dispatcher"] is self._entry:
+            self._done = self._total
+            self._tell()
+            self._entry = None
+        elif self._entry is not None:
+            self._done = min(self._done + 1, self._total - 1)
+            self._tell()
+
+    def _tell(self) -> None:
+        for watcher in watchers:
+            watcher(self._entry.py_func.__name__, self._done, self._total)
+
+
+register("numba:compile", _Watch())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The cache
+
+
+class Cache(NullCache):
+    """What a dispatcher keeps on disk, by the content of all that was compiled.
+
+    Numba's own cache is keyed by the file of the outermost function: it serves stale code when a callee in another file
+    changes, and never hits for a function that a factory made from other kernels.
+    """
+
+    def __init__(self, dispatcher: Any) -> None:
+        self._dispatcher = dispatcher
+        function = dispatcher.py_func
+        source = Path(function.__code__.co_filename)
+        # A function without a file, typed in an interactive session, is compiled every time.
+        self._store = Store(source) if source.exists() else None
+        self._name = re.sub(r"[^\w.]", "", f"{source.stem}.{function.__qualname__}")[-100:]
+        self._keys: dict[Any, str] = {}
+
+    @contextmanager
+    def turn(self, sig: Any) -> Generator[None]:
+        """Within the block no other process compiles the same, if it is to be compiled."""
+        with ExitStack() as stack:
+            key = self._key(sig)
+            if self._store and key and self._store.load(self._name, key) is None:
+                stack.enter_context(self._store.turn(key))
+            yield
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """What was kept for the types of the arguments; None if there is nothing, or nothing that is of use."""
+        key = self._key(sig)
+        data = self._store.load(self._name, key) if self._store and key else None
+        if data is None:
+            return None
+        target_context.refresh()
+        try:
+            return CompileResult._rebuild(target_context, *pickle.loads(data))
+        except Exception as error:
+            log.info("%s is compiled again: %s: %s", self._name, type(error).__name__, error)
+            return None
+
+    def save_overload(self, sig: Any, cres: Any) -> None:
+        """Keep what was compiled, unless it contains addresses of this process."""
+        key = self._key(sig)
+        if self._store and key and not cres.library.has_dynamic_globals:
+            self._store.save(self._name, key, dumps(cres._reduce()))
+
+    def _key(self, sig: Any) -> str:
+        """A digest of all that the machine code depends on; empty if that cannot be told."""
+        args, _ = normalize_signature(sig)
+        if args not in self._keys:
+            target = self._dispatcher.targetctx.codegen().magic_tuple()
+            settings = tuple(getattr(config, name) for name in _SETTINGS)
+            try:
+                self._keys[args] = fingerprint(_VERSIONS, target, settings, args, self._dispatcher)
+            except Unknown as error:
+                log.info("%s is not kept: %s", self._name, error)
+                self._keys[args] = ""
+        return self._keys[args]
+
+
+# Numba's settings that change what is compiled, and versions.
+_SETTINGS = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "USING_SVML")
+_VERSIONS = (
+    sys.implementation.cache_tag,
+    sys.version,
+    numba.__version__,
+    llvmlite.__version__,
+    np.__version__,
+    UNTRIED,
+    hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
+)

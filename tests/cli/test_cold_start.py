@@ -1,0 +1,84 @@
+"""A first start, with an empty cache: what it compiles. It is counted and not timed, so that it stays what it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+# What the demo runs: a path over the 82599's rings, pools, and the model with its wires.
+DEMO = {
+    "ixy.drivers.ixgbe.datapath",
+    "ixy.drivers.rings",
+    "ixy.pacing",
+    "ixy.packets.checking",
+    "ixy.packets.packets",
+    "ixy.packets.pool",
+    "ixy.path",
+    "ixy.unsafe",
+    "ixy.sim.loop",
+}
+MODEL = "ixy.sim."
+MOST = 145
+
+
+def program(what: str, cache: Path) -> Counter[str]:
+    """The functions that a program of `ixy bench start` compiles in a process of its own."""
+    command = [sys.executable, "-m", "ixy.bench.start", what]
+    environment = os.environ | {
+        "IXY_JIT": "1",
+        "IXY_CHECK": "0",
+        "NUMBA_CACHE_DIR": str(cache),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return Counter(name for name, _ in json.loads(run.stdout))
+
+
+def modules(names: Counter[str]) -> set[str]:
+    """The modules of ours that functions are of."""
+    return {name.partition(".<locals>")[0].rpartition(".")[0] for name in names if name.startswith("ixy.")}
+
+
+@pytest.fixture(scope="module")
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("caches")
+
+
+def test_demo(caches: Path) -> None:
+    """The demo compiles its own and no more than that, each function for few types; the second time nothing."""
+    compiled = program("demo", caches / "demo")
+    strangers = {module for module in modules(compiled) if module not in DEMO and not module.startswith(MODEL)}
+    assert not strangers
+    assert sum(compiled.values()) <= MOST
+    assert max(compiled.values()) <= 3
+    assert program("demo", caches / "demo") == {}
+
+
+@pytest.mark.parametrize(
+    ("what", "drivers"),
+    [
+        ("forward", {"ixy.drivers.ixgbe.datapath", "ixy.drivers.rings"}),
+        (
+            "virtio",
+            {
+                "ixy.drivers.rings",
+                "ixy.drivers.virtio.rings.packed",
+                "ixy.drivers.virtio.rings.state",
+                "ixy.drivers.virtio.transports.transport",
+            },
+        ),
+    ],
+)
+def test_forwarder_on_other_devices(caches: Path, what: str, drivers: set[str]) -> None:
+    """Without simulated cards nothing of the model is compiled, nor another driver's rings."""
+    compiled = program(what, caches / what)
+    common = {"ixy.path", "ixy.unsafe", "ixy.packets.checking", "ixy.packets.packets", "ixy.packets.pool"}
+    assert modules(compiled) <= drivers | common
+    assert sum(compiled.values()) <= MOST / 2
+    assert program(what, caches / what) == {}

@@ -1,0 +1,366 @@
+"""What kernels need of Numba's internals. If one of these fails with a new version of Numba, it does not fit.
+
+They compile in every mode of the tests, as they make kernels by themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+from numba.core import event
+
+from ixy.compiling import watched
+from ixy.jitnumba import TRIED, UNTRIED, CalleeLibrary, EntryLibrary, Kernel, kernel
+
+# As `ixy.jit` compiles.
+OPTIONS: dict[str, Any] = {"nogil": True, "_nrt": False, "error_model": "numpy", "boundscheck": False}
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    return kernel(function, {**OPTIONS, "forceinline": True}, full=False)
+
+
+def outlined(function: Callable[..., Any]) -> Any:
+    return kernel(function, {**OPTIONS, "forceinline": False}, full=False)
+
+
+def users(function: Callable[..., Any]) -> Any:
+    return kernel(function, {**OPTIONS, "boundscheck": True, "forceinline": True}, full=True)
+
+
+@contextmanager
+def compilations() -> Iterator[Counter[str]]:
+    """How often each function is compiled in the block."""
+    counts: Counter[str] = Counter()
+
+    class Listener(event.Listener):
+        def on_start(self, event: Any) -> None:
+            counts[event.data["dispatcher"].py_func.__name__] += 1
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    with event.install_listener("numba:compile", Listener()):
+        yield counts
+
+
+def test_this_version_was_tried() -> None:
+    """0.68 was, and the version at hand is one of those."""
+    assert "0.68" in TRIED
+    assert not UNTRIED
+    assert numba.__version__.startswith(TRIED)
+
+
+def test_callee_has_no_machine_code_and_its_entry_has_one() -> None:
+    """A kernel that kernels call is left at intermediate representation; the outermost one is emitted, with it."""
+
+    @inlined
+    def callee(x: int) -> int:
+        return 3 * x
+
+    @inlined
+    def entry(x: int) -> int:
+        return callee(x) + 1
+
+    assert entry(5) == 16
+    assert not callee.overloads
+    (inner,) = callee.callee.overloads.values()
+    (outer,) = entry.overloads.values()
+    assert isinstance(inner.library, CalleeLibrary)
+    assert inner.library.get_pointer_to_function(inner.fndesc.mangled_name) == 0
+    assert isinstance(outer.library, EntryLibrary)
+
+
+def test_constants_make_no_kernels_of_their_own() -> None:
+    """A callee is compiled once, whatever constants it is called with; inlined, they still fold away."""
+
+    @inlined
+    def scale(x: int, factor: int) -> int:
+        return x * factor
+
+    @inlined
+    def scaled(x: int) -> int:
+        return scale(x, 8) + scale(x, 16) + scale(x, 32)
+
+    with compilations() as counts:
+        assert scaled(1) == 56
+    assert counts == {"scaled": 1, "scale": 1}
+    assert "imul" not in instructions(scaled) or instructions(scaled)["imul"] == 1  # by 56, or a shift
+
+
+def test_kernel_is_compiled_once_for_many_callers() -> None:
+    """A callee that several kernels of an entry call, and another entry, is compiled once in a process."""
+
+    @inlined
+    def leaf(x: int) -> int:
+        return x + 1
+
+    @inlined
+    def left(x: int) -> int:
+        return leaf(x)
+
+    @inlined
+    def right(x: int) -> int:
+        return leaf(x) * 2
+
+    @inlined
+    def both(x: int) -> int:
+        return left(x) + right(x)
+
+    @inlined
+    def other(x: int) -> int:
+        return right(x)
+
+    with compilations() as counts:
+        assert both(1) == 6
+        assert other(1) == 4
+    assert counts == {"leaf": 1, "left": 1, "right": 1, "both": 1, "other": 1}
+
+
+def test_outlined_kernel_stays_outside() -> None:
+    """It is called, although its only caller could take it in; an inlined one leaves no call."""
+
+    def set_zero(array: np.ndarray[Any, Any], index: int) -> None:
+        array[index] = 0
+
+    def caller(callee: Any) -> Any:
+        @inlined
+        def clear(array: np.ndarray[Any, Any], index: int) -> None:
+            if array[index] == 77:
+                callee(array, index)
+
+        return clear
+
+    for mark, calls in ((inlined, 0), (outlined, 1)):
+        clear = caller(mark(set_zero))
+        array = np.array([5, 77])
+        clear(array, 0)
+        clear(array, 1)
+        assert array.tolist() == [5, 0]
+        (text,) = clear.inspect_asm().values()
+        assert len(re.findall(r"^_Z\w*set_zero\w*:", text, re.MULTILINE)) == calls
+
+
+def test_kernels_and_functions_of_numba_call_each_other() -> None:
+    """Kernels between ordinary functions: called by one, and by a C callback, and calling one."""
+
+    @numba.njit
+    def bottom(x: int) -> int:
+        return x + 1
+
+    @inlined
+    def lower(x: int) -> int:
+        return bottom(x) * 2
+
+    @outlined
+    def upper(x: int) -> int:
+        return lower(x) + lower(x + 1)
+
+    @numba.njit
+    def top(x: int) -> int:
+        return upper(x) + lower(x)
+
+    assert top(1) == 4 + 6 + 4
+    assert upper(1) == 10
+    assert numba.cfunc("int64(int64)")(lambda x: upper(x) + 1).ctypes(1) == 11
+
+
+def test_recursion() -> None:
+    """A function may call itself, called from Python or from another kernel."""
+
+    @users
+    def factorial(n: int) -> int:
+        return 1 if n < 2 else n * factorial(n - 1)
+
+    @inlined
+    def twice(n: int) -> int:
+        return 2 * factorial(n)
+
+    assert factorial(5) == 120
+    assert twice(5) == 240
+
+
+def test_users_function_has_all_of_numba() -> None:
+    """Closures and whole arrays, which kernels do without, and constants that choose the type of a result."""
+
+    @users
+    def mixed(x: int) -> float:
+        def inner(y: int) -> int:
+            return y + 1
+
+        pair = (inner(x), 0.5)
+        return pair[0] + pair[1]
+
+    @inlined
+    def calls(x: int) -> float:
+        return mixed(x)
+
+    assert mixed(1) == calls(1) == 2.5
+
+
+def test_exceptions_come_out_of_entries() -> None:
+    """What a user's function raises deep within kernels, with its arguments."""
+
+    @users
+    def read(array: np.ndarray[Any, Any], index: int) -> int:
+        if index > 100:
+            raise ValueError("far outside", 100)
+        return array[index]
+
+    @inlined
+    def middle(array: np.ndarray[Any, Any], index: int) -> int:
+        return read(array, index)
+
+    @inlined
+    def entry(array: np.ndarray[Any, Any], index: int) -> int:
+        return middle(array, index)
+
+    array = np.arange(4)
+    assert entry(array, 3) == 3
+    with pytest.raises(IndexError):
+        entry(array, 4)
+    with pytest.raises(ValueError, match="far outside") as caught:
+        entry(array, 101)
+    assert caught.value.args == ("far outside", 100)
+
+
+def test_threads_that_compile_at_once() -> None:
+    """Entries that share callees, compiled by several threads, all work, and nothing is compiled twice."""
+
+    @inlined
+    def shared(x: int) -> int:
+        return x * 3
+
+    def make(number: int) -> Any:
+        @inlined
+        def entry(x: int) -> int:
+            return shared(x) + number
+
+        return entry
+
+    entries = [make(number) for number in range(4)]
+    results: dict[int, int] = {}
+
+    def call(number: int) -> None:
+        results[number] = entries[number](10)
+
+    threads = [threading.Thread(target=call, args=[number]) for number in range(4)]
+    with compilations() as counts:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert results == {0: 30, 1: 31, 2: 32, 3: 33}
+    assert counts == {"shared": 1, "entry": 4}
+
+
+def instructions(entry: Kernel) -> Counter[str]:
+    """The machine instructions of an entry, by name."""
+    (text,) = entry.inspect_asm().values()
+    return Counter(line.split()[0] for line in text.splitlines() if line.startswith("\t") and line[1] != ".")
+
+
+def test_watchers_are_told_how_far_an_entry_is() -> None:
+    """From none of its kernels to all; machine code comes last. What is compiled already does not count."""
+
+    @inlined
+    def first(x: int) -> int:
+        return x + 1
+
+    @inlined
+    def second(x: int) -> int:
+        return first(x) + 1
+
+    @inlined
+    def entry(x: int) -> int:
+        return second(x)
+
+    told: list[tuple[str, int, int]] = []
+    with watched(lambda *values: told.append(values)):
+        first(1)
+        entry(1)
+    assert told[:2] == [("first", 0, 2), ("first", 2, 2)]
+    assert told[2:] == [("entry", 0, 4), ("entry", 1, 4), ("entry", 2, 4), ("entry", 4, 4)]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# In processes of their own
+
+PROGRAM = """
+import json, logging, sys
+import numba
+logging.basicConfig(level=logging.WARNING, format="%(message)s")
+{before}
+from ixy.jit import compiled, outlined
+
+@outlined
+def rare(x):
+    return x + 1000
+
+@compiled
+def common(x, y):
+    return rare(x) if x > 5 else x + y
+
+@compiled
+def entry(x):
+    return common(x, 1) + common(x, 2)
+
+print(json.dumps([entry(1), entry(6), sum(entry.stats.cache_hits.values())]))
+"""
+
+
+def run(directory: Path, before: str = "") -> tuple[list[int], str]:
+    """What the program prints, and what it logs."""
+    (directory / "program.py").write_text(PROGRAM.format(before=before))
+    environment = os.environ | {
+        "IXY_JIT": "1",
+        "PYTHONPATH": os.pathsep.join([str(directory), *sys.path]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    command = [sys.executable, "-c", "import program"]
+    process = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=directory)
+    return json.loads(process.stdout), process.stderr
+
+
+def test_what_was_cached_runs_in_another_process(tmp_path: Path) -> None:
+    """Outlined kernels included, which are not part of their caller."""
+    assert run(tmp_path) == ([5, 2012, 0], "")
+    assert run(tmp_path) == ([5, 2012, 1], "")
+
+
+def test_unknown_numba_compiles_in_its_own_way(tmp_path: Path) -> None:
+    """A version that was not tried is not relied on. That is said; results and cache are as ever."""
+    for hits in (0, 1):
+        printed, logged = run(tmp_path, 'numba.__version__ = "0.99.1"')
+        assert printed == [5, 2012, hits]
+        assert "as Numba does by itself" in logged
+        assert "0.99.1 was not tried" in logged
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        "import numba.core.typed_passes; del numba.core.typed_passes.NativeLowering",
+        "import numba.core.environment; del numba.core.environment.lookup_environment",
+        "import sys; sys.modules['numba.core.codegen'] = None",
+    ],
+)
+def test_numba_without_what_is_needed_compiles_in_its_own_way(tmp_path: Path, gone: str) -> None:
+    """Something is not where it was. There is no cache then; all else works, and it is said."""
+    before = "import numba.core.registry\n" + gone
+    printed, logged = run(tmp_path, before)
+    assert printed == [5, 2012, 0]
+    assert "as Numba does by itself" in logged
