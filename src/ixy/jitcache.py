@@ -14,7 +14,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -61,15 +61,18 @@ class Store:
         _say_once("; ".join(failures))
 
     @contextmanager
-    def turn(self, key: str) -> Generator[None]:
+    def turn(self, key: str, waiting: Callable[[], object] = lambda: None) -> Generator[None]:
         """Within the block no other process has its turn for this key, or has not ended it for two minutes.
 
-        The kernel takes the turn from a process that ends. Where there are no locks, all have their turns.
+        A process that dies has no turn any more. Where there are no locks, all have their turns.
+
+        Args:
+            waiting: called now and then while another process has its turn.
         """
         descriptor = self._open_lock()
         try:
             if descriptor is not None:
-                _await_lock(descriptor, int(key[:14], 16))
+                _await_lock(descriptor, int(key[:14], 16), waiting)
             yield
         finally:
             if descriptor is not None:
@@ -144,7 +147,7 @@ def _ages(directory: Path, pattern: str) -> Iterator[tuple[float, Path]]:
             yield path.stat().st_mtime, path
 
 
-def _await_lock(descriptor: int, place: int) -> None:
+def _await_lock(descriptor: int, place: int, waiting: Callable[[], object]) -> None:
     """Lock a byte of the file, as soon as nobody else has it, or patience has ended."""
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
@@ -154,6 +157,7 @@ def _await_lock(descriptor: int, place: int) -> None:
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 return  # the file system has no locks
+        waiting()
         time.sleep(0.02)
 
 

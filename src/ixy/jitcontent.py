@@ -183,10 +183,8 @@ def _namespace(value: Any, names: frozenset[str], seen: set[object]) -> Iterator
     elif isinstance(value, type) and hasattr(value, "_fields"):  # a named tuple's fields are known by place
         yield from _content((value._fields, getattr(value, "_field_defaults", None)), names, seen)
     for name in sorted(used):
-        attribute = getattr(value, name, None)
-        if not isinstance(attribute, ModuleType) or attribute.__name__.startswith(f"{value.__name__}."):
-            yield name
-            yield from _content(attribute, names, seen)
+        yield name
+        yield from _content(getattr(value, name, None), names, seen)
 
 
 def _type(value: Any, seen: set[object]) -> Iterator[str]:

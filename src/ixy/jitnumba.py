@@ -393,8 +393,13 @@ class Cache(NullCache):
         with ExitStack() as stack:
             key = self._key(sig)
             if self._store and key and self._store.load(self._name, key) is None:
-                stack.enter_context(self._store.turn(key))
+                stack.enter_context(self._store.turn(key, self._waiting))
             yield
+
+    def _waiting(self) -> None:
+        """Another process compiles it: nothing is known but that."""
+        for watcher in watchers:
+            watcher(self._dispatcher.py_func.__name__, 0, 1)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """What was kept for the types of the arguments; None if there is nothing, or nothing that is of use."""

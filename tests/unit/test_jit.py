@@ -126,6 +126,16 @@ def test_fingerprint_of_constants_reached_by_attribute(one: object, other: objec
     assert marked(one) == marked(one)
 
 
+def test_fingerprint_of_a_constant_in_a_module_that_a_module_imports() -> None:
+    """`settings.limits.LEAST`, where settings imports limits from somewhere else."""
+    marks = set()
+    for least in (1, 2):
+        settings, limits = ModuleType("settings"), ModuleType("limits")
+        settings.limits, limits.LEAST = limits, least
+        marks.add(fingerprint(function("def kernel():\n    return settings.limits.LEAST\n", settings=settings)))
+    assert len(marks) == 2
+
+
 def test_fingerprint_of_a_set_is_the_same_in_every_process() -> None:
     """The order of a set's elements is another one in each process; its content is not."""
     program = "from ixy.jitcontent import fingerprint; print(fingerprint(lambda x: x in {'a', 'b', 'c', 'd', 'e'}))"

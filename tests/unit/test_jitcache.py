@@ -235,7 +235,9 @@ def test_turn_is_taken_in_the_end_from_a_process_that_stands_still(
     assert has_begun(other)
     other.send_signal(signal.SIGSTOP)
     monkeypatch.setattr(jitcache, "_PATIENCE", 0.1)
-    with store.turn(KEY):
+    waited: list[str] = []
+    with store.turn(KEY, lambda: waited.append("a little")):
+        assert waited
         store.save("run", KEY, b"code")
     assert store.load("run", KEY) == b"code"
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -322,23 +323,65 @@ print(json.dumps([entry(1), entry(6), sum(entry.stats.cache_hits.values())]))
 """
 
 
-def run(directory: Path, before: str = "") -> tuple[list[int], str]:
-    """What the program prints, and what it logs."""
+def start(directory: Path, before: str) -> subprocess.Popen[str]:
+    """The program in a process of its own."""
     (directory / "program.py").write_text(PROGRAM.format(before=before))
     environment = os.environ | {
         "IXY_JIT": "1",
         "PYTHONPATH": os.pathsep.join([str(directory), *sys.path]),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    command = [sys.executable, "-c", "import program"]
-    process = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=directory)
-    return json.loads(process.stdout), process.stderr
+    environment.pop("NUMBA_CACHE_DIR", None)
+    command, pipe = [sys.executable, "-c", "import program"], subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment, cwd=directory)
+
+
+def run(directory: Path, before: str = "") -> tuple[list[int], str]:
+    """What the program prints, and what it logs."""
+    process = start(directory, before)
+    printed, logged = process.communicate()
+    assert process.returncode == 0, logged
+    return json.loads(printed), logged
 
 
 def test_what_was_cached_runs_in_another_process(tmp_path: Path) -> None:
     """Outlined kernels included, which are not part of their caller."""
     assert run(tmp_path) == ([5, 2012, 0], "")
     assert run(tmp_path) == ([5, 2012, 1], "")
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def of_another_program(path: Path) -> None:
+    path.write_bytes(pickle.dumps(["something", "else"]))
+
+
+@pytest.mark.parametrize("damage", [cut, empty, of_another_program])
+def test_damaged_cache_is_made_anew(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    """Power loss, a full disk, somebody else's file: compiled again without a word, and kept again."""
+    assert run(tmp_path)[0] == [5, 2012, 0]
+    (entry,) = (tmp_path / "__pycache__").glob("*.ixy")
+    damage(entry)
+    assert run(tmp_path) == ([5, 2012, 0], "")
+    assert run(tmp_path) == ([5, 2012, 1], "")
+
+
+def test_processes_that_start_at_once_compile_once(tmp_path: Path) -> None:
+    """Three processes need the same kernel at the same moment: one compiles, and the others wait for it."""
+    before = "import sys; sys.stdin.readline()"
+    processes = [start(tmp_path, before) for _ in range(3)]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("now\n")
+        process.stdin.flush()
+    printed = [json.loads(process.communicate()[0]) for process in processes]
+    assert sorted(printed) == [[5, 2012, 0], [5, 2012, 1], [5, 2012, 1]]
 
 
 def test_unknown_numba_compiles_in_its_own_way(tmp_path: Path) -> None:
