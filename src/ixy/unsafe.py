@@ -146,6 +146,25 @@ if INTERPRETED or TYPE_CHECKING:
         except OSError as error:
             return -(error.errno or 0)
 
+    _kernels: list[Callable[..., Any]] = []  # an interpreted kernel's address is its place here, counted from 1
+
+    def address_of(kernel: Callable[..., int], record: tuple[Any, ...]) -> int:
+        """The address of `kernel(image, a, b, c, d)`, integers, for `call` with records such as this one; never 0.
+
+        Within the kernel `image[0]` is the record.
+        """
+        if kernel not in _kernels:
+            _kernels.append(kernel)
+        return _kernels.index(kernel) + 1
+
+    def call(
+        addresses: Words, index: int, record: tuple[Any, ...], image: Words, a: int, b: int, c: int, d: int
+    ) -> int:
+        """Call the kernel whose address is `addresses[index]`, not 0, with four integers and with the record that
+        `put_image` wrote to `image`."""
+        kernel = _kernels[int(addresses[index]) - 1]
+        return int(kernel((record,), a, b, c, d))
+
     def foreign(library: str, name: str) -> Callable[[int], int]:
         """A C function `int64_t name(int64_t)` of a shared library, for kernels to call."""
         function = getattr(ctypes.CDLL(library), name)
@@ -161,6 +180,7 @@ if INTERPRETED or TYPE_CHECKING:
 
 else:
     import llvmlite.binding as llvm
+    import numba
     from llvmlite import ir
     from numba.core import cgutils, types
     from numba.extending import intrinsic
@@ -395,6 +415,34 @@ else:
     read_file = _transfer("read")
     write_file = _transfer("write")
 
+    def address_of(kernel: Any, record: tuple[Any, ...]) -> int:
+        signature = types.int64(*_call_types(numba.typeof(record)))
+        kernel.compile(signature)
+        compiled = kernel.overloads[signature.args]
+        return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+
+    def _call_types(record: Any) -> list[Any]:
+        """What a kernel that is called by address takes."""
+        return [types.CPointer(record), *[types.int64] * 4]
+
+    @intrinsic
+    def call(
+        typingctx: Any, addresses: Any, index: Any, record: Any, image: Any, a: Any, b: Any, c: Any, d: Any
+    ) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            kinds, convention = _call_types(record), context.call_conv
+            address = builder.load(_element(context, builder, addresses, args[0], args[1]))
+            kernel = builder.inttoptr(address, convention.get_function_type(types.int64, kinds).as_pointer())
+            place = context.make_array(image)(context, builder, args[3]).data
+            place = builder.bitcast(place, context.get_value_type(kinds[0]))
+            status, result = convention.call_function(builder, kernel, types.int64, kinds, [place, *args[4:]])
+            with cgutils.if_unlikely(builder, status.is_error):
+                convention.return_status_propagate(builder, status)
+            return result
+
+        integer = types.int64
+        return integer(addresses, integer, record, image, integer, integer, integer, integer), codegen
+
     def foreign(library: str, name: str) -> Any:
         # Called by its name, not by its address: kernels that call it can be cached on disk.
         llvm.load_library_permanently(library)
@@ -409,6 +457,27 @@ else:
             return builder.call(call, [builder.trunc(args[0], ir.IntType(32)), pointer, args[3], args[4]])
 
         return types.int64(types.int64, array, types.int64, types.int64, types.int64), codegen
+
+
+def put_image(record: tuple[Any, ...], image: Words) -> None:
+    """Write a named tuple of arrays and integers into an array of int64, as compiled code has it in memory.
+
+    An array takes these words (numba/_arraystruct.h): two for its owner, of which there is none, the number of its
+    elements and the size of one, the address of the first, shape, and strides.
+
+    Raises:
+        ValueError: it needs more room.
+    """
+    words: list[int] = []
+    for part in record:
+        if hasattr(part, "ctypes"):
+            words += [0, 0, part.size, part.itemsize, part.ctypes.data, *part.shape, *part.strides]
+        else:
+            words.append(part)
+    if len(words) > image.size:
+        raise ValueError(f"an image of {len(words)} words does not fit into {image.size}")
+    image[: len(words)] = words
+
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Windows: address space into which memory is mapped

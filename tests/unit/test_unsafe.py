@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -264,6 +264,71 @@ def test_ticks_never_run_backwards() -> None:
     readings = [ticks() for _ in range(100)]
     assert readings == sorted(readings)
     assert readings[-1] > readings[0]
+
+
+class Record(NamedTuple):
+    """Arrays of several types, shapes and layouts between integers."""
+
+    first: int
+    bytes: np.ndarray
+    matrix: np.ndarray
+    strided: np.ndarray
+    cube: np.ndarray
+    last: int
+
+
+@compiled
+def look_up(image: Any, which: int, i: int, j: int, k: int) -> int:
+    """An element of one of the arrays, or an integer."""
+    record = image[0]
+    if which == 1:
+        return record.bytes[i]
+    if which == 2:
+        return record.matrix[i, j]
+    if which == 3:
+        return record.strided[i]
+    if which == 4:
+        return record.cube[i, j, k]
+    if which == 5:
+        record.matrix[i, j] = k
+        return record.matrix.size
+    return record.first if which == 0 else record.last
+
+
+@compiled
+def look_through(addresses: Any, index: int, record: Record, image: Any, which: int, i: int, j: int, k: int) -> int:
+    return unsafe.call(addresses, index, record, image, which, i, j, k)
+
+
+def test_a_kernel_that_is_called_by_address_reads_the_image() -> None:
+    """It finds and changes all that the record has, whatever lies beside."""
+    cube = np.arange(24, dtype=np.uint32).reshape(2, 3, 4)
+    record = Record(-5, np.arange(7, dtype=np.uint8), np.arange(6).reshape(2, 3), np.arange(20)[::5], cube, 1 << 40)
+    image, addresses = np.full(64, -1), np.zeros(3, np.int64)
+    unsafe.put_image(record, image)
+    addresses[1] = unsafe.address_of(look_up, record)
+    found = [
+        (0, 0, 0, 0),
+        (1, 6, 0, 0),
+        (2, 1, 2, 0),
+        (3, 3, 0, 0),
+        (4, 1, 2, 3),
+        (5, 1, 0, 77),
+        (2, 1, 0, 0),
+        (6, 0, 0, 0),
+    ]
+    expected = [-5, 6, 5, 15, 23, 6, 77, 1 << 40]
+    assert [look_through(addresses, 1, record, image, *which) for which in found] == expected
+    assert record.matrix[1, 0] == 77
+    assert unsafe.address_of(look_up, record) == addresses[1]
+
+
+def test_an_image_needs_room() -> None:
+    """Two words less than it takes: refused, and nothing is written."""
+    image = np.full(6, -1)
+    with pytest.raises(ValueError, match="an image of 8 words does not fit into 6"):
+        unsafe.put_image((1, np.zeros(3)), image)
+    assert (image == -1).all()
 
 
 def test_files() -> None:

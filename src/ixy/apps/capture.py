@@ -86,7 +86,7 @@ class Recorder:
         )
 
     def run(self, polls: int) -> None:
-        """Poll the queue up to `polls` times, and write what was there to the file.
+        """Poll the queue up to `polls` times, and write what was there to the file. A call with 0 compiles it all.
 
         Raises:
             CaptureError: the disk is full, the pipe closed, or the like.
@@ -95,7 +95,7 @@ class Recorder:
         if not self._kernel(self._state, polls):
             raise in_use(self._rx)
         used = int(self._state.counts[USED])
-        if used:
+        if used or polls == 0:  # of none, so that all that writes is compiled, too
             self._state.counts[USED] = 0
             self._writer.flush(self._state.records, used)
 
