@@ -12,13 +12,14 @@ identifier counts only if that buffer is with the device, and a length only if t
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ixy.drivers.rings import CLEAN, DROPPED, NEXT, STARVED
 from ixy.drivers.virtio.rings.state import (
     BAD_ID,
+    BLOCK,
     BROKEN,
     BYTES,
     GROUP,
@@ -28,18 +29,21 @@ from ixy.drivers.virtio.rings.state import (
     buffer_count,
     clear_header,
     describe,
+    describe_block,
     exchange,
     spans,
+    total_length,
+    unusual,
 )
 from ixy.drivers.virtio.transports.transport import Doorbell, ring_doorbell
 from ixy.errors import DeviceTimeout
 from ixy.jit import compiled
-from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, device_address
+from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, LENGTH_MASK, device_address
 from ixy.packets.checking import hand_over
 from ixy.packets.packets import INDEX_MASK, Packets, stamp
-from ixy.packets.pool import Pools, free_count, fresh, give, took
+from ixy.packets.pool import Pools, free_count, fresh, give, took, trade
 from ixy.registers.virtio import EVENT_DESC, EVENT_DISABLE, PACKED_AVAIL, PACKED_ID_SHIFT, PACKED_USED, PACKED_WRITE
-from ixy.unsafe import load_acquire, load_ordered, store_ordered, store_release
+from ixy.unsafe import fence_acquire, load_acquire, load_ordered, store_ordered, store_release
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
     from ixy.packets.buffers import Addresses
 
 _FLAGS = PACKED_AVAIL | PACKED_USED
+_TAG = _FLAGS | 0xFFFF << PACKED_ID_SHIFT  # what is known of a used descriptor before the device has written it
 _RESUME_TIMEOUT = 1.0  # seconds
 
 
@@ -96,13 +101,23 @@ def used_flags(position: int, size: int) -> int:
 
 
 @compiled
+def tag(flags: int, identifier: Any) -> int:
+    """The part `_TAG` of a descriptor's second word."""
+    return flags | int(identifier) << PACKED_ID_SHIFT
+
+
+@compiled
+def identifier(word: int) -> int:
+    """What a descriptor's second word says of whose buffer it is."""
+    return (word >> PACKED_ID_SHIFT) & 0xFFFF
+
+
+@compiled
 def offer_all(ring: PackedRing, count: int) -> None:
     """Make the buffers available that a receive ring has been filled with, in its first `count` descriptors."""
     size = ring.held.ids.size
     for slot in range(count):
-        ring.descriptors[2 * slot] = device_address(ring.addresses, ring.held.ids[slot])
-        word = (ring.header + BUFFER_SIZE) | (slot << PACKED_ID_SHIFT) | PACKED_WRITE | available_flags(slot, size)
-        store_release(ring.descriptors, 2 * slot + 1, word)
+        arm(ring, slot, tag(available_flags(slot, size), slot))
     ring.state[OFFERED] = count
 
 
@@ -114,56 +129,128 @@ def rx_batch(ring: PackedRing, pools: Pools, packets: Packets, limit: int) -> in
     """
     state = ring.state
     size = ring.held.ids.size
-    mask = (size - 1) & INDEX_MASK
     first = state[NEXT]
-    if load_acquire(ring.descriptors, 2 * (first & mask) + 1) & _FLAGS != used_flags(first, size):
+    if load_acquire(ring.descriptors, 2 * (first & (size - 1)) + 1) & _FLAGS != used_flags(first, size):
         return 0
-    free = free_count(pools, ring.pool)
-    header = ring.header
-    constant = (header + BUFFER_SIZE) | PACKED_WRITE
-    count = total = 0
+    count = 0
     if state[SKIPPING] | state[BROKEN] == 0:
-        for i in range(min(limit, free, size)):
-            slot = (first + i) & mask
-            word = load_acquire(ring.descriptors, 2 * slot + 1)
-            if word & _FLAGS != used_flags(first + i, size):
-                break
-            used = (word >> PACKED_ID_SHIFT) & 0xFFFF
-            length = (word & 0xFFFFFFFF) - header
-            if used != ring.order[slot] and not reorder(ring, slot, used, size - i):
-                break
-            if length <= 0 or length > BUFFER_SIZE or (length == BUFFER_SIZE and spans(ring, slot)):
-                break
-            packets.ids[i] = ring.held.ids[slot]
-            packets.lengths[i] = length
-            describe(ring, packets, i, slot)
-            total += length
-            buffer = fresh(pools, ring.pool, free, i)
-            ring.held.ids[slot] = buffer
-            ring.descriptors[2 * slot] = device_address(ring.addresses, buffer)
-            word = constant | (used << PACKED_ID_SHIFT) | available_flags(first + i + size, size)
-            store_release(ring.descriptors, 2 * slot + 1, word)
-            count = i + 1
+        count = take_good(ring, pools, packets, min(limit, size))
     if count == 0:
         if limit > 0:
-            odd(ring, free)
+            odd(ring, free_count(pools, ring.pool))
         return 0
     handed = hand_over(pools, packets, 0, count, ring.held.holder, packets.holder)
-    took(pools, ring.pool, free - count, ring.held)
-    state[PACKETS] += count
-    state[BYTES] += total
     stamp(packets, 0, count)
-    recycled(ring, first + count)
+    state[PACKETS] += count
+    recycled(ring)
     return handed
 
 
 @compiled
-def recycled(ring: PackedRing, following: int) -> None:
-    """The places before `following` are with the device again, a round later. It is notified of them by groups."""
+def take_good(ring: PackedRing, pools: Pools, packets: Packets, limit: int) -> int:
+    """Take packets up to one that is odd, by stretches without a wrap, in which the flags are the same; how many."""
     size = ring.held.ids.size
-    ring.state[NEXT] = following
-    if following + size - ring.state[OFFERED] >= min(GROUP, size >> 1):
-        notify(ring, following + size)
+    count = end = 0
+    while count == end and count < limit:
+        end = min(limit, count + size - (ring.state[NEXT] & (size - 1)))
+        count = take_blocks(ring, pools, packets, count, end)
+        count = take_singly(ring, pools, packets, count, end)
+    return count
+
+
+@compiled
+def take_blocks(ring: PackedRing, pools: Pools, packets: Packets, count: int, end: int) -> int:
+    """After `count` packets take more by blocks, up to one about which something is odd; how many there are then."""
+    size = ring.held.ids.size
+    while count + BLOCK <= end and free_count(pools, ring.pool) >= BLOCK:
+        position = ring.state[NEXT]
+        slot = position & (size - 1) & INDEX_MASK
+        if not block_used(ring, position) or read_lengths(ring, slot, packets, count) != 0:
+            break
+        describe_block(ring, packets, count, slot)
+        trade(pools, ring.pool, ring.held, slot, packets, count, BLOCK)
+        flags = available_flags(position + size, size)
+        for i in range(BLOCK):
+            arm(ring, slot + i, tag(flags, ring.order[slot + i]))
+        ring.state[BYTES] += total_length(packets, count, BLOCK)
+        ring.state[NEXT] = position + BLOCK
+        count += BLOCK
+    return count
+
+
+@compiled
+def take_singly(ring: PackedRing, pools: Pools, packets: Packets, before: int, end: int) -> int:
+    """After `before` packets take more one by one, up to one that is odd; how many there are then."""
+    size = ring.held.ids.size
+    first, free = ring.state[NEXT], free_count(pools, ring.pool)
+    slot = first & (size - 1) & INDEX_MASK
+    flags = used_flags(first, size)
+    before &= INDEX_MASK
+    out = size - before  # what was taken before in this call does not count as the device's again
+    count = total = 0
+    for i in range(min(end - before, free) & INDEX_MASK):
+        word = load_acquire(ring.descriptors, 2 * (slot + i) + 1)
+        difference = (word ^ tag(flags, ring.order[slot + i])) & _TAG
+        if difference != 0 and (difference & _FLAGS != 0 or not reorder(ring, slot + i, identifier(word), out - i)):
+            break
+        length = (word & 0xFFFFFFFF) - ring.header
+        if unusual(length) != 0 and (length != BUFFER_SIZE or spans(ring, slot + i)):
+            break
+        packets.ids[before + i] = ring.held.ids[slot + i]
+        packets.lengths[before + i] = length
+        describe(ring, packets, before + i, slot + i)
+        ring.held.ids[slot + i] = fresh(pools, ring.pool, free, i)
+        arm(ring, slot + i, word & _TAG ^ PACKED_AVAIL)
+        total += length
+        count = i + 1
+    took(pools, ring.pool, free - count, ring.held)
+    ring.state[BYTES] += total
+    ring.state[NEXT] = first + count
+    return before + count
+
+
+@compiled
+def block_used(ring: PackedRing, position: int) -> bool:
+    """Whether the device has used the places of a block from `position` on, in their order, none beyond a wrap."""
+    size = ring.held.ids.size
+    slot = position & (size - 1) & INDEX_MASK
+    flags = used_flags(position, size)
+    if slot + BLOCK > size or load_acquire(ring.descriptors, 2 * (slot + BLOCK - 1) + 1) & _FLAGS != flags:
+        return False
+    difference = 0
+    for i in range(BLOCK):
+        difference |= (ring.descriptors[2 * (slot + i) + 1] ^ tag(flags, ring.order[slot + i])) & _TAG
+    fence_acquire()  # a device may write the flags of a block in any order; all that is read from here on is later
+    return difference == 0
+
+
+@compiled
+def read_lengths(ring: PackedRing, slot: int, packets: Packets, at: int) -> int:
+    """Note the lengths of a block of packets; 0 if all fit into their buffers and none fills it, see `spans`."""
+    slot &= INDEX_MASK
+    at &= INDEX_MASK
+    odd = 0
+    for i in range(BLOCK):
+        length = (ring.descriptors[2 * (slot + i) + 1] & 0xFFFFFFFF) - ring.header
+        odd |= (length - 1) | length  # `unusual` of all at once
+        packets.lengths[at + i] = length & LENGTH_MASK
+    return odd & -BUFFER_SIZE
+
+
+@compiled
+def arm(ring: PackedRing, slot: int, word: int) -> None:
+    """Make the buffer at a place of a receive ring available, with these flags and this identifier; see `tag`."""
+    ring.descriptors[2 * slot] = device_address(ring.addresses, ring.held.ids[slot])
+    store_release(ring.descriptors, 2 * slot + 1, word | (ring.header + BUFFER_SIZE) | PACKED_WRITE)
+
+
+@compiled
+def recycled(ring: PackedRing) -> None:
+    """The places before the next are with the device again, a round later. It is notified of them by groups."""
+    size = ring.held.ids.size
+    end = ring.state[NEXT] + size
+    if end - ring.state[OFFERED] >= min(GROUP, size >> 1):
+        notify(ring, end)
 
 
 @compiled
@@ -245,15 +332,14 @@ def skip(ring: PackedRing) -> None:
         word = load_acquire(ring.descriptors, 2 * slot + 1)
         if word & _FLAGS != used_flags(position, size):
             break
-        used = (word >> PACKED_ID_SHIFT) & 0xFFFF
+        used = identifier(word)
         if used != ring.order[slot] and not reorder(ring, slot, used, size - (position - first)):
             return
-        ring.descriptors[2 * slot] = device_address(ring.addresses, ring.held.ids[slot])
-        word = (ring.header + BUFFER_SIZE) | (used << PACKED_ID_SHIFT) | PACKED_WRITE
-        store_release(ring.descriptors, 2 * slot + 1, word | available_flags(position + size, size))
+        arm(ring, slot, word & _TAG ^ PACKED_AVAIL)
         state[SKIPPING] -= 1
         position += 1
-    recycled(ring, position)
+    state[NEXT] = position
+    recycled(ring)
 
 
 @compiled
@@ -271,31 +357,41 @@ def tx_batch(ring: PackedRing, pools: Pools, packets: Packets, first: int, last:
     """Put packets `first` to `last` on the ring until it is full, and notify the device (2.8.17); how many it took."""
     state = ring.state
     size = ring.held.ids.size
-    mask = (size - 1) & INDEX_MASK
     index = state[NEXT]
-    if index - state[CLEAN] >= min(GROUP, mask):
+    if index - state[CLEAN] >= min(GROUP, size - 1):
         clean(ring, pools)
     count = min(last - first, size - (index - state[CLEAN]))
     if count <= 0 or state[BROKEN] != 0:
         return 0
     count = hand_over(pools, packets, first, count, packets.holder, ring.held.holder)
-    header = ring.header
-    total = 0
-    for i in range(count):
-        slot = (index + i) & mask
-        buffer = packets.ids[(first + i) & INDEX_MASK]
-        length = np.int64(packets.lengths[(first + i) & INDEX_MASK])
-        clear_header(ring.headers, buffer & ID_MASK)
-        ring.held.ids[slot] = buffer
-        ring.descriptors[2 * slot] = device_address(ring.addresses, buffer)
-        identifier = np.int64(ring.order[slot]) << PACKED_ID_SHIFT
-        word = (length + header) | identifier | available_flags(index + i, size)
-        store_release(ring.descriptors, 2 * slot + 1, word)  # pyright: ignore[reportArgumentType]
-        total += length
+    done = 0
+    while done < count:
+        done += load(ring, packets, first + done, index + done, count - done)
     state[PACKETS] += count
-    state[BYTES] += total
     state[NEXT] = index + count
     notify(ring, index + count)
+    return count
+
+
+@compiled
+def load(ring: PackedRing, packets: Packets, first: int, position: int, limit: int) -> int:
+    """Put packets from `first` on on the ring from `position` on, as far as they go without a wrap; how many."""
+    size = ring.held.ids.size
+    slot = position & (size - 1) & INDEX_MASK
+    count = min(limit, size - slot) & INDEX_MASK
+    flags = available_flags(position, size)
+    first &= INDEX_MASK
+    total = 0
+    for i in range(count):
+        buffer = packets.ids[first + i]
+        clear_header(ring.headers, buffer & ID_MASK)
+        ring.held.ids[slot + i] = buffer
+        ring.descriptors[2 * (slot + i)] = device_address(ring.addresses, buffer)
+        length = np.int64(packets.lengths[first + i])
+        total += length
+        word = (length + ring.header) | tag(flags, ring.order[slot + i])
+        store_release(ring.descriptors, 2 * (slot + i) + 1, word)  # pyright: ignore[reportArgumentType]
+    ring.state[BYTES] += total
     return count
 
 
@@ -307,7 +403,8 @@ def clean(ring: PackedRing, pools: Pools) -> None:
     oldest = state[CLEAN]
     position, end = oldest, state[NEXT]
     while position < end and state[BROKEN] == 0:
-        count = completed(ring, position, end)
+        block = end - position >= BLOCK and block_used(ring, position)
+        count = BLOCK if block else completed(ring, position, end)
         if count == 0:
             break
         position += count
@@ -326,7 +423,7 @@ def completed(ring: PackedRing, position: int, end: int) -> int:
     word = load_acquire(ring.descriptors, 2 * slot + 1)
     if word & _FLAGS != used_flags(position, size):
         return 0
-    used = (word >> PACKED_ID_SHIFT) & 0xFFFF
+    used = identifier(word)
     if used == ring.order[slot]:
         return 1
     batch = ((used - slot) & (size - 1)) + 1  # in order, the identifier is that of the last buffer, and its place

@@ -22,6 +22,7 @@ from ixy.drivers.rings import CLEAN, DROPPED, NEXT, STARVED
 from ixy.drivers.virtio.rings.state import (
     BAD_ID,
     BAD_INDEX,
+    BLOCK,
     BROKEN,
     BYTES,
     GROUP,
@@ -31,15 +32,18 @@ from ixy.drivers.virtio.rings.state import (
     buffer_count,
     clear_header,
     describe,
+    describe_block,
     exchange,
     spans,
+    total_length,
+    unusual,
 )
 from ixy.drivers.virtio.transports.transport import Doorbell, ring_doorbell
 from ixy.jit import compiled
-from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, device_address
+from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, LENGTH_MASK, device_address
 from ixy.packets.checking import hand_over
 from ixy.packets.packets import INDEX_MASK, Packets, stamp
-from ixy.packets.pool import Pools, free_count, fresh, give, took
+from ixy.packets.pool import Pools, free_count, fresh, give, took, trade
 from ixy.registers.virtio import NO_NOTIFY, SPLIT_WRITE
 from ixy.unsafe import load_acquire, load_ordered, store_ordered
 
@@ -111,52 +115,118 @@ def rx_batch(ring: SplitRing, pools: Pools, packets: Packets, limit: int) -> int
     When the pool is empty, packets stay in the ring until buffers come back.
     """
     state = ring.state
-    first = state[NEXT]
-    ready = (load_acquire(ring.used_flags, INDEX) - first) & 0xFFFF
+    ready = (load_acquire(ring.used_flags, INDEX) - state[NEXT]) & 0xFFFF
     if ready == 0:
         return 0
-    mask = (ring.held.ids.size - 1) & INDEX_MASK
-    free = free_count(pools, ring.pool)
-    header = ring.header
-    out = state[OFFERED] - first
-    count = total = 0
-    if ready <= out and state[SKIPPING] | state[BROKEN] == 0:
-        for i in range(min(limit, ready, free)):
-            slot = (first + i) & mask
-            used = load_acquire(ring.used, 2 * slot)
-            length = load_acquire(ring.used, 2 * slot + 1) - header
-            if used != ring.order[slot] and not reorder(ring, slot, used, out - i):
-                break
-            if length <= 0 or length > BUFFER_SIZE or (length == BUFFER_SIZE and spans(ring, slot)):
-                break
-            packets.ids[i] = ring.held.ids[slot]
-            packets.lengths[i] = length
-            describe(ring, packets, i, slot)
-            total += length
-            buffer = fresh(pools, ring.pool, free, i)
-            ring.held.ids[slot] = buffer
-            ring.descriptors[2 * (ring.order[slot] & INDEX_MASK)] = device_address(ring.addresses, buffer)
-            count = i + 1
+    count = 0
+    if ready <= state[OFFERED] - state[NEXT] and state[SKIPPING] | state[BROKEN] == 0:
+        count = take_good(ring, pools, packets, min(limit, ready))
     if count == 0:
         if limit > 0:
-            odd(ring, ready, free)
+            odd(ring, ready, free_count(pools, ring.pool))
         return 0
     handed = hand_over(pools, packets, 0, count, ring.held.holder, packets.holder)
-    took(pools, ring.pool, free - count, ring.held)
-    state[PACKETS] += count
-    state[BYTES] += total
     stamp(packets, 0, count)
-    recycled(ring, first + count)
+    state[PACKETS] += count
+    recycled(ring)
     return handed
 
 
 @compiled
-def recycled(ring: SplitRing, following: int) -> None:
-    """The places before `following` hold fresh buffers. The device is given them by groups."""
+def take_good(ring: SplitRing, pools: Pools, packets: Packets, limit: int) -> int:
+    """Take packets up to one that is odd, by stretches without a wrap; how many."""
     size = ring.held.ids.size
-    ring.state[NEXT] = following
-    if following + size - ring.state[OFFERED] >= min(GROUP, size >> 1):
-        offer(ring, following + size)
+    count = end = 0
+    while count == end and count < limit:
+        end = min(limit, count + size - (ring.state[NEXT] & (size - 1)))
+        count = take_blocks(ring, pools, packets, count, end)
+        count = take_singly(ring, pools, packets, count, end)
+    return count
+
+
+@compiled
+def take_blocks(ring: SplitRing, pools: Pools, packets: Packets, count: int, end: int) -> int:
+    """After `count` packets take more by blocks, up to one about which something is odd; how many there are then."""
+    mask = (ring.held.ids.size - 1) & INDEX_MASK
+    while count + BLOCK <= end and free_count(pools, ring.pool) >= BLOCK:
+        slot = ring.state[NEXT] & mask
+        if read_block(ring, slot, packets, count) != 0:
+            break
+        describe_block(ring, packets, count, slot)
+        trade(pools, ring.pool, ring.held, slot, packets, count, BLOCK)
+        for i in range(BLOCK):
+            arm(ring, slot + i)
+        ring.state[BYTES] += total_length(packets, count, BLOCK)
+        ring.state[NEXT] += BLOCK
+        count += BLOCK
+    return count
+
+
+@compiled
+def take_singly(ring: SplitRing, pools: Pools, packets: Packets, before: int, end: int) -> int:
+    """After `before` packets take more one by one, up to one that is odd; how many there are then."""
+    first, free = ring.state[NEXT], free_count(pools, ring.pool)
+    out = ring.state[OFFERED] - first
+    slot = first & (ring.held.ids.size - 1) & INDEX_MASK
+    before &= INDEX_MASK
+    count = total = 0
+    for i in range(min(end - before, free) & INDEX_MASK):
+        used = load_acquire(ring.used, 2 * (slot + i))
+        length = load_acquire(ring.used, 2 * (slot + i) + 1) - ring.header
+        if used != ring.order[slot + i] and not reorder(ring, slot + i, used, out - i):
+            break
+        if unusual(length) != 0 and (length != BUFFER_SIZE or spans(ring, slot + i)):
+            break
+        packets.ids[before + i] = ring.held.ids[slot + i]
+        packets.lengths[before + i] = length
+        describe(ring, packets, before + i, slot + i)
+        ring.held.ids[slot + i] = fresh(pools, ring.pool, free, i)
+        arm(ring, slot + i)
+        total += length
+        count = i + 1
+    took(pools, ring.pool, free - count, ring.held)
+    ring.state[BYTES] += total
+    ring.state[NEXT] = first + count
+    return before + count
+
+
+@compiled
+def disorder(ring: SplitRing, slot: int, count: int) -> int:
+    """0 if the device has used the descriptors from a place on in their order; there is no wrap between."""
+    slot &= INDEX_MASK
+    difference = 0
+    for i in range(count & INDEX_MASK):
+        difference |= np.int64(ring.used[2 * (slot + i)]) ^ np.int64(ring.order[slot + i])
+    return int(difference)
+
+
+@compiled
+def read_block(ring: SplitRing, slot: int, packets: Packets, at: int) -> int:
+    """Note the lengths of a block of packets; 0 if they came in order, and no length is `unusual`."""
+    slot &= INDEX_MASK
+    at &= INDEX_MASK
+    odd = 0
+    for i in range(BLOCK):
+        length = np.int64(ring.used[2 * (slot + i) + 1]) - ring.header
+        odd |= np.int64(ring.used[2 * (slot + i)]) ^ np.int64(ring.order[slot + i])
+        odd |= unusual(length)
+        packets.lengths[at + i] = length & LENGTH_MASK
+    return int(odd)
+
+
+@compiled
+def arm(ring: SplitRing, slot: int) -> None:
+    """Put the buffer that lies at a place of a receive ring into its descriptor."""
+    ring.descriptors[2 * (ring.order[slot] & INDEX_MASK)] = device_address(ring.addresses, ring.held.ids[slot])
+
+
+@compiled
+def recycled(ring: SplitRing) -> None:
+    """The places before the next hold fresh buffers. The device is given them by groups."""
+    size = ring.held.ids.size
+    end = ring.state[NEXT] + size
+    if end - ring.state[OFFERED] >= min(GROUP, size >> 1):
+        offer(ring, end)
 
 
 @compiled
@@ -247,9 +317,10 @@ def skip(ring: SplitRing, ready: int) -> None:
             and not reorder(ring, slot, used, state[OFFERED] - first - i)
         ):
             return
-        ring.descriptors[2 * ring.order[slot]] = device_address(ring.addresses, ring.held.ids[slot])
+        arm(ring, slot)
     state[SKIPPING] -= count
-    recycled(ring, first + count)
+    state[NEXT] = first + count
+    recycled(ring)
 
 
 @compiled
@@ -266,30 +337,41 @@ def tx_room(ring: SplitRing, pools: Pools, wanted: int) -> int:
 def tx_batch(ring: SplitRing, pools: Pools, packets: Packets, first: int, last: int) -> int:
     """Put packets `first` to `last` on the ring until it is full, and notify the device (2.7.13); how many it took."""
     state = ring.state
-    mask = (ring.held.ids.size - 1) & INDEX_MASK
+    size = ring.held.ids.size
     index = state[NEXT]
-    if index - state[CLEAN] >= min(GROUP, mask):
+    if index - state[CLEAN] >= min(GROUP, size - 1):
         clean(ring, pools)
-    count = min(last - first, mask + 1 - (index - state[CLEAN]))
+    count = min(last - first, size - (index - state[CLEAN]))
     if count <= 0 or state[BROKEN] != 0:
         return 0
     count = hand_over(pools, packets, first, count, packets.holder, ring.held.holder)
-    header = ring.header
-    total = 0
-    for i in range(count):
-        slot = (index + i) & mask
-        buffer = packets.ids[(first + i) & INDEX_MASK]
-        length = np.int64(packets.lengths[(first + i) & INDEX_MASK])
-        clear_header(ring.headers, buffer & ID_MASK)
-        ring.held.ids[slot] = buffer
-        word = 2 * (ring.order[slot] & INDEX_MASK)
-        ring.descriptors[word] = device_address(ring.addresses, buffer)
-        ring.descriptors[word + 1] = length + header
-        total += length
+    done = 0
+    while done < count:
+        done += load(ring, packets, first + done, index + done, count - done)
     state[PACKETS] += count
-    state[BYTES] += total
     state[NEXT] = index + count
     offer(ring, index + count)
+    return count
+
+
+@compiled
+def load(ring: SplitRing, packets: Packets, first: int, position: int, limit: int) -> int:
+    """Put packets from `first` on on the ring from `position` on, as far as they go without a wrap; how many."""
+    size = ring.held.ids.size
+    slot = position & (size - 1) & INDEX_MASK
+    count = min(limit, size - slot) & INDEX_MASK
+    first &= INDEX_MASK
+    total = 0
+    for i in range(count):
+        buffer = packets.ids[first + i]
+        clear_header(ring.headers, buffer & ID_MASK)
+        ring.held.ids[slot + i] = buffer
+        word = 2 * (ring.order[slot + i] & INDEX_MASK)
+        ring.descriptors[word] = device_address(ring.addresses, buffer)
+        length = np.int64(packets.lengths[first + i])
+        ring.descriptors[word + 1] = length + ring.header
+        total += length
+    ring.state[BYTES] += total
     return count
 
 
@@ -306,9 +388,9 @@ def clean(ring: SplitRing, pools: Pools) -> None:
     if ready > out:
         state[BROKEN] = BAD_INDEX
         return
-    if ring.in_order == 0:
-        ready = verified(ring, oldest, ready, out)
     start = oldest & (size - 1)
+    if ring.in_order == 0 and (start + ready > size or disorder(ring, start, ready) != 0):
+        ready = verified(ring, oldest, ready, out)
     give(pools, ring.held, start, min(start + ready, size))
     give(pools, ring.held, 0, start + ready - size)
     state[CLEAN] = oldest + ready

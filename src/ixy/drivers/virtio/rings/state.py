@@ -8,8 +8,8 @@ import numpy as np
 
 from ixy.drivers.rings import COMMON_WORDS
 from ixy.jit import compiled
-from ixy.packets.buffers import ID_MASK, STRIDE
-from ixy.packets.packets import Flags, Packets
+from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, STRIDE
+from ixy.packets.packets import INDEX_MASK, Flags, Packets
 from ixy.registers.virtio import DATA_VALID, HEADER_BYTES, NEEDS_CSUM
 from ixy.unsafe import has, load_acquire, put
 
@@ -36,6 +36,8 @@ BREACHES = {
 # what both sides write and read costs a cache miss each time.
 GROUP = 32
 
+BLOCK = 32  # packets that are looked at and taken in loops without a branch, of which the compiler makes vector moves
+
 _HEADER_STRIDE = np.int64(STRIDE // 4)  # words from the header of one buffer to the next; times an int32
 _L4_GOOD, _L4_PARTIAL = int(Flags.L4_GOOD), int(Flags.L4_PARTIAL)
 
@@ -61,6 +63,30 @@ def describe(ring: Any, packets: Packets, i: int, slot: int) -> None:
         said = (word >> (8 * (HEADER_BYTES - ring.header))) & 0xFF
         checked = (said & DATA_VALID) // DATA_VALID * _L4_GOOD
         put(packets.flags, i, _L4_PARTIAL if said & NEEDS_CSUM != 0 else checked)
+
+
+@compiled
+def describe_block(ring: Any, packets: Packets, at: int, slot: int) -> None:
+    """`describe` a block of packets from `at` on, whose buffers lie at `slot` on."""
+    if has(packets.flags):
+        for i in range(BLOCK):
+            describe(ring, packets, at + i, slot + i)
+
+
+@compiled
+def total_length(packets: Packets, first: int, count: int) -> int:
+    """The bytes of `count` packets from `first` on."""
+    first &= INDEX_MASK
+    total = 0
+    for i in range(count):
+        total += np.int64(packets.lengths[first + i])
+    return int(total)
+
+
+@compiled
+def unusual(length: Any) -> int:
+    """0 for the length of a frame that fits into its buffer and does not fill it."""
+    return ((length - 1) | length) & -BUFFER_SIZE
 
 
 @compiled
