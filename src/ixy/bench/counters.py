@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -52,14 +53,17 @@ def counter(kind: int, event: int) -> Generator[Counter]:
     try:
         fd = open_counter(kind, event)
     except OSError as error:
-        raise Error(
-            f"perf_event_open: {error.strerror}; the processor, or the virtual machine, has no such counter, or "
-            "/proc/sys/kernel/perf_event_paranoid is above 2"
-        ) from None
+        raise Error(f"perf_event_open: {error.strerror}; {_advice(error)}") from None
     try:
         yield _counter(fd)
     finally:
         os.close(fd)
+
+
+def _advice(error: OSError) -> str:
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "run as root, or set /proc/sys/kernel/perf_event_paranoid to 2 or less"
+    return "this processor, or virtual machine, lets nobody have such a counter"
 
 
 def _counter(fd: int) -> Counter:

@@ -2,14 +2,15 @@
 
 The driver and the model take turns, as in `lockstep`, and a clock is read between the parts of the driver's turn: the
 same kernels, called one after the other. Then a batch of buffers is taken from the pool and given back, which receiving
-and transmitting do too. What reading the clock costs is measured in each turn, and taken off.
+and transmitting do too. In every second turn a path takes its batch along undivided. What reading the clock costs is
+measured in each turn, and taken off.
 """
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -30,13 +31,30 @@ if TYPE_CHECKING:
 
     from ixy.sim.rack import Rack
 
-PARTS = ("receive", "transmit", "function", "take", "give")
-_RECEIVE, _TRANSMIT, _FUNCTION, _TAKE, _GIVE, _READING = range(6)
+PARTS = ("receive", "transmit", "function", "take", "give", "undivided")
+_RECEIVE, _TRANSMIT, _FUNCTION, _TAKE, _GIVE, _UNDIVIDED, _READING = range(7)
 _STRETCH = 2 * RING_SIZE  # packets; the median stretch counts, as in `lockstep`
 
 
+class Rings(NamedTuple):
+    """What the parts work on.
+
+    Attributes:
+        rx, tx: the states of the rings.
+        pool: number of the pool.
+        packets: for the batch that is forwarded.
+        spare: for buffers that are taken and given back.
+    """
+
+    rx: Any
+    tx: Any
+    pool: int
+    packets: Packets
+    spare: Packets
+
+
 def measure(batch: int, packets: int, repeat: int, clock: Clock, counter: Counter) -> NDArray[np.float64]:
-    """What each of `PARTS` costs per packet, by a clock; shape (repeat, 5).
+    """What each of `PARTS` costs per packet, by a clock; shape (repeat, 6).
 
     Args:
         batch: packets a batch.
@@ -52,10 +70,11 @@ def measure(batch: int, packets: int, repeat: int, clock: Clock, counter: Counte
     with ExitStack() as stack:
         source = stack.enter_context(open_device("sim:a,gen=60", ring_size=RING_SIZE, sim=host))
         target = stack.enter_context(open_device("sim:b,sink=a,touch=48", ring_size=RING_SIZE, sim=host))
-        stack.enter_context(entered(Path(source.rx[0], target.tx[0], touch, batch)))
+        path = Path(source.rx[0], target.tx[0], touch, batch)
+        stack.enter_context(entered(path))
         for row in found:
             spent = np.zeros((stretches, _READING + 1), np.int64)
-            _run(host, source, target, batch, rounds, clock, counter, spent)
+            _run(host, source, target, path, batch, rounds, clock, counter, spent)
             each = (spent[:, :_READING] - spent[:, _READING:]) / (rounds * batch)
             row[:] = np.median(each, axis=0)
         report = host.sink_report("a", "b")
@@ -68,6 +87,7 @@ def _run(
     host: Machine,
     source: Device,
     target: Device,
+    path: Path,
     batch: int,
     rounds: int,
     clock: Clock,
@@ -76,14 +96,13 @@ def _run(
 ) -> None:
     rx, tx = source.rx[0].ring, target.tx[0].ring
     cards = host.cards["a"].index, host.cards["b"].index
-    kernel = _kernel(rx.kernel, tx.kernel, tx.room, clock)
-    packets, spare = new_packets(batch), new_packets(batch)
-    pool = source.rx[0].pool.number
-    kernel(host.rack, *cards, rx.state, tx.state, pools(), pool, packets, spare, batch, rounds, counter, spent)
+    kernel = _kernel(rx.kernel, tx.kernel, tx.room, path.poll, clock)
+    rings = Rings(rx.state, tx.state, source.rx[0].pool.number, new_packets(batch), new_packets(batch))
+    kernel(host.rack, *cards, rings, pools(), path.state, batch, rounds, counter, spent)
 
 
 @cache
-def _kernel(rx_batch: Any, tx_batch: Any, tx_room: Any, now: Clock) -> Any:
+def _kernel(rx_batch: Any, tx_batch: Any, tx_room: Any, poll: Any, now: Clock) -> Any:
     """The loop in which the parts and the model take turns."""
 
     @compiled
@@ -91,17 +110,15 @@ def _kernel(rx_batch: Any, tx_batch: Any, tx_room: Any, now: Clock) -> Any:
         rack: Rack,
         source: int,
         target: int,
-        rx: Any,
-        tx: Any,
+        rings: Rings,
         pools: Pools,
-        pool: int,
-        packets: Packets,
-        spare: Packets,
+        path: Any,
         batch: int,
         rounds: int,
         counter: Counter,
         spent: NDArray[np.int64],
     ) -> None:
+        rx, tx, pool, packets, spare = rings
         for stretch in range(len(spent)):
             for _ in range(rounds):
                 for _ in range(batch):
@@ -126,6 +143,13 @@ def _kernel(rx_batch: Any, tx_batch: Any, tx_room: Any, now: Clock) -> Any:
                 spent[stretch, _TAKE] += owned - sent
                 spent[stretch, _GIVE] += given - owned
                 spent[stretch, _READING] += nothing - given
+                while drain(rack, target) > 0:
+                    pass
+                for _ in range(batch):
+                    deliver(rack, source, 0)
+                start = now(counter)
+                poll(path)
+                spent[stretch, _UNDIVIDED] += now(counter) - start
                 while drain(rack, target) > 0:
                     pass
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ixy.bench import lockstep
 from ixy.bench.lockstep import Lanes, Spread
@@ -12,6 +12,8 @@ from ixy.evaluate.parts import per
 if TYPE_CHECKING:
     from ixy.evaluate.parts import Effort
 
+T = TypeVar("T")
+
 OURS = "ixy for Python"
 
 HOW = (
@@ -20,16 +22,16 @@ HOW = (
     "milliseconds with the driver."
 )
 
-# What the members of a cost's object are called in a table; what is not here keeps its member's name.
+# What the members of a cost's object are called in a table, in this order; others come after them, by their own names.
 _MEMBER = "cycles_per_packet"
 _RATIO = "ratio_to_"
 _NAMES = {
     "": OURS,
     "metadata": "ixy with metadata",
+    "simd_limit": "C, SIMD limit",
+    "scalar_limit": "C, scalar limit",
     "layout": "C, our layout",
     "reference": "C, as published",
-    "scalar_limit": "C, scalar limit",
-    "simd_limit": "C, SIMD limit",
 }
 
 
@@ -44,15 +46,15 @@ def spreads(cost: dict[str, Any]) -> dict[str, Spread | None]:
     for member, median in cost.items():
         if member.endswith(_MEMBER):
             least, most = cost.get(f"{member}_min", median), cost.get(f"{member}_max", median)
-            name = _name(member.removesuffix(_MEMBER).removesuffix("_"))
-            found[name] = None if median is None else Spread(median, least, most)
-    return found
+            whose = member.removesuffix(_MEMBER).removesuffix("_")
+            found[whose] = None if median is None else Spread(median, least, most)
+    return _named(found)
 
 
 def ratios(cost: dict[str, Any]) -> dict[str, float | None]:
     """The ratios in a cost's object, by the name of what ours is divided by."""
     found = {name.removeprefix(_RATIO): cost[name] for name in cost if name.startswith(_RATIO)}
-    return {_name(name): ratio for name, ratio in {"reference": cost.get("ratio"), **found}.items()}
+    return _named({"reference": cost.get("ratio"), **found})
 
 
 def rate(cost: Spread | None) -> Spread | None:
@@ -60,5 +62,7 @@ def rate(cost: Spread | None) -> Spread | None:
     return None if cost is None else per(tick_rate() / 1e6, cost)
 
 
-def _name(member: str) -> str:
-    return _NAMES.get(member, member)
+def _named(found: dict[str, T]) -> dict[str, T]:
+    """What was found, by what it is called, in the order of `_NAMES`."""
+    ordered = [member for member in _NAMES if member in found] + [member for member in found if member not in _NAMES]
+    return {_NAMES.get(member, member): found[member] for member in ordered}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from datetime import datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _SECOND = 1_000_000_000  # ns
 _CALIBRATION = _SECOND // 20
+_QUIET = 0.5  # processes that run on average, and do not yet disturb
 _CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -45,12 +47,24 @@ def facts() -> dict[str, str]:
 
 def lacks() -> list[Missing]:
     """What figures of all sections suffer from."""
+    return [*_clock_lacks(), *_quiet_lacks()]
+
+
+def _clock_lacks() -> Iterator[Missing]:
     if tick_unit() == "ns":
-        return [Missing("A time-stamp counter", "figures are in nanoseconds of the system's clock, and coarser")]
-    flags = _CPUINFO.read_text() if _CPUINFO.exists() else ""
-    if "constant_tsc" not in flags:
-        return [Missing("A constant time-stamp counter", "its rate changes, so ticks cannot be made packets a second")]
-    return []
+        yield Missing("A time-stamp counter", "figures are in nanoseconds of the system's clock, and coarser")
+    elif "constant_tsc" not in _CPUINFO.read_text():
+        yield Missing("A constant time-stamp counter", "its rate changes, so packets a second made of ticks are wrong")
+
+
+def _quiet_lacks() -> Iterator[Missing]:
+    load = os.getloadavg()[0]
+    if load > _QUIET:
+        yield Missing(
+            "A quiet machine",
+            f"in the minute before, {load:.1f} processes ran on average; rates and latencies need two idle cores, so "
+            "end other programs and measure again",
+        )
 
 
 def need_cores(count: int) -> None:

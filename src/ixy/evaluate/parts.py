@@ -118,6 +118,8 @@ def shown(cell: Cell) -> str:
         return "–"
     if isinstance(cell, Spread):
         return f"{shown(cell.median)} ({shown(cell.least)}–{shown(cell.most)})"
+    if cell == 0:
+        return "0"
     if isinstance(cell, float):
         return (
             f"{cell:.{2 if 1 <= abs(cell) < 10 else 1 if abs(cell) < 100 else 0}f}" if abs(cell) >= 1 else f"{cell:.3f}"

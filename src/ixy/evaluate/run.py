@@ -128,7 +128,10 @@ def _progress(expected: Mapping[str, float]) -> Generator[Callable[[str], Told]]
     """
     total, start = sum(expected.values()), time.monotonic()
     columns = BarColumn(), TextColumn("{task.percentage:3.0f} %  {task.fields[left]}  {task.description}")
-    with Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=True) as bar:
+    terminal = Console(stderr=True)
+    with Progress(
+        *columns, console=terminal, auto_refresh=False, transient=True, disable=not terminal.is_terminal
+    ) as bar:
         task = bar.add_task("", total=total, left="")
 
         def begin(name: str) -> Told:

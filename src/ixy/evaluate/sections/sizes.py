@@ -66,13 +66,14 @@ def measure(effort: Effort, told: Told) -> Iterator[Part]:
 
 def _measure(sizes: Sequence[_Size], effort: Effort) -> list[Spread]:
     """What forwarding costs at each of up to 8 sizes, in ticks."""
-    turns = max(effort.rounds(_BATCH) // _TURN, 1)
+    rounds = min(effort.rounds(_BATCH), _TURN)
+    turns = effort.rounds(_BATCH) // rounds
     figures = np.zeros((len(sizes), effort.repeat, turns))
     host = Machine(stepped=True)
     with ExitStack() as stack:
         lanes = [_lane(stack, host, number, size) for number, size in enumerate(sizes)]
         for repetition, turn, (number, lane) in product(range(effort.repeat), range(turns), enumerate(lanes)):
-            figures[number, repetition, turn] = lane.measure(_BATCH, _TURN)
+            figures[number, repetition, turn] = lane.measure(_BATCH, rounds)
         for lane in lanes:
             lane.check()
     return [lockstep.spread(figure) for figure in figures]

@@ -90,12 +90,12 @@ def _relative(ratios: dict[int, float | None], repeats: int) -> Table:
         rows.append([batch, 1 / ratio if ratio else None, *(rates[place] / c[place] for rates in others.values())])
     return Table(
         "relative_to_c",
-        "Packets forwarded beside ixy in C on the same machine, which is 1",
+        "Packets forwarded, where ixy in C forwards 1 on the same machine",
         ["batch", OURS, *others],
         rows,
         f"{OURS} beside C as published in lock step on this machine; the others beside ixy in C as published, where "
         "the wires' limit of 29.76 Mpps brings those near it together. Real cards also make the processor wait for "
         "memory and PCI Express, which the simulated card does not.",
         repeats,
-        Chart("of C's rate"),
+        Chart("packets for 1 of C"),
     )
