@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import threading
 import types
 from collections.abc import Iterator
 from importlib import import_module
@@ -160,6 +161,28 @@ def test_latencies_are_those_of_all_frames() -> None:
     assert values[0] > 0
     assert values[-1] == passage.latencies.max() / 1e3
     assert passage.rate < 2000
+
+
+def test_an_interrupted_path_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path runs on the first core, the cards on the last; an exception that ends the path ends both."""
+    cores = sorted(os.sched_getaffinity(0))
+    seen: dict[str, set[int]] = {}
+
+    def run_path(path: Path, polls: int) -> int:
+        if polls > 1:
+            seen.update({thread.name: os.sched_getaffinity(thread.native_id or 0) for thread in threading.enumerate()})
+            raise InterruptedError
+        return original(path, polls)
+
+    original: Any = latency.Path.run
+    monkeypatch.setattr(latency.Path, "run", run_path)
+    before = set(threading.enumerate())
+    with pytest.raises(InterruptedError):
+        latency.measure(32, 1000, 100_000)
+    assert set(threading.enumerate()) == before
+    assert seen.pop(threading.current_thread().name) == {cores[0]}
+    assert {cores[-1]} in seen.values()
+    assert os.sched_getaffinity(0) == set(cores)
 
 
 def test_latency_is_measured_at_shares_of_the_maximum(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,9 @@ a frame, and when it has sent one. A frame that is late, since the loop was held
 
 from __future__ import annotations
 
-import os
 import threading
-from contextlib import ExitStack
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -17,14 +17,14 @@ from ixy.bench.lockstep import RING_SIZE
 from ixy.bench.rates import on_core
 from ixy.device import open_device
 from ixy.errors import Error
-from ixy.jit import compiled
+from ixy.jit import INTERPRETED, compiled
 from ixy.pacing import SECOND, due_time
-from ixy.path import Path, touch
+from ixy.path import POLLS, Path, touch
 from ixy.sim.card.nic import can_receive, can_transmit, fetch
 from ixy.sim.loop import deliver, send
 from ixy.sim.machine import Machine
 from ixy.sim.wires.sink import NEXT
-from ixy.unsafe import monotonic_ns
+from ixy.unsafe import load_acquire, monotonic_ns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,7 +35,7 @@ PERCENTILES = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9, "p99.99": 99.99, "max": 
 
 _WARM_UP = 10  # the first of so many parts of the frames is not looked at
 _PATIENCE = SECOND  # ns without any frame, after which what has not arrived is lost
-_POLLS = 1 << 22  # of a run of the path, between which Python holds it up
+_POLLS = POLLS if INTERPRETED else 1 << 22  # of a run of the path; between two of them Python holds it up
 _NEVER = -1  # the latency of a frame that was lost
 
 
@@ -76,28 +76,41 @@ def measure(batch: int, rate: int, frames: int) -> Passage:
         path = Path(source.rx[0], target.tx[0], touch, batch)
         path.run(1)  # compiles
         cards = host.cards["a"].index, host.cards["b"].index
-        _serve(host.rack, *cards, 0, np.zeros(0, np.int64), np.zeros(0, np.int64))
+        none = np.zeros(0, np.int64)
+        _serve(host.rack, *cards, 0, none, none, np.zeros(1, np.int64))  # compiles, too
         departures, latencies = np.zeros(frames, np.int64), np.full(frames, _NEVER, np.int64)
-        cores = os.sched_getaffinity(0)
-        with on_core(-1):
-            wires = threading.Thread(target=_serve, args=(host.rack, *cards, rate, departures, latencies))
-            wires.start()
-        with on_core(0):
+        with _wires(host.rack, *cards, rate, departures, latencies) as wires, on_core(0):
             while wires.is_alive():
                 path.run(_POLLS)
-        assert os.sched_getaffinity(0) == cores
         report = host.sink_report("a", "b")
-    if report.received == 0 or report.wrong or report.reordered:
+    warm = latencies[frames // _WARM_UP :]
+    if np.all(warm == _NEVER) or report.wrong or report.reordered:
         raise Error(f"the benchmark's packets did not arrive as they should: {report}")
-    return _passage(departures, latencies)
-
-
-def _passage(departures: NDArray[np.int64], latencies: NDArray[np.int64]) -> Passage:
     arrived = latencies != _NEVER
     passed = int(np.max((departures + latencies)[arrived]) - departures[0])
     count = int(np.count_nonzero(arrived))
-    warm = latencies[len(latencies) // _WARM_UP :]
-    return Passage(count * SECOND / passed, len(latencies) - count, warm[warm != _NEVER])
+    return Passage(count * SECOND / passed, frames - count, warm[warm != _NEVER])
+
+
+@contextmanager
+def _wires(
+    rack: Rack,
+    source: int,
+    target: int,
+    rate: int,
+    departures: NDArray[np.int64],
+    latencies: NDArray[np.int64],
+) -> Generator[threading.Thread]:
+    """A thread on another core that serves the cards. It has ended after the block, whatever ends that."""
+    stop = np.zeros(1, np.int64)
+    thread = threading.Thread(target=_serve, args=(rack, source, target, rate, departures, latencies, stop))
+    with on_core(-1):
+        thread.start()
+    try:
+        yield thread
+    finally:
+        stop[0] = 1
+        thread.join()
 
 
 @compiled
@@ -108,6 +121,7 @@ def _serve(
     rate: int,
     departures: NDArray[np.int64],
     latencies: NDArray[np.int64],
+    stop: NDArray[np.int64],
 ) -> None:
     """Deliver all frames to one card, and note when each departed and how long it took to leave the other.
 
@@ -117,7 +131,7 @@ def _serve(
     sink = rack.outputs[target]
     sent = arrived = 0
     start = last = monotonic_ns()
-    while arrived < frames:
+    while arrived < frames and load_acquire(stop, 0) == 0:
         now = monotonic_ns()
         if sent < frames and (can_receive(rack, source) if rate == 0 else due_time(sent, rate) <= now - start):
             departures[sent] = now

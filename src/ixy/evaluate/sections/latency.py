@@ -34,7 +34,7 @@ def measure(effort: Effort, told: Told) -> Iterator[Part]:
     passages: dict[float, list[Passage]] = {}
     for number, load in enumerate(_LOADS, 1):
         told(number / (len(_LOADS) + 1), f"{load:.0%} of the path's maximum")
-        rate = int(load * fastest.median * 1e6)
+        rate = max(int(load * fastest.median * 1e6), 1)
         passages[load] = [
             latency.measure(_BATCH, rate, min(int(rate * effort.window) + 1, _MOST)) for _ in range(effort.repeat)
         ]
