@@ -127,6 +127,8 @@ def test_a_frequency_that_is_set_makes_a_row(monkeypatch: pytest.MonkeyPatch, tm
     ):
         assert rate.median * cost.median == pytest.approx(step * 1e3)
     assert (directory / "scaling_max_freq").read_text() == "1600000"
+    assert column(tables["throughput_by_batch_at_1600_mhz"], "batch") == [1, 32]
+    assert column(tables["throughput_by_batch_at_3300_mhz"], "ixy for Python")[0].median > 0
 
 
 def test_the_parts_of_the_profile_are_positive_and_add_up() -> None:

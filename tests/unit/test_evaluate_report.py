@@ -155,7 +155,7 @@ def test_the_page_is_whole_in_itself() -> None:
     assert elements.references == []
     text = " ".join(elements.text)
     assert "Some <figures> & more" in text
-    assert "As measured. Median and range of 3. one of ours." in text
+    assert "As measured. Median and range of 3 repetitions. one of ours." in text
     assert "Two: there is none." in text
     assert "<em>emphasis</em>" in page.make(REPORT)
     assert page.make(REPORT).count("<svg") == 1

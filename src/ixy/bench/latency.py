@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 PERCENTILES = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9, "p99.99": 99.99, "max": 100.0}
 
 _WARM_UP = 10  # the first of so many parts of the frames is not looked at
-_PATIENCE = SECOND  # ns without any frame, after which what has not arrived is lost
+_PATIENCE = 3 * SECOND  # ns without any frame, after which what has not arrived is lost
 _POLLS = POLLS if INTERPRETED else 1 << 22  # of a run of the path; between two of them Python holds it up
 _NEVER = -1  # the latency of a frame that was lost
 

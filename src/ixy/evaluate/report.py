@@ -45,7 +45,7 @@ class Report:
         """How a table's figures came about: for those of this machine, with repeats, spread, machine and versions."""
         if table.repeats == 0:
             return table.how
-        return f"{table.how} Median and range of {table.repeats}. {self.facts['machine']}."
+        return f"{table.how} Median and range of {table.repeats} repetitions. {self.facts['machine']}."
 
     def missing(self) -> list[Missing]:
         """All that could not be measured."""
@@ -147,7 +147,7 @@ def _replace(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     try:
-        part.write_text(text)
+        part.write_text(text, encoding="utf-8")
         part.replace(path)
     except OSError:
         part.unlink(missing_ok=True)
