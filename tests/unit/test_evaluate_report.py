@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 
 import ixy
-from ixy.bench import code, counters
-from ixy.bench.lockstep import Cost, Spread
+from ixy.bench import code, counters, lockstep
+from ixy.bench.lockstep import Cost, Lanes, Spread
 from ixy.errors import Error
 from ixy.evaluate import chart, costs, cpufreq, machine, page, published
 from ixy.evaluate.cpufreq import Frequency
-from ixy.evaluate.parts import Chart, Missing, Table, per, shown, times
+from ixy.evaluate.parts import Chart, Effort, Missing, Table, per, shown, times
 from ixy.evaluate.report import Chapter, Report, markdown_table
 from ixy.evaluate.sections import unsafe
 
@@ -205,6 +205,25 @@ def test_columns_of_a_cost_come_by_themselves() -> None:
         ("new", Spread(3.0, 3.0, 3.0)),
     ]
     assert costs.ratios(cost) == {"C, scalar limit": None, "C, as published": 0.44}
+
+
+def test_batch_sizes_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two batch sizes and three repetitions: each repetition measures both, and the spread is over all three."""
+    asked: list[int] = []
+
+    def measure(_lanes: Lanes, batch: int, rounds: int, repeat: int) -> Cost:
+        assert (rounds, repeat) == (-(-64 // batch), 1)
+        asked.append(batch)
+        return Cost(batch, np.full((1, 2), 10.0 * len(asked)), None, np.full((1, 2), 100.0))
+
+    monkeypatch.setattr(lockstep, "measure", measure)
+    effort = Effort(repeat=3, packets=64, window=1.0, batches=(), starts=1)
+    one, other = costs.measure(Lanes(NotImplemented), (8, 32), effort, lambda *_: None)
+    assert asked == [8, 32, 8, 32, 8, 32]
+    assert costs.spreads(one)["ixy for Python"] == (30.0, 10.0, 50.0)
+    assert costs.spreads(other)["ixy for Python"] == (40.0, 20.0, 60.0)
+    assert costs.spreads(other)["C, our layout"] is None
+    assert costs.ratios(other)["C, as published"] == 0.4
 
 
 def test_all_members_of_a_real_cost_have_names() -> None:

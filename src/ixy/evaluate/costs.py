@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
 from ixy.bench import lockstep
-from ixy.bench.lockstep import Lanes, Spread
+from ixy.bench.lockstep import Cost, Lanes, Spread
 from ixy.evaluate.machine import tick_rate
 from ixy.evaluate.parts import per
 
 if TYPE_CHECKING:
-    from ixy.evaluate.parts import Effort
+    from ixy.evaluate.parts import Effort, Told
 
 T = TypeVar("T")
 
@@ -35,9 +39,23 @@ _NAMES = {
 }
 
 
-def measure(lanes: Lanes, batch: int, effort: Effort) -> dict[str, Any]:
-    """The cost's object at one batch size."""
-    return lockstep.measure(lanes, batch, effort.rounds(batch), effort.repeat).as_json()
+def measure(lanes: Lanes, batches: Sequence[int], effort: Effort, told: Told) -> list[dict[str, Any]]:
+    """A cost's object for each batch size. They take turns, since they are compared."""
+    found: dict[int, list[Cost]] = {batch: [] for batch in batches}
+    for repetition in range(effort.repeat):
+        told(repetition / effort.repeat, f"repetition {repetition + 1} of {effort.repeat}")
+        for batch, repetitions in found.items():
+            repetitions.append(lockstep.measure(lanes, batch, effort.rounds(batch), repeat=1))
+    return [_together(repetitions).as_json() for repetitions in found.values()]
+
+
+def _together(repetitions: Sequence[Cost]) -> Cost:
+    """Repetitions at one batch size that were measured apart."""
+    together: dict[str, Any] = {}
+    for name in (field.name for field in fields(Cost)):
+        values = [getattr(cost, name) for cost in repetitions]
+        together[name] = np.concatenate(values) if isinstance(values[0], np.ndarray) else values[0]
+    return Cost(**together)
 
 
 def spreads(cost: dict[str, Any]) -> dict[str, Spread | None]:

@@ -118,5 +118,9 @@ def _dpdk() -> str:
         return ""
     command = [testpmd.PROGRAM, "-v", "--no-huge", "--no-pci", "--no-telemetry", "--in-memory", "-h"]
     said = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    found = [line.split("'")[1] for line in (said.stdout + said.stderr).splitlines() if "RTE Version: '" in line]
+    found = [
+        line.split("'")[1].removeprefix("DPDK ")
+        for line in (said.stdout + said.stderr).splitlines()
+        if "RTE Version: '" in line
+    ]
     return (found or ["unknown version"])[0]

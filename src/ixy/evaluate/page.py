@@ -20,6 +20,7 @@ figcaption { font-size: 0.85rem; color: #555; }
 svg { width: 100%; max-width: 48rem; }
 table { border-collapse: collapse; font-size: 0.9rem; }
 th, td { padding: 0.2rem 0.7rem; text-align: right; border-bottom: 1px solid #DDD; }
+td { white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 .missing { border-left: 4px solid #D55E00; padding-left: 1rem; }
 """

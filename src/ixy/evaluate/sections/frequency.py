@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from ixy.bench import lockstep
 from ixy.bench.lockstep import Lanes, Spread
@@ -30,20 +31,23 @@ def measure(effort: Effort, told: Told) -> Iterator[Part]:
     by_batch: dict[int, list[_Row]] = {}
     with on_core(0), lockstep.lanes() as (lanes, _), frequency.restored():
         for number, step in enumerate(steps):
-            told(0.5 * number / len(steps), _gigahertz(step))
             frequency.set(step)
-            by_step.append(_costs(lanes, _BATCH, effort))
+            by_step += _costs(lanes, [_BATCH], effort, partial(_told, told, number / len(steps) / 2, step))
         for number, step in enumerate((steps[0], steps[-1])):
-            told(0.5 + 0.25 * number, f"{_gigahertz(step)}, all batch sizes")
             frequency.set(step)
-            by_batch[step] = [_costs(lanes, batch, effort) for batch in effort.batches]
+            by_batch[step] = _costs(lanes, effort.batches, effort, partial(_told, told, 0.5 + number / 4, step))
     yield from _frequency_tables(steps, by_step, effort.repeat)
     for step, rows in by_batch.items():
         yield _batch_table(step, effort, rows)
 
 
-def _costs(lanes: Lanes, batch: int, effort: Effort) -> _Row:
-    return costs.spreads(costs.measure(lanes, batch, effort))
+def _costs(lanes: Lanes, batches: Sequence[int], effort: Effort, told: Told) -> list[_Row]:
+    return [costs.spreads(cost) for cost in costs.measure(lanes, batches, effort, told)]
+
+
+def _told(told: Told, done: float, step: int, _share: float, what: str) -> None:
+    """Tell of one frequency's measurement; its own share is not worth a step of the bar."""
+    told(done, f"{_gigahertz(step)}, {what}")
 
 
 def _frequency_tables(steps: Sequence[int], rows: Sequence[_Row], repeats: int) -> Iterator[Table]:

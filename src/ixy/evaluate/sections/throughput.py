@@ -13,7 +13,7 @@ from ixy.evaluate.parts import Chart, Effort, Missing, Part, Table, Told
 
 TITLE = "Throughput by batch size (figures 6.2 and 6.3)"
 
-_HOW = f"{costs.HOW} 60-byte packets, rings of {lockstep.RING_SIZE} descriptors."
+_HOW = f"{costs.HOW} Batch sizes take turns. 60-byte packets, rings of {lockstep.RING_SIZE} descriptors."
 
 
 def seconds(effort: Effort) -> float:
@@ -25,10 +25,7 @@ def measure(effort: Effort, told: Told) -> Iterator[Part]:
     with lockstep.lanes() as (lanes, missing):
         if missing:
             yield Missing("The comparison with C", missing)
-        measured: list[dict[str, Any]] = []
-        for number, batch in enumerate(effort.batches):
-            told(number / len(effort.batches), f"{batch} packets a batch")
-            measured.append(costs.measure(lanes, batch, effort))
+        measured = costs.measure(lanes, effort.batches, effort, told)
     yield _rates(measured, effort.repeat)
     yield _costs(measured, effort.repeat)
     yield Table(
