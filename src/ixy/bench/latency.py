@@ -45,7 +45,7 @@ class Passage(NamedTuple):
     Attributes:
         rate: of those that arrived, a second.
         lost: those that did not.
-        latencies: of those that did, in nanoseconds, without the first, shape (frames,), int64.
+        latencies: of those that did, in nanoseconds, without the first tenth, shape (frames,), int64.
     """
 
     rate: float
@@ -67,7 +67,7 @@ def measure(batch: int, rate: int, frames: int) -> Passage:
         frames: how many.
 
     Raises:
-        Error: a frame came out wrong, or none at all.
+        Error: a frame came out wrong, or none came at all.
     """
     host = Machine(stepped=True)
     with ExitStack() as stack:
@@ -104,13 +104,14 @@ def _wires(
     """A thread on another core that serves the cards. It has ended after the block, whatever ends that."""
     stop = np.zeros(1, np.int64)
     thread = threading.Thread(target=_serve, args=(rack, source, target, rate, departures, latencies, stop))
-    with on_core(-1):
-        thread.start()
     try:
+        with on_core(-1):
+            thread.start()
         yield thread
     finally:
         stop[0] = 1
-        thread.join()
+        if thread.ident is not None:
+            thread.join()
 
 
 @compiled

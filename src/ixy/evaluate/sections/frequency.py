@@ -14,7 +14,7 @@ from ixy.evaluate.cpufreq import Frequency
 from ixy.evaluate.machine import tick_rate
 from ixy.evaluate.parts import Chart, Effort, Part, Table, Told, times
 
-TITLE = "Throughput by clock frequency (figure 6.1, and 6.2 and 6.3 at the lowest and the highest)"
+TITLE = "Throughput by clock frequency (figure 6.1)"
 _BATCH = 32
 
 _Row = dict[str, Spread | None]  # costs by name
