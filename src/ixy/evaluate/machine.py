@@ -37,7 +37,7 @@ def facts() -> dict[str, str]:
         "machine": describe(),
         "clock": f"{tick_unit()}, {tick_rate() / 1e9:.2f} a nanosecond",
         "ixy": _version(),
-        "C compiler": _first_line("gcc", "--version") or _first_line("cc", "--version") or "none",
+        "C compiler": _compiler(),
         "DPDK": _dpdk() or "none",
         "huge pages": f"{free_huge_pages()} of 2 MiB are free",
         "load": f"{os.getloadavg()[0]:.1f} processes ran on average in the minute before",
@@ -104,12 +104,12 @@ def _version() -> str:
         return "run from its sources"
 
 
-def _first_line(*command: str) -> str:
-    """What a program says of itself; nothing if it is not there."""
-    if shutil.which(command[0]) is None:
-        return ""
-    said = subprocess.run(command, capture_output=True, text=True, check=False)
-    return (said.stdout.splitlines() or [""])[0]
+def _compiler() -> str:
+    """The first C compiler that there is, in its own words."""
+    for name in filter(shutil.which, ("gcc", "cc", "clang")):
+        said = subprocess.run([name, "--version"], capture_output=True, text=True, check=False)
+        return (said.stdout.splitlines() or [name])[0]
+    return "none"
 
 
 def _dpdk() -> str:

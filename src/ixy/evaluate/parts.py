@@ -89,7 +89,7 @@ class Effort:
 
 
 FULL = Effort(repeat=7, packets=1 << 18, window=1.0, batches=(1, 2, 4, 8, 16, 32, 64, 128, 256), starts=5)
-QUICK = Effort(repeat=5, packets=1 << 16, window=0.4, batches=(1, 8, 32, 64, 256), starts=2)
+QUICK = Effort(repeat=5, packets=1 << 17, window=0.4, batches=(1, 8, 32, 64, 256), starts=2)
 
 
 def of(values: Sequence[float]) -> Spread:

@@ -140,7 +140,7 @@ def _progress(expected: Mapping[str, float]) -> Generator[Callable[[str], Told]]
 
             def told(share: float, what: str) -> None:
                 done = before + share * expected[name]
-                pace = (time.monotonic() - start) / done if done else 1.0
+                pace = max((time.monotonic() - start) / done, 1.0) if done else 1.0  # below 1, something was missing
                 bar.update(task, completed=done, left=_left(pace * (total - done)), description=f"{name}: {what}")
                 bar.refresh()
 

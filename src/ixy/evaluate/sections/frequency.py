@@ -21,7 +21,7 @@ _Row = dict[str, Spread | None]  # costs by name
 
 
 def seconds(effort: Effort) -> float:
-    return 5 + (6 + 2 * len(effort.batches)) * effort.repeat * effort.packets * 2e-6
+    return 5 + (6 + 2 * len(effort.batches)) * effort.repeat * effort.packets * 1.5e-6
 
 
 def measure(effort: Effort, told: Told) -> Iterator[Part]:

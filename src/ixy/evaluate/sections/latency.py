@@ -23,7 +23,7 @@ _HOW = (
 
 
 def seconds(effort: Effort) -> float:
-    return 30 + effort.repeat * (len(_LOADS) + 1) * (effort.window + 0.5)
+    return 5 + effort.repeat * (len(_LOADS) + 1) * (effort.window + 0.7)
 
 
 def measure(effort: Effort, told: Told) -> Iterator[Part]:

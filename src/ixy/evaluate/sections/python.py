@@ -27,7 +27,7 @@ _INTERPRETED_ROUNDS = 32
 
 
 def seconds(effort: Effort) -> float:
-    return 60 + len(_WAYS) * (3 + effort.repeat * effort.window)
+    return 15 + len(_WAYS) * (1 + effort.repeat * effort.window)
 
 
 def measure(effort: Effort, told: Told) -> Iterator[Part]:

@@ -35,7 +35,7 @@ class _Size(NamedTuple):
 
 
 def seconds(effort: Effort) -> float:
-    return 5 + (len(_RINGS) + len(_FRAMES)) * effort.repeat * effort.packets * 5e-7
+    return 3 + (len(_RINGS) + len(_FRAMES)) * effort.repeat * effort.packets * 3e-7
 
 
 def measure(effort: Effort, told: Told) -> Iterator[Part]:

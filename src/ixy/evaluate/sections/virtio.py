@@ -15,15 +15,16 @@ from ixy.evaluate.parts import Effort, Missing, Part, Table, Told, times
 TITLE = "VirtIO, and DPDK beside it"
 
 _RINGS = tuple(virtio.RINGS)
+_LOCK_STEP = 5.0  # seconds
 _START = 8.0  # seconds that one start of a process and its back end takes, with all that is measured of it
 
 
 def seconds(effort: Effort) -> float:
-    return 20 + effort.repeat * 0.5 + _comparisons(effort) * _START
+    return _LOCK_STEP + _comparisons(effort) * _START
 
 
 def measure(effort: Effort, told: Told) -> Iterator[Part]:
-    lock_step = 20 / seconds(effort)
+    lock_step = _LOCK_STEP / seconds(effort)
     told(0, "VirtIO in lock step")
     rows = [
         [batch, *(_spread(virtio.lock_step(ring, batch, effort.repeat)) for ring in _RINGS)] for batch in virtio.BATCHES
