@@ -91,6 +91,15 @@ def test_throughput_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert [part.why.split(":")[0] for part in missing] == ["no C compiler (gcc, cc, clang) found"]
 
 
+def test_a_reference_that_the_processor_cannot_run_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its members are null: it has no column, and that is said."""
+    cost = {"batch": 1, "cycles_per_packet": 30.0, "simd_limit_cycles_per_packet": None, "ratio_to_simd_limit": None}
+    monkeypatch.setattr("ixy.evaluate.costs.measure", lambda *_: [cost])
+    tables, missing = measured("throughput")
+    assert list(tables["cost_by_batch"].columns) == ["batch", "ixy for Python"]
+    assert [part.what for part in missing] == ["C, SIMD limit"]
+
+
 def test_sizes_of_rings_and_frames() -> None:
     """A row each; bits on the wire are those of the frame and of 24 bytes more."""
     tables, missing = measured("sizes")

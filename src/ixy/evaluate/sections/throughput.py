@@ -26,6 +26,9 @@ def measure(effort: Effort, told: Told) -> Iterator[Part]:
         if missing:
             yield Missing("The comparison with C", missing)
         measured = costs.measure(lanes, effort.batches, effort, told)
+    absent = [name for name, spread in costs.spreads(measured[0]).items() if spread is None]
+    if absent and not missing:
+        yield Missing(" and ".join(absent), "this processor lacks the instructions that it is written with")
     yield _rates(measured, effort.repeat)
     yield _costs(measured, effort.repeat)
     yield Table(
