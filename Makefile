@@ -5,6 +5,7 @@
 # make test-check  the tests with traffic in the checking mode: bounds, and who has each packet buffer
 # make check   formatting, lint, types, and the layers of the architecture
 # make bench   the figures of the README
+# make evaluate  docs/evaluation.md, on a quiet machine; DPDK beside needs: sudo ixy setup --pages 340
 # make soak    threads, then interrupts, for MINUTES=5 each: is a packet or a buffer lost?
 # make soak-devices  COUNT=10000 devices opened and closed: is anything left?
 # make mutants put faults into the driver and see whether the tests notice; takes an hour
@@ -14,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-guest test-peer test-check check bench soak soak-devices mutants setup tools clean
+.PHONY: demo test test-guest test-peer test-check check bench evaluate soak soak-devices mutants setup tools clean
 
 demo: setup
 	$(BIN)/ixy demo
@@ -47,6 +48,9 @@ bench: setup
 	$(BIN)/ixy bench forward
 	$(BIN)/ixy bench rate
 	$(BIN)/ixy bench python
+
+evaluate: setup
+	$(BIN)/ixy evaluate --output docs
 
 MINUTES ?= 5
 COUNT ?= 10000

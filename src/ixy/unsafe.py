@@ -1,8 +1,8 @@
 """The one module that touches raw addresses.
 
-Everything else in ixy works on arrays and on indices that were checked. What is here falls in three parts: memory that
-another party (a device, another thread) reads and writes too, calls into the C library from compiled code, and windows
-of reserved address space into which DMA memory is mapped.
+Everything else in ixy works on arrays and on indices that were checked. What is here falls in four parts: memory that
+another party (a device, another thread) reads and writes too, calls into the C library from compiled code, windows of
+reserved address space into which DMA memory is mapped, and counters of the processor.
 
 Memory shared with a device must be read and written by atomic accesses: the compiler hoists an ordinary load out of a
 polling loop, and the program never sees what the device wrote. Each primitive exists twice, as LLVM instructions for
@@ -12,9 +12,11 @@ compiled kernels and in Python for interpreted ones.
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import platform
+import struct
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -573,3 +575,36 @@ class Window:
     def _check(self, offset: int, size: int) -> None:
         if offset < 0 or size <= 0 or offset + size > self.size:
             raise ValueError(f"range {offset:#x}+{size:#x} lies outside the window of {self.size:#x} bytes")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Counters of the processor
+
+_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}  # the number of the system call
+_PERF_ATTR = struct.Struct("=IIQQQQQIIQ")  # perf_event_attr in its first version (linux/perf_event.h)
+_EXCLUDE_KERNEL, _EXCLUDE_HYPERVISOR = 1 << 5, 1 << 6
+_FD_CLOEXEC = 1 << 3
+
+
+def open_counter(kind: int, event: int) -> int:
+    """A counter of what this thread does in user mode, by perf_event_open(2).
+
+    Args:
+        kind, event: PERF_TYPE_… and PERF_COUNT_… of linux/perf_event.h.
+
+    Returns:
+        A file. What is read from it are 8 bytes: the count so far.
+
+    Raises:
+        OSError: there is no such counter here, or the kernel does not let this process have it.
+    """
+    number = _PERF_EVENT_OPEN.get(platform.machine())
+    if number is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    attributes = _PERF_ATTR.pack(kind, _PERF_ATTR.size, event, 0, 0, 0, _EXCLUDE_KERNEL | _EXCLUDE_HYPERVISOR, 0, 0, 0)
+    this_process, any_core, no_group = 0, -1, -1
+    fd = _libc.syscall(number, attributes, this_process, any_core, no_group, ctypes.c_ulong(_FD_CLOEXEC))
+    if fd < 0:
+        failure = ctypes.get_errno()
+        raise OSError(failure, os.strerror(failure))
+    return fd

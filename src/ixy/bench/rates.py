@@ -132,15 +132,15 @@ def _ends() -> Generator[tuple[Machine, Ends]]:
     """Two cards of a machine that runs on a core of its own."""
     host = Machine()
     with ExitStack() as stack:
-        with _on_core(-1):  # the machine's thread starts with its first card
+        with on_core(-1):  # the machine's thread starts with its first card
             source = stack.enter_context(open_device("sim:a,gen=60", sim=host))
-        stack.enter_context(_on_core(0))
+        stack.enter_context(on_core(0))
         sink = stack.enter_context(open_device("sim:b,sink=a,touch=48", sim=host))
         yield host, Ends(source.rx[0], sink.tx[0])
 
 
 @contextmanager
-def _on_core(number: int) -> Generator[None]:
+def on_core(number: int) -> Generator[None]:
     """This thread, and the threads that it starts meanwhile, stay on one of the cores that the process may use."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {sorted(cores)[number]})

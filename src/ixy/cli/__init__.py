@@ -20,6 +20,7 @@ from ixy.cli.bind import bind
 from ixy.cli.capture import capture
 from ixy.cli.demo import demo
 from ixy.cli.echo import echo
+from ixy.cli.evaluate import evaluate
 from ixy.cli.forward import forward
 from ixy.cli.generate import generate
 from ixy.cli.listing import list_devices
@@ -114,7 +115,7 @@ def group() -> None:
     """
 
 
-COMMANDS = [list_devices, setup, bind, unbind, forward, echo, generate, capture, bench, demo, sim]
+COMMANDS = [list_devices, setup, bind, unbind, forward, echo, generate, capture, bench, evaluate, demo, sim]
 
 for command in COMMANDS:
     group.add_command(command)
