@@ -56,8 +56,8 @@ class Preparation:
         begun = time.process_time()
         with watched(self._count):
             for what, devices in (
-                ("simulated cards", simulated_pair("running")),
                 ("the 82599's driver", simulated_pair("stepped")),
+                ("simulated cards", simulated_pair("running")),
                 *((f"the VirtIO driver, {ring} rings", virtio_pair(ring)) for ring in virtio.RINGS),
             ):
                 before = self._entries
