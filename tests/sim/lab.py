@@ -15,7 +15,8 @@ from ixy.packets.batch import Batch
 from ixy.packets.mempool import Mempool
 from ixy.sim.card import nic
 from ixy.sim.machine import Machine
-from ixy.sim.rack import SLOT
+from ixy.sim.rack import PAGE, SLOT
+from ixy.sim.wires.tape import mapped
 
 BROADCAST = b"\xff" * 6
 STATION = bytes.fromhex("026978790001")  # of the first card that is plugged into a machine
@@ -39,8 +40,12 @@ def open_card(machine: Machine, address: str = "sim:a", **options: int) -> Devic
 
 def arrive(machine: Machine, data: bytes, name: str = "a") -> None:
     """A frame arrives at the card's port."""
-    source = np.frombuffer(data, np.uint8).copy()
-    nic.receive(machine.rack, machine.cards[name].index, source, 0, len(source))
+    rack, card = machine.rack, machine.cards[name].index
+    size = -(-max(len(data), 1) // PAGE) * PAGE
+    start = (card + 1) * SLOT - size  # no wire has memory there
+    with mapped(start, size):
+        rack.tape[start:][: len(data)] = np.frombuffer(data, np.uint8)
+        nic.receive(rack, card, start, len(data))
 
 
 def depart(machine: Machine, limit: int = 1 << 16, name: str = "a", queue: int = 0) -> list[bytes]:

@@ -14,6 +14,7 @@ from ixy.sim.card.iommu import READ, WRITE, Iommu, translate
 from ixy.sim.card.nic import dma_read, dma_write
 from ixy.sim.qemu.qtest import Qtest
 from ixy.sim.rack import new_rack
+from ixy.sim.slots import TRANSLATE, provide
 from ixy.sim.wires.tape import tape
 
 PAGE = 4096
@@ -116,6 +117,7 @@ def test_dma_follows_scattered_pages(start: int, size: int) -> None:
         tables.map(0x10_0000 + i * PAGE, place * PAGE, READ | WRITE)
     rack = new_rack(tables.bytes, 0, tape())
     rack.allowed[:] = 1
+    provide(rack, TRANSLATE)
     rack.cards[0, [state.ROOT_TABLE, state.REQUESTER]] = ROOT, REQUESTER
     sent = (np.arange(size) % 251).astype(np.uint8)
     back = np.zeros(size, np.uint8)

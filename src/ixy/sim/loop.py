@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from ixy.jit import compiled
-from ixy.sim.card.nic import can_receive, can_transmit, count_sent, fetch, receive
-from ixy.sim.card.offload import MIN_FRAME, build
-from ixy.sim.card.state import EVENT, FEATURES, LOOPBACK, NOTICE, OFFLOAD, RAISED, SEGMENT, TX_QUEUES
+from ixy.sim import slots
+from ixy.sim.card.nic import LATER, can_receive, can_transmit, count_sent, fetch, receive
+from ixy.sim.card.offload import MIN_FRAME
+from ixy.sim.card.state import FEATURES, LOOPBACK, OFFLOAD, RAISED, SEGMENT, TX_QUEUES
 from ixy.sim.rack import (
     ALARM,
     CARDS,
+    FRAME,
     KIND,
     NOTHING,
     PACED,
@@ -21,8 +23,11 @@ from ixy.sim.rack import (
     STOP,
     Rack,
 )
-from ixy.sim.wires.kinds import emit, next_frame
-from ixy.unsafe import load_acquire, monotonic_ns, nap, store_release, write_file
+from ixy.sim.slots import call
+from ixy.sim.wires import generator, sink
+from ixy.sim.wires.generator import Generator
+from ixy.sim.wires.sink import Sink
+from ixy.unsafe import load_acquire, nap, store_release
 
 YIELD_AFTER = 0xFF  # a mask: after so many turns in vain let other threads run
 NAP_AFTER = 20_000  # and after so many sleep a little
@@ -30,12 +35,14 @@ PARK_AFTER = 2000  # looks for the end of a pause, after which it is left to Pyt
 BURST = 64  # frames that a card handles before the next card has its turn
 
 
-STOPPED, HELD, BROKE = range(3)  # why `run` ends
+STOPPED, HELD, ALARMED = range(3)  # why `run` ends
+
+_GENERATOR, _SINK = Generator.kind, Sink.kind
 
 
 @compiled
 def run(rack: Rack) -> int:
-    """Run all cards until `control` says stop, a pause takes long, or a wire broke; which of these.
+    """Run all cards until `control` says stop, a pause takes long, or there is an alarm; which of these.
 
     The owner pauses the cards with a ticket: PAUSE is raised, PAUSED answers, RESUMED lets them go on. A rack that has
     nothing to do first yields, then naps, so that idle cards leave the processor to others.
@@ -53,7 +60,7 @@ def run(rack: Rack) -> int:
         held = 0
         idle = 0 if step(rack) > 0 else idle + 1
         if load_acquire(rack.control, ALARM) != 0:
-            return BROKE
+            return ALARMED
         if idle > NAP_AFTER:
             nap(50)
         elif idle & YIELD_AFTER == YIELD_AFTER:
@@ -71,17 +78,8 @@ def step(rack: Rack) -> int:
             work += drain(rack, card) + feed(rack, card)
             if rack.cards[card, RAISED] != 0:
                 rack.cards[card, RAISED] = 0
-                notify(rack, card)
+                call(rack, slots.INTERRUPT, card, 0, 0, 0)
     return work
-
-
-@compiled
-def notify(rack: Rack, card: int) -> None:
-    """Tell the card's owner that queues are `done` with something; it adds one to an eventfd."""
-    place = card * SLOT + NOTICE
-    for i in range(8):
-        rack.tape[place + i] = 1 if i == 0 else 0
-    write_file(rack.cards[card, EVENT], rack.tape, place, 8)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -98,7 +96,9 @@ def feed(rack: Rack, card: int) -> int:
     wire = rack.inputs[card]
     if wire[KIND] == NOTHING or rack.cards[card, FEATURES] & LOOPBACK:
         return 0
-    now = monotonic_ns() if wire[PACED] != 0 else 0
+    now = call(rack, slots.CLOCK, card, 0, 0, 0) if wire[PACED] != 0 else 0
+    if wire[PACED] != 0 and now <= 0:
+        return 0
     delivered = 0
     while delivered < BURST and (wire[STARTED] != 0 or can_receive(rack, card)):
         if not deliver(rack, card, now):
@@ -110,10 +110,19 @@ def feed(rack: Rack, card: int) -> int:
 @compiled
 def deliver(rack: Rack, card: int, now: int) -> bool:
     """Let the wire that a card has deliver a frame, if it has one."""
-    start, length = next_frame(rack, card, now)
+    length = next_frame(rack, card, now)
     if length > 0:
-        receive(rack, card, rack.tape, start, length)
+        receive(rack, card, rack.inputs[card, FRAME], length)
     return length > 0
+
+
+@compiled
+def next_frame(rack: Rack, card: int, now: int) -> int:
+    """The length of the next frame from a card's wire, see `Wire.next_frame`."""
+    wire = rack.inputs[card]
+    if wire[KIND] == _GENERATOR and wire[PACED] == 0:
+        return generator.next_at_once(rack, card)
+    return call(rack, slots.NEXT_FRAME + wire[KIND], card, now, 0, 0)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -128,6 +137,8 @@ def drain(rack: Rack, card: int) -> int:
         burst = 0
         while burst < BURST and can_transmit(rack, card, queue):
             length = fetch(rack, card, queue)
+            if length == LATER:
+                break
             if length > 0:
                 send(rack, card, queue, length)
             burst += 1
@@ -149,13 +160,22 @@ def send(rack: Rack, card: int, queue: int, length: int) -> None:
     total, length = length, max(length, MIN_FRAME)
     if offloaded:
         start += SEGMENT
-        length = build(rack, card, queue, total, 0)
+        length = call(rack, slots.BUILD, card, queue, total, 0)
     while length > 0:
         count_sent(rack, card, queue, start, length)
         peer = card if looped else emit(rack, card, start, length) if wired else -1
         if peer >= 0:
-            receive(rack, peer, rack.tape, start, length)
+            receive(rack, peer, start, length)
         frames += 1
-        length = build(rack, card, queue, total, frames) if offloaded else 0
+        length = call(rack, slots.BUILD, card, queue, total, frames) if offloaded else 0
     if offloaded:
         rack.cards[card, OFFLOAD] = 0
+
+
+@compiled
+def emit(rack: Rack, card: int, start: int, length: int) -> int:
+    """Let a card's wire take a frame, see `Wire.emit`."""
+    kind = rack.outputs[card, KIND]
+    if kind == _SINK:
+        return sink.emit(rack, card, start, length)
+    return call(rack, slots.EMIT + kind, card, start, length, 0)

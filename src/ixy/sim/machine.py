@@ -37,6 +37,7 @@ from ixy.sim.rack import (
     Rack,
     new_rack,
 )
+from ixy.sim.slots import of_wire, provide, provide_wanted
 from ixy.sim.spec import check_files, parse_spec
 from ixy.sim.wires.cable import PEER, Cable
 from ixy.sim.wires.sink import SinkReport, report
@@ -203,6 +204,7 @@ class Machine:
             raise AddressError(f"sim:{card.name}: a cable is plugged in already: open it as sim:{card.name}")
         plug.stack.enter_context(mapped(card.index * SLOT, state.PART_SIZE))
         for wire in plug.wires:
+            provide(self.rack, *of_wire(wire))
             plug.stack.enter_context(wire.plugged(port))
             with self.paused():
                 if wire.next_frame is not None:
@@ -285,9 +287,11 @@ class Machine:
     def step(self, turns: int = 1) -> int:
         """Give each card `turns` turns; how many frames and descriptors were handled. For a stepped machine."""
         self.owner.check("a simulated machine")
-        work = sum(step(self.rack) for _ in range(turns))
-        if self.rack.control[ALARM]:
-            self._tell_broken()
+        work = 0
+        for _ in range(turns):
+            work += step(self.rack)
+            while self.rack.control[ALARM] and self._answer():
+                work += step(self.rack)
         return work
 
     @contextmanager
@@ -362,7 +366,7 @@ class Machine:
                 if reason == HELD:
                     self._park()
                 else:
-                    self._tell_broken()
+                    self._answer()
         except BaseException as error:
             self._failure = error
 
@@ -376,9 +380,14 @@ class Machine:
                 self._lock.release()
                 return
 
+    def _answer(self) -> bool:
+        """See to what the alarm was for. Whether a turn of the cards was cut short, as a kernel was not there yet."""
+        self.rack.control[ALARM] = 0
+        self._tell_broken()
+        return provide_wanted(self.rack)
+
     def _tell_broken(self) -> None:
         """Say which wires have broken since the last time."""
-        self.rack.control[ALARM] = 0
         inputs = self.rack.inputs
         for plug in list(self._plugs.values()):
             if inputs[plug.card.index, BROKEN]:

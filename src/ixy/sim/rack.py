@@ -8,6 +8,7 @@ import numpy as np
 
 from ixy.registers.i82599 import BAR0_SIZE, QUEUES
 from ixy.sim.card.state import CARD_WORDS, COUNTERS, QUEUE_COUNTERS
+from ixy.unsafe import put_image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,10 +25,16 @@ PAGE = 1 << PAGE_SHIFT
     PACED,  # of an input: frames have their times
     STARTED,  # when the clock started by which they have, in nanoseconds; 0: it did not
     BROKEN,  # it broke, and its owner is to be told
+    FRAME,  # of an input: where on the tape the frame lies that it delivers
+    HEADS,  # of an input that is PACED: what `wires/clock.py` goes by
+    TAILS,
     OWN_WORDS,  # from here on each kind names its own
-) = range(5)
+) = range(8)
 END_WORDS = 16
 NOTHING = 0  # the kind of no wire
+
+SLOTS = 48  # for what is in them see `slots.py`
+IMAGE_WORDS = 160  # and some to spare
 
 # Words of `control`, by which the thread that runs the cards and the one that owns them speak; a cache line each.
 STOP, PAUSE, PAUSED, RESUMED, PLUGGED, ALARM, CONTROL_WORDS = range(0, 56, 8)
@@ -56,6 +63,8 @@ class Rack(NamedTuple):
             int64.
         tape: memory for frames on their way, one slot a card, uint8; `tape_words` is the same as int64.
         control: shape (CONTROL_WORDS,), int64.
+        slots: addresses of kernels, 0 for one that is not there, shape (SLOTS,), int64.
+        image: this rack, as kernels that are called by address read it, shape (IMAGE_WORDS,), int64.
     """
 
     registers: NDArray[np.uint32]
@@ -73,11 +82,13 @@ class Rack(NamedTuple):
     tape: NDArray[np.uint8]
     tape_words: NDArray[np.int64]
     control: NDArray[np.int64]
+    slots: NDArray[np.int64]
+    image: NDArray[np.int64]
 
 
 def new_rack(memory: NDArray[np.uint8], base: int, tape: Window) -> Rack:
     """A rack without cards whose DMA goes to `memory`, which starts at bus address `base`."""
-    return Rack(
+    rack = Rack(
         registers=np.zeros((CARDS, BAR0_SIZE // 4), np.uint32),
         memory=memory,
         words=memory.view(np.int64),
@@ -93,4 +104,8 @@ def new_rack(memory: NDArray[np.uint8], base: int, tape: Window) -> Rack:
         tape=tape.bytes,
         tape_words=tape.bytes.view(np.int64),
         control=np.zeros(CONTROL_WORDS, np.int64),
+        slots=np.zeros(SLOTS, np.int64),
+        image=np.zeros(IMAGE_WORDS, np.int64),
     )
+    put_image(rack, rack.image)
+    return rack

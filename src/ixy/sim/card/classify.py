@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from ixy.jit import compiled, outlined
 from ixy.registers import i82599 as reg
-from ixy.unsafe import load_acquire
+from ixy.sim.card.state import RX_LOST_BYTES, STRIPPED, TAG_WORD
+from ixy.sim.rack import SLOT, Rack
+from ixy.unsafe import copy, load_acquire
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,6 +74,19 @@ def in_vlan(registers: NDArray[np.uint32], frame: NDArray[np.uint8], start: int)
         return True
     vlan = half(frame, start + _MAC_BYTES + 2) & 0xFFF
     return (load_acquire(registers, _VFTA + (vlan >> 5)) >> (vlan & 31)) & 1 != 0
+
+
+@compiled
+def strip(rack: Rack, card: int, start: int, length: int) -> int:
+    """Copy a tagged frame without its tag to STRIPPED, and note the tag for its descriptor; the new length (7.4.3)."""
+    tape, to = rack.tape, card * SLOT + STRIPPED
+    tag = half(tape, start + _MAC_BYTES + 2)
+    rack.cards[card, TAG_WORD] = reg.RX_VP | (signed(tag << 16) << (reg.RX_VLAN_SHIFT - 16))
+    rack.counters[card, RX_LOST_BYTES] += _TAG_BYTES
+    copy(tape, to, tape, start, _MAC_BYTES)
+    rest = length - _MAC_BYTES - _TAG_BYTES
+    copy(tape, to + _MAC_BYTES, tape, start + _MAC_BYTES + _TAG_BYTES, rest)
+    return length - _TAG_BYTES
 
 
 @outlined

@@ -5,8 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
+from ixy.jit import compiled
 from ixy.registers import Register
 from ixy.registers import i82599 as reg
+from ixy.sim.card.state import EVENT, NOTICE
+from ixy.sim.rack import SLOT, Rack
+from ixy.unsafe import write_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +27,15 @@ _ALLOCATION = 0x3F
 _INTERVAL_NS = 2000  # unit of EITR's interval at 10 Gbit/s (8.2.3.5.12)
 
 LINK_CHANGE = reg.EICR.mask("LSC")
+
+
+@compiled
+def notify(rack: Rack, card: int) -> int:
+    """Tell the card's owner that queues are `done` with something: it adds one to an eventfd. What write(2) gave."""
+    place = card * SLOT + NOTICE
+    for i in range(8):
+        rack.tape[place + i] = 1 if i == 0 else 0
+    return write_file(rack.cards[card, EVENT], rack.tape, place, 8)
 
 
 class Sink(Protocol):

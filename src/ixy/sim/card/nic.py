@@ -11,8 +11,8 @@ import numpy as np
 
 from ixy.jit import compiled
 from ixy.registers import i82599 as reg
-from ixy.sim.card.classify import classify, half, in_vlan, signed
-from ixy.sim.card.iommu import READ, WRITE, translate
+from ixy.sim import slots
+from ixy.sim.card.iommu import READ, WRITE
 from ixy.sim.card.offload import MIN_FRAME
 from ixy.sim.card.state import (
     BUS_MASTER,
@@ -23,13 +23,13 @@ from ixy.sim.card.state import (
     FEATURES,
     INTERRUPT,
     OFFLOAD,
+    QUEUE,
     QUEUE_DROPPED,
     QUEUE_RX,
     QUEUE_RX_BYTES,
     QUEUE_TX,
     QUEUE_TX_BYTES,
     RAISED,
-    REQUESTER,
     ROOT_TABLE,
     RX_BROADCAST,
     RX_FILTERED,
@@ -47,11 +47,15 @@ from ixy.sim.card.state import (
     STAGING,
     STRIP_VLAN,
     STRIPPED,
+    TAG_WORD,
     TX_BROADCAST,
     TX_MULTICAST,
     TX_SIZES,
+    WORD_0,
+    WORD_1,
 )
 from ixy.sim.rack import PAGE, PAGE_SHIFT, SLOT, Rack
+from ixy.sim.slots import call, lacks
 from ixy.unsafe import copy, load_acquire, store_release
 
 if TYPE_CHECKING:
@@ -61,7 +65,7 @@ CRC_BYTES = 4
 MAX_FRAME = 1518  # with it, unless jumbo frames are enabled (8.2.3.22.8)
 LONGEST_FRAME = 15872  # whatever MAXFRS says (1.3)
 VLAN_BYTES = 4
-MAC_BYTES = 12  # both addresses
+LATER = -1  # what `fetch` answers if it has to be asked again
 
 # Word indices into BAR 0
 _RXCTRL = reg.RXCTRL.offset // 4
@@ -116,9 +120,8 @@ def dma(rack: Rack, card: int, address: int, size: int, access: int) -> int:
     They must lie in one page where an IOMMU stands before the card. A refused access is counted, and its address kept.
     """
     offset = address - rack.base
-    root = rack.cards[card, ROOT_TABLE]
-    if root != 0:
-        offset = translate(rack.words, rack.allowed, root, rack.cards[card, REQUESTER], address, access)
+    if rack.cards[card, ROOT_TABLE] != 0:
+        offset = call(rack, slots.TRANSLATE, card, address, access, 0)
     if offset >= 0 and size > 0 and offset + size <= rack.memory.size:
         page = offset >> PAGE_SHIFT
         last = (offset + size - 1) >> PAGE_SHIFT
@@ -204,30 +207,32 @@ def can_receive(rack: Rack, card: int) -> bool:
 
 
 @compiled
-def receive(rack: Rack, card: int, source: NDArray[np.uint8], start: int, length: int) -> None:
-    """A frame of `length` bytes, without its frame check sequence, arrives at the card's port (7.1)."""
-    registers = rack.registers[card]
-    counters = rack.counters[card]
+def receive(rack: Rack, card: int, start: int, length: int) -> None:
+    """A frame on the tape, of `length` bytes without its frame check sequence, arrives at the card's port (7.1)."""
+    registers, counters, tape = rack.registers[card], rack.counters[card], rack.tape
     features = rack.cards[card, FEATURES]
     if load_acquire(registers, _RXCTRL) & _RXEN == 0:
         return
     if length < MIN_FRAME:
         refuse(counters, RX_UNDERSIZE, length)
         return
-    if length + CRC_BYTES > longest_frame(registers, source, start):
+    if length + CRC_BYTES > longest_frame(registers, tape, start):
         refuse(counters, RX_OVERSIZE, length)
         return
-    if not accepts(registers, source, start) or (features & CHECK_VLAN and not in_vlan(registers, source, start)):
+    if not accepts(registers, tape, start) or (
+        features & CHECK_VLAN and call(rack, slots.CHECK_VLAN, card, start, 0, 0) == 0
+    ):
         refuse(counters, RX_FILTERED, length)
         return
     counters[RX_SIZES + size_class(length)] += 1
-    if source[start] & 1:
-        counters[RX_BROADCAST if is_broadcast(source, start) else RX_MULTICAST] += 1
+    if tape[start] & 1:
+        counters[RX_BROADCAST if is_broadcast(tape, start) else RX_MULTICAST] += 1
     if features & CLASSIFY:
-        queue, word_0, word_1 = classify(registers, source, start, length)
-        store(rack, card, queue, source, start, length, word_0, word_1)
+        call(rack, slots.CLASSIFY, card, start, length, 0)
+        own = rack.cards[card]
+        store(rack, card, own[QUEUE], start, length, own[WORD_0], own[WORD_1])
     else:
-        store(rack, card, 0, source, start, length, 0, 0)
+        store(rack, card, 0, start, length, 0, 0)
 
 
 @compiled
@@ -301,9 +306,7 @@ def matches_table(registers: NDArray[np.uint32], source: NDArray[np.uint8], star
 
 
 @compiled
-def store(
-    rack: Rack, card: int, queue: int, source: NDArray[np.uint8], start: int, length: int, word_0: int, word_1: int
-) -> None:
+def store(rack: Rack, card: int, queue: int, start: int, length: int, word_0: int, word_1: int) -> None:
     """DMA a frame into as many buffers of a queue as it needs, and write the descriptors back (7.1.5, 7.1.6).
 
     The last descriptor says what `word_0` and `word_1` do, too.
@@ -322,11 +325,10 @@ def store(
     if size == 0 or head >= size or tail >= size or buffer_size == 0:
         lose(rack, card, RX_MISSED, length)
         return
-    if features & STRIP_VLAN and control & _VME and is_tagged(source, start):
-        word_1 |= reg.RX_VP | (signed(half(source, start + 14) << 16) << (reg.RX_VLAN_SHIFT - 16))
-        length = strip(rack, card, source, start, length)
-        rack.counters[card, RX_LOST_BYTES] += VLAN_BYTES
-        source, start = rack.tape, card * SLOT + STRIPPED
+    if features & STRIP_VLAN and control & _VME and is_tagged(rack.tape, start):
+        length = call(rack, slots.STRIP_VLAN, card, start, length, 0)
+        word_1 |= rack.cards[card, TAG_WORD]
+        start = card * SLOT + STRIPPED
     free = tail - head if tail >= head else tail - head + size
     if free * buffer_size < length:
         if load_acquire(registers, _SRRCTL + at) & _DROP_EN:
@@ -335,7 +337,7 @@ def store(
         else:
             lose(rack, card, RX_MISSED, length)
         return
-    registers[_RDH + at] = fill(rack, card, at, head, size, buffer_size, source, start, length, word_0, word_1)
+    registers[_RDH + at] = fill(rack, card, at, head, size, buffer_size, start, length, word_0, word_1)
     rack.queues[card, queue, QUEUE_RX] += 1
     rack.queues[card, queue, QUEUE_RX_BYTES] += length + CRC_BYTES
     if features & INTERRUPT:
@@ -355,16 +357,6 @@ def is_tagged(source: NDArray[np.uint8], start: int) -> bool:
 
 
 @compiled
-def strip(rack: Rack, card: int, source: NDArray[np.uint8], start: int, length: int) -> int:
-    """Copy a frame without its VLAN tag to STRIPPED; the new length (7.4.3)."""
-    to = card * SLOT + STRIPPED
-    copy(rack.tape, to, source, start, MAC_BYTES)
-    rest = length - MAC_BYTES - VLAN_BYTES
-    copy(rack.tape, to + MAC_BYTES, source, start + MAC_BYTES + VLAN_BYTES, rest)
-    return length - VLAN_BYTES
-
-
-@compiled
 def fill(
     rack: Rack,
     card: int,
@@ -372,7 +364,6 @@ def fill(
     head: int,
     size: int,
     buffer_size: int,
-    source: NDArray[np.uint8],
     start: int,
     length: int,
     word_0: int,
@@ -384,7 +375,7 @@ def fill(
         part = min(buffer_size, length - done)
         last = done + part == length
         status = (word_1 | reg.RX_EOP if last else 0) | reg.RX_DD | (part << reg.RX_LENGTH_SHIFT)
-        if not store_part(rack, card, at, head, source, start + done, part, word_0 if last else 0, status):
+        if not store_part(rack, card, at, head, start + done, part, word_0 if last else 0, status):
             break
         done += part
         head = head + 1 if head + 1 < size else 0
@@ -392,22 +383,12 @@ def fill(
 
 
 @compiled
-def store_part(
-    rack: Rack,
-    card: int,
-    at: int,
-    head: int,
-    source: NDArray[np.uint8],
-    start: int,
-    part: int,
-    word_0: int,
-    word_1: int,
-) -> bool:
+def store_part(rack: Rack, card: int, at: int, head: int, start: int, part: int, word_0: int, word_1: int) -> bool:
     """Fill one buffer and write its descriptor back; False if the card may not touch one of them."""
     word = ring_word(rack, card, _RDBAL + at, _RDBAH + at, head)
     if word < 0:
         return False
-    if not dma_write(rack, card, rack.words[word], source, start, part):
+    if not dma_write(rack, card, rack.words[word], rack.tape, start, part):
         return False
     rack.words[word] = word_0
     store_release(rack.words, word + 1, word_1)
@@ -435,6 +416,7 @@ def fetch(rack: Rack, card: int, queue: int) -> int:
     """Take the next descriptor of a transmit queue (7.2.3); the length of the packet that it completes, else 0.
 
     The packet's buffers are gathered in the card's staging buffer, so that a packet of several looks like one of one.
+    A descriptor that asks for an offload whose kernel is not there yet stays where it is: `LATER`.
     """
     registers = rack.registers[card]
     at = queue * _QUEUE_STRIDE
@@ -450,6 +432,8 @@ def fetch(rack: Rack, card: int, queue: int) -> int:
         command = load_acquire(rack.words, word + 1)
         if is_data(command):
             if command & _ANY_OFFLOAD:
+                if lacks(rack, slots.BUILD):
+                    return LATER
                 note_offload(rack, card, command)
             gather(rack, card, rack.words[word], command & reg.TX_LENGTH_MASK)
             if command & reg.TX_EOP:

@@ -16,6 +16,7 @@ from ixy.sim.card.interrupts import Interrupts
 from ixy.sim.card.module import Module
 from ixy.sim.card.statistics import Statistics
 from ixy.sim.rack import KIND, NOTHING
+from ixy.sim.slots import TRANSLATE, of_features, provide
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,6 +99,8 @@ class Card:
 
     def stand_behind(self, root_table: int, requester: int) -> None:
         """Let an IOMMU translate the card's DMA, by tables in memory that it reaches; `root_table` 0: none does."""
+        if root_table:
+            provide(self._machine.rack, TRANSLATE)
         with self._machine.paused():
             self._words[state.ROOT_TABLE], self._words[state.REQUESTER] = root_table, requester
 
@@ -136,13 +139,15 @@ class Card:
         """Tell the rack which of the rarer things are enabled."""
         registers = self._registers
         strips = any(registers[row.offset // 4] & row.mask("VME") for row in reg.RXDCTL)
-        self._words[state.FEATURES] = (
+        features = (
             state.CLASSIFY * bool(self._get(reg.RXCSUM) or self._get(reg.MRQC) & reg.MRQC.mask("MRQE"))
             | state.CHECK_VLAN * bool(self._get(reg.VLNCTRL) & reg.VLNCTRL.mask("VFE"))
             | state.STRIP_VLAN * strips
             | state.LOOPBACK * bool(self._get(reg.HLREG0) & reg.HLREG0.mask("LPBK"))
             | state.INTERRUPT * bool(self._words[state.EVENT])
         )
+        provide(self._machine.rack, *of_features(features))
+        self._words[state.FEATURES] = features
 
     def rules(self) -> tuple[dict[int, Callable[[], int]], dict[int, Callable[[int], None]]]:
         """What reading and writing registers does that are more than memory, by offset."""

@@ -15,10 +15,15 @@ from __future__ import annotations
     RAISED,  # whether there is
     ROOT_TABLE,  # address of the IOMMU's root table; 0: no IOMMU translates
     REQUESTER,  # bus, device and function, by which the IOMMU knows the card
+    QUEUE,  # for the frame that arrives, once it is classified
+    WORD_0,  # what its descriptor says of it
+    WORD_1,
+    TAG_WORD,  # what it says of the tag that was stripped
     CARD_WORDS,
-) = range(12)
+) = range(16)
 
-# Bits of the word FEATURES: what is enabled on a card beyond plain receiving and sending. The rare is tested at once.
+# Bits of the word FEATURES: what is enabled on a card beyond plain receiving and sending. The rare is tested at once,
+# and its kernels are in their slots (`slots.py`) before it is enabled.
 CLASSIFY, CHECK_VLAN, STRIP_VLAN, LOOPBACK, INTERRUPT = 1, 2, 4, 8, 16
 
 # Columns of `counters`: what a card has counted since it was made. The register file turns them, with those of queues,

@@ -12,15 +12,15 @@ import numpy as np
 from ixy.formats.frames import MAX_FRAME, MIN_FRAME, udp_frame
 from ixy.jit import compiled
 from ixy.pacing import due
-from ixy.sim.rack import OWN_WORDS, PACED, STARTED, Rack
+from ixy.sim.rack import FRAME, OWN_WORDS, PACED, STARTED, Rack
 from ixy.sim.wires.wire import Options, Port, Wire
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Words of the input: where the frame lies on the tape and its length; how many have been delivered, and are to be, 0
-# for no limit; how many a second, 0 for as many as the card takes
-START, LENGTH, POSITION, LIMIT, RATE = range(OWN_WORDS, OWN_WORDS + 5)
+# Words of the input: the frame's length; how many have been delivered, and are to be, 0 for no limit; how many a
+# second, 0 for as many as the card takes
+LENGTH, POSITION, LIMIT, RATE = range(OWN_WORDS, OWN_WORDS + 4)
 
 SEQUENCE_BYTES = 4  # big-endian
 MAX_RATE = 10**9
@@ -28,17 +28,25 @@ MAX_COUNT = 10**15
 
 
 @compiled
-def next_frame(rack: Rack, card: int, now: int) -> tuple[int, int]:
+def next_at_once(rack: Rack, card: int) -> int:
+    """The next frame, if there is to be one more; see `Wire.next_frame`."""
     wire = rack.inputs[card]
     position = wire[POSITION]
     if wire[LIMIT] > 0 and position >= wire[LIMIT]:
-        return 0, 0
-    if wire[PACED] != 0 and due(wire, STARTED, wire[RATE], position, now) == 0:
-        return 0, 0
-    start, length = wire[START], wire[LENGTH]
-    stamp(rack.tape, start + length - SEQUENCE_BYTES, position)
+        return 0
+    length = wire[LENGTH]
+    stamp(rack.tape, wire[FRAME] + length - SEQUENCE_BYTES, position)
     wire[POSITION] = position + 1
-    return start, length
+    return length
+
+
+@compiled
+def next_due(rack: Rack, card: int, now: int) -> int:
+    """The same at a rate."""
+    wire = rack.inputs[card]
+    if due(wire, STARTED, wire[RATE], wire[POSITION], now) == 0:
+        return 0
+    return next_at_once(rack, card)
 
 
 @compiled
@@ -65,7 +73,15 @@ class Generator(Wire):
     extras = ("rate", "count")
     answer = "sink"
     delivers = True
-    next_frame = staticmethod(next_frame)
+    next_frame = staticmethod(next_due)
+
+    @property
+    def paced(self) -> bool:
+        return self.rate > 0
+
+    @property
+    def inlined(self) -> bool:
+        return not self.paced
 
     @classmethod
     def parse(cls, options: Options) -> Generator:
@@ -80,6 +96,6 @@ class Generator(Wire):
         """Lay the frame on the tape."""
         with port.input_memory(self.size):
             port.rack.tape[port.input_part :][: self.size] = np.frombuffer(udp_frame(self.size), np.uint8)
-            port.input[START], port.input[LENGTH], port.input[LIMIT] = port.input_part, self.size, self.count
-            port.input[RATE], port.input[PACED] = self.rate, self.rate > 0
+            port.input[FRAME], port.input[LENGTH], port.input[LIMIT] = port.input_part, self.size, self.count
+            port.input[RATE], port.input[PACED] = self.rate, self.paced
             yield

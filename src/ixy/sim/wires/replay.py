@@ -15,7 +15,7 @@ from ixy.formats.pcap import Capture, read
 from ixy.jit import compiled
 from ixy.pacing import CATCH_UP_PACKETS, CATCH_UP_TIME
 from ixy.sim.card.offload import MIN_FRAME
-from ixy.sim.rack import OWN_WORDS, PACED, STARTED, Rack
+from ixy.sim.rack import FRAME, OWN_WORDS, PACED, STARTED, Rack
 from ixy.sim.wires.tape import WORD
 from ixy.sim.wires.wire import Options, Port, Wire
 
@@ -32,14 +32,15 @@ OFFSET, LENGTH, TIME, ROW = range(4)
 
 
 @compiled
-def next_frame(rack: Rack, card: int, now: int) -> tuple[int, int]:
+def next_frame(rack: Rack, card: int, now: int) -> int:
     wire = rack.inputs[card]
     position = wire[POSITION]
     if position >= wire[COUNT] or (wire[PACED] != 0 and not is_time(wire, rack.tape_words, now)):
-        return 0, 0
+        return 0
     row = int(wire[TABLE] + position * ROW)
     wire[POSITION] = position + 1
-    return rack.tape_words[row + OFFSET], rack.tape_words[row + LENGTH]
+    wire[FRAME] = rack.tape_words[row + OFFSET]
+    return rack.tape_words[row + LENGTH]
 
 
 @compiled
@@ -69,6 +70,10 @@ class Replay(Wire):
     next_frame = staticmethod(next_frame)
 
     @property
+    def paced(self) -> bool:
+        return self.original_timing
+
+    @property
     def reads(self) -> str:
         return self.path
 
@@ -91,7 +96,7 @@ class Replay(Wire):
         with port.input_memory(frames.size):
             frames.lay(port.rack, port.input_part)
             port.input[TABLE], port.input[COUNT] = port.input_part // WORD, len(frames.lengths)
-            port.input[PACED] = self.original_timing
+            port.input[PACED] = self.paced
             yield
 
 

@@ -13,7 +13,7 @@ from ixy.arguments import integer
 from ixy.errors import AddressError
 from ixy.formats.frames import MAX_FRAME
 from ixy.jit import compiled
-from ixy.sim.rack import KIND, OWN_WORDS, Rack
+from ixy.sim.rack import FRAME, KIND, OWN_WORDS, Rack
 from ixy.sim.wires import generator
 from ixy.sim.wires.generator import SEQUENCE_BYTES, Generator
 from ixy.sim.wires.wire import Options, Port, Wire
@@ -75,6 +75,10 @@ class Sink(Wire):
     takes = True
     emit = staticmethod(emit)
 
+    @property
+    def inlined(self) -> bool:
+        return True
+
     @classmethod
     def parse(cls, options: Options) -> Sink:
         return cls(options.values[cls.option], options.number("touch", _ADDRESSES, _last_byte(MAX_FRAME)))
@@ -109,7 +113,7 @@ class Sink(Wire):
                 f"sim:{port.card.name},sink={self.generator}: open sim:{self.generator} with a generator (gen=) first"
             )
         wire = port.rack.inputs[source.index]
-        return port.rack.tape[int(wire[generator.START]) :][: int(wire[generator.LENGTH])].copy()
+        return port.rack.tape[int(wire[FRAME]) :][: int(wire[generator.LENGTH])].copy()
 
 
 def _last_byte(length: int) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ixy.errors import AddressError, Error, PermissionDenied
 from ixy.jit import compiled
 from ixy.sim.card.offload import MIN_FRAME
-from ixy.sim.rack import INPUT_PART, OWN_WORDS, SLOT, Rack
+from ixy.sim.rack import FRAME, OWN_WORDS, Rack
 from ixy.sim.wires.wire import Options, Port, Wire, snap
 from ixy.unsafe import read_file, write_file
 
@@ -30,17 +30,17 @@ _DELETED = -errno.EBADFD  # what reading and writing gives once the interface is
 
 
 @compiled
-def next_frame(rack: Rack, card: int, _now: int) -> tuple[int, int]:
+def next_frame(rack: Rack, card: int, _now: int) -> int:
     """What the kernel sends next to the device; what nobody takes it keeps queued. Short frames are padded."""
-    place = card * SLOT + INPUT_PART
+    place = rack.inputs[card, FRAME]
     length = read_file(rack.inputs[card, FD], rack.tape, place, _FRAME_SIZE)
     if length <= 0:
         if length == _DELETED:
             snap(rack.inputs[card], rack.outputs[card], rack.control)
-        return 0, 0
+        return 0
     for i in range(length, MIN_FRAME):
         rack.tape[place + i] = 0
-    return place, max(length, MIN_FRAME)
+    return max(length, MIN_FRAME)
 
 
 @compiled
@@ -78,7 +78,7 @@ class Tap(Wire):
             PermissionDenied, Error: the kernel refuses.
         """
         with self._opened() as fd, port.input_memory(_FRAME_SIZE):
-            port.input[FD] = port.output[FD] = fd
+            port.input[FRAME], port.input[FD], port.output[FD] = port.input_part, fd, fd
             yield
 
     def broken(self) -> str:

@@ -126,13 +126,23 @@ class Wire(ABC):
     kind: ClassVar[int]
     """The number by which kernels know it."""
 
-    next_frame: ClassVar[Callable[[Rack, int, int], tuple[int, int]] | None] = None
-    """Kernel: the next frame for a card by now, in nanoseconds of the clock if the wire is PACED: where it lies on the
-    tape, and its length; (0, 0) if there is none. It is delivered."""
+    next_frame: ClassVar[Callable[[Rack, int, int], int] | None] = None
+    """Kernel: the length of the next frame for a card by now, in nanoseconds of the clock if the wire is paced; 0 if
+    there is none. It is delivered. Where it lies on the tape is in the input's word FRAME."""
 
     emit: ClassVar[Callable[[Rack, int, int, int], int] | None] = None
     """Kernel: a card sends a frame that lies at a place of the tape, with a length. The card at which it arrives, or -1
     if it goes elsewhere."""
+
+    @property
+    def paced(self) -> bool:
+        """Whether frames have their times; the input's word PACED says the same."""
+        return False
+
+    @property
+    def inlined(self) -> bool:
+        """Whether its kernels are not called from slots, but part of the cards' loop: what shows how fast a path is."""
+        return False
 
     @property
     def reads(self) -> str | None:

@@ -1,0 +1,194 @@
+"""Slots: the kernels of what is rare on a card or a wire, each compiled when it is first needed.
+
+A kernel that another one calls is compiled with it. So that the cards' loop does not grow with all that a card can do,
+it calls what is rare by address, which it finds in the rack's `slots`: who switches something on first lets `provide`
+put its kernels there. Whether a packet asks for an offload is known only when the card sees it. Then the card leaves it
+where it is, the loop ends with an alarm, and its thread in Python puts the kernel there and lets it go on.
+
+An empty slot is never called: `call` looks first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ixy import unsafe
+from ixy.jit import compiled, outlined
+from ixy.sim.card import classify, interrupts, offload, state
+from ixy.sim.card.iommu import translate
+from ixy.sim.rack import ALARM, Rack
+from ixy.sim.wires import clock
+from ixy.sim.wires.kinds import KINDS
+from ixy.unsafe import load_acquire, store_release
+
+if TYPE_CHECKING:
+    from ixy.sim.wires.wire import Wire
+
+# The words of `slots`
+(
+    WANTED,  # the number of the slot whose kernel somebody waits for, 0: nobody does
+    BUILD,  # a descriptor asks for an offload
+    TRANSLATE,  # an IOMMU stands before the card
+    CLASSIFY,  # the bits of FEATURES with these names
+    CHECK_VLAN,
+    STRIP_VLAN,
+    INTERRUPT,
+    CLOCK,  # the wire keeps times
+) = range(8)
+NEXT_FRAME = 16  # and the number of a kind of wires
+EMIT = 32
+
+EMPTY = -1  # what an empty slot answers
+
+OF_FEATURES = {
+    state.CLASSIFY: CLASSIFY,
+    state.CHECK_VLAN: CHECK_VLAN,
+    state.STRIP_VLAN: STRIP_VLAN,
+    state.INTERRUPT: INTERRUPT,
+}
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What the cards' loop does
+
+
+@compiled
+def call(rack: Rack, slot: int, card: int, a: int, b: int, c: int) -> int:
+    """What the kernel in a slot answers to a card and three numbers; `EMPTY`, and it is wanted, if it is not there."""
+    if lacks(rack, slot):
+        return EMPTY
+    return unsafe.call(rack.slots, slot, rack, rack.image, card, a, b, c)
+
+
+@compiled
+def lacks(rack: Rack, slot: int) -> bool:
+    """Whether a slot is empty; then it is wanted."""
+    if load_acquire(rack.slots, slot) != 0:
+        return False
+    want(rack, slot)
+    return True
+
+
+@outlined
+def want(rack: Rack, slot: int) -> None:
+    rack.slots[WANTED] = slot
+    store_release(rack.control, ALARM, 1)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The kernels: each is called with an image, whose element 0 is the rack, and with what was handed to `call`
+
+Kernel = Callable[[Any, int, int, int, int], int]
+_kernels: dict[int, Kernel] = {}
+
+
+def _in(slot: int) -> Callable[[Kernel], Kernel]:
+    """A decorator: compiled, the function belongs into this slot."""
+
+    def put(function: Kernel) -> Kernel:
+        _kernels[slot] = compiled(function)
+        return function
+
+    return put
+
+
+@_in(BUILD)
+def _build(image: Any, card: int, queue: int, length: int, number: int) -> int:
+    return offload.build(image[0], card, queue, length, number)
+
+
+@_in(TRANSLATE)
+def _translate(image: Any, card: int, address: int, access: int, _: int) -> int:
+    rack = image[0]
+    own = rack.cards[card]
+    return translate(rack.words, rack.allowed, own[state.ROOT_TABLE], own[state.REQUESTER], address, access)
+
+
+@_in(CLASSIFY)
+def _classify(image: Any, card: int, start: int, length: int, _: int) -> int:
+    rack = image[0]
+    own = rack.cards[card]
+    found = classify.classify(rack.registers[card], rack.tape, start, length)
+    own[state.QUEUE], own[state.WORD_0], own[state.WORD_1] = found
+    return 0
+
+
+@_in(CHECK_VLAN)
+def _check_vlan(image: Any, card: int, start: int, _b: int, _c: int) -> int:
+    rack = image[0]
+    return classify.in_vlan(rack.registers[card], rack.tape, start)
+
+
+@_in(STRIP_VLAN)
+def _strip_vlan(image: Any, card: int, start: int, length: int, _: int) -> int:
+    return classify.strip(image[0], card, start, length)
+
+
+@_in(INTERRUPT)
+def _interrupt(image: Any, card: int, _a: int, _b: int, _c: int) -> int:
+    return interrupts.notify(image[0], card)
+
+
+@_in(CLOCK)
+def _clock(image: Any, card: int, _a: int, _b: int, _c: int) -> int:
+    return clock.now(image[0], card)
+
+
+def _take_wires(kind: type[Wire]) -> None:
+    """The kernels of one kind of wires belong into its slots."""
+    next_frame: Any = kind.next_frame
+    emit: Any = kind.emit
+
+    if next_frame is not None:
+
+        @_in(NEXT_FRAME + kind.kind)
+        def _next_frame(image: Any, card: int, now: int, _b: int, _c: int) -> int:
+            return next_frame(image[0], card, now)
+
+    if emit is not None:
+
+        @_in(EMIT + kind.kind)
+        def _emit(image: Any, card: int, start: int, length: int, _: int) -> int:
+            return emit(image[0], card, start, length)
+
+
+for kind in KINDS:
+    _take_wires(kind)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Who needs which
+
+
+def provide(rack: Rack, *slots: int) -> None:
+    """Put the kernels there that belong into these slots, compiled if this is the first time."""
+    for slot in slots:
+        if rack.slots[slot] == 0:
+            rack.slots[slot] = unsafe.address_of(_kernels[slot], rack)
+
+
+def provide_all(rack: Rack) -> None:
+    """Put all kernels there: for who compiles beforehand."""
+    provide(rack, *_kernels)
+
+
+def provide_wanted(rack: Rack) -> bool:
+    """Put the kernel there that the loop has ended for, if it has; whether it can go on now."""
+    slot = int(rack.slots[WANTED])
+    rack.slots[WANTED] = 0
+    if slot:
+        provide(rack, slot)
+    return slot > 0
+
+
+def of_features(features: int) -> list[int]:
+    """The slots that are called while these bits of FEATURES are set."""
+    return [slot for bit, slot in OF_FEATURES.items() if features & bit]
+
+
+def of_wire(wire: Wire) -> list[int]:
+    """The slots that are called for a wire."""
+    if wire.inlined:
+        return []
+    ends = [first + wire.kind for first in (NEXT_FRAME, EMIT) if first + wire.kind in _kernels]
+    return [*ends, CLOCK] if wire.paced else ends

@@ -1,0 +1,53 @@
+"""The clock of wires that keep times: it starts when what the card receives is being received."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ixy.jit import compiled
+from ixy.registers import i82599 as reg
+from ixy.sim.card.state import FEATURES, INTERRUPT, RX_QUEUES
+from ixy.sim.rack import HEADS, STARTED, TAILS, Rack
+from ixy.unsafe import load_acquire, monotonic_ns
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_STRIDE = reg.RDBAL.stride // 4
+_RDH = reg.RDH.offset // 4
+_RDT = reg.RDT.offset // 4
+
+_RUNNING = -1  # in place of a sum
+
+
+@compiled
+def now(rack: Rack, card: int) -> int:
+    """The time by which a card's wire delivers, in nanoseconds; 0 while it has to wait.
+
+    Software that polls may have opened the card long before it looks at it: its loop is still being compiled. So the
+    wire begins with a frame, and while that lies in its queue the clock stands still. Who is interrupted is ready.
+    """
+    wire, registers = rack.inputs[card], rack.registers[card]
+    queues = rack.cards[card, RX_QUEUES]
+    moment = monotonic_ns()
+    if wire[STARTED] == 0:  # there was no frame yet
+        interrupted = rack.cards[card, FEATURES] & INTERRUPT != 0
+        wire[TAILS] = _RUNNING if interrupted else total(registers, _RDT, queues)
+        wire[HEADS] = total(registers, _RDH, queues)
+    elif wire[TAILS] != _RUNNING:
+        if total(registers, _RDT, queues) != wire[TAILS]:
+            wire[TAILS] = _RUNNING
+        elif total(registers, _RDH, queues) != wire[HEADS]:  # it was not filtered out
+            wire[STARTED] = moment
+            return 0
+    return moment
+
+
+@compiled
+def total(registers: NDArray[np.uint32], register: int, queues: int) -> int:
+    """The sum of a register of all receive queues."""
+    value = 0
+    for queue in range(queues):
+        value += load_acquire(registers, register + queue * _STRIDE)
+    return value
