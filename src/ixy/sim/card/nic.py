@@ -227,12 +227,12 @@ def receive(rack: Rack, card: int, start: int, length: int) -> None:
     counters[RX_SIZES + size_class(length)] += 1
     if tape[start] & 1:
         counters[RX_BROADCAST if is_broadcast(tape, start) else RX_MULTICAST] += 1
-    queue = word_0 = word_1 = 0
     if features & CLASSIFY:
         call(rack, slots.CLASSIFY, card, start, length, 0)
         own = rack.cards[card]
-        queue, word_0, word_1 = own[QUEUE], own[WORD_0], own[WORD_1]
-    store(rack, card, queue, start, length, word_0, word_1)
+        store(rack, card, own[QUEUE], start, length, own[WORD_0], own[WORD_1])
+    else:
+        store(rack, card, 0, start, length, 0, 0)
 
 
 @compiled
