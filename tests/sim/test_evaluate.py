@@ -66,7 +66,7 @@ def test_every_section_has_what_the_report_asks_of_it() -> None:
 def test_throughput_stands_beside_c_and_the_published_curves() -> None:
     """Rates and costs belong together, and the ratio to C is turned around where rates are compared."""
     tables, missing = measured("throughput")
-    assert missing == []
+    assert {part.what for part in missing} <= {"C, SIMD limit"}  # not every processor has the instructions
     costs, rates = tables["cost_by_batch"], tables["throughput_by_batch"]
     assert column(costs, "batch") == column(rates, "batch") == [1, 32]
     for cost, rate in zip(column(costs, "ixy for Python"), column(rates, "ixy for Python"), strict=True):
