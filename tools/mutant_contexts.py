@@ -11,7 +11,12 @@ from pathlib import Path
 import coverage
 import pytest
 
-_durations: dict[str, float] = {}
+_seconds: dict[str, float] = {}
+
+
+def pytest_configure() -> None:
+    """Let coverage begin in processes that tests start, too."""
+    os.environ["COVERAGE_PROCESS_START"] = str(Path(__file__).with_name("mutants.coveragerc"))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -19,13 +24,14 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     measured = coverage.Coverage.current()
     assert measured is not None
     measured.switch_context(item.nodeid)
+    os.environ["MUTANTS_TEST"] = item.nodeid
     start = time.monotonic()
     try:
         return (yield)
     finally:
-        _durations[item.nodeid] = time.monotonic() - start
+        _seconds[item.nodeid] = time.monotonic() - start
         measured.switch_context("")
 
 
 def pytest_sessionfinish() -> None:
-    Path(os.environ["MUTANT_DURATIONS"]).write_text(json.dumps(_durations))
+    (Path(os.environ["MUTANTS_MEASURED"]) / "seconds.json").write_text(json.dumps(_seconds))
