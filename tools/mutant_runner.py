@@ -61,7 +61,7 @@ def follow(child: int, progress: int, limits: dict[str, float]) -> str:
     current, limit = "no test began", STARTUP
     waiting = [progress, ended := os.pidfd_open(child)]
     try:
-        while (ready := select.select(waiting, [], [], limit)[0]) not in ([], [ended]):
+        while select.select(waiting, [], [], limit)[0] not in ([], [ended]):
             if lines := os.read(progress, 1 << 16):
                 current = lines.decode().splitlines()[-1]
                 limit = limits[current]
