@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 
-def test_what_is_shared_is_accessed_in_order() -> None:
-    """What `shared_memory.py` watches, with kernels that are interpreted."""
+@pytest.mark.parametrize("checking", ["0", "1"])
+def test_what_is_shared_is_accessed_in_order(checking: str) -> None:
+    """What `shared_memory.py` watches, with kernels that are interpreted; in the checking mode too, in which each
+    buffer's holder is told.
+    """
     command = [
         sys.executable,
         "-m",
@@ -22,7 +25,8 @@ def test_what_is_shared_is_accessed_in_order() -> None:
         "no:cacheprovider",
         Path(__file__).with_name("shared_memory.py"),
     ]
-    run = subprocess.run(command, env={**os.environ, "IXY_JIT": "0"}, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "IXY_JIT": "0", "IXY_CHECK": checking}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout
     assert " passed" in run.stdout
 
