@@ -11,7 +11,8 @@ from pathlib import Path
 import coverage
 import pytest
 
-_seconds: dict[str, float] = {}
+_seconds: dict[str, float] = {}  # of the tests that passed
+_failed: set[str] = set()
 
 
 def pytest_configure() -> None:
@@ -33,5 +34,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         measured.switch_context("")
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.failed:
+        _failed.add(report.nodeid)
+
+
 def pytest_sessionfinish() -> None:
+    for test in _failed:
+        del _seconds[test]
     (Path(os.environ["MUTANTS_MEASURED"]) / "seconds.json").write_text(json.dumps(_seconds))
