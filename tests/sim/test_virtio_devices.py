@@ -149,6 +149,28 @@ def test_sent_buffers_are_taken_back_by_groups(kind: str, size: int, group: int)
             assert s.clean() == size
 
 
+@every_kind
+@pytest.mark.parametrize("before", [0, 3, SIZE + 5])
+def test_room_cleans_only_where_it_must(kind: str, before: int) -> None:
+    """Six packets were sent of seven: who asks for the room there is leaves them; who asks for one more does not."""
+    with scene(KINDS[kind]) as s:
+        ring = s.device.tx[0].ring
+        for _ in range(before):
+            s.send(1)
+            s.tx.use(s.tx.look()[0].id, 0)
+            assert s.clean() == SIZE
+        s.send(7)
+        for buffer in s.tx.look()[:6]:
+            s.tx.use(buffer.id, 0)
+        assert ring.room(ring.state, pools(), SIZE - 7) == SIZE - 7
+        assert ring.in_flight == 7
+        assert ring.room(ring.state, pools(), SIZE - 6) == SIZE - 1
+        assert ring.in_flight == 1
+        with s.pool.allocate(SIZE) as batch:
+            assert s.device.tx[0].send(batch) == SIZE - 1
+        assert ring.room(ring.state, pools(), 1) == 0
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Orders
 
