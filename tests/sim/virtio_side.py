@@ -6,7 +6,9 @@ buffers in whatever order it is told.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from ixy.sim.virtio import BUS_BASE, Queue
 
@@ -26,15 +28,22 @@ class Buffer(NamedTuple):
 class Side:
     """One ring.
 
+    Args:
+        queue: where its parts lie in the memory.
+        base: the address of the memory's first byte in descriptors.
+        begin: so many places were used before, by another device (SET_VRING_BASE).
+
     Attributes:
         with_device: the buffers that were made available and not used, by their ids.
     """
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Queue, base: int = BUS_BASE, begin: int = 0) -> None:
         self._queue = queue
-        self._memory = memoryview(queue.memory)
-        self._looked = 0  # at so many places
-        self._used = 0  # so many places
+        self._memory: Any = queue.memory
+        if isinstance(queue.memory, np.ndarray):
+            self._memory = memoryview(queue.memory)
+        self._base = base
+        self._looked = self._used = begin  # so many places
         self.with_device: dict[int, Buffer] = {}
 
     def look(self) -> list[Buffer]:
@@ -50,12 +59,14 @@ class Side:
 
     def read(self, buffer: Buffer) -> bytes:
         """What is in a buffer, header included."""
-        return bytes(self._memory[buffer.address - BUS_BASE :][: buffer.length])
+        start = buffer.address - self._base
+        return bytes(self._memory[start : start + buffer.length])
 
     def write(self, buffer: Buffer, data: bytes) -> None:
         assert buffer.writable
         assert len(data) <= buffer.length
-        self._memory[buffer.address - BUS_BASE :][: len(data)] = data
+        start = buffer.address - self._base
+        self._memory[start : start + len(data)] = data
 
     def use(self, id: int, length: int, batch: int = 1) -> None:  # noqa: A002
         """Say that a buffer was used; with IN_ORDER, that it is the last of a batch of so many (2.7.9, 2.8.7)."""
