@@ -119,9 +119,8 @@ def prepare() -> None:
 
 def measure(tests: list[str]) -> None:
     MEASURED.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "coverage", "run", f"--rcfile={TOOLS / 'mutants.coveragerc'}"]
-    command += ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "mutant_contexts", *tests]
-    environment = variables(TREE) | {"MUTANTS_MEASURED": str(MEASURED)}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
+    environment = variables(TREE) | {"MUTANTS_MEASURED": str(MEASURED), "PYTEST_ADDOPTS": "-p mutant_contexts"}
     environment["PYTHONPATH"] += os.pathsep + str(TOOLS)
     del environment["PYTHONDONTWRITEBYTECODE"]  # the copies of this tree are to have it
     if subprocess.run(command, cwd=TREE, env=environment, check=False).returncode > 1:
