@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -44,6 +45,7 @@ MUTATED = ["src/ixy/drivers", "src/ixy/packets", "src/ixy/path.py"]
 TESTS = ["tests/unit", "tests/sim", "--ignore=tests/sim/test_real_traffic.py", "--ignore=tests/sim/test_bench.py"]
 KERNELS = {"compiled", "outlined", "checked"}  # decorators that do nothing where kernels are interpreted
 PATIENCE, SLOWNESS = 5, 4  # how long a test may take with a fault: seconds, and times as long as without it
+BUDGET = 20  # seconds that tests take together: of those that reach a place, the quickest; others would take minutes
 FIRST = 16  # so many tests come first: often one of them fails, and the others need not be imported
 
 
@@ -128,21 +130,29 @@ def measure(tests: list[str]) -> None:
 
 
 def covering(files: Iterable[str]) -> dict[tuple[str, int], set[str]]:
-    """The tests that reach the statement on each line, without those that fail anyway. What runs on import, all tests
-    of its file reach.
+    """The tests that reach the statement on each line, without those that fail anyway, as far as the budget goes. What
+    runs on import, all tests of its file reach.
     """
-    passed = seconds().keys()
+    durations = seconds()
     data = coverage.CoverageData(no_disk=True)
     for part in MEASURED.glob("coverage.*"):
         data.update(read(part))
     found: dict[tuple[str, int], set[str]] = {}
     for file in files:
         contexts = data.contexts_by_lineno(str(TREE / file))
-        every = {test for tests in contexts.values() for test in tests} & passed
+        every = affordable({test for tests in contexts.values() for test in tests}, durations)
         for lines in statements(ast.parse((TREE / file).read_text())):
             tests = {test for line in lines for test in contexts.get(line, [])}
-            found |= {(file, line): every if "" in tests else tests & passed for line in lines}
+            chosen = every if "" in tests else affordable(tests, durations)
+            found |= {(file, line): chosen for line in lines}
     return found
+
+
+def affordable(tests: set[str], durations: dict[str, float]) -> set[str]:
+    """The quickest of the tests, one at least, that take no longer together than the budget."""
+    ordered = sorted(tests & durations.keys(), key=lambda test: durations[test])
+    sums = accumulate(durations[test] for test in ordered)
+    return {test for test, total in zip(ordered, sums, strict=True) if total <= BUDGET or test == ordered[0]}
 
 
 def seconds() -> dict[str, float]:
