@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ixy.packets.buffers import usable
-from ixy.packets.packets import METADATA, PROGRAM, Packets, new_packets, slots, stamp, swap
+from ixy.packets.packets import METADATA, PROGRAM, Flags, Packets, new_packets, slots, stamp, swap
 from ixy.packets.pool import (
     CLOSED,
     abandon,
@@ -270,6 +270,23 @@ def test_packets_are_stamped_within_a_range(first: int, last: int) -> None:
     stamped = [n for n in range(4) if packets.times[n] != 5]
     assert stamped == list(range(first, last))
     assert len({int(packets.times[n]) for n in stamped}) == min(len(stamped), 1)
+
+
+def test_flags_are_bits() -> None:
+    """Programs compare arrays of numbers with them."""
+    assert {flag.name: int(flag) for flag in Flags} == {
+        "IP_GOOD": 0x1,
+        "IP_BAD": 0x2,
+        "L4_GOOD": 0x4,
+        "L4_BAD": 0x8,
+        "L4_PARTIAL": 0x10,
+        "VLAN": 0x20,
+        "HASH": 0x40,
+        "IPV4": 0x100,
+        "IPV6": 0x400,
+        "TCP": 0x1000,
+        "UDP": 0x2000,
+    }
 
 
 def test_columns_that_were_asked_for() -> None:
