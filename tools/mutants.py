@@ -25,7 +25,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -45,6 +45,7 @@ MUTATED = ["src/ixy/drivers", "src/ixy/packets", "src/ixy/path.py"]
 TESTS = ["tests/unit", "tests/sim", "--ignore=tests/sim/test_real_traffic.py", "--ignore=tests/sim/test_bench.py"]
 KERNELS = {"compiled", "outlined", "checked"}  # decorators that do nothing where kernels are interpreted
 PATIENCE, SLOWNESS = 5, 4  # how long a test may take with a fault: seconds, and times as long as without it
+KEYS = "operator", "before", "after"  # of a row in `mutants.toml`
 BUDGET = 60  # seconds that tests take together: of those that reach a place, the quickest; others would take minutes
 FIRST = 16  # so many tests come first: often one of them fails, and the others need not be imported
 
@@ -62,6 +63,12 @@ class Mutant:
         changed = mutate_code((TREE / self.file).read_text(), get_operator(self.operator)(), self.occurrence)
         assert changed is not None
         return changed
+
+    def lines(self) -> tuple[str, str]:
+        """The line of the fault, before and after."""
+        texts = (TREE / self.file).read_text(), self.code()
+        before, after = (text.splitlines()[self.line - 1].strip() for text in texts)
+        return before, after
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -81,6 +88,12 @@ def mutants(file: str) -> Iterator[Mutant]:
         for occurrence, place in enumerate(places):
             if not any(start <= place < end for start, end in ignored):
                 yield Mutant(file, place[0], name, occurrence)
+
+
+def draw(everything: list[Mutant], seed: int, count: int) -> list[Mutant]:
+    """Some of them at random, without those that are no faults, because they change nothing."""
+    shuffled = random.Random(seed).sample(everything, len(everything))
+    return list(islice((mutant for mutant in shuffled if not reason("equivalent", mutant)), count))
 
 
 def unevaluated(tree: ast.Module) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
@@ -264,20 +277,22 @@ def report(sample: list[Mutant], survivors: list[Mutant]) -> str:
     killed = len(sample) - len(survivors)
     lines = [f"{killed} of {len(sample)} faults noticed: {killed / len(sample):.1%}"]
     for mutant in sorted(survivors, key=lambda mutant: (mutant.file, mutant.line)):
-        before, after = (
-            text.splitlines()[mutant.line - 1].strip() for text in ((TREE / mutant.file).read_text(), mutant.code())
-        )
+        before, after = mutant.lines()
         lines += ["", f"{mutant.file}:{mutant.line} {mutant.operator}", f"  - {before}", f"  + {after}"]
-        lines += [f"  {reason(mutant, before)}"]
+        lines += [f"  {reason('accepted', mutant) or 'not accepted: write a test'}"]
     return "\n".join(lines) + "\n"
 
 
-def reason(mutant: Mutant, line: str) -> str:
-    """Why a survivor is accepted."""
-    for row in tomllib.loads((TOOLS / "mutants.toml").read_text())["accepted"]:
-        if re.search(row["operator"], mutant.operator) and re.search(row["line"], line):
+def reason(kind: str, mutant: Mutant) -> str | None:
+    """What `tools/mutants.toml` says of such faults, as faults that are accepted, or as equivalents."""
+    before, after = mutant.lines()
+    for row in tomllib.loads((TOOLS / "mutants.toml").read_text())[kind]:
+        found = (
+            re.search(row.get(key, ""), text) for key, text in zip(KEYS, (mutant.operator, before, after), strict=True)
+        )
+        if all(found):
             return row["reason"]
-    return "not accepted: write a test"
+    return None
 
 
 def main() -> None:
@@ -294,7 +309,7 @@ def main() -> None:
     modules = [module for path in paths for module in (path.rglob("*.py") if path.is_dir() else [path])]
     files = sorted(str(module.relative_to(TREE)) for module in modules)
     everything = [mutant for file in files for mutant in mutants(file)]
-    sample = random.Random(options.seed).sample(everything, min(options.count, len(everything)))
+    sample = draw(everything, options.seed, options.count)
     text = report(sample, unnoticed(sample, covering(files), runners))
     for runner in runners:
         runner.close()
