@@ -216,6 +216,15 @@ def test_sent_by_the_card(card: tuple[Machine, Device, Mempool], log: list[Acces
         depart(machine)
 
 
+def test_nothing_to_send_rings_no_bell(card: tuple[Machine, Device, Mempool], log: list[Access]) -> None:
+    """The ring is full: what is offered stays, and the card hears nothing."""
+    _, device, pool = card
+    assert device.tx[0].send(batch_of(pool, [frame(n) for n in range(SIZE)])) == SIZE - 1
+    with watched(device.tx[0].ring, ["descriptors", "tail"], log), batch_of(pool, [frame(1)]) as batch:
+        assert device.tx[0].send(batch) == 0
+        assert not [access for access in log if "store" in access.what and access.name]
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # VirtIO
 

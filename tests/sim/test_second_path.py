@@ -13,7 +13,7 @@ from ixy import path as paths
 from ixy.device import Device
 from ixy.errors import Error, OwnershipError
 from ixy.packets.pool import claim, pools, release
-from ixy.path import Path, entered
+from ixy.path import Path, _enter, entered
 from ixy.sim.machine import Machine
 
 
@@ -82,3 +82,13 @@ def test_a_closing_device(devices: list[Device]) -> None:
         paths.run([there, back], 1)
     check_first_is_free(devices)
     assert len(b.rx[0].receive(1)) == 0
+
+
+def test_what_an_interrupt_has_left_behind(devices: list[Device]) -> None:
+    """This thread still has the second path's queues, from a run that was ended: after the next one they are free."""
+    a, b, _ = devices
+    there, back = Path(a.rx[0], b.tx[0]), Path(b.rx[0], a.tx[0])
+    assert _enter(back.state) == 0
+    assert paths.run([there, back], 1) == 0
+    with another_thread(back):
+        pass

@@ -9,8 +9,10 @@ import pytest
 
 from ixy.device import Device
 from ixy.drivers.virtio.device import VirtioNet
-from ixy.drivers.virtio.rings.rings import Terms
+from ixy.drivers.virtio.rings import packed
+from ixy.drivers.virtio.rings.rings import Terms, resume_at
 from ixy.drivers.virtio.transports.inprocess import InProcess
+from ixy.errors import DeviceTimeout
 from ixy.packets.packets import new_packets
 from ixy.packets.pool import pools
 from ixy.registers import virtio as reg
@@ -71,10 +73,10 @@ def test_parts_of_a_packed_ring(size: int) -> None:
         assert second - first == pages(16 * size + 128)
 
 
-@pytest.mark.parametrize(("packed", "bytes_"), [(False, 4096 * 3), (True, 4096 * 2)])
-def test_memory_of_a_ring(packed: bool, bytes_: int) -> None:
+@pytest.mark.parametrize(("is_packed", "bytes_"), [(False, 4096 * 3), (True, 4096 * 2)])
+def test_memory_of_a_ring(is_packed: bool, bytes_: int) -> None:
     """Of 256 descriptors: 4,096 bytes of them and 518, then 2,054; or 4,096 and 128."""
-    assert Terms(12, 0, 0, 0, packed).layout(256).bytes == bytes_
+    assert Terms(12, 0, 0, 0, is_packed).layout(256).bytes == bytes_
 
 
 @pytest.mark.parametrize("features", [BASE, BASE | 1 << reg.IN_ORDER, BASE | 1 << reg.RING_PACKED])
@@ -88,6 +90,24 @@ def test_nothing_to_send(features: int, first: int, last: int) -> None:
         assert ring.kernel(ring.state, pools(), new_packets(8), first, last) == 0
         assert ring.state.state.tolist() == before
         assert device.stats().tx_packets == 0
+
+
+@pytest.mark.parametrize("used", [3, 18])
+def test_a_descriptor_that_makes_no_sense_is_named(used: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device has used some buffers, and written flags that neither side would into the next: a device that takes
+    over cannot.
+    """
+    monkeypatch.setattr(packed, "_RESUME_TIMEOUT", 0.01)
+    back_end = BackEnd("model", BASE | 1 << reg.RING_PACKED)
+    with Device(VirtioNet(InProcess(back_end), ring_size=16, pool_size=64)) as device:
+        for _ in range(used):
+            assert feed(back_end.queues[0], np.zeros(60, np.uint8), 60)
+            assert len(device.rx[0].receive(1)) == 1
+        assert resume_at(device.rx[0].ring) & 0x7FFF == used % 16  # type: ignore[arg-type]
+        flags = back_end.queues[0].descriptors + 16 * (used % 16) + 14
+        back_end.queues[0].memory[flags : flags + 2] = [0x80, 0x80] if used // 16 else [0, 0]
+        with pytest.raises(DeviceTimeout, match=f"^descriptor {used % 16} of a packed ring is neither"):
+            resume_at(device.rx[0].ring)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("features", [BASE, BASE | 1 << reg.IN_ORDER, BASE | 1 << reg.RING_PACKED])

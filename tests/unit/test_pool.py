@@ -139,6 +139,21 @@ def test_each_goes_to_its_own_pool(mine: tuple[int, ...]) -> None:
     assert taken(C) == [c[3], c[2], c[1], c[0], *buffers(C)[:6][::-1]]
 
 
+@pytest.mark.parametrize("first", range(6))
+@pytest.mark.parametrize("last", range(1, 7))
+def test_each_goes_to_its_own_pool_from_any_place(first: int, last: int) -> None:
+    """Of six packets of three pools, all of them this thread's own."""
+    a, b, c = (taken(pool, 3) for pool in (A, B, C))
+    order = [a[0], a[1], b[0], b[1], a[2], c[0]]
+    for pool in (A, B, C):
+        assert claim(pools().words, pool)
+    give(pools(), packets_of(order), first, last)
+    for pool, kept in ((A, 7), (B, 7), (C, 7)):
+        given = [order[n] for n in range(first, last) if order[n] >> 16 == pool]
+        assert taken(pool) == given[::-1] + buffers(pool)[:kept][::-1]
+        release(pools().words, pool)
+
+
 def test_what_others_give_waits_in_the_ring() -> None:
     """Another thread gives to a pool of this thread's, to one of nobody's, and to a closed one: the first comes when it
     is fetched, in the order in which it was given; the second is free at once; the third is gone.
