@@ -34,3 +34,12 @@ def test_the_processor_is_yielded(machine: Machine, monkeypatch: pytest.MonkeyPa
         assert paths.run([path, back], 256) == 512
         depart(machine)
         assert naps == []
+
+
+def test_a_run_is_long_unless_told(machine: Machine) -> None:
+    """63 packets come one by one, and are all forwarded in one run."""
+    with open_card(machine, ring_size=64, pool_size=128) as device:
+        path = Path(device.rx[0], device.tx[0], batch=1)
+        for number in range(63):
+            arrive(machine, frame(number))
+        assert path.run() == 63

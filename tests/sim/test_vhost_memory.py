@@ -110,6 +110,8 @@ def test_the_conversation(path: Path, protocol: int | None, offered: int, accept
         rest = told[len(introduction) :]
         assert rest[0] == (2, 1, struct.pack("<Q", accepted | (PROTOCOL if extended else 0)), 0)
         assert (rest[1].request, rest[1].flags, rest[1].files) == (5, 1 | reply, 2)
+        for guest, size, user, offset in regions(rest[1].payload):
+            assert (guest % 4096, size % 4096, user % 4096, offset) == (0, 0, 0, 0)
         base = 1 << 15 | 1 << 31 if accepted & RING_PACKED else 0
         for number in range(2):
             ring = rest[2 + 5 * number : 7 + 5 * number]

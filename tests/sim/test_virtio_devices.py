@@ -16,7 +16,7 @@ from ixy.drivers.virtio.device import VirtioNet
 from ixy.drivers.virtio.rings.rings import resume_at
 from ixy.drivers.virtio.transports.inprocess import InProcess
 from ixy.packets.batch import Batch, lent
-from ixy.packets.mempool import Mempool
+from ixy.packets.mempool import Mempool, drop, hold
 from ixy.packets.packets import slots
 from ixy.packets.pool import give, pools, take_soon
 from ixy.registers import virtio as reg
@@ -162,8 +162,9 @@ def test_room_cleans_only_where_it_must(kind: str, before: int) -> None:
         s.send(7)
         for buffer in s.tx.look()[:6]:
             s.tx.use(buffer.id, 0)
-        assert ring.room(ring.state, pools(), SIZE - 7) == SIZE - 7
-        assert ring.in_flight == 7
+        for wanted in (1, SIZE - 8, SIZE - 7):
+            assert ring.room(ring.state, pools(), wanted) == SIZE - 7
+            assert ring.in_flight == 7
         assert ring.room(ring.state, pools(), SIZE - 6) == SIZE - 1
         assert ring.in_flight == 1
         with s.pool.allocate(SIZE) as batch:
@@ -480,6 +481,26 @@ def test_a_refused_frame_in_a_buffer_that_the_device_did_not_have(kind: str, cap
         assert [data for _ in range(3) for data in s.receive()] == []
         assert s.device.stats().rx_refused == 1
         stopped(s, "receive ring 0 has stopped: the device has used a buffer that it did not have", caplog)
+
+
+@every_kind
+@pytest.mark.parametrize("before", [0, 5, 13, SIZE, SIZE + 7])
+@pytest.mark.parametrize("count", [1, 3, 7, SIZE])
+def test_what_was_not_sent_comes_back(kind: str, before: int, count: int) -> None:
+    """Wherever in the ring it lies when the device is closed."""
+    with scene(KINDS[kind]) as s:
+        pool = s.pool
+        hold(pool, s)
+        for _ in range(before):
+            s.send(1)
+            s.tx.use(s.tx.look()[0].id, 0)
+            assert s.clean() == SIZE
+        s.send(count)
+        assert pool.available == POOL - count
+    assert pool.available == POOL + SIZE
+    with pool.allocate(POOL + SIZE) as batch:
+        assert sorted(lent(batch)[0].ids.tolist()) == pool.ids.tolist()
+    drop(pool, s)
 
 
 def test_pools_of_several_devices(caplog: pytest.LogCaptureFixture) -> None:

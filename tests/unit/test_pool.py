@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ixy.packets import pool as pool_module
 from ixy.packets.buffers import usable
 from ixy.packets.packets import METADATA, PROGRAM, Flags, Packets, new_packets, slots, stamp, swap
 from ixy.packets.pool import (
@@ -176,6 +177,20 @@ def test_what_others_give_waits_in_the_ring() -> None:
     assert take(pools(), A, packets, 1) == 1  # which nobody has fetched
     assert packets.ids[0] == a[3]
     release(pools().words, A)
+
+
+def test_the_ring_goes_round() -> None:
+    """It has 65,536 cells: those at its end and at its beginning follow each other."""
+    words, first = pools().words, A * pool_module._WORDS
+    words[[first + pool_module._HEAD, first + pool_module._TAIL]] = 65_533
+    ids = taken(A, 8)
+    assert claim(words, A)
+    for part in (ids[:2], ids[2:7], ids[7:]):
+        elsewhere(lambda part=part: give(pools(), packets_of(part), 0, len(part)))
+    assert available(pools(), A) == SIZE
+    assert refill(pools(), A) == SIZE
+    assert taken(A, 8) == ids[::-1]
+    release(words, A)
 
 
 def test_attention_is_paid_once() -> None:
