@@ -323,6 +323,7 @@ def moved(at: int, offset: int, length: int) -> Change:
         (lambda function: function.config.__setitem__(0x68 + 3, 5), r"VirtIO structures \[4\] are missing"),
         (lambda function: function.config.__setitem__(0x54 + 3, 3), r"VirtIO structures \[2\] are missing"),
         (lambda function: function.config.__setitem__(0x68 + 4, 6), r"VirtIO structures \[4\] are missing"),
+        (lambda function: function.config.__setitem__(6, 1 << 3), r"VirtIO structures \[1, 2, 4\] are missing"),
         (lambda function: function.config.__setitem__(6, 0), r"VirtIO structures \[1, 2, 4\] are missing"),
     ],
 )
