@@ -1,9 +1,10 @@
-"""Rings that need more than one huge page."""
+"""Rings that need more than one huge page, and who has one."""
 
 from __future__ import annotations
 
 from lab import open_card
 
+from ixy.drivers.rings import leave, seize
 from ixy.registers import i82599 as reg
 from ixy.sim.machine import Machine
 
@@ -22,3 +23,14 @@ def test_many_large_rings(machine: Machine) -> None:
         begins = [queue.ring.state.descriptors.__array_interface__["data"][0] for queue in (*device.rx, *device.tx)]
         assert [begin - begins[0] for begin in begins] == [(1 << 16) * number for number in range(41)]
         assert {queue.ring.state.descriptors.nbytes for queue in (*device.rx, *device.tx)} == {1 << 16}
+
+
+def test_a_ring_is_seized_as_often_as_it_is_left(machine: Machine) -> None:
+    """By one thread."""
+    with open_card(machine) as device:
+        words = device.tx[0].ring.state.state
+        for _ in range(3):
+            assert seize(words)
+        for _ in range(3):
+            leave(words)
+        assert device.tx[0].ring.retire(0)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from lab import OTHER, STATION, arrive, open_card
+from lab import OTHER, STATION, arrive
 
 import ixy
-from ixy.drivers.rings import leave, seize
 from ixy.sim.machine import Machine
 
 
@@ -21,14 +20,3 @@ def test_tagged_and_untagged(machine: Machine, metadata: tuple[str, ...]) -> Non
             assert [bool(flags & ixy.Flags.VLAN) for flags in batch.flags] == [True, False, True]
             assert batch.vlans.tolist() == [0x2005, 0, 0]
             assert [bytes(packet[12:14]) for packet in batch] == [b"\x08\x00"] * 3
-
-
-def test_a_ring_is_seized_as_often_as_it_is_left(machine: Machine) -> None:
-    """By one thread."""
-    with open_card(machine) as device:
-        words = device.tx[0].ring.state.state
-        for _ in range(3):
-            assert seize(words)
-        for _ in range(3):
-            leave(words)
-        assert device.tx[0].ring.retire(0)
