@@ -440,3 +440,14 @@ def test_a_legacy_ring_has_32_bits_of_pages(address: int, page: int | None) -> N
     else:
         transport.set_ring(1, where, lambda: 0)
         assert function.log == [("queue_select", 1), ("queue_address", page)]
+
+
+@pytest.mark.parametrize("mac", ["010000000009", "000000000000", "ffffffffffff"])
+def test_addresses_that_no_station_has(mac: str) -> None:
+    """Of a group, or none: the device hears nothing of it."""
+    function = Legacy(ANY_LAYOUT | MAC_BIT)
+    with Device(VirtioNet(PciLegacy(function), ring_size=16, pool_size=64)) as device:  # type: ignore[arg-type]
+        function.log.clear()
+        with pytest.raises(ConfigurationError, match="MAC address"):
+            device.mac = bytes.fromhex(mac)
+        assert function.log == []
