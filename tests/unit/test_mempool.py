@@ -240,3 +240,11 @@ def test_pool_that_finds_no_memory_gives_its_number_back(monkeypatch: pytest.Mon
 def test_pool_describes_itself(pool: Mempool) -> None:
     with pool.allocate(30):
         assert repr(pool) == f"<Mempool {pool.number}: 70 of 100 buffers free>"
+
+
+@pytest.mark.parametrize("capacity", [1, 500, 989, 990, 991, 992, 993, 1982, 1983, 1984, 3000])
+def test_pool_takes_no_more_memory_than_it_needs(capacity: int) -> None:
+    """Its buffers lie within it, and less than a huge page of 2 MiB and a buffer's headroom is left over."""
+    with Mempool(capacity) as pool:
+        end = (int(pool.ids[-1]) - (pool.number << 16)) * 2112 + 2048
+        assert end <= pool.memory.size <= end + (1 << 21) + 64

@@ -31,6 +31,12 @@ def test_what_is_refused_is_logged_by_name(caplog: pytest.LogCaptureFixture) -> 
     assert "card: refuses CSUM, INDIRECT_DESC, bit 49" in caplog.text
 
 
+def test_where_nothing_is_refused_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "ixy.virtio")
+    assert negotiate("card", bits(reg.VERSION_1)) == bits(reg.VERSION_1)
+    assert caplog.messages == ["card: accepts VERSION_1"]
+
+
 def test_what_needs_the_control_queue_is_refused_without_it() -> None:
     offered = bits(reg.VERSION_1, reg.CTRL_RX, reg.CTRL_VLAN, reg.CTRL_MAC_ADDR)
     assert negotiate("card", offered) == bits(reg.VERSION_1)

@@ -24,7 +24,7 @@ from ixy.jit import CHECKING
 from ixy.packets.buffers import POOL_BUFFERS, POOLS
 from ixy.packets.checking import report
 from ixy.packets.mempool import Mempool
-from ixy.packets.packets import Packets, new_packets
+from ixy.packets.packets import Packets, new_packets, slots
 from ixy.packets.pool import give, pools, take_soon
 from ixy.registers.i82599 import RX_DD, RX_EOP, RX_LENGTH_SHIFT
 
@@ -263,3 +263,12 @@ def test_a_bad_index_ends_the_call_and_leaves_the_ring(pool: Mempool, machine: M
     thread.start()
     thread.join()
     assert sent == [3]
+
+
+def test_free_of_a_buffer_of_no_pool() -> None:
+    """Nobody has ever had it."""
+    packets = slots(1)
+    packets.ids[0] = (POOLS - 1) * POOL_BUFFERS + 5
+    give(pools(), packets, 0, 1)
+    with pytest.raises(ixy.OwnershipError, match=r"free of another's buffer: .*, but it is of no living pool"):
+        report(pools())
