@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
+from messages import complaints
 
 import ixy.errors
 
@@ -20,8 +21,6 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(ixy.errors.__file__).parents[
 COMMAND = [sys.executable, "-m", "ixy"]
 TIMEOUT = 300  # seconds; a hang fails, a cold compile cache does not
 
-COMPILING = "ixy: compiling the data path, which takes some time once\n"
-
 
 class Ended:
     """A command that has ended."""
@@ -29,10 +28,7 @@ class Ended:
     def __init__(self, process: subprocess.CompletedProcess[bytes]) -> None:
         self.code = process.returncode
         self.bytes = process.stdout
-        lines = process.stderr.decode().splitlines(keepends=True)
-        self.errors = "".join(
-            line for line in lines if line != COMPILING
-        )  # how long that takes is the machine's to say
+        self.errors = complaints(process.stderr.decode())
 
     @property
     def output(self) -> str:
