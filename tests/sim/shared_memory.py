@@ -107,19 +107,21 @@ def watched(ring: Any, names: list[str], log: list[Access]) -> Iterator[None]:
 
 def check_loads(log: list[Access], foreign: Callable[[Access], bool]) -> None:
     """What the other side writes is read with acquire, or by ordinary loads and a fence before anything is made of it,
-    that is, before the next store. What the driver has itself written since is its own.
+    that is, before the next store; or it is looked at again with acquire. What was read so, or the driver has itself
+    written since, may be read in any way.
     """
-    own: set[tuple[str, int]] = set()
-    open_: list[Access] = []
+    known: set[tuple[str, int]] = set()
+    open_: set[tuple[str, int]] = set()
     for access in log:
         place = access.name, access.index
-        if access.what == "fence":
+        if access.what in ("fence", "load_acquire"):
+            known |= open_ if access.what == "fence" else {place}
             open_.clear()
         elif "store" in access.what:
             assert not open_
-            own.add(place)
-        elif access.what == "plain load" and foreign(access) and place not in own:
-            open_.append(access)
+            known.add(place)
+        elif access.what == "plain load" and foreign(access) and place not in known:
+            open_.add(place)
     assert not open_
 
 
@@ -240,7 +242,11 @@ KINDS = {
 
 def split_rules(log: list[Access]) -> None:
     """2.7.14: the used ring is read after its index; 2.7.13: descriptors are there before the index."""
-    check_loads(log, lambda access: access.name in ("used", "used_flags", "available_event"))
+    check_loads(log, lambda access: access.name in ("used_flags", "available_event"))
+    for access in log:
+        if access == Access("load_acquire", "used_flags", 1):
+            break
+        assert access.name != "used"
     check_publication(log, lambda access: (access.name, access.index) == ("available", 1) and "store" in access.what)
 
 

@@ -122,11 +122,13 @@ def rx_batch(ring: RxState, pools: Pools, packets: Packets, limit: int) -> int:
 
     When the pool is empty, packets stay in the ring until buffers come back; the card drops what finds no room.
     """
+    first = ring.state[NEXT]
     count = 0
     if limit >= BLOCK:
         count = take_blocks(ring, pools, packets, limit)
     if count < limit:
         count = take_singly(ring, pools, packets, count, limit)
+    hand_back(ring, first)
     stamp(packets, 0, count)
     return count
 
@@ -148,7 +150,7 @@ def take_blocks(ring: RxState, pools: Pools, packets: Packets, limit: int) -> in
         describe_all(ring.descriptors, slot, packets, taken, count)
         trade(pools, ring.pool, ring.held, slot, packets, taken, count)
         arm(ring, slot, count)
-        hand_back(ring, count)
+        ring.state[NEXT] += count
         taken += hand_over(pools, packets, taken, count, ring.held.holder, packets.holder)
     return taken
 
@@ -241,18 +243,10 @@ def take_singly(ring: RxState, pools: Pools, packets: Packets, before: int, limi
     if count > 0:
         handed += hand_over(pools, packets, before, count, ring.held.holder, packets.holder)
         took(pools, ring.pool, free - count, ring.held)
-        hand_back(ring, count)
+        ring.state[NEXT] = first + count
     if handed < limit and (status & RX_DD != 0 or count == free):
         return take_carefully(ring, pools, packets, handed, limit)
     return handed
-
-
-@compiled
-def hand_back(ring: RxState, count: int) -> None:
-    """Hand descriptors back: the tail is the last one, so it never meets the head, which would mean an empty ring."""
-    following = ring.state[NEXT] + count
-    ring.state[NEXT] = following
-    store_release(ring.tail, 0, (following - 1) & (ring.held.ids.size - 1))
 
 
 @compiled
@@ -285,8 +279,19 @@ def take_carefully(ring: RxState, pools: Pools, packets: Packets, count: int, li
             held[slot] = fresh(pools, ring.pool, free, 0)
             took(pools, ring.pool, free - 1, ring.held)
         arm(ring, slot, 1)
-        hand_back(ring, 1)
+        ring.state[NEXT] += 1
     return count
+
+
+@compiled
+def hand_back(ring: RxState, first: int) -> None:
+    """Ring the doorbell if there are descriptors for the card, from number `first` on.
+
+    The tail is the last one, so it never meets the head, which would mean an empty ring.
+    """
+    following = ring.state[NEXT]
+    if following != first:
+        store_release(ring.tail, 0, (following - 1) & (ring.held.ids.size - 1))
 
 
 @compiled
