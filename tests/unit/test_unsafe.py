@@ -363,7 +363,8 @@ WAYS = {
     *("llvmlite", "intrinsic", "carray", "farray", "ExternalFunction", "address_as_void_pointer"),
 }
 # The C references are called from Python with arrays; what they do with their addresses is C's.
-EXCEPTIONS = {"bench/reference.py": {"ctypes", "ctypeslib"}}
+# The C that is measured beside us; and how kernels are compiled, which touches code and no memory of theirs.
+EXCEPTIONS = {"bench/reference.py": {"ctypes", "ctypeslib"}, "jitnumba.py": {"llvmlite"}}
 
 
 def names(source: str) -> set[str]:
