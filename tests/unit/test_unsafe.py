@@ -362,8 +362,8 @@ WAYS = {
     *("ctypes", "cffi", "from_address", "ctypeslib", "as_strided", "__array_interface__"),
     *("llvmlite", "intrinsic", "carray", "farray", "ExternalFunction", "address_as_void_pointer"),
 }
-# The C references are called from Python with arrays; what they do with their addresses is C's. How kernels are compiled
-# has to do with LLVM's modules, not with the memory that kernels work on.
+# The C references are called from Python with arrays; what they do with their addresses is C's. How kernels are
+# compiled has to do with LLVM's modules, not with the memory that kernels work on.
 EXCEPTIONS = {"bench/reference.py": {"ctypes", "ctypeslib"}, "jitnumba.py": {"llvmlite"}}
 
 
