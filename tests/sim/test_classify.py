@@ -12,6 +12,9 @@ from scapy.packet import Packet
 from ixy.registers import i82599 as reg
 from ixy.sim.card.classify import classify, in_vlan
 
+# With addresses: for want of one, Scapy would ask the network for it.
+ETHERNET = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
+
 # Key, packets and hashes of Microsoft's "Verifying the RSS Hash Calculation"; the datasheet has them too (7.1.2.8.3)
 KEY = bytes.fromhex("6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa")
 V4, V4_HASH, V4_TCP_HASH = IP(src="66.9.149.187", dst="161.142.100.80"), 0x323E8FC2, 0x51CCC178
@@ -33,7 +36,7 @@ def card_registers(hashed: int, multiple_queues: int = 1) -> np.ndarray:
 
 def classified(packet: Packet, hashed: int = 0) -> tuple[int, int, int, int]:
     """Queue, hash, the rest of word 0, and word 1, for a packet that lies amid other bytes."""
-    data = bytes(Ether() / packet)
+    data = bytes(ETHERNET / packet)
     buffer = np.frombuffer(b"\xff" * 100 + data.ljust(60, b"\0") + b"\xff" * 100, np.uint8).copy()
     queue, word_0, word_1 = classify(card_registers(hashed), buffer, 100, max(len(data), 60))
     return int(queue), int(word_0) >> 32 & 0xFFFFFFFF, int(word_0) & 0xFFFFFFFF, int(word_1)
@@ -100,7 +103,7 @@ def test_types_and_checksums(packet: Packet, kind: int, status: int) -> None:
 @pytest.mark.parametrize("length", range(60, 90))
 def test_lengths_that_lie_are_not_followed(length: int) -> None:
     """A header says that there is more, or less, than there is: nothing is claimed of such a packet."""
-    data = bytes(Ether() / IP(len=length + 1, proto=6) / bytes(60))[:length]
+    data = bytes(ETHERNET / IP(len=length + 1, proto=6) / bytes(60))[:length]
     buffer = np.frombuffer(data, np.uint8).copy()
     assert classify(card_registers(TCP_V4), buffer, 0, length) == (0, 0, 0)
 

@@ -19,6 +19,9 @@ from ixy.sim.card.offload import build
 from ixy.sim.machine import Machine
 from ixy.sim.rack import SLOT
 
+# With addresses: for want of one, Scapy would ask the network for it.
+ETHERNET = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
+
 V4 = IP(src="10.0.0.1", dst="10.0.0.2", id=0xFFFF)
 V6 = IPv6(src="fd00::1", dst="fd00::2")
 
@@ -87,7 +90,7 @@ def correct(frame: bytes) -> bytes:
 @pytest.mark.parametrize("size", [0, 1, 6, 1001])
 def test_checksums_are_inserted(machine: Machine, network: Packet, transport: type[Packet], size: int) -> None:
     """The checksums that the card inserts are those that Scapy works out."""
-    packet = Ether() / network / transport() / bytes(i % 251 for i in range(size))
+    packet = ETHERNET / network / transport() / bytes(i % 251 for i in range(size))
     whole = Ether(bytes(packet))
     whole[transport].chksum = pseudo_sum(whole, with_length=True)
     if IP in whole:
@@ -98,9 +101,9 @@ def test_checksums_are_inserted(machine: Machine, network: Packet, transport: ty
 
 def test_a_udp_checksum_of_zero_becomes_ones(machine: Machine) -> None:
     """Zero would say that there is none (RFC 768): the payload is chosen so that the sum comes out as zero."""
-    whole = Ether(bytes(Ether() / V4 / UDP() / b"\0\0"))
+    whole = Ether(bytes(ETHERNET / V4 / UDP() / b"\0\0"))
     payload = whole[UDP].chksum.to_bytes(2, "big")
-    whole = Ether(bytes(Ether() / V4 / UDP() / payload))
+    whole = Ether(bytes(ETHERNET / V4 / UDP() / payload))
     whole[UDP].chksum = pseudo_sum(whole, with_length=True)
     (frame,) = frames_of(machine, bytes(whole), reg.TX_DEXT | reg.TX_TXSM, context_for(whole))
     assert Ether(frame)[UDP].chksum == 0xFFFF
@@ -110,7 +113,7 @@ def test_a_udp_checksum_of_zero_becomes_ones(machine: Machine) -> None:
 def test_segmentation(machine: Machine, network: Packet) -> None:
     """3,500 bytes in segments of 1,000: each has its lengths, sequence number, flags and checksums; none is lost."""
     payload = bytes(i % 253 for i in range(3500))
-    whole = Ether(bytes(Ether() / network / TCP(seq=0xFFFFFF00, flags="CFPA", options=[("NOP", None)] * 12) / payload))
+    whole = Ether(bytes(ETHERNET / network / TCP(seq=0xFFFFFF00, flags="CFPA", options=[("NOP", None)] * 12) / payload))
     whole[TCP].chksum = pseudo_sum(whole, with_length=False)
     frames = frames_of(machine, bytes(whole), reg.TX_DEXT | reg.TX_TSE | reg.TX_TXSM, context_for(whole, 1000))
     packets = [Ether(frame) for frame in frames]
@@ -126,7 +129,7 @@ def test_segmentation(machine: Machine, network: Packet) -> None:
 @pytest.mark.parametrize("change", ["no MSS", "headers longer than the packet", "no TCP header"])
 def test_a_context_that_makes_no_sense_sends_nothing(machine: Machine, change: str) -> None:
     """The device neither loops nor reads beyond the packet."""
-    whole = Ether(bytes(Ether() / V4 / TCP() / bytes(100)))
+    whole = Ether(bytes(ETHERNET / V4 / TCP() / bytes(100)))
     first, second = context_for(whole, 0 if change == "no MSS" else 10)
     if change == "headers longer than the packet":
         first |= 0x1FF | 0x7F << 9
@@ -149,8 +152,8 @@ def test_no_descriptor_makes_it_run_away(machine: Machine, command: int, context
 
 def test_a_tag_is_inserted(machine: Machine) -> None:
     """By an advanced descriptor from its context, by a legacy descriptor from itself."""
-    packet = bytes(Ether() / V4 / UDP() / bytes(50))
-    expected = bytes(Ether() / Dot1Q(vlan=0x123, prio=5) / V4 / UDP() / bytes(50))
+    packet = bytes(ETHERNET / V4 / UDP() / bytes(50))
+    expected = bytes(ETHERNET / Dot1Q(vlan=0x123, prio=5) / V4 / UDP() / bytes(50))
     context = context_for(Ether(packet), tag=0xA123)
     assert frames_of(machine, packet, reg.TX_DEXT | reg.TX_VLE, context) == [expected.ljust(60, b"\0")]
     assert frames_of(machine, packet, reg.TX_VLE | (0xA123 << 48) - (1 << 64)) == [expected.ljust(60, b"\0")]
@@ -158,7 +161,7 @@ def test_a_tag_is_inserted(machine: Machine) -> None:
 
 def test_a_legacy_checksum(machine: Machine) -> None:
     """From byte 14 on, to be put at byte 24: an IPv4 header's, with nothing behind it."""
-    packet = bytearray(bytes(Ether() / V4))
+    packet = bytearray(bytes(ETHERNET / V4))
     expected = bytes(packet)
     packet[24:26] = 0, 0
     assert frames_of(machine, bytes(packet), reg.TX_IC | 24 << 16 | 14 << 40) == [expected.ljust(60, b"\0")]
