@@ -224,6 +224,7 @@ class Order:
                 monkeypatch.setattr(datapath, name, kernel.py_func)
         monkeypatch.setattr(datapath, "store_release", self._store)
         monkeypatch.setattr(datapath, "load_acquire", self._load)
+        monkeypatch.setattr(datapath, "fence_acquire", lambda: None)
         monkeypatch.setattr(datapath, "has", lambda _: False)  # no metadata was asked for
         monkeypatch.setattr(datapath, "put", lambda *_: None)
 
