@@ -23,7 +23,9 @@ demo: setup
 # Interpreted, every line of every kernel is seen by the coverage measurement; virtual machines and
 # peers that must keep up would see none of it. What moves packets is run once more in the checking mode.
 test: setup tools
-	$(PYTEST)
+	$(PYTEST) tests/cli tests/unit
+	$(PYTEST) tests/sim
+	$(PYTEST) tests/guest tests/peer
 	IXY_JIT=0 $(BIN)/coverage run -m pytest -m "not guest and not peer"
 	$(BIN)/coverage report --skip-covered
 	IXY_CHECK=1 IXY_JIT=0 $(PYTEST) tests/sim/test_path.py tests/sim/test_driver.py tests/sim/test_virtio_rings.py

@@ -30,6 +30,12 @@ from ixy.jitnumba import TRIED, UNTRIED, CalleeLibrary, EntryLibrary, Kernel, ke
 OPTIONS: dict[str, Any] = {"nogil": True, "_nrt": False, "error_model": "numpy", "boundscheck": False}
 
 
+@pytest.fixture(autouse=True)
+def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test compiles anew, whatever earlier runs have kept."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+
+
 def inlined(function: Callable[..., Any]) -> Any:
     return kernel(function, {**OPTIONS, "forceinline": True}, full=False)
 
