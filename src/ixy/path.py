@@ -32,17 +32,7 @@ from ixy.packets import checking
 from ixy.packets.batch import no_copies
 from ixy.packets.buffers import ID_MASK, LENGTH_MASK, STRIDE
 from ixy.packets.packets import INDEX_MASK, Packets, new_packets, swap
-from ixy.packets.pool import (
-    Pools,
-    abandon,
-    call_attention,
-    free_count,
-    give,
-    pools,
-    refill,
-    serve,
-    wanted,
-)
+from ixy.packets.pool import Pools, abandon, call_attention, free_count, give, pools, refill, serve, wanted
 from ixy.unsafe import load_acquire, nap, row, this_thread
 
 if TYPE_CHECKING:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import dpkt
@@ -13,6 +15,7 @@ import ixy
 from ixy.device import Device
 from ixy.packets.batch import Batch
 from ixy.packets.mempool import Mempool
+from ixy.path import entered
 from ixy.sim.card import nic
 from ixy.sim.machine import Machine
 from ixy.sim.rack import PAGE, SLOT
@@ -88,6 +91,26 @@ def accounted(device: Device, pool: Mempool | None = None) -> int:
     pool = pool or device.rx[0].pool
     in_rings = sum(queue.ring.size for queue in device.rx if queue.pool is pool)
     return pool.available + in_rings + sum(queue.in_flight for queue in device.tx)
+
+
+@contextmanager
+def run_by_another_thread(path: ixy.Path) -> Generator[None]:
+    """Within the block another thread runs the path's queues."""
+    begun, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with entered(path):
+            begun.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    begun.wait()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def write_pcap(path: Path, frames: Sequence[bytes], gap: float = 0.0) -> str:

@@ -6,44 +6,23 @@ import gc
 import random
 import sys
 import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import numpy as np
 import pytest
-from lab import arrive, frame, memory_files, open_card
+from lab import arrive, frame, memory_files, open_card, run_by_another_thread
 
 import ixy
 from ixy import path as paths
 from ixy.errors import Error, OwnershipError
 from ixy.packets.buffers import POOLS
 from ixy.packets.mempool import Mempool
-from ixy.path import HELD, entered
+from ixy.path import HELD
 from ixy.sim.machine import Machine
 
 RING, POOL = 64, 256
-
-
-@contextmanager
-def elsewhere(path: ixy.Path) -> Generator[None]:
-    """Within the block another thread runs the path's queues."""
-    begun, done = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with entered(path):
-            begun.set()
-            done.wait()
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    begun.wait()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def test_refused_run_names_the_queue(machine: Machine) -> None:
@@ -51,7 +30,7 @@ def test_refused_run_names_the_queue(machine: Machine) -> None:
     queue that was free stays so."""
     with open_card(machine, ring_size=RING, pool_size=POOL) as a, open_card(machine, "sim:b") as b:
         there, back = ixy.Path(a.rx[0], b.tx[0]), ixy.Path(b.rx[0], a.tx[0])
-        with elsewhere(ixy.Path(b.rx[0], b.tx[0])):
+        with run_by_another_thread(ixy.Path(b.rx[0], b.tx[0])):
             with pytest.raises(OwnershipError, match=r"^sim:b rx\[0\] is in use"):
                 paths.run([back, there], 1)
             with pytest.raises(OwnershipError, match=r"^sim:b tx\[0\] is in use"):
@@ -69,7 +48,7 @@ def test_interrupt_of_a_run_that_is_refused(machine: Machine, monkeypatch: pytes
     with open_card(machine, ring_size=RING, pool_size=POOL) as device:
         path = ixy.Path(device.rx[0], device.tx[0], batch=8)
         monkeypatch.setattr(paths, "_loop_kernel", lambda *_: interrupted)
-        with elsewhere(path):
+        with run_by_another_thread(path):
             path.state.counts[HELD] = 3
             with pytest.raises(KeyboardInterrupt):
                 path.run(1)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import pytest
-from lab import open_card
+from lab import open_card, run_by_another_thread
 
 from ixy import path as paths
 from ixy.device import Device
 from ixy.errors import Error, OwnershipError
 from ixy.packets.pool import claim, pools, release
-from ixy.path import Path, _enter, entered
+from ixy.path import Path, _enter
 from ixy.sim.machine import Machine
 
 
@@ -21,24 +21,6 @@ from ixy.sim.machine import Machine
 def devices(machine: Machine) -> Iterator[list[Device]]:
     with ExitStack() as cards:
         yield [cards.enter_context(open_card(machine, address)) for address in ("sim:a", "sim:b", "sim:c")]
-
-
-@contextmanager
-def another_thread(path: Path) -> Iterator[None]:
-    """Within the block another thread runs the path's queues."""
-    begun, over = threading.Event(), threading.Event()
-
-    def run() -> None:
-        with entered(path):
-            begun.set()
-            over.wait()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    begun.wait()
-    yield
-    over.set()
-    thread.join()
 
 
 def check_first_is_free(devices: list[Device]) -> None:
@@ -53,7 +35,7 @@ def test_queues_in_use(devices: list[Device], taken: str) -> None:
     a, b, c = devices
     there, back = Path(a.rx[0], b.tx[0]), Path(b.rx[0], a.tx[0])
     other, name = (Path(b.rx[0], c.tx[0]), "sim:b rx") if taken == "rx" else (Path(c.rx[0], a.tx[0]), "sim:a tx")
-    with another_thread(other):
+    with run_by_another_thread(other):
         with pytest.raises(OwnershipError, match=rf"^{name}\[0\] is in use by another thread"):
             paths.run([there, back], 1)
         check_first_is_free(devices)
@@ -90,5 +72,5 @@ def test_what_an_interrupt_has_left_behind(devices: list[Device]) -> None:
     there, back = Path(a.rx[0], b.tx[0]), Path(b.rx[0], a.tx[0])
     assert _enter(back.state) == 0
     assert paths.run([there, back], 1) == 0
-    with another_thread(back):
+    with run_by_another_thread(back):
         pass

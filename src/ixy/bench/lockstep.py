@@ -172,8 +172,8 @@ def lanes(metadata: Sequence[str] = ()) -> Generator[tuple[Lanes, str]]:
     """
     host = Machine(stepped=True)
     with ExitStack() as stack:
-        driver = _driver_lane(stack, host, "a", "b")
-        telling = _driver_lane(stack, host, "g", "h", metadata) if metadata else None
+        driver = driver_lane(stack, host, "a", "b")
+        telling = driver_lane(stack, host, "g", "h", metadata=metadata) if metadata else None
         try:
             library = build()
         except NoReference as reason:
@@ -189,17 +189,28 @@ def lanes(metadata: Sequence[str] = ()) -> Generator[tuple[Lanes, str]]:
 
 
 def _open_pair(
-    stack: ExitStack, host: Machine, source: str, target: str, metadata: Sequence[str] = ()
+    stack: ExitStack,
+    host: Machine,
+    source: str,
+    target: str,
+    metadata: Sequence[str] = (),
+    frame: int = 60,
+    ring_size: int = RING_SIZE,
 ) -> tuple[Device, Device]:
-    rx = open_device(f"sim:{source},gen=60", ring_size=RING_SIZE, metadata=metadata, sim=host)
+    rx = open_device(f"sim:{source},gen={frame}", ring_size=ring_size, metadata=metadata, sim=host)
     stack.enter_context(rx)
-    tx = open_device(f"sim:{target},sink={source},touch=48", ring_size=RING_SIZE, sim=host)
+    tx = open_device(f"sim:{target},sink={source},touch=48", ring_size=ring_size, sim=host)
     stack.enter_context(tx)
     return rx, tx
 
 
-def _driver_lane(stack: ExitStack, host: Machine, source: str, target: str, metadata: Sequence[str] = ()) -> Lane:
-    rx, tx = _open_pair(stack, host, source, target, metadata)
+def driver_lane(stack: ExitStack, host: Machine, source: str, target: str, **options: Any) -> Lane:
+    """The driver between two cards of its own, which `stack` closes.
+
+    Args:
+        options: `metadata`, the `frame` size in bytes, and `ring_size`, where they are not the usual ones.
+    """
+    rx, tx = _open_pair(stack, host, source, target, **options)
     return Lane(host, source, target, partial(_driver_path, rx, tx))
 
 

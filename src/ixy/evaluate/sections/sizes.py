@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ixy.bench import lockstep
 from ixy.bench.environment import tick_unit
-from ixy.bench.lockstep import Lane, Spread
-from ixy.device import Device, open_device
+from ixy.bench.lockstep import Spread
 from ixy.evaluate import costs
 from ixy.evaluate.parts import Chart, Effort, Part, Table, Told, times
-from ixy.path import Path, entered, touch
 from ixy.sim.machine import Machine
 
 TITLE = "Throughput by ring and frame size"
@@ -71,30 +68,15 @@ def _measure(sizes: Sequence[_Size], effort: Effort) -> list[Spread]:
     figures = np.zeros((len(sizes), effort.repeat, turns))
     host = Machine(stepped=True)
     with ExitStack() as stack:
-        lanes = [_lane(stack, host, number, size) for number, size in enumerate(sizes)]
+        lanes = [
+            lockstep.driver_lane(stack, host, f"{number}a", f"{number}b", frame=size.frame, ring_size=size.ring)
+            for number, size in enumerate(sizes)
+        ]
         for repetition, turn, (number, lane) in product(range(effort.repeat), range(turns), enumerate(lanes)):
             figures[number, repetition, turn] = lane.measure(_BATCH, rounds)
         for lane in lanes:
             lane.check()
     return [lockstep.spread(figure) for figure in figures]
-
-
-def _lane(stack: ExitStack, host: Machine, number: int, size: _Size) -> Lane:
-    """The driver between two cards of its own."""
-    source, target = f"{number}a", f"{number}b"
-    rx = open_device(f"sim:{source},gen={size.frame}", ring_size=size.ring, sim=host)
-    stack.enter_context(rx)
-    tx = open_device(f"sim:{target},sink={source},touch=48", ring_size=size.ring, sim=host)
-    stack.enter_context(tx)
-    return Lane(host, source, target, partial(_running, rx, tx))
-
-
-@contextmanager
-def _running(rx: Device, tx: Device, batch: int) -> Generator[tuple[Any, Any]]:
-    """The poll of a path, and the state that it works on, while this thread may call it."""
-    path = Path(rx.rx[0], tx.tx[0], touch, batch)
-    with entered(path):
-        yield path.poll, path.state
 
 
 def _bandwidth(frame: int, cost: Spread) -> Spread | None:
