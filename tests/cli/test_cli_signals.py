@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -15,16 +18,23 @@ from ixy.jit import INTERPRETED
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 
 
+@contextmanager
+def pipe() -> Generator[int]:
+    """The reading end of one into which nobody writes."""
+    reader, writer = os.pipe()
+    try:
+        yield reader
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
 def block(*signals: int) -> None:
     """After these signals, wait for what never comes."""
     for number in signals:
         signal.raise_signal(number)
-    reader, writer = os.pipe()
-    try:
+    with pipe() as reader:
         os.read(reader, 1)
-    finally:
-        os.close(reader)
-        os.close(writer)
 
 
 @SIGNALS
@@ -52,6 +62,24 @@ def test_a_loop_that_does_not_look():
     """One that waits for somebody is left all the same, after a while."""
     with pytest.raises(SystemExit) as ended, stop_on_signals() as stop, stop.looked_at():
         block(signal.SIGTERM)
+    assert ended.value.code == 143
+
+
+def test_a_signal_that_interrupts_nothing():
+    """It comes in another thread, while the loop waits for somebody: it is seen all the same."""
+    doing = Path(f"/proc/self/task/{threading.main_thread().native_id}/syscall")
+
+    def send() -> None:
+        while f" {reader:#x} " not in doing.read_text():
+            continue
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+    def wait() -> None:
+        threading.Thread(target=send).start()
+        os.read(reader, 1)
+
+    with pipe() as reader, pytest.raises(SystemExit) as ended, stop_on_signals() as stop, stop.looked_at():
+        wait()
     assert ended.value.code == 143
 
 

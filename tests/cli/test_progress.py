@@ -79,7 +79,8 @@ def test_one_line_elsewhere(
 ) -> None:
     """In a log file, or through a pipe."""
     monkeypatch.setattr("sys.stderr", stream := io.StringIO())
-    monkeypatch.setattr(logging.getLogger("ixy"), "propagate", True)  # a command that ran before may have ended that
+    monkeypatch.setattr(logging.getLogger("ixy"), "propagate", True)  # a command that ran before may have ended that,
+    monkeypatch.setattr(logging.getLogger("ixy"), "handlers", [])  # and have written to a stream that is closed now
     with caplog.at_level(logging.WARNING, "ixy.apps"), progress.shown():
         for _ in range(3):
             compile_run()

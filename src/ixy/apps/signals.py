@@ -27,6 +27,9 @@ class Stop:
     a call that waits for somebody, such as the reader of a pipe, and is ended by the exception all the same. Whoever
     sends a second signal does not want to wait for a clean end.
 
+    Python runs a handler between two of its own steps. A signal that comes right before a call that waits, or in
+    another thread, would be seen when the call returns; so a timer interrupts the calls of a loop every now and then.
+
     Attributes:
         signal: its number, None so far.
     """
@@ -47,10 +50,13 @@ class Stop:
     def looked_at(self) -> Generator[None, None, None]:
         """From here on a signal sets the flag, and what is in this block looks at it all the time."""
         self._running = True
+        handled = signal.getsignal(signal.SIGALRM) == self.handle
         try:
+            if handled:
+                signal.setitimer(signal.ITIMER_REAL, _PATIENCE, _PATIENCE)
             yield
         finally:
-            if self:
+            if handled:
                 signal.setitimer(signal.ITIMER_REAL, 0)
 
     @contextmanager
@@ -72,12 +78,14 @@ class Stop:
         """The handler of SIGINT and SIGTERM, and of SIGALRM, which is sent to a loop that does not look."""
         first = self.signal is None
         if self.signal is None:
+            if number == signal.SIGALRM:
+                return
             self.signal = number
         if self._held:
             return
         if not (first and self._running):
             raise SystemExit(128 + self.signal)
-        signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
+        signal.setitimer(signal.ITIMER_REAL, _PATIENCE, _PATIENCE)
 
     def lost(self, what: UnraisableHookArgs) -> None:
         """The hook for exceptions that cannot be raised, as in `__del__` or where LLVM calls Python."""
