@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from ixy.jit import CHECKING, INTERPRETED
+
+# A child that a test forks is not traced: coverage has a lock, which a thread of the parent may hold just then.
+os.register_at_fork(after_in_child=partial(sys.settrace, None))
 
 # The first example of a compiled kernel compiles it, so an example has no deadline.
 settings.register_profile(

@@ -40,7 +40,7 @@ TOOLS = ROOT / "tools"
 CACHE = ROOT / ".cache" / "mutants"
 TREE = CACHE / "tree"  # a copy, in which nothing changes meanwhile
 MEASURED = CACHE / "measured"  # what was found out about the tests of that copy
-MUTATED = ["src/ixy/drivers", "src/ixy/packets", "src/ixy/path.py"]
+MUTATED = ["src/ixy/drivers", "src/ixy/packets", "src/ixy/path.py", "src/ixy/polls.py"]
 # Without those that use network interfaces of the machine: two workers would be in each other's way.
 TESTS = ["tests/unit", "tests/sim", "--ignore=tests/sim/test_real_traffic.py", "--ignore=tests/sim/test_bench.py"]
 KERNELS = {"compiled", "outlined", "checked"}  # decorators that do nothing where kernels are interpreted

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from ixy.packets.batch import Batch, Packet
     from ixy.packets.mempool import Mempool
     from ixy.packets.packets import Flags
-    from ixy.path import DROP, FORWARD, Path, kernel
+    from ixy.path import Path, kernel
+    from ixy.polls import DROP, FORWARD
 
 __all__ = [
     "DROP",
@@ -45,8 +46,8 @@ __all__ = [
 ]
 
 _HOME = {
-    "DROP": ("ixy.path", "DROP"),
-    "FORWARD": ("ixy.path", "FORWARD"),
+    "DROP": ("ixy.polls", "DROP"),
+    "FORWARD": ("ixy.polls", "FORWARD"),
     "Batch": ("ixy.packets.batch", "Batch"),
     "Device": ("ixy.device", "Device"),
     "Error": ("ixy.errors", "Error"),

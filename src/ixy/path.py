@@ -25,23 +25,20 @@ import numpy as np
 
 from ixy.arguments import integer
 from ixy.device import RxQueue, TxQueue
-from ixy.drivers.rings import ENTERED, POOL_BUSY, RING_BUSY, RUNNER, desert, enter, exit_from, in_use, leave, seize
+from ixy.drivers.rings import ENTERED, POOL_BUSY, RING_BUSY, RUNNER, enter, exit_from, in_use, leave, seize
 from ixy.errors import Error
-from ixy.jit import INTERPRETED, checked, compiled, outlined
+from ixy.jit import INTERPRETED, checked, compiled
 from ixy.packets import checking
 from ixy.packets.batch import no_copies
-from ixy.packets.buffers import ID_MASK, LENGTH_MASK, STRIDE
-from ixy.packets.packets import INDEX_MASK, Packets, new_packets, swap
-from ixy.packets.pool import Pools, abandon, call_attention, free_count, give, pools, refill, serve, wanted
-from ixy.unsafe import load_acquire, nap, row, this_thread
+from ixy.packets.packets import new_packets
+from ixy.packets.pool import call_attention, pools
+from ixy.polls import COUNTS, DROPPED, FORWARD, FORWARDED, RECEIVED, STOP, PathState, poll_kernels
+from ixy.unsafe import load_acquire, nap, this_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-
-DROP = 0
-FORWARD = 1
 
 PacketFunction = Callable[[Any], int]
 
@@ -84,13 +81,9 @@ def kernel(function: F) -> F:
 # A path and its queues look at each other's insides.
 # pyright: reportPrivateUsage=false
 
-# Words of a path's `counts`
-RECEIVED, FORWARDED, DROPPED, HELD, STOP, COUNTS = 0, 1, 2, 3, 4, 8
 _RX_BUSY, _POOL_BUSY, _TX_BUSY, _CLOSING = RING_BUSY, POOL_BUSY, 3, 4  # why a path cannot be run
 _SECOND = 8  # is added to that if it is the second of two paths
-_ALL = 1 << 16  # more packets than any ring has room for, so that it is cleaned
 _IDLE_POLLS = 0xFF  # a mask: after so many polls in vain, yield
-_STOPPED = -1  # what a poll answers when the path is to end
 POLLS = 1 << 14  # how often a run polls each path, unless it is told
 
 
@@ -121,17 +114,6 @@ class PathCounts(NamedTuple):
     dropped: int
 
 
-class PathState(NamedTuple):
-    """A path, as its kernel sees it."""
-
-    rx: Any
-    tx: Any
-    pools: Pools
-    packets: Packets
-    counts: NDArray[np.int64]
-    limit: int
-
-
 @no_copies
 class Path:
     """Packets from one receive queue to one transmit queue.
@@ -156,7 +138,7 @@ class Path:
         self._rx, self._tx = rx, tx
         self._check()
         tx.device.attach(rx.pool)
-        self.poll = _poll_kernel(rx.ring.kernel, tx.ring.kernel, tx.ring.room, function)
+        self.kernels = poll_kernels(rx.ring, tx.ring, function, batch)
         packets = new_packets(batch, rx.ring.metadata)
         checking.name(packets, f"a path from {rx} to {tx}")
         self.state = PathState(rx.ring.state, tx.ring.state, pools(), packets, np.zeros(COUNTS, np.int64), batch)
@@ -214,13 +196,14 @@ def run(paths: Sequence[Path], polls: int = POLLS) -> int:
         if not isinstance(cast(object, path), Path):
             raise TypeError(f"paths are run, not {type(path).__name__}")
         path._check()
-    loop = _loop_kernel(*(path.poll for path in paths))
+    loop = _loop_kernel(*(path.kernels.poll for path in paths))
+    recover = _recover_kernel(paths[0].kernels.recover, paths[-1].kernels.recover)
     states = [path.state for path in paths]
-    _recover(states[0], states[-1])  # is compiled before it is needed; and an exception may have ended it last time
+    recover(states[0], states[-1])  # is compiled before it is needed; and an exception may have ended it last time
     try:
         received: int = loop(*states, polls)
     except BaseException:
-        _recover(states[0], states[-1])  # at once: no signal's handler can raise between the loop and this
+        recover(states[0], states[-1])  # at once: no signal's handler can raise between the loop and this
         raise
     if received < 0:
         for path in paths:
@@ -269,86 +252,20 @@ def _exit(path: PathState) -> None:
     exit_from(path.rx, path.pools)
 
 
-@compiled
-def _recover(one: PathState, two: PathState) -> None:
-    """Where an exception ended the loop, give back the packets at hand and leave queues and pools: of two paths, or
-    twice the same."""
-    _recover_path(one)
-    _recover_path(two)
-
-
-@compiled
-def _recover_path(path: PathState) -> None:
-    if load_acquire(path.rx.state, RUNNER) != this_thread():  # it was not begun, or another thread runs the path
-        return
-    held = path.counts[HELD]
-    path.counts[HELD] = 0
-    path.counts[RECEIVED] += held
-    path.counts[DROPPED] += held
-    give(path.pools, path.packets, 0, held)
-    abandon(path.pools.words)
-    desert(path.tx.state)
-    desert(path.rx.state)
-
-
 @cache
-def _poll_kernel(
-    rx_batch: Callable[..., int], tx_batch: Callable[..., int], tx_room: Callable[..., int], function: PacketFunction
-) -> Any:
-    """The kernel that takes one batch along a path."""
-
-    @outlined
-    def fetch_buffers(path: PathState) -> None:
-        """Have the transmit ring cleaned: the buffers that the receive ring lacks may lie there, sent."""
-        tx_room(path.tx, path.pools, _ALL)
-        refill(path.pools, path.rx.pool)
+def _recover_kernel(first: Any, second: Any) -> Any:
+    """The kernel that, where an exception ended the loop, gives back the packets at hand, and leaves queues and pools:
+    of two paths, or twice the same."""
 
     @compiled
-    def verdict(path: PathState, i: int) -> int:
-        """What the function says of packet `i`; a length from the ring is no longer than a buffer."""
-        ids, lengths = path.packets.ids, path.packets.lengths
-        return function(row(path.pools.bytes, ids[i] & ID_MASK, lengths[i] & LENGTH_MASK, STRIDE))
+    def recover(one: PathState, two: PathState) -> None:
+        # Those that were not begun, or that another thread runs, are none of this thread's business.
+        if load_acquire(one.rx.state, RUNNER) == this_thread():
+            first(one)
+        if load_acquire(two.rx.state, RUNNER) == this_thread():
+            second(two)
 
-    @outlined
-    def compact(path: PathState, first: int, received: int) -> int:
-        """Go on with the function after packet `first`, the first to be dropped, and move those that are kept to the
-        front; how many there are."""
-        kept = first
-        for i in range(first + 1, received):
-            if verdict(path, i) != DROP:
-                swap(path.packets, kept, i)
-                kept += 1
-        return kept
-
-    @compiled
-    def poll(path: PathState) -> int:
-        packets, counts = path.packets, path.counts
-        if wanted(path.pools, path.rx.pool):
-            serve(path.pools, path.rx.pool)
-            if load_acquire(counts, STOP) != 0:
-                return _STOPPED
-        # What the transmit ring has no room for stays in the receive ring: if packets are lost, the card counts them.
-        limit = min(path.limit, tx_room(path.tx, path.pools, path.limit))
-        received = rx_batch(path.rx, path.pools, packets, limit)
-        if received == 0:
-            if free_count(path.pools, path.rx.pool) == 0:
-                fetch_buffers(path)
-            return 0
-        counts[HELD] = received
-        kept = received
-        for i in range(received & INDEX_MASK):
-            if verdict(path, i) == DROP:
-                kept = compact(path, i, received)
-                break
-        sent = tx_batch(path.tx, path.pools, packets, 0, kept)
-        give(path.pools, packets, sent, received)
-        counts[HELD] = 0
-        counts[RECEIVED] += received
-        counts[FORWARDED] += sent
-        counts[DROPPED] += received - kept
-        return received
-
-    return poll
+    return recover
 
 
 @cache

@@ -95,7 +95,7 @@ def driver_forwarder(rx: RxQueue, tx: TxQueue, _host: Machine) -> tuple[Any, Any
     path = Path(rx, tx, touch, 32)
     block = entered(path)
     block.__enter__()
-    return path.poll, path.state, lambda: block.__exit__(None, None, None)
+    return path.kernels.poll, path.state, lambda: block.__exit__(None, None, None)
 
 
 def reference_forwarder(
@@ -144,7 +144,7 @@ def test_a_forwarder_that_is_wrong_is_found_out() -> None:
         open_device("sim:b,sink=a,touch=48", ring_size=lockstep.RING_SIZE, sim=host) as two,
     ):
         path = Path(one.rx[0], two.tx[0], unchanged, 32)
-        lane = Lane(host, "a", "b", lambda _: nullcontext((path.poll, path.state)))
+        lane = Lane(host, "a", "b", lambda _: nullcontext((path.kernels.poll, path.state)))
         with pytest.raises(Error, match="did not arrive as they should"):
             lockstep.measure(Lanes(lane), 32, 2, 1)
 

@@ -19,7 +19,7 @@ from ixy import path as paths
 from ixy.errors import Error, OwnershipError
 from ixy.packets.buffers import POOLS
 from ixy.packets.mempool import Mempool
-from ixy.path import HELD
+from ixy.polls import HELD
 from ixy.sim.machine import Machine
 
 RING, POOL = 64, 256

@@ -112,39 +112,42 @@ def test_verdicts_of_any_integer(machine: Machine) -> None:
         assert [data[0] for data in depart(machine, name="b")] == [1, 2, 255]
 
 
-def test_full_transmit_ring(machine: Machine) -> None:
+@pytest.mark.parametrize("batch", [8, 32])
+def test_full_transmit_ring(machine: Machine, batch: int) -> None:
     """While card b does not send, its ring takes 63 packets, and 63 wait in card a's: the other 74 are lost, and card a
     counts them. Once b has sent, those that waited follow, in order.
     """
     a, b = two_cards(machine)
     with a, b:
-        path = ixy.Path(a.rx[0], b.tx[0])
+        path = ixy.Path(a.rx[0], b.tx[0], batch=batch)
         for start in range(0, 200, 50):
             for number in range(start, start + 50):
                 arrive(machine, frame(number))
-            path.run(4)
+            path.run(20)
         assert path.counts == PathCounts(received=63, forwarded=63, dropped=0)
         assert a.stats().rx_dropped == 200 - 63 - 63
         assert a.rx[0].pool.available + RING + 63 == POOL
         sent = depart(machine, name="b")
-        while path.run(4):
+        while path.run(20):
             sent += depart(machine, name="b")
         assert [number_of(data) for data in sent] == list(range(126))
 
 
 def test_index_error_loses_no_buffer(machine: Machine) -> None:
-    """The function goes outside the fifth packet: IndexError, those at hand dropped and counted, the rest goes on."""
+    """The function goes outside a packet of the second batch: IndexError, those at hand dropped and counted, the rest
+    goes on."""
     a, b = two_cards(machine)
     with a, b:
-        path = ixy.Path(a.rx[0], b.tx[0], beyond, batch=4)
-        for number in range(12):
-            arrive(machine, frame(number))
+        path = ixy.Path(a.rx[0], b.tx[0], beyond, batch=16)
+        for numbers in (range(6, 22), range(16), range(6, 10)):
+            for number in numbers:
+                arrive(machine, frame(number))
         with pytest.raises(IndexError):
             path.run(100)
-        assert path.counts == PathCounts(received=8, forwarded=4, dropped=4)
+        assert path.counts == PathCounts(received=32, forwarded=16, dropped=16)
         assert path.run(100) == 4
         left = [number_of(data) for data in depart(machine, name="b")]
-        assert left == [0, 1, 2, 3, 8, 9, 10, 11]
+        assert left == [*range(6, 22), *range(6, 10)]
         assert a.rx[0].pool.available + RING + b.tx[0].in_flight == POOL
 
 

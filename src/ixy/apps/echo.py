@@ -8,7 +8,8 @@ from ixy.apps.relay import Relay
 from ixy.apps.report import Report
 from ixy.apps.session import open_devices, repeat
 from ixy.apps.signals import stop_on_signals
-from ixy.path import DROP, FORWARD, kernel
+from ixy.path import kernel
+from ixy.polls import DROP, FORWARD
 
 if TYPE_CHECKING:
     import numpy as np

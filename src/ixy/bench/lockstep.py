@@ -219,7 +219,7 @@ def _driver_path(rx: Device, tx: Device, batch: int) -> Generator[tuple[Any, Any
     """A path, whose queues are this thread's meanwhile."""
     path = Path(rx.rx[0], tx.tx[0], touch, batch)
     with entered(path):
-        yield path.poll, path.state
+        yield path.kernels.poll, path.state
 
 
 def _reference_lane(

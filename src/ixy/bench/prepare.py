@@ -22,6 +22,7 @@ from ixy.drivers.virtio.transports.inprocess import InProcess
 from ixy.formats.pcap import Writer
 from ixy.jit import INTERPRETED, ORDINARY
 from ixy.path import touch, unchanged
+from ixy.polls import SMALL
 from ixy.sim.machine import Machine
 from ixy.sim.slots import provide_all
 from ixy.sim.virtio import BackEnd
@@ -103,17 +104,18 @@ def virtio_pair(ring: str) -> Generator[tuple[Device, Device]]:
         yield opened[0], opened[1]
 
 
-def compile_paths(ways: Sequence[tuple[Device, Device]], function: PacketFunction) -> None:
+def compile_paths(ways: Sequence[tuple[Device, Device]], function: PacketFunction, batch: int = _BATCH) -> None:
     """Compile the loop of a command that takes packets along some ways."""
-    Relay(ways, function, _BATCH).run(0)
+    Relay(ways, function, batch).run(0)
 
 
 def _compile_commands(a: Device, b: Device) -> None:
     """The loops of `ixy forward`, `echo`, `generate` and `capture`."""
-    for function in (touch, unchanged):
-        compile_paths([(a, b)], function)
-        compile_paths([(a, b), (b, a)], function)
-    compile_paths([(a, a)], swap_addresses)
+    for batch in (_BATCH, SMALL):
+        for function in (touch, unchanged):
+            compile_paths([(a, b)], function, batch)
+            compile_paths([(a, b), (b, a)], function, batch)
+        compile_paths([(a, a)], swap_addresses, batch)
     templates = templates_from(None, None, None)
     PacketGenerator(a, templates, _BATCH, rate=0, count=None, numbered=True).run(0)
     with Writer(os.devnull) as file:

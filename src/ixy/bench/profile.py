@@ -96,7 +96,7 @@ def _run(
 ) -> None:
     rx, tx = source.rx[0].ring, target.tx[0].ring
     cards = host.cards["a"].index, host.cards["b"].index
-    kernel = _kernel(rx.kernel, tx.kernel, tx.room, path.poll, clock)
+    kernel = _kernel(rx.kernel, tx.kernel, tx.room, path.kernels.poll, clock)
     rings = Rings(rx.state, tx.state, source.rx[0].pool.number, new_packets(batch), new_packets(batch))
     kernel(host.rack, *cards, rings, pools(), path.state, batch, rounds, counter, spent)
 

@@ -60,7 +60,7 @@ def lock_step(ring: str, batch: int, repeat: int) -> dict[str, Any]:
         device = stack.enter_context(Device(VirtioNet(InProcess(back_end), ring_size=RING_SIZE)))
         path = Path(device.rx[0], device.tx[0], touch, batch)
         stack.enter_context(entered(path))
-        run = _loop(path.poll)
+        run = _loop(path.kernels.poll)
         source, target = back_end.queues[0], back_end.queues[1]
         frame, taken = np.zeros(FRAME_BYTES, np.uint8), np.zeros(2048, np.uint8)
         rounds = -(-_STRETCH // batch)

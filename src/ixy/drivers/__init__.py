@@ -45,12 +45,42 @@ class DeviceCounters(NamedTuple):
     rx_errors: int = 0
 
 
+class RxSingle(NamedTuple):
+    """Kernels of a receive ring for one packet at a time. For the ring's runner and the owner of its pool.
+
+    Attributes:
+        begin: `begin(state, limit) -> limit` says how many packets may be taken so, at most.
+        look: `look(state, slot) -> length` of the good frame in a descriptor; 0 if there is none, or an odd one.
+        replace: `replace(state, slot, buffer)` puts a buffer into the descriptor of such a frame; the same, maybe.
+        finish: `finish(state, pools, count, replaced)` gives `count` such descriptors back to the device, and notes
+            that `replaced` buffers were `fresh` from the pool.
+    """
+
+    begin: Callable[..., int]
+    look: Callable[..., int]
+    replace: Callable[..., None]
+    finish: Callable[..., None]
+
+
+class TxSingle(NamedTuple):
+    """Kernels of a transmit ring for one packet at a time. For the ring's runner.
+
+    Attributes:
+        load: `load(state, slot, buffer, length)` writes a packet into a free descriptor.
+        finish: `finish(state, count)` gives `count` such descriptors to the device.
+    """
+
+    load: Callable[..., None]
+    finish: Callable[..., None]
+
+
 class RxRing(Protocol):
     """A receive ring behind its kernel.
 
     Attributes:
         kernel: `kernel(state, pools, packets, limit) -> received` fills `packets`, which have room for `limit`, from
             the front, with all columns that are there, and never raises. For the ring's runner (`rings.enter`).
+        single: what takes packets one at a time; None if the driver has no such kernels.
         state: the named tuple that the kernel works on.
         pool: where the ring takes its buffers from.
         size: descriptors.
@@ -58,6 +88,7 @@ class RxRing(Protocol):
     """
 
     kernel: Callable[..., int]
+    single: RxSingle | None
     state: Any
     pool: Mempool
     size: int
@@ -87,12 +118,14 @@ class TxRing(Protocol):
             (`rings.seize`).
         room: the kernel `room(state, pools, wanted) -> packets` says how many packets the ring has room for, and frees
             what the device has sent if they are fewer than `wanted`.
+        single: as of a receive ring.
         state: the named tuple that the kernel works on.
         size: descriptors.
     """
 
     kernel: Callable[..., int]
     room: Callable[..., int]
+    single: TxSingle | None
     state: Any
     size: int
 

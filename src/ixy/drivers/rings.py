@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ixy.drivers import RxSingle, TxSingle
     from ixy.packets.mempool import Mempool
 
 # Words of a ring's `state`; those of one driver alone come after them
@@ -125,6 +126,8 @@ class FilledRing(Ring):
         metadata: what the device is set up to tell of each packet.
     """
 
+    single: RxSingle | None = None
+
     def __init__(self, state: Any, pool: Mempool, offer: Callable[..., None], metadata: Sequence[str] = ()) -> None:
         super().__init__(state)
         self.pool = pool
@@ -153,6 +156,8 @@ class FilledRing(Ring):
 
 class SendingRing(Ring):
     """A transmit ring, which holds the buffers that are under way; see `ixy.drivers.TxRing`."""
+
+    single: TxSingle | None = None
 
     def drain(self) -> None:
         """Take the buffers back that the device has not sent, or not reported. It has stopped."""

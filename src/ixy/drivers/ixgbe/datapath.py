@@ -112,8 +112,14 @@ def arm(ring: RxState, slot: int, count: int) -> None:
     """Write the addresses of their buffers into `count` descriptors from `slot` on, which do not wrap (7.1.5)."""
     slot &= INDEX_MASK
     for i in range(count & INDEX_MASK):
-        ring.descriptors[2 * (slot + i)] = device_address(ring.addresses, ring.held.ids[slot + i])
-        ring.descriptors[2 * (slot + i) + 1] = 0
+        arm_one(ring, slot + i, ring.held.ids[slot + i])
+
+
+@compiled
+def arm_one(ring: RxState, slot: int, buffer: int) -> None:
+    """Write the address of a buffer into a descriptor."""
+    ring.descriptors[2 * slot] = device_address(ring.addresses, buffer)
+    ring.descriptors[2 * slot + 1] = 0
 
 
 @compiled
@@ -227,17 +233,14 @@ def take_singly(ring: RxState, pools: Pools, packets: Packets, before: int, limi
     for i in range(min(limit - before, free)):
         slot = (first + i) & mask
         status = load_acquire(ring.descriptors, 2 * slot + 1)
-        length = (status >> RX_LENGTH_SHIFT) & 0xFFFF
-        if status & _WHOLE != _WHOLE or length == 0 or length > BUFFER_SIZE:
+        length = good_length(status)
+        if length == 0:
             break
         at = (before + i) & INDEX_MASK
         ids[at] = held[slot]
         lengths[at] = length
         describe(packets, at, ring.descriptors[2 * slot], status)
-        buffer = fresh(pools, ring.pool, free, i)
-        held[slot] = buffer
-        ring.descriptors[2 * slot] = device_address(ring.addresses, buffer)
-        ring.descriptors[2 * slot + 1] = 0
+        replace(ring, slot, fresh(pools, ring.pool, free, i))
         count = i + 1
     handed = before
     if count > 0:
@@ -247,6 +250,20 @@ def take_singly(ring: RxState, pools: Pools, packets: Packets, before: int, limi
     if handed < limit and (status & RX_DD != 0 or count == free):
         return take_carefully(ring, pools, packets, handed, limit)
     return handed
+
+
+@compiled
+def good_length(status: int) -> int:
+    """The length of a frame, from the second word of its descriptor; 0 if it is not there, or odd in any way."""
+    length = (status >> RX_LENGTH_SHIFT) & 0xFFFF
+    return 0 if status & _WHOLE != _WHOLE or length > BUFFER_SIZE else length
+
+
+@compiled
+def replace(ring: RxState, slot: int, buffer: int) -> None:
+    """Put another buffer into a descriptor, and give that to the card."""
+    ring.held.ids[slot] = buffer
+    arm_one(ring, slot, buffer)
 
 
 @compiled
@@ -281,6 +298,27 @@ def take_carefully(ring: RxState, pools: Pools, packets: Packets, count: int, li
         arm(ring, slot, 1)
         ring.state[NEXT] += 1
     return count
+
+
+@compiled
+def begin(ring: RxState, limit: int) -> int:
+    """How many frames may be taken one by one at most, by a path that goes packet by packet."""
+    return limit if ring.state[SKIPPING] == 0 else 0
+
+
+@compiled
+def look(ring: RxState, slot: int) -> int:
+    """The length of the good frame in a descriptor; 0 if there is none."""
+    return good_length(load_acquire(ring.descriptors, 2 * slot + 1))
+
+
+@compiled
+def finish(ring: RxState, pools: Pools, count: int, replaced: int) -> None:
+    """Such a path has given `count` descriptors back, `replaced` of them with fresh buffers."""
+    first = ring.state[NEXT]
+    took(pools, ring.pool, free_count(pools, ring.pool) - replaced, ring.held)
+    ring.state[NEXT] = first + count
+    hand_back(ring, first)
 
 
 @compiled
@@ -320,26 +358,39 @@ def tx_batch(ring: TxState, pools: Pools, packets: Packets, first: int, last: in
     unwrapped = min(count, size - slot)
     load(ring, slot, packets, first, unwrapped)
     load(ring, 0, packets, first + unwrapped, count - unwrapped)
-    group_end = index | (CLEAN_GROUP - 1)
-    while group_end < index + count:
-        ring.descriptors[2 * (group_end & (size - 1)) + 1] |= TX_RS
-        group_end += CLEAN_GROUP
-    ring.state[NEXT] = index + count
-    store_release(ring.tail, 0, (index + count) & (size - 1))
+    send(ring, count)
     return count
 
 
 @compiled
 def load(ring: TxState, slot: int, packets: Packets, at: int, count: int) -> None:
     """Write packets from `at` on into `count` descriptors from `slot` on, which do not wrap."""
-    held, ids, lengths = ring.held.ids, packets.ids, packets.lengths
     slot &= INDEX_MASK
     at &= INDEX_MASK
     for i in range(count & INDEX_MASK):
-        buffer, length = ids[at + i], np.int64(lengths[at + i])
-        held[slot + i] = buffer
-        ring.descriptors[2 * (slot + i)] = device_address(ring.addresses, buffer)
-        ring.descriptors[2 * (slot + i) + 1] = (length << TX_PAYLEN_SHIFT) | _TX_COMMAND | length
+        load_one(ring, slot + i, packets.ids[at + i], np.int64(packets.lengths[at + i]))
+
+
+@compiled
+def load_one(ring: TxState, slot: int, buffer: Any, length: Any) -> None:
+    """Write a packet into a descriptor (7.2.3.2.4)."""
+    ring.held.ids[slot] = buffer
+    ring.descriptors[2 * slot] = device_address(ring.addresses, buffer)
+    ring.descriptors[2 * slot + 1] = (length << TX_PAYLEN_SHIFT) | _TX_COMMAND | length
+
+
+@compiled
+def send(ring: TxState, count: int) -> None:
+    """Give `count` descriptors that are written to the card, and have it report the last one of each group."""
+    mask = ring.held.ids.size - 1
+    index = ring.state[NEXT]
+    end = index + count
+    group_end = index | (CLEAN_GROUP - 1)
+    while group_end < end:
+        ring.descriptors[2 * (group_end & mask) + 1] |= TX_RS
+        group_end += CLEAN_GROUP
+    ring.state[NEXT] = end
+    store_release(ring.tail, 0, end & mask)
 
 
 @compiled

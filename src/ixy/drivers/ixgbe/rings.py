@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ixy.drivers import RxSingle, TxSingle
 from ixy.drivers.ixgbe import datapath
 from ixy.drivers.ixgbe.datapath import STATE_WORDS, RxState, TxState
 from ixy.drivers.rings import FilledRing, SendingRing
@@ -25,6 +26,7 @@ class IxgbeRxRing(FilledRing):
     """A receive ring; see `ixy.drivers.RxRing`."""
 
     kernel = staticmethod(datapath.rx_batch)
+    single: RxSingle | None = RxSingle(datapath.begin, datapath.look, datapath.replace, datapath.finish)
 
     def __init__(
         self,
@@ -43,6 +45,7 @@ class IxgbeTxRing(SendingRing):
 
     kernel = staticmethod(datapath.tx_batch)
     room = staticmethod(datapath.tx_room)
+    single: TxSingle | None = TxSingle(datapath.load_one, datapath.send)
 
     def __init__(self, memory: NDArray[np.uint8], tail: NDArray[np.uint32], addresses: Addresses) -> None:
         super().__init__(TxState(_descriptors(memory), tail, *_bookkeeping(memory), addresses))

@@ -1,0 +1,223 @@
+"""How a path takes one batch along: kernels made of two rings' kernels and a user's function.
+
+There are two ways, which do the same. By batches, all packets are received, then looked at, then sent, in loops over
+many packets that do one thing each. Packet by packet, each is taken from its receive descriptor to its transmit
+descriptor in one loop; that is quicker while batches are small. It knows good packets only: whatever else there is goes
+by batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ixy.drivers.rings import NEXT, desert
+from ixy.jit import compiled, outlined
+from ixy.packets.buffers import ID_MASK, LENGTH_MASK, STRIDE
+from ixy.packets.checking import hand_over
+from ixy.packets.packets import INDEX_MASK, Packets, swap
+from ixy.packets.pool import Pools, abandon, free_count, fresh, give, refill, serve, wanted
+from ixy.unsafe import load_acquire, row
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ixy.drivers import RxRing, RxSingle, TxRing, TxSingle
+
+DROP = 0
+FORWARD = 1
+
+# Words of a path's `counts`
+RECEIVED, FORWARDED, DROPPED = 0, 1, 2
+HELD = 3  # by batches: packets at hand, for which there is nobody else
+BEGUN, LEFT = 4, 5  # packet by packet: how many the function was given, and how many of them it has dropped
+STOP = 6
+COUNTS = 8
+
+STOPPED = -1  # what a poll answers when the path is to end
+SMALL = 15  # batches up to this many packets go packet by packet; from there on the other way is as quick
+
+_ALL = 1 << 16  # more packets than any ring has room for, so that it is cleaned
+
+Function = Callable[[Any], int]
+
+
+class PathState(NamedTuple):
+    """A path, as its kernels see it."""
+
+    rx: Any
+    tx: Any
+    pools: Pools
+    packets: Packets
+    counts: NDArray[np.int64]
+    limit: int
+
+
+class PollKernels(NamedTuple):
+    """What moves packets along a path. For the runner of both rings.
+
+    Attributes:
+        poll: `poll(path) -> received` takes one batch along; STOPPED if the path is to end.
+        recover: `recover(path)` drops the packets at hand, after the function has raised an exception.
+    """
+
+    poll: Callable[[PathState], int]
+    recover: Callable[[PathState], None]
+
+
+def poll_kernels(rx: RxRing, tx: TxRing, function: Function, batch: int) -> PollKernels:
+    """The kernels for batches of up to `batch` packets."""
+    by_batches = _by_batches(rx.kernel, tx.kernel, tx.room, function)
+    if batch > SMALL or rx.single is None or tx.single is None:
+        return by_batches
+    return _packet_by_packet(rx.single, tx.single, tx.room, function, by_batches)
+
+
+@compiled
+def is_stopped(path: PathState) -> bool:
+    """Let others have the pool, if they want it; whether the path is to end."""
+    if wanted(path.pools, path.rx.pool):
+        serve(path.pools, path.rx.pool)
+        return load_acquire(path.counts, STOP) != 0
+    return False
+
+
+@cache
+def _by_batches(
+    rx_batch: Callable[..., int], tx_batch: Callable[..., int], tx_room: Callable[..., int], function: Function
+) -> PollKernels:
+
+    @outlined
+    def fetch_buffers(path: PathState) -> None:
+        """Have the transmit ring cleaned: the buffers that the receive ring lacks may lie there, sent."""
+        tx_room(path.tx, path.pools, _ALL)
+        refill(path.pools, path.rx.pool)
+
+    @compiled
+    def verdict(path: PathState, i: int) -> int:
+        """What the function says of packet `i`; a length from the ring is no longer than a buffer."""
+        ids, lengths = path.packets.ids, path.packets.lengths
+        return function(row(path.pools.bytes, ids[i] & ID_MASK, lengths[i] & LENGTH_MASK, STRIDE))
+
+    @outlined
+    def compact(path: PathState, first: int, received: int) -> int:
+        """Go on with the function after packet `first`, the first to be dropped, and move those that are kept to the
+        front; how many there are."""
+        kept = first
+        for i in range(first + 1, received):
+            if verdict(path, i) != DROP:
+                swap(path.packets, kept, i)
+                kept += 1
+        return kept
+
+    @compiled
+    def poll(path: PathState) -> int:
+        packets, counts = path.packets, path.counts
+        if is_stopped(path):
+            return STOPPED
+        # What the transmit ring has no room for stays in the receive ring: if packets are lost, the card counts them.
+        limit = min(path.limit, tx_room(path.tx, path.pools, path.limit))
+        received = rx_batch(path.rx, path.pools, packets, limit)
+        if received == 0:
+            if free_count(path.pools, path.rx.pool) == 0:
+                fetch_buffers(path)
+            return 0
+        counts[HELD] = received
+        kept = received
+        for i in range(received & INDEX_MASK):
+            if verdict(path, i) == DROP:
+                kept = compact(path, i, received)
+                break
+        sent = tx_batch(path.tx, path.pools, packets, 0, kept)
+        give(path.pools, packets, sent, received)
+        counts[HELD] = 0
+        counts[RECEIVED] += received
+        counts[FORWARDED] += sent
+        counts[DROPPED] += received - kept
+        return received
+
+    @compiled
+    def recover(path: PathState) -> None:
+        held = path.counts[HELD]
+        path.counts[HELD] = 0
+        path.counts[RECEIVED] += held
+        path.counts[DROPPED] += held
+        give(path.pools, path.packets, 0, held)
+        leave_all(path)
+
+    return PollKernels(poll, recover)
+
+
+@compiled
+def leave_all(path: PathState) -> None:
+    """Leave the rings and the pool, however often they were entered."""
+    abandon(path.pools.words)
+    desert(path.tx.state)
+    desert(path.rx.state)
+
+
+@cache
+def _packet_by_packet(
+    rx: RxSingle, tx: TxSingle, tx_room: Any, function: Function, by_batches: PollKernels
+) -> PollKernels:
+    begin, look, replace, take = rx
+    load, send = tx
+
+    @outlined
+    def poll_by_batches(path: PathState) -> int:
+        return by_batches.poll(path)
+
+    @compiled
+    def settle(path: PathState, received: int, kept: int) -> None:
+        """Note what has become of packets whose descriptors are written, and ring both doorbells."""
+        counts = path.counts
+        take(path.rx, path.pools, received, kept)
+        send(path.tx, kept)
+        counts[BEGUN] = counts[LEFT] = 0
+        counts[RECEIVED] += received
+        counts[FORWARDED] += kept
+        counts[DROPPED] += received - kept
+
+    @compiled
+    def poll(path: PathState) -> int:
+        held, sent, counts, pools = path.rx.held, path.tx.held, path.counts, path.pools
+        if is_stopped(path):
+            return STOPPED
+        room = tx_room(path.tx, pools, path.limit)  # which may give buffers back
+        free = free_count(pools, path.rx.pool)
+        limit = begin(path.rx, min(path.limit, room, free))
+        first, following = path.rx.state[NEXT], path.tx.state[NEXT]
+        received = kept = 0
+        while received < limit:
+            slot = (first + received) & (held.ids.size - 1) & INDEX_MASK
+            length = look(path.rx, slot)
+            if length == 0:
+                break
+            received += 1
+            counts[BEGUN] = received
+            buffer = held.ids[slot]
+            verdict = function(row(pools.bytes, buffer & ID_MASK, length, STRIDE))
+            if verdict == DROP or hand_over(pools, held, slot, 1, held.holder, sent.holder) == 0:
+                replace(path.rx, slot, buffer)
+                counts[LEFT] += 1
+            else:
+                replace(path.rx, slot, fresh(pools, path.rx.pool, free, kept))
+                load(path.tx, (following + kept) & (sent.ids.size - 1) & INDEX_MASK, buffer, length)
+                kept += 1
+        if received == 0:
+            return poll_by_batches(path)
+        settle(path, received, kept)
+        return received
+
+    @compiled
+    def recover(path: PathState) -> None:
+        begun = path.counts[BEGUN]
+        if begun > 0:  # the last one was not finished: its buffer stays in its descriptor
+            slot = (path.rx.state[NEXT] + begun - 1) & (path.rx.held.ids.size - 1)
+            replace(path.rx, slot, path.rx.held.ids[slot])
+            settle(path, begun, begun - 1 - path.counts[LEFT])
+        by_batches.recover(path)
+
+    return PollKernels(poll, recover)
