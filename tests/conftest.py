@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -15,6 +16,7 @@ from ixy.jit import CHECKING, INTERPRETED
 
 # A child that a test forks is not traced: coverage has a lock, which a thread of the parent may hold just then.
 os.register_at_fork(after_in_child=partial(sys.settrace, None))
+os.register_at_fork(after_in_child=partial(threading.settrace, None))  # type: ignore[arg-type]
 
 # The first example of a compiled kernel compiles it, so an example has no deadline.
 settings.register_profile(

@@ -298,11 +298,12 @@ def interrupted_at(number: int) -> Iterator[list[int]]:
             before[frame] = looks_for_signals(frame)
         return trace
 
+    tracer = sys.gettrace()  # that of coverage
     sys.settrace(trace)
     try:
         yield count
     finally:
-        sys.settrace(None)
+        sys.settrace(tracer)
 
 
 def interrupt_everywhere(work: Callable[[], object], check: Callable[[], None]) -> None:
