@@ -6,6 +6,8 @@ import dpkt
 import pytest
 from captures import frames, read_pcap, write_pcap
 
+from ixy.apps.templates import from_scapy
+
 
 def test_numbered_udp_packets(ixy, tmp_path):
     """1000 packets, more than the ring holds: whole UDP packets whose last 4 bytes count from 0."""
@@ -74,6 +76,13 @@ def test_a_damaged_template_is_used_up_to_the_damage(ixy, tmp_path):
     assert ended.code == 0
     assert ended.errors.startswith("ixy: in.pcap: damaged, using the 2 packets before: packet 3 ")
     assert read_pcap(tmp_path / "out.pcap") == frames(2)
+
+
+def test_scapy_asks_nobody(monkeypatch):
+    """Who has an address would be asked on a network of the machine: a packet without a destination goes to all."""
+    monkeypatch.setattr("scapy.layers.l2.srp1", lambda *_, **__: pytest.fail("somebody was asked"))
+    templates = from_scapy("Ether(src='02:00:00:00:00:01')/IP(src='10.9.9.1', dst='10.9.9.9')")
+    assert templates.data[:12].tobytes().hex() == "ffffffffffff020000000001"
 
 
 def test_scapy_expression(ixy, tmp_path):

@@ -96,6 +96,8 @@ def from_pcap(path: str) -> Templates:
 def from_scapy(expression: str) -> Templates:
     """The frames that a Scapy expression such as `Ether()/IP(dst="10.0.0.0/30")/UDP()` stands for.
 
+    Those that name no destination go to everybody: who has an IP address, Scapy would ask on a network of the machine.
+
     Raises:
         ConfigurationError: Scapy is not installed, the expression is wrong, or it stands for too many frames or none.
     """
@@ -105,6 +107,7 @@ def from_scapy(expression: str) -> Templates:
     except ImportError as error:
         raise ConfigurationError("--scapy needs Scapy; run: pip install 'ixy[scapy]'") from error
     names: dict[str, Any] = dict(scapy.__dict__)
+    scapy.conf.neighbor.resolvers.clear()
     try:
         frames = _frames(scapy, eval(expression, names))
     except Exception as error:  # the expression is the user's, and may raise anything
