@@ -217,6 +217,7 @@ class Machine:
         card, rack = plug.card, self.rack
         with ExitStack() as stack:
             stack.callback(self._forget, card)
+            stack.callback(plug.stack.close)  # goes on where the first was interrupted
             stack.callback(plug.stack.close)
             with self.paused():
                 card.reset()
