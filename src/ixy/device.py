@@ -22,7 +22,7 @@ from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, MAX_ADDRESSES
 from ixy.drivers.rings import ENTERED, POOL_BUSY, RING_BUSY, desert, enter, exit_from, in_use, leave, seize
 from ixy.dropped import close_dropped
 from ixy.errors import ConfigurationError, Error, OwnershipError
-from ixy.jit import compiled
+from ixy.jit import Direct, compiled
 from ixy.packets import checking
 from ixy.packets.batch import Batch, lent, no_copies
 from ixy.packets.mempool import Mempool
@@ -338,7 +338,7 @@ class RxQueue:
         self.device = device
         self.ring = ring
         self._pools = pools()
-        self._receive = _receive_kernel(ring.kernel)
+        self._receive = Direct(_receive_kernel(ring.kernel))
 
     @property
     def pool(self) -> Mempool:
@@ -366,7 +366,7 @@ class RxQueue:
         self.device._check()
         batch = Batch(self.ring.pool, limit, self.ring.metadata)
         try:
-            return batch, self._receive(self.ring.state, self._pools, batch._packets, batch._span, limit)
+            return batch, self._receive((), self.ring.state, self._pools, batch._packets, batch._span, limit)
         except IndexError:
             _undo_claims(self.ring, self._pools)
             raise
@@ -393,7 +393,7 @@ class TxQueue:
         self.device = device
         self.ring = ring
         self._pools = pools()
-        self._send = _send_kernel(ring.kernel)
+        self._send = Direct(_send_kernel(ring.kernel))
         self._attached: set[int] = set()  # pools, by number
 
     def send(self, batch: Batch) -> int:
@@ -411,7 +411,7 @@ class TxQueue:
             self.device.attach(batch.pool)
             self._attached.add(batch.pool.number)
         try:
-            sent = self._send(self.ring.state, self._pools, packets, span)
+            sent = self._send(batch.metadata, self.ring.state, self._pools, packets, span)
         except IndexError:
             _undo_claims(self.ring, self._pools)
             raise

@@ -77,6 +77,32 @@ def checked(function: F) -> F:
     return _compile(function, boundscheck=True, full=True)
 
 
+class Direct:
+    """A kernel for callers who know the types of what they hand it.
+
+    To find out the types of named tuples takes Numba several times as long as a short kernel runs. So it does that once
+    for each key, and from then on arguments with that key must be of the same types: it is not looked at.
+    """
+
+    def __init__(self, kernel: Callable[..., Any]) -> None:
+        self._kernel = kernel
+        self._entries: dict[object, Callable[..., Any]] = {}
+
+    def __call__(self, key: object, *arguments: object) -> Any:
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = self._entries[key] = self._entry(arguments)
+        return entry(*arguments)
+
+    def _entry(self, arguments: tuple[object, ...]) -> Callable[..., Any]:
+        if INTERPRETED:
+            return self._kernel
+        import numba
+
+        dispatcher, library = cast(Any, self._kernel), cast(Any, numba)
+        return dispatcher.compile(tuple(library.typeof(argument) for argument in arguments))
+
+
 def _compile(function: F, *, boundscheck: bool, forceinline: bool = True, full: bool = False) -> F:
     if _kernel is None:
         return function

@@ -474,6 +474,15 @@ def test_all_rings_are_stopped_before_memory_is_returned(path: Path) -> None:
         assert back_end.requests.count(GET_VRING_BASE) == RINGS
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """SIGINT interrupts, even where the tests run in the background, with the signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupted_close_can_be_repeated(path: Path) -> None:
     """Ctrl-C, twice, while the back end has not answered: no memory is returned. The third time it is, in the end."""
 

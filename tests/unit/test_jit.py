@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ixy.jit import INTERPRETED, checked, compiled, outlined
+from ixy.jit import INTERPRETED, Direct, checked, compiled, outlined
 from ixy.jitcontent import Unknown, fingerprint
+from ixy.packets.packets import new_packets
 
 KERNEL = "def kernel(x):\n    return helper(x) + CONSTANT + package.CONSTANT + package.part.CONSTANT\n"
 
@@ -471,3 +472,19 @@ def test_function_without_a_file_is_compiled_all_the_same() -> None:
     """As in an interactive session: nothing to cache beside, and no error."""
     double = compiled(function("def double(x):\n    return 2 * x\n", "double"))
     assert double(21) == 42
+
+
+@compiled
+def first_of_both(one: Any, other: Any) -> int:
+    return one.ids[0] + other
+
+
+def test_a_kernel_for_each_kind_of_arguments() -> None:
+    """What has other types has another key; interpreted and compiled, and with columns that are left out."""
+    direct = Direct(first_of_both)
+    few, more = new_packets(1), new_packets(1, ("flags",))
+    few.ids[0], more.ids[0] = 3, 4
+    for _ in range(2):
+        assert direct((), few, 10) == 13
+        assert direct(("flags",), more, 20) == 24
+        assert direct("fraction", more, 0.5) == 4.5

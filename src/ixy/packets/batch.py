@@ -20,7 +20,7 @@ import numpy as np
 
 from ixy.arguments import integer
 from ixy.errors import ConfigurationError, OwnershipError
-from ixy.jit import compiled
+from ixy.jit import Direct, compiled
 from ixy.once import once
 from ixy.packets import checking
 from ixy.packets.buffers import BUFFER_SIZE, STRIDE
@@ -58,11 +58,13 @@ class Loan(ref):  # pyright: ignore[reportMissingTypeArgument]
     """What a batch has of its pool, kept by the pool too.
 
     Attributes:
+        metadata: names of the packets' columns besides those that are always there, see `packets.METADATA`.
         packets: the batch's arrays.
         span: which of them it owns, from the first to before the last: shape (2,), int64.
     """
 
-    __slots__ = ("packets", "span")
+    __slots__ = ("metadata", "packets", "span")
+    metadata: tuple[str, ...]
     packets: Packets
     span: NDArray[np.int64]
 
@@ -88,7 +90,7 @@ class Batch:
         self._span = np.zeros(2, np.int64)
         self._limits = memoryview(cast(Any, self._span))  # the same, as Python's integers
         loan = Loan(self)
-        loan.packets, loan.span = self._packets, self._span
+        loan.metadata, loan.packets, loan.span = tuple(metadata), self._packets, self._span
         self._loan = loan
         pool._loans.add(loan)
 
@@ -108,6 +110,11 @@ class Batch:
         if not -count <= number < count:
             raise IndexError(f"packet {number} of a batch of {count}")
         return Packet(self, self._limits[0] + number % count, _memory())
+
+    @property
+    def metadata(self) -> tuple[str, ...]:
+        """What the device that received the packets was asked to tell of each."""
+        return self._loan.metadata
 
     @property
     def lengths(self) -> NDArray[np.int32]:
@@ -200,6 +207,7 @@ def lent(batch: Batch) -> tuple[Packets, NDArray[np.int64]]:
     return batch._packets, batch._span
 
 
+@Direct
 @compiled
 def _free(pools: Pools, packets: Packets, span: NDArray[np.int64]) -> None:
     """Give the packets of a span back, once, whoever else tries at the same time."""
@@ -211,7 +219,7 @@ def _free(pools: Pools, packets: Packets, span: NDArray[np.int64]) -> None:
 def free_loan(pools: Pools, loan: Loan) -> None:
     """Give back what is left of a loan."""
     try:
-        _free(pools, loan.packets, loan.span)
+        _free(loan.metadata, pools, loan.packets, loan.span)
     except IndexError:  # in the checking mode
         abandon(pools.words)
         raise
@@ -250,13 +258,14 @@ class BatchBytes:
 
     def _locate(self, key: Any) -> tuple[Any, Any]:
         """The index into all buffers that `key` means for this batch's rows and columns."""
-        packets, span = lent(self._batch)
+        packets, _ = lent(self._batch)
+        first, last = self._batch._limits
         row, column = cast("tuple[Any, Any]", key) if isinstance(key, tuple) else (key, slice(None))
-        rows = packets.ids[span[0] : span[1]][row]
+        rows: Any = packets.ids[first:last][row]
         if isinstance(column, slice):
             return rows, _within_buffer(cast(slice, column))
-        columns: NDArray[np.int64] = np.asarray(_COLUMNS[column])
-        crossed = isinstance(row, slice) and columns.ndim > 0
+        columns: Any = _COLUMNS[column]
+        crossed = isinstance(row, slice) and np.ndim(columns) > 0
         return (rows[:, np.newaxis] if crossed else rows), columns
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from ixy import streams
 from ixy.arguments import integer
 from ixy.errors import Error, MemoryUnavailable, OwnershipError
-from ixy.jit import compiled
+from ixy.jit import Direct, compiled
 from ixy.once import once
 from ixy.packets import checking
 from ixy.packets.batch import Batch, Loan, check_length, free_loan, no_copies
@@ -94,7 +94,7 @@ class Mempool:
         self._check()
         batch = Batch(self, count)
         for _ in range(2):
-            if not _allocate(self._pools, self.number, batch._packets, batch._span, count, length):
+            if not _allocate((), self._pools, self.number, batch._packets, batch._span, count, length):
                 self._check()
                 raise OwnershipError(f"{self!r} is held by another thread, which does not let go")
             if len(batch) == count or not self._sweep():
@@ -156,6 +156,7 @@ class Mempool:
         return bool(lost)
 
 
+@Direct
 @compiled
 def _allocate(pools: Pools, pool: int, packets: Packets, span: NDArray[np.int64], count: int, length: int) -> bool:
     """Let a batch have up to `count` packets of `length` bytes; False if the pool cannot be had."""
