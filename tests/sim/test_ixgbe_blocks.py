@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 from lab import open_card
 
 from ixy.device import Device
-from ixy.drivers.ixgbe.datapath import SKIPPING, hand_back, rx_batch, take_carefully
+from ixy.drivers.ixgbe import datapath
+from ixy.drivers.ixgbe.datapath import BLOCK, SKIPPING, hand_back, rx_batch, take_carefully, take_singly
 from ixy.drivers.rings import DROPPED, NEXT, STARVED
-from ixy.jit import CHECKING
+from ixy.jit import CHECKING, INTERPRETED
 from ixy.packets.buffers import device_address
 from ixy.packets.dma import DmaMapping, DmaMemory
 from ixy.packets.packets import new_packets
 from ixy.packets.pool import POOL_SHIFT, free_count, pools
+from ixy.registers.i82599 import RX_DD, RX_EOP
 from ixy.sim.machine import Machine
 
 RING, POOL = 64, 160
@@ -55,20 +57,71 @@ def test_blocks_and_one_by_one_agree(
 ) -> None:
     """The same ring is received twice, from the same state: same packets, and the same left behind."""
     first = np.array(data.draw(st.lists(st.integers(0, (1 << 63) - 1), min_size=4, max_size=4)), np.int64)
-    state, space = device.rx[0].ring.state, pools()
-    kept = Snapshot(device)
+    blocks, singles = (
+        outcome(device, receive, first, written, start, limit, free, skipping) for receive in (rx_batch, one_by_one)
+    )
+    assert blocks == singles
+
+
+@pytest.mark.parametrize("odd", [0, RX_DD | 60 << 32, RX_DD | RX_EOP, RX_DD | RX_EOP | 2049 << 32])
+def test_one_odd_frame_in_two_blocks(device: Device, odd: int) -> None:
+    """At any place: one that is not there, that goes on in the next buffer, is empty, or too long."""
+    first = np.zeros(1, np.int64)
+    for place in range(2 * BLOCK):
+        written = [RX_DD | RX_EOP | 60 << 32] * (2 * BLOCK) + [0] * (RING - 2 * BLOCK)
+        written[place] = odd
+        blocks, singles = (
+            outcome(device, receive, first, written, 0, RING, POOL - RING, False) for receive in (rx_batch, one_by_one)
+        )
+        assert blocks == singles
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="a compiled kernel cannot be replaced")
+def test_good_frames_are_taken_by_blocks(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of three blocks, of which the ring's end cuts the second: as many as are left over are looked at singly."""
+    seen: list[int] = []
+
+    def watched(ring: Any, pools: Any, packets: Any, before: int, limit: int) -> int:
+        seen.append(before)
+        return take_singly(ring, pools, packets, before, limit)
+
+    monkeypatch.setattr(datapath, "take_singly", watched)
+    good = [RX_DD | RX_EOP | 60 << 32] * RING
+    outcome(device, rx_batch, np.zeros(1, np.int64), good, 0, 3 * BLOCK, POOL - RING, False)
+    assert seen == []
+    outcome(device, rx_batch, np.zeros(1, np.int64), good, RING - BLOCK, 3 * BLOCK, POOL - RING, False)
+    assert seen == []
+    outcome(device, rx_batch, np.zeros(1, np.int64), good, RING - BLOCK - 1, 2 * BLOCK, POOL - RING, False)
+    assert seen == [BLOCK]
+
+
+def outcome(
+    device: Device,
+    receive: Any,
+    first: np.ndarray,
+    written: list[int],
+    start: int,
+    limit: int,
+    free: int,
+    skipping: bool,
+) -> Any:
+    """What there is after packets were received from a ring that the card has written so; it is as before then.
+
+    Args:
+        first: the first words of the descriptors, in turn.
+        written: their second words, as many as the ring has.
+        start: the descriptor whose turn it is.
+        free: how many buffers the pool has.
+    """
+    state, kept = device.rx[0].ring.state, Snapshot(device)
     try:
-        outcomes = []
-        for receive in (rx_batch, one_by_one):
-            kept.restore()
-            state.state[NEXT], state.state[SKIPPING] = start + 5 * RING, skipping
-            kept.leave(free)
-            state.descriptors[0::2] = np.resize(first, RING)
-            state.descriptors[1::2] = np.array(written, np.uint64).view(np.int64)
-            packets = new_packets(limit, METADATA)
-            count = receive(state, space, packets, limit)
-            outcomes.append((packets_of(packets, count), ring_of(device, np.array(written)), kept.free()))
-        assert outcomes[0] == outcomes[1]
+        state.state[NEXT], state.state[SKIPPING] = start + 5 * RING, skipping
+        kept.leave(free)
+        state.descriptors[0::2] = np.resize(first, RING)
+        state.descriptors[1::2] = np.array(written, np.uint64).view(np.int64)
+        packets = new_packets(limit, METADATA)
+        count = receive(state, pools(), packets, limit)
+        return packets_of(packets, count), ring_of(device, np.array(written)), kept.free()
     finally:
         kept.restore()
 

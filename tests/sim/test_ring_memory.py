@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from lab import open_card
+from lab import open_card, run_by_another_thread
 
+import ixy
 from ixy.drivers.rings import leave, seize
 from ixy.registers import i82599 as reg
 from ixy.sim.machine import Machine
@@ -34,3 +35,11 @@ def test_a_ring_is_seized_as_often_as_it_is_left(machine: Machine) -> None:
         for _ in range(3):
             leave(words)
         assert device.tx[0].ring.retire(0)
+
+
+def test_a_ring_that_is_run_is_not_retired(machine: Machine) -> None:
+    """By another thread, which does not leave it: whoever waits for it is told so in the end."""
+    with open_card(machine) as device, open_card(machine, "sim:b") as other:
+        with run_by_another_thread(ixy.Path(device.rx[0], other.tx[0])):
+            assert not other.tx[0].ring.retire(0.01)
+        assert other.tx[0].ring.retire(0.01)

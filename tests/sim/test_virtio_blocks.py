@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from ixy.drivers.virtio.rings.rings import Terms, VirtioRxRing, VirtioTxRing
 from ixy.drivers.virtio.rings.split import INDEX, SplitRing
 from ixy.drivers.virtio.rings.state import BLOCK, BROKEN, OFFERED, exchange
 from ixy.drivers.virtio.transports.transport import register_doorbell
+from ixy.jit import INTERPRETED
 from ixy.packets import checking
 from ixy.packets.buffers import BUFFER_SIZE, POOLS, STRIDE
 from ixy.packets.packets import Packets, new_packets
@@ -193,6 +195,25 @@ def where(ring: Any) -> Any:
     descriptors = ring.descriptors[::2]
     named = descriptors[ring.order] if isinstance(ring, SplitRing) else descriptors
     return np.where(named == 0, -1, named - BASE - ring.held.ids * STRIDE)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="a compiled kernel cannot be replaced")
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_good_frames_are_taken_by_blocks(is_packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In order, and with buffers enough: none of a ring is left to be looked at singly, wherever it begins."""
+    terms = Terms(reg.HEADER_BYTES, 1, 0, 0, packed=is_packed)
+
+    def nothing_left(*arguments: int) -> int:
+        *_, before, end = arguments
+        assert before == end
+        return before
+
+    monkeypatch.setattr(packed if is_packed else split, "take_singly", nothing_left)
+    for start in (0, 64, 128, 192):
+        situation = Situation(terms, 128, start, 128, 128, [], [60, 2047], [1], [], 128, 128)
+        one = world(situation, receive=True)
+        assert kernels(one.ring).take_good(*one, 128) == 128
+        assert one.packets.lengths[:3].tolist() == [60, 2047, 60]
 
 
 @given(situation=situations())

@@ -179,11 +179,12 @@ ENDINGS: dict[str, Callable[[Batch, Mempool], object]] = {
 }
 
 
+@pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_what_is_gone_cannot_be_touched(pool: Mempool, ending: str) -> None:
+def test_what_is_gone_cannot_be_touched(pool: Mempool, ending: str, count: int) -> None:
     """A batch that was freed, sent or left, or whose pool closed: every use of it and of its packets raises."""
-    batch = filled(pool, 3)
-    packet = batch[1]
+    batch = filled(pool, count)
+    packet = batch[count // 2]
     waiting = {**uses(batch), **uses_of_packet(packet)}
     for use in waiting.values():
         use()
@@ -308,6 +309,7 @@ def test_bytes_by_masks_and_shape(pool: Mempool) -> None:
         assert [packet[48] == 7 for packet in batch] == [False] * 4 + [True] * 2
         assert batch.bytes.shape == (6, BUFFER)
         assert batch.bytes[1, batch.bytes[0] < 3][:3].tolist() == [1, 2, 3]
+        assert batch.bytes[1:3, [0, 1]].tolist() == [[1, 2], [2, 3]]
         with pytest.raises(ValueError, match="is a copy"):
             np.array(batch.bytes, copy=False)
         for copied in (np.array(batch.bytes), batch.bytes[5], batch.bytes[5, :8], batch.bytes[5:], batch.bytes[[5], 0]):
