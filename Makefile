@@ -2,6 +2,7 @@
 # make test    set up and pass all tests, compiled and interpreted
 # make test-guest  only the tests in virtual machines, with their measurements
 # make test-peer   only the tests against DPDK's testpmd
+# make coverage    which lines the interpreted tests reach, in twice the time that they take
 # make test-check  the tests with traffic in the checking mode: bounds, and who has each packet buffer
 # make check   formatting, lint, types, and the layers of the architecture
 # make bench   the figures of the README
@@ -15,20 +16,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-guest test-peer test-check check bench evaluate soak soak-devices mutants setup tools clean
+.PHONY: demo test coverage test-guest test-peer test-check check bench evaluate soak soak-devices mutants setup tools clean
 
 demo: setup
 	$(BIN)/ixy demo
 
-# Interpreted, every line of every kernel is seen by the coverage measurement; virtual machines and
-# peers that must keep up would see none of it. What moves packets is run once more in the checking mode.
+# Virtual machines and peers that must keep up are for compiled kernels. What moves packets is run once more in the
+# checking mode.
 test: setup tools
 	$(PYTEST) tests/cli tests/unit
 	$(PYTEST) tests/sim
 	$(PYTEST) tests/guest tests/peer
+	IXY_JIT=0 $(PYTEST) -m "not guest and not peer"
+	IXY_CHECK=1 IXY_JIT=0 $(PYTEST) tests/sim/test_path.py tests/sim/test_driver.py tests/sim/test_virtio_rings.py
+
+# Interpreted, every line of every kernel is seen.
+coverage: setup tools
 	IXY_JIT=0 $(BIN)/coverage run -m pytest -m "not guest and not peer"
 	$(BIN)/coverage report --skip-covered
-	IXY_CHECK=1 IXY_JIT=0 $(PYTEST) tests/sim/test_path.py tests/sim/test_driver.py tests/sim/test_virtio_rings.py
 
 test-guest: setup tools
 	$(PYTEST) -s tests/guest
