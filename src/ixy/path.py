@@ -16,7 +16,7 @@ it; Numba compiles it into the loop, so it runs at the data path's speed and wit
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
@@ -32,15 +32,13 @@ from ixy.packets import checking
 from ixy.packets.batch import no_copies
 from ixy.packets.packets import new_packets
 from ixy.packets.pool import call_attention, pools
-from ixy.polls import COUNTS, DROPPED, FORWARD, FORWARDED, RECEIVED, STOP, PathState, poll_kernels
+from ixy.polls import COUNTS, DROPPED, FORWARD, FORWARDED, RECEIVED, STOP, PacketFunction, PathState, poll_kernels
 from ixy.unsafe import load_acquire, nap, this_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-
-PacketFunction = Callable[[Any], int]
 
 F = TypeVar("F", bound=PacketFunction)
 

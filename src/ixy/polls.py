@@ -41,7 +41,7 @@ SMALL = 15  # batches up to this many packets go packet by packet; from there on
 
 _ALL = 1 << 16  # more packets than any ring has room for, so that it is cleaned
 
-Function = Callable[[Any], int]
+PacketFunction = Callable[[Any], int]
 
 
 class PathState(NamedTuple):
@@ -67,7 +67,7 @@ class PollKernels(NamedTuple):
     recover: Callable[[PathState], None]
 
 
-def poll_kernels(rx: RxRing, tx: TxRing, function: Function, batch: int) -> PollKernels:
+def poll_kernels(rx: RxRing, tx: TxRing, function: PacketFunction, batch: int) -> PollKernels:
     """The kernels for batches of up to `batch` packets."""
     by_batches = _by_batches(rx.kernel, tx.kernel, tx.room, function)
     if batch > SMALL or rx.single is None or tx.single is None:
@@ -86,7 +86,7 @@ def is_stopped(path: PathState) -> bool:
 
 @cache
 def _by_batches(
-    rx_batch: Callable[..., int], tx_batch: Callable[..., int], tx_room: Callable[..., int], function: Function
+    rx_batch: Callable[..., int], tx_batch: Callable[..., int], tx_room: Callable[..., int], function: PacketFunction
 ) -> PollKernels:
 
     @outlined
@@ -160,7 +160,7 @@ def leave_all(path: PathState) -> None:
 
 @cache
 def _packet_by_packet(
-    rx: RxSingle, tx: TxSingle, tx_room: Any, function: Function, by_batches: PollKernels
+    rx: RxSingle, tx: TxSingle, tx_room: Any, function: PacketFunction, by_batches: PollKernels
 ) -> PollKernels:
     begin, look, replace, take = rx
     load, send = tx

@@ -10,7 +10,7 @@ from ixy.path import Path, PathCounts, run
 
 if TYPE_CHECKING:
     from ixy.device import Device
-    from ixy.path import PacketFunction
+    from ixy.polls import PacketFunction
 
 
 class Relay:

@@ -28,7 +28,7 @@ from ixy.sim.slots import provide_all
 from ixy.sim.virtio import BackEnd
 
 if TYPE_CHECKING:
-    from ixy.path import PacketFunction
+    from ixy.polls import PacketFunction
 
 _BATCH = 32
 

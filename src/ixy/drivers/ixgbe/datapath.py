@@ -278,10 +278,9 @@ def take_carefully(ring: RxState, pools: Pools, packets: Packets, count: int, li
         status = load_acquire(ring.descriptors, 2 * slot + 1)
         if status & RX_DD == 0 or count == limit:
             break
-        length = (status >> RX_LENGTH_SHIFT) & 0xFFFF
-        whole = status & RX_EOP != 0 and ring.state[SKIPPING] == 0
+        length = good_length(status)
         free = free_count(pools, ring.pool)
-        if not whole or length == 0 or length > BUFFER_SIZE:
+        if length == 0 or ring.state[SKIPPING] != 0:
             last = status & RX_EOP != 0
             ring.state[SKIPPING] = 0 if last else 1
             ring.state[DROPPED] += 1 if last else 0
