@@ -160,7 +160,7 @@ def leave_all(path: PathState) -> None:
 
 @cache
 def _packet_by_packet(
-    rx: RxSingle, tx: TxSingle, tx_room: Any, function: PacketFunction, by_batches: PollKernels
+    rx: RxSingle, tx: TxSingle, tx_room: Callable[..., int], function: PacketFunction, by_batches: PollKernels
 ) -> PollKernels:
     begin, look, replace, take = rx
     load, send = tx

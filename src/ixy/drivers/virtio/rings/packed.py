@@ -31,6 +31,7 @@ from ixy.drivers.virtio.rings.state import (
     describe,
     describe_block,
     exchange,
+    sending,
     spans,
     total_length,
     unusual,
@@ -343,37 +344,6 @@ def skip(ring: PackedRing) -> None:
 
 
 @compiled
-def tx_room(ring: PackedRing, pools: Pools, wanted: int) -> int:
-    """How many packets the ring has room for; it is cleaned only if there are fewer than `wanted`."""
-    state = ring.state
-    size = ring.held.ids.size
-    if size - (state[NEXT] - state[CLEAN]) < wanted:
-        clean(ring, pools)
-    return size - (state[NEXT] - state[CLEAN]) if state[BROKEN] == 0 else 0
-
-
-@compiled
-def tx_batch(ring: PackedRing, pools: Pools, packets: Packets, first: int, last: int) -> int:
-    """Put packets `first` to `last` on the ring until it is full, and notify the device (2.8.17); how many it took."""
-    state = ring.state
-    size = ring.held.ids.size
-    index = state[NEXT]
-    if index - state[CLEAN] >= min(GROUP, size - 1):
-        clean(ring, pools)
-    count = min(last - first, size - (index - state[CLEAN]))
-    if count <= 0 or state[BROKEN] != 0:
-        return 0
-    count = hand_over(pools, packets, first, count, packets.holder, ring.held.holder)
-    done = 0
-    while done < count:
-        done += load(ring, packets, first + done, index + done, count - done)
-    state[PACKETS] += count
-    state[NEXT] = index + count
-    notify(ring, index + count)
-    return count
-
-
-@compiled
 def load(ring: PackedRing, packets: Packets, first: int, position: int, limit: int) -> int:
     """Put packets from `first` on on the ring from `position` on, as far as they go without a wrap; how many."""
     size = ring.held.ids.size
@@ -430,6 +400,9 @@ def completed(ring: PackedRing, position: int, end: int) -> int:
     if ring.in_order != 0 and used < size and position + batch <= end:
         return batch
     return int(reorder(ring, slot, used, end - position))
+
+
+tx_room, tx_batch = sending(clean, load, notify)
 
 
 def resume_at(ring: PackedRing) -> int:

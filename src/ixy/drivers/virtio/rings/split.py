@@ -34,6 +34,7 @@ from ixy.drivers.virtio.rings.state import (
     describe,
     describe_block,
     exchange,
+    sending,
     spans,
     total_length,
     unusual,
@@ -324,37 +325,6 @@ def skip(ring: SplitRing, ready: int) -> None:
 
 
 @compiled
-def tx_room(ring: SplitRing, pools: Pools, wanted: int) -> int:
-    """How many packets the ring has room for; it is cleaned only if there are fewer than `wanted`."""
-    state = ring.state
-    size = ring.held.ids.size
-    if size - (state[NEXT] - state[CLEAN]) < wanted:
-        clean(ring, pools)
-    return size - (state[NEXT] - state[CLEAN]) if state[BROKEN] == 0 else 0
-
-
-@compiled
-def tx_batch(ring: SplitRing, pools: Pools, packets: Packets, first: int, last: int) -> int:
-    """Put packets `first` to `last` on the ring until it is full, and notify the device (2.7.13); how many it took."""
-    state = ring.state
-    size = ring.held.ids.size
-    index = state[NEXT]
-    if index - state[CLEAN] >= min(GROUP, size - 1):
-        clean(ring, pools)
-    count = min(last - first, size - (index - state[CLEAN]))
-    if count <= 0 or state[BROKEN] != 0:
-        return 0
-    count = hand_over(pools, packets, first, count, packets.holder, ring.held.holder)
-    done = 0
-    while done < count:
-        done += load(ring, packets, first + done, index + done, count - done)
-    state[PACKETS] += count
-    state[NEXT] = index + count
-    offer(ring, index + count)
-    return count
-
-
-@compiled
 def load(ring: SplitRing, packets: Packets, first: int, position: int, limit: int) -> int:
     """Put packets from `first` on on the ring from `position` on, as far as they go without a wrap; how many."""
     size = ring.held.ids.size
@@ -406,6 +376,9 @@ def verified(ring: SplitRing, oldest: int, ready: int, out: int) -> int:
         if used != ring.order[slot] and not reorder(ring, slot, used, out - i):
             return i
     return ready
+
+
+tx_room, tx_batch = sending(clean, load, offer)
 
 
 def sent_up_to(ring: SplitRing) -> int:

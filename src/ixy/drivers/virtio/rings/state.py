@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ixy.drivers.rings import COMMON_WORDS
+from ixy.drivers.rings import CLEAN, COMMON_WORDS, NEXT
 from ixy.jit import compiled
 from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, STRIDE
+from ixy.packets.checking import hand_over
 from ixy.packets.packets import INDEX_MASK, Flags, Packets
+from ixy.packets.pool import Pools
 from ixy.registers.virtio import DATA_VALID, HEADER_BYTES, NEEDS_CSUM
 from ixy.unsafe import has, load_acquire, put
 
@@ -109,3 +112,48 @@ def exchange(ring: Any, one: int, other: int) -> None:
     ring.place[second], ring.place[first] = one, other
     held = ring.held.ids
     held[one], held[other] = held[other], held[one]
+
+
+def sending(
+    clean: Callable[..., None], load: Callable[..., int], announce: Callable[..., None]
+) -> tuple[Callable[..., int], Callable[..., int]]:
+    """The kernels `tx_room` and `tx_batch` of a transmit ring, see `ixy.drivers.TxRing`, from those of its kind.
+
+    Args:
+        clean: `clean(ring, pools)` returns the buffers of sent packets to their pools.
+        load: `load(ring, packets, first, position, limit)` puts packets on the ring as far as they go without a wrap;
+            how many.
+        announce: `announce(ring, end)` tells the device of the places before `end`.
+    """
+
+    @compiled
+    def tx_room(ring: Any, pools: Pools, wanted: int) -> int:
+        """How many packets the ring has room for; it is cleaned only if there are fewer than `wanted`."""
+        state = ring.state
+        size = ring.held.ids.size
+        if size - (state[NEXT] - state[CLEAN]) < wanted:
+            clean(ring, pools)
+        return size - (state[NEXT] - state[CLEAN]) if state[BROKEN] == 0 else 0
+
+    @compiled
+    def tx_batch(ring: Any, pools: Pools, packets: Packets, first: int, last: int) -> int:
+        """Put packets `first` to `last` on the ring until it is full, and tell the device (2.7.13, 2.8.17); how many
+        it took."""
+        state = ring.state
+        size = ring.held.ids.size
+        index = state[NEXT]
+        if index - state[CLEAN] >= min(GROUP, size - 1):
+            clean(ring, pools)
+        count = min(last - first, size - (index - state[CLEAN]))
+        if count <= 0 or state[BROKEN] != 0:
+            return 0
+        count = hand_over(pools, packets, first, count, packets.holder, ring.held.holder)
+        done = 0
+        while done < count:
+            done += load(ring, packets, first + done, index + done, count - done)
+        state[PACKETS] += count
+        state[NEXT] = index + count
+        announce(ring, index + count)
+        return count
+
+    return tx_room, tx_batch
