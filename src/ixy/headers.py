@@ -1,0 +1,675 @@
+"""Packet headers by name: one table of their fields, and where in a packet each of them begins.
+
+What is written here drives everything that knows headers: packets in Python (`packet.ipv4.src`), packets in kernels,
+compiled and interpreted, and whole batches (`batch.ipv4.src`).
+
+A header is false where a packet has none. It is found behind whatever comes before it: up to two VLAN tags, the options
+of IPv4, the extension headers of IPv6. A header that is cut off, or lies in another fragment, is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cast, overload
+
+from ixy.jit import compiled, outlined
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+ABSENT = 1 << 40  # where a header begins that is not there: behind the end of every packet
+
+# EtherTypes (IEEE 802) and protocols (IANA)
+_IPV4, _ARP, _IPV6 = 0x0800, 0x0806, 0x86DD
+_VLAN, _QINQ = 0x8100, 0x88A8
+_HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _DESTINATION = 0, 43, 44, 51, 60
+_ICMP, _TCP, _UDP, _GRE, _ICMP6 = 1, 6, 17, 47, 58
+_VXLAN_PORT = 4789
+_TYPE = 12  # where the EtherType stands
+_MOST_TAGS = 2
+_MOST_EXTENSIONS = 8
+_OFFSET = 0x1FFF  # of IPv4's flags and fragment offset: the offset
+
+
+class Bytes(Protocol):
+    """What headers are read from."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> int: ...
+    def __setitem__(self, index: int, value: int, /) -> None: ...
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Addresses, which print and compare as people write them
+
+
+class MacAddress(int):
+    """An Ethernet address: a number of 48 bits that prints as 02:00:00:00:00:01 and equals that text."""
+
+    @classmethod
+    def parse(cls, text: str) -> MacAddress:
+        """
+        Raises:
+            ValueError: it is no address.
+        """
+        parts = text.replace("-", ":").split(":")
+        if len(parts) != 6 or not all(len(part) == 2 for part in parts):
+            raise ValueError(f"{text!r} is no Ethernet address such as 02:00:00:00:00:01")
+        return cls(int("".join(parts), 16))
+
+    def __str__(self) -> str:
+        return self.to_bytes(6).hex(":")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return int(self) == (type(self).parse(other) if isinstance(other, str) else other)
+
+    __hash__ = int.__hash__
+
+
+class Ipv4Address(MacAddress):
+    """An IPv4 address: a number of 32 bits that prints as 10.0.0.1 and equals that text."""
+
+    @classmethod
+    def parse(cls, text: str) -> Ipv4Address:
+        return cls(int(IPv4Address(text)))
+
+    def __str__(self) -> str:
+        return str(IPv4Address(int(self)))
+
+
+class Ipv6Address(tuple[int, int]):
+    """An IPv6 address: its upper and lower half, as kernels compute with them, in signed numbers of 64 bits. It prints
+    as 2001:db8::1 and equals that text."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Ipv6Address:
+        return cls.of(int(IPv6Address(text)))
+
+    @classmethod
+    def of(cls, value: int) -> Ipv6Address:
+        """From a number of 128 bits."""
+        return cls((_signed(value >> 64), _signed(value)))
+
+    def __str__(self) -> str:
+        return str(IPv6Address(int(self)))
+
+    def __repr__(self) -> str:
+        return f"Ipv6Address({str(self)!r})"
+
+    def __int__(self) -> int:
+        return (self[0] & _WORD) << 64 | self[1] & _WORD
+
+    def __eq__(self, other: object) -> bool:
+        return tuple(self) == tuple(self.parse(other) if isinstance(other, str) else cast(Any, other))
+
+    __hash__ = tuple.__hash__
+
+
+_WORD = (1 << 64) - 1
+
+
+def _signed(value: int) -> int:
+    """The lower 64 bits as a signed number."""
+    return ((value & _WORD) ^ 1 << 63) - (1 << 63)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Fields
+
+T = TypeVar("T", bound="int | tuple[int, int]")
+H = TypeVar("H", bound="Header")
+
+
+class Field(Generic[T]):
+    """An unsigned integer of a header, in network byte order.
+
+    Attributes:
+        offset, size: where it lies in the header, in bytes; a field of 16 bytes is two signed integers of 8.
+        shift, mask: where in those bytes.
+        kind: what it is in Python.
+    """
+
+    def __init__(self, offset: int, size: int, kind: Callable[..., T] = int, *, shift: int = 0, bits: int = 0) -> None:
+        self.offset, self.size, self.kind, self.shift = offset, size, kind, shift
+        self.mask = (1 << (bits or 8 * size)) - 1
+
+    def __set_name__(self, owner: type[Header], name: str) -> None:
+        self.name = f"packet.{owner.name}.{name}"
+
+    @overload
+    def __get__(self, header: None, owner: type[Header]) -> Self: ...
+    @overload
+    def __get__(self, header: Header, owner: type[Header]) -> T: ...
+    def __get__(self, header: Header | None, owner: type[Header]) -> Self | T:
+        if header is None:
+            return self
+        value = (self._word(header) >> self.shift) & self.mask
+        return cast(Any, Ipv6Address.of(value)) if self.size == 16 else self.kind(value)
+
+    def __set__(self, header: Header, value: T | str | int) -> None:
+        if isinstance(value, str):
+            value = cast(Any, self.kind).parse(value)
+        number = int(Ipv6Address(value)) if isinstance(value, tuple) else int(value)
+        kept = self._word(header) & ~(self.mask << self.shift)
+        word = kept | (number & self.mask) << self.shift
+        for i in range(self.size):
+            header.packet[header.at + self.offset + i] = (word >> 8 * (self.size - 1 - i)) & 0xFF
+
+    def _word(self, header: Header) -> int:
+        packet, at = header.packet, header.at + self.offset
+        if not header:
+            raise IndexError(f"{self.name}: the packet has no such header")
+        if at + self.size > len(packet):
+            raise IndexError(f"{self.name} ends at byte {at + self.size} of a packet of {len(packet)} bytes")
+        word = 0
+        for i in range(self.size):
+            word = word << 8 | packet[at + i]
+        return word
+
+
+class Header:
+    """A header of a packet, false where the packet has none.
+
+    Attributes:
+        packet: that it belongs to.
+        at: where in the packet it begins; `ABSENT` where there is none.
+    """
+
+    name: ClassVar[str]
+    locate: ClassVar[Callable[[Any], int]]
+    methods: ClassVar[dict[str, Callable[[Any, int], None]]] = {}
+
+    def __init__(self, packet: Bytes, at: int) -> None:
+        self.packet, self.at = packet, at
+
+    def __bool__(self) -> bool:
+        return self.at != ABSENT
+
+    def __repr__(self) -> str:
+        if not self:
+            return f"<no {self.name}>"
+        return f"<{self.name} {', '.join(f'{name}={getattr(self, name)}' for name in fields(type(self)))}>"
+
+
+def fields(header: type[Header]) -> dict[str, Field[Any]]:
+    """The fields of a kind of header, by name."""
+    return {name: field for name, field in vars(header).items() if isinstance(field, Field)}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Where headers begin: kernels over a packet's bytes
+
+
+@compiled
+def word(packet: Bytes, at: int) -> int:
+    """Two bytes in network byte order."""
+    return packet[at] << 8 | packet[at + 1]
+
+
+@compiled
+def ether_type(packet: Bytes) -> int:
+    """Where the EtherType stands, behind the tags (IEEE 802.1Q); `ABSENT` where the packet is too short."""
+    at = _TYPE
+    for _ in range(_MOST_TAGS):
+        if at + 2 > len(packet):
+            return ABSENT
+        kind = word(packet, at)
+        if kind != _VLAN and kind != _QINQ:
+            return at
+        at += 4
+    return at if at + 2 <= len(packet) else ABSENT
+
+
+@compiled
+def network(packet: Bytes, kind: int, size: int) -> int:
+    """Where what an EtherType announces begins, of which at least `size` bytes must be there."""
+    at = ether_type(packet)
+    if at == ABSENT or at + 2 + size > len(packet) or word(packet, at) != kind:
+        return ABSENT
+    return at + 2
+
+
+@compiled
+def transport(packet: Bytes, over4: int, over6: int, size: int) -> int:
+    """Where the header of a protocol begins, of which at least `size` bytes must be there.
+
+    Args:
+        over4, over6: the protocol's number over IPv4 and over IPv6, -1 where it has none.
+    """
+    at = ether_type(packet)
+    if at == ABSENT:
+        return ABSENT
+    kind = word(packet, at)
+    at += 2
+    if kind == _IPV4:
+        at = _behind_ipv4(packet, at, over4)
+    elif kind == _IPV6:
+        at = _behind_ipv6(packet, at, over6)
+    else:
+        return ABSENT
+    return at if at + size <= len(packet) else ABSENT
+
+
+@compiled
+def _behind_ipv4(packet: Bytes, at: int, protocol: int) -> int:
+    """Where IPv4's payload begins, if it is the first fragment of this protocol (RFC 791)."""
+    if at + 20 > len(packet):
+        return ABSENT
+    first = packet[at]
+    if first < 0x45 or first > 0x4F or packet[at + 9] != protocol or word(packet, at + 6) & _OFFSET != 0:
+        return ABSENT
+    return at + 4 * (first & 15)
+
+
+@outlined
+def _behind_ipv6(packet: Bytes, at: int, protocol: int) -> int:
+    """Where the payload behind IPv6 and its extension headers begins, if it is of this protocol (RFC 8200, 4)."""
+    if at + 40 > len(packet) or packet[at] >> 4 != 6:
+        return ABSENT
+    following = packet[at + 6]
+    at += 40
+    for _ in range(_MOST_EXTENSIONS):
+        if following == protocol:
+            return at
+        if at + 8 > len(packet):
+            return ABSENT
+        size = 8 * packet[at + 1] + 8
+        if following == _FRAGMENT:
+            if word(packet, at + 2) >> 3 != 0:
+                return ABSENT
+            size = 8
+        elif following == _AUTHENTICATION:  # RFC 4302, 2.2: in words of 4 bytes
+            size = 4 * packet[at + 1] + 8
+        elif following != _HOP_BY_HOP and following != _ROUTING and following != _DESTINATION:
+            return ABSENT
+        following = packet[at]
+        at += size
+    return ABSENT
+
+
+@compiled
+def _eth(packet: Bytes) -> int:
+    return 0 if len(packet) >= 14 else ABSENT
+
+
+@compiled
+def _vlan(packet: Bytes) -> int:
+    if len(packet) < _TYPE + 6:
+        return ABSENT
+    kind = word(packet, _TYPE)
+    return _TYPE + 2 if kind == _VLAN or kind == _QINQ else ABSENT
+
+
+@compiled
+def _arp(packet: Bytes) -> int:
+    return network(packet, _ARP, 28)
+
+
+@compiled
+def _ipv4(packet: Bytes) -> int:
+    at = network(packet, _IPV4, 20)
+    if at == ABSENT or packet[at] < 0x45 or packet[at] > 0x4F:
+        return ABSENT
+    return at
+
+
+@compiled
+def _ipv6(packet: Bytes) -> int:
+    at = network(packet, _IPV6, 40)
+    if at == ABSENT or packet[at] >> 4 != 6:
+        return ABSENT
+    return at
+
+
+@compiled
+def _icmp(packet: Bytes) -> int:
+    return transport(packet, _ICMP, -1, 8)
+
+
+@compiled
+def _icmp6(packet: Bytes) -> int:
+    return transport(packet, -1, _ICMP6, 8)
+
+
+@compiled
+def _tcp(packet: Bytes) -> int:
+    return transport(packet, _TCP, _TCP, 20)
+
+
+@compiled
+def _udp(packet: Bytes) -> int:
+    return transport(packet, _UDP, _UDP, 8)
+
+
+@compiled
+def _vxlan(packet: Bytes) -> int:
+    at = transport(packet, _UDP, _UDP, 16)
+    if at == ABSENT or word(packet, at + 2) != _VXLAN_PORT:
+        return ABSENT
+    return at + 8
+
+
+@compiled
+def _gre(packet: Bytes) -> int:
+    return transport(packet, _GRE, _GRE, 4)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Checksums (RFC 1071)
+
+
+@compiled
+def words_sum(packet: Bytes, at: int, end: int) -> int:
+    """The sum of 16-bit words from `at` to before `end`, within the packet; an odd byte is followed by a zero."""
+    end = min(end, len(packet))
+    total = 0
+    while at + 1 < end:
+        total += word(packet, at)
+        at += 2
+    if at < end:
+        total += packet[at] << 8
+    return total
+
+
+@compiled
+def folded(total: int) -> int:
+    """The checksum that a sum of 16-bit words gives."""
+    total = (total & 0xFFFF) + (total >> 16)
+    total = (total & 0xFFFF) + (total >> 16)
+    return ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+
+
+@compiled
+def put_word(packet: Bytes, at: int, value: int) -> None:
+    packet[at] = value >> 8 & 0xFF
+    packet[at + 1] = value & 0xFF
+
+
+@compiled
+def update_ipv4_checksum(packet: Bytes, at: int) -> None:
+    if at + 20 <= len(packet):
+        put_word(packet, at + 10, 0)
+        put_word(packet, at + 10, folded(words_sum(packet, at, at + 4 * (packet[at] & 15))))
+
+
+@outlined
+def _update_transport_checksum(packet: Bytes, at: int, field: int, protocol: int) -> None:
+    """Make the checksum of a header anew, over pseudo-header (RFC 768, RFC 9293, RFC 8200 8.1) and payload.
+
+    Args:
+        field: where in the header it stands.
+    """
+    ip = ether_type(packet)
+    if ip == ABSENT or at + field + 2 > len(packet):
+        return
+    ip += 2
+    if word(packet, ip - 2) == _IPV4:
+        end = ip + word(packet, ip + 2)
+        total = words_sum(packet, ip + 12, ip + 20)
+    else:
+        end = ip + 40 + word(packet, ip + 4)
+        total = words_sum(packet, ip + 8, ip + 40)
+    end = min(end, len(packet))
+    put_word(packet, at + field, 0)
+    total += protocol + (end - at) + words_sum(packet, at, end)
+    put_word(packet, at + field, folded(total))
+
+
+@compiled
+def update_tcp_checksum(packet: Bytes, at: int) -> None:
+    _update_transport_checksum(packet, at, 16, _TCP)
+
+
+@compiled
+def update_udp_checksum(packet: Bytes, at: int) -> None:
+    _update_transport_checksum(packet, at, 6, _UDP)
+    if at + 8 <= len(packet) and word(packet, at + 6) == 0:
+        put_word(packet, at + 6, 0xFFFF)  # RFC 768: zero means that there is none
+
+
+@compiled
+def update_icmp_checksum(packet: Bytes, at: int) -> None:
+    """Over all that follows; an ICMP message has no length of its own, so IPv4's counts (RFC 792)."""
+    ip = ether_type(packet)
+    if ip != ABSENT and at + 4 <= len(packet):
+        put_word(packet, at + 2, 0)
+        put_word(packet, at + 2, folded(words_sum(packet, at, ip + 2 + word(packet, ip + 4))))
+
+
+@compiled
+def update_icmp6_checksum(packet: Bytes, at: int) -> None:
+    _update_transport_checksum(packet, at, 2, _ICMP6)
+
+
+@compiled
+def adjusted(checksum: int, old: int, new: int) -> int:
+    """A checksum after a part of what it covers has changed from `old` to `new`, integers of up to 48 bits that begin
+    at an even byte (RFC 1624, equation 3)."""
+    total = ~checksum & 0xFFFF
+    for shift in range(0, 48, 16):
+        total += (~(old >> shift) & 0xFFFF) + (new >> shift & 0xFFFF)
+    return folded(total)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The table
+
+
+class Ethernet(Header):
+    """IEEE 802.3, and the tag of a VLAN behind it is a header of its own."""
+
+    name, locate = "eth", staticmethod(_eth)
+    dst = Field(0, 6, MacAddress)
+    src = Field(6, 6, MacAddress)
+    type = Field(12, 2)
+
+
+class Vlan(Header):
+    """The outermost tag (IEEE 802.1Q)."""
+
+    name, locate = "vlan", staticmethod(_vlan)
+    priority = Field(0, 2, shift=13, bits=3)
+    dei = Field(0, 2, shift=12, bits=1)
+    id = Field(0, 2, bits=12)
+    type = Field(2, 2)
+
+
+class Arp(Header):
+    """RFC 826, for IPv4 over Ethernet."""
+
+    name, locate = "arp", staticmethod(_arp)
+    hardware = Field(0, 2)
+    protocol = Field(2, 2)
+    hardware_size = Field(4, 1)
+    protocol_size = Field(5, 1)
+    operation = Field(6, 2)
+    sender_mac = Field(8, 6, MacAddress)
+    sender = Field(14, 4, Ipv4Address)
+    target_mac = Field(18, 6, MacAddress)
+    target = Field(24, 4, Ipv4Address)
+
+
+class Ipv4(Header):
+    """RFC 791."""
+
+    name, locate = "ipv4", staticmethod(_ipv4)
+    methods: ClassVar[dict[str, Callable[[Any, int], None]]] = {"update_checksum": update_ipv4_checksum}
+    version = Field(0, 1, shift=4, bits=4)
+    ihl = Field(0, 1, bits=4)
+    tos = Field(1, 1)
+    length = Field(2, 2)
+    id = Field(4, 2)
+    df = Field(6, 2, shift=14, bits=1)
+    mf = Field(6, 2, shift=13, bits=1)
+    offset = Field(6, 2, bits=13)
+    ttl = Field(8, 1)
+    protocol = Field(9, 1)
+    checksum = Field(10, 2)
+    src = Field(12, 4, Ipv4Address)
+    dst = Field(16, 4, Ipv4Address)
+
+    def update_checksum(self) -> None:
+        """Make the header's checksum anew."""
+        update_ipv4_checksum(self.packet, self.at)
+
+
+class Ipv6(Header):
+    """RFC 8200. In kernels an address is two integers, its upper and its lower half."""
+
+    name, locate = "ipv6", staticmethod(_ipv6)
+    version = Field(0, 4, shift=28, bits=4)
+    traffic_class = Field(0, 4, shift=20, bits=8)
+    flow = Field(0, 4, bits=20)
+    length = Field(4, 2)
+    next_header = Field(6, 1)
+    hop_limit = Field(7, 1)
+    src = Field(8, 16, Ipv6Address)
+    dst = Field(24, 16, Ipv6Address)
+
+
+class Icmp(Header):
+    """RFC 792; identifier and sequence number are those of an echo."""
+
+    name, locate = "icmp", staticmethod(_icmp)
+    methods: ClassVar[dict[str, Callable[[Any, int], None]]] = {"update_checksum": update_icmp_checksum}
+    type = Field(0, 1)
+    code = Field(1, 1)
+    checksum = Field(2, 2)
+    id = Field(4, 2)
+    sequence = Field(6, 2)
+
+    def update_checksum(self) -> None:
+        """Make the checksum over header and payload anew; likewise below."""
+        update_icmp_checksum(self.packet, self.at)
+
+
+class Icmp6(Header):
+    """RFC 4443."""
+
+    name, locate = "icmp6", staticmethod(_icmp6)
+    methods: ClassVar[dict[str, Callable[[Any, int], None]]] = {"update_checksum": update_icmp6_checksum}
+    type = Field(0, 1)
+    code = Field(1, 1)
+    checksum = Field(2, 2)
+    id = Field(4, 2)
+    sequence = Field(6, 2)
+
+    def update_checksum(self) -> None:
+        update_icmp6_checksum(self.packet, self.at)
+
+
+class Tcp(Header):
+    """RFC 9293."""
+
+    name, locate = "tcp", staticmethod(_tcp)
+    methods: ClassVar[dict[str, Callable[[Any, int], None]]] = {"update_checksum": update_tcp_checksum}
+    sport = Field(0, 2)
+    dport = Field(2, 2)
+    seq = Field(4, 4)
+    ack = Field(8, 4)
+    offset = Field(12, 1, shift=4, bits=4)
+    flags = Field(13, 1)
+    is_ack = Field(13, 1, shift=4, bits=1)
+    is_rst = Field(13, 1, shift=2, bits=1)
+    is_syn = Field(13, 1, shift=1, bits=1)
+    is_fin = Field(13, 1, bits=1)
+    window = Field(14, 2)
+    checksum = Field(16, 2)
+    urgent = Field(18, 2)
+
+    def update_checksum(self) -> None:
+        update_tcp_checksum(self.packet, self.at)
+
+
+class Udp(Header):
+    """RFC 768."""
+
+    name, locate = "udp", staticmethod(_udp)
+    methods: ClassVar[dict[str, Callable[[Any, int], None]]] = {"update_checksum": update_udp_checksum}
+    sport = Field(0, 2)
+    dport = Field(2, 2)
+    length = Field(4, 2)
+    checksum = Field(6, 2)
+
+    def update_checksum(self) -> None:
+        update_udp_checksum(self.packet, self.at)
+
+
+class Vxlan(Header):
+    """RFC 7348, behind its port."""
+
+    name, locate = "vxlan", staticmethod(_vxlan)
+    flags = Field(0, 1)
+    vni = Field(4, 4, shift=8, bits=24)
+
+
+class Gre(Header):
+    """RFC 2784."""
+
+    name, locate = "gre", staticmethod(_gre)
+    flags = Field(0, 2)
+    protocol = Field(2, 2)
+
+
+class Headers:
+    """What has headers by name: a packet."""
+
+    @property
+    def eth(self) -> Ethernet:
+        return self._header(Ethernet)
+
+    @property
+    def vlan(self) -> Any:
+        """The outermost tag, a `Vlan`; an integer, see `Flags.VLAN`, where the device takes tags out of packets."""
+        return self._header(Vlan)
+
+    @property
+    def arp(self) -> Arp:
+        return self._header(Arp)
+
+    @property
+    def ipv4(self) -> Ipv4:
+        return self._header(Ipv4)
+
+    @property
+    def ipv6(self) -> Ipv6:
+        return self._header(Ipv6)
+
+    @property
+    def icmp(self) -> Icmp:
+        return self._header(Icmp)
+
+    @property
+    def icmp6(self) -> Icmp6:
+        return self._header(Icmp6)
+
+    @property
+    def tcp(self) -> Tcp:
+        return self._header(Tcp)
+
+    @property
+    def udp(self) -> Udp:
+        return self._header(Udp)
+
+    @property
+    def vxlan(self) -> Vxlan:
+        return self._header(Vxlan)
+
+    @property
+    def gre(self) -> Gre:
+        return self._header(Gre)
+
+    def _header(self, kind: type[H]) -> H:
+        packet = cast(Bytes, self)
+        return kind(packet, kind.locate(packet))
+
+
+HEADERS: dict[str, type[Header]] = {
+    kind.name: kind for kind in (Ethernet, Vlan, Arp, Ipv4, Ipv6, Icmp, Icmp6, Tcp, Udp, Vxlan, Gre)
+}

@@ -1,0 +1,583 @@
+"""Packets and records as compiled kernels see them: types of their own, which are pointers with checks.
+
+A packet is a pointer to its bytes, one to its length, and one to each column that was asked for; a header is that and a
+place; a record, or an array in it, is a pointer whose fields or size the type knows. All of it dissolves into registers
+when a kernel is inlined. In functions that are compiled with bounds checks, each access is checked; one that fails
+leaves two numbers in the path's words of trouble and raises IndexError with the line of the user's source.
+
+What fields there are is written in `ixy.headers` and in the user's records, not here.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, errors, types
+from numba.core.datamodel import models
+from numba.core.typing.templates import AbstractTemplate, AttributeTemplate, infer_getattr, infer_global, signature
+from numba.extending import (
+    intrinsic,
+    lower_builtin,
+    lower_getattr_generic,
+    lower_setattr_generic,
+    register_model,
+)
+from numba.np import numpy_support
+from numba.np.arrayobj import populate_array
+
+from ixy.headers import ABSENT, BUFFER_SIZE, HEADERS, Field, fields
+
+# Numba's internals have no types.
+# pyright: basic
+
+_I8, _I32, _I64 = (ir.IntType(bits) for bits in (8, 32, 64))
+_COLUMNS = {"flags": "flags", "hashes": "hash", "vlans": "vlan", "times": "time"}  # of `Packets`, and of a packet
+_BYTES = types.Array(types.uint8, 1, "C")
+
+
+class PacketType(types.Type):
+    """A packet, with the names of the columns that its path has."""
+
+    def __init__(self, columns: tuple[tuple[str, Any], ...]) -> None:
+        self.columns = dict(columns)
+        super().__init__(f"ixy.Packet({', '.join(self.columns)})")
+
+
+class HeaderType(types.Type):
+    """A header of a packet."""
+
+    def __init__(self, packet: PacketType, header: str) -> None:
+        self.packet, self.header = packet, header
+        super().__init__(f"{packet}.{header}")
+
+
+class RecordType(types.Type):
+    """A record of the user's, or one within it."""
+
+    def __init__(self, dtype: np.dtype) -> None:
+        self.dtype = dtype
+        super().__init__(f"ixy.Record({dtype!r})")
+
+
+class ElementsType(types.Type):
+    """An array in a record."""
+
+    def __init__(self, dtype: np.dtype, count: int) -> None:
+        self.dtype, self.count = dtype, count
+        super().__init__(f"ixy.Elements({dtype!r}, {count})")
+
+
+@register_model(PacketType)
+class _PacketModel(models.StructModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        columns = [(name, types.CPointer(element)) for name, element in kind.columns.items()]
+        own = [("data", types.CPointer(types.uint8)), ("size", types.CPointer(types.int32))]
+        super().__init__(manager, kind, [*own, ("trouble", types.CPointer(types.int64)), *columns])
+
+
+@register_model(HeaderType)
+class _HeaderModel(models.StructModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, [("packet", kind.packet), ("at", types.int64)])
+
+
+@register_model(RecordType)
+@register_model(ElementsType)
+class _RecordModel(models.StructModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(
+            manager, kind, [("data", types.CPointer(types.uint8)), ("trouble", types.CPointer(types.int64))]
+        )
+
+
+def _parts(context: Any, builder: Any, kind: Any, value: Any = None) -> Any:
+    """The parts of a packet, header or record, by name."""
+    return cgutils.create_struct_proxy(kind)(context, builder, value=value)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Where they come from
+
+
+@intrinsic
+def packet_view(typingctx: Any, memory: Any, start: Any, packets: Any, i: Any, trouble: Any) -> Any:
+    """Packet `i` of `packets`, whose bytes begin at `memory.ravel()[start]`; the caller has checked all of it."""
+    names = packets.instance_class._fields
+    there = {name: part for name, part in zip(names, packets.types, strict=True) if isinstance(part, types.Array)}
+    kind = PacketType(tuple((short, there[name].dtype) for name, short in _COLUMNS.items() if name in there))
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def element(array_type: Any, array: Any, index: Any) -> Any:
+            return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
+
+        def column(name: str) -> Any:
+            return element(there[name], builder.extract_value(args[2], names.index(name)), args[3])
+
+        view = _parts(context, builder, kind)
+        view.data = element(memory, args[0], args[1])
+        view.size = column("lengths")
+        view.trouble = context.make_array(trouble)(context, builder, args[4]).data
+        for name, short in _COLUMNS.items():
+            if name in there:
+                setattr(view, short, column(name))
+        return view._getvalue()
+
+    return kind(memory, types.int64, packets, types.int64, trouble), codegen
+
+
+def record_view(dtype: np.dtype) -> Any:
+    """An intrinsic `view(memory, trouble)`: the record at the beginning of `memory`, an array of its bytes."""
+    kind = RecordType(dtype)
+
+    @intrinsic
+    def view(typingctx: Any, memory: Any, trouble: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            record = _parts(context, builder, kind)
+            record.data = context.make_array(memory)(context, builder, args[0]).data
+            record.trouble = context.make_array(trouble)(context, builder, args[1]).data
+            return record._getvalue()
+
+        return kind(memory, trouble), codegen
+
+    return view
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Checks
+
+
+def _fail(context: Any, builder: Any, trouble: Any, numbers: tuple[Any, ...], text: str) -> None:
+    """Raise IndexError at the user's line, and leave numbers behind that its text cannot have."""
+    for i, number in enumerate(numbers):
+        builder.store(number, builder.gep(trouble, [_I64(i)]))
+    place, name = getattr(context, "user_line", (None, None))
+    context.call_conv.return_user_exc(builder, IndexError, (text,), loc=place, func_name=name)
+
+
+def _size(builder: Any, packet: Any) -> Any:
+    return builder.zext(builder.load(packet.size), _I64)
+
+
+def _index(context: Any, builder: Any, trouble: Any, index: Any, size: Any, text: str) -> Any:
+    """An index as Python takes it: a negative one counts from the end."""
+    negative = builder.icmp_signed("<", index, _I64(0))
+    place = builder.select(negative, builder.add(index, size), index)
+    if context.enable_boundscheck:
+        with builder.if_then(builder.icmp_unsigned(">=", place, size), likely=False):
+            _fail(context, builder, trouble, (index, size), text)
+    return place
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A packet's bytes
+
+BYTE = "byte {0} of a packet of {1} bytes"
+HEADER_END = "ends at byte {0} of a packet of {1} bytes"
+ELEMENT = "element {0} of an array of {1}"
+LENGTH = "packet.length = {0}: a buffer holds 1 to {1} bytes"
+
+
+@infer_global(operator.getitem)
+class _GetByte(AbstractTemplate):
+    def generic(self, args: Any, kws: Any) -> Any:
+        if isinstance(args[0], PacketType):
+            if isinstance(args[1], types.Integer | types.Boolean):
+                return signature(types.int64, args[0], types.int64)
+            if isinstance(args[1], types.SliceType) and not args[1].has_step:
+                return signature(_BYTES, args[0], args[1])
+        if isinstance(args[0], ElementsType) and isinstance(args[1], types.Integer | types.Boolean):
+            return signature(_kind_of(args[0].dtype), args[0], types.int64)
+        return None
+
+
+@infer_global(operator.setitem)
+class _SetByte(AbstractTemplate):
+    def generic(self, args: Any, kws: Any) -> Any:
+        whole = types.Integer | types.Boolean
+        if isinstance(args[0], PacketType):
+            if isinstance(args[1], whole) and isinstance(args[2], whole):
+                return signature(types.none, args[0], types.int64, types.int64)
+            if isinstance(args[1], types.SliceType) and not args[1].has_step:
+                value = args[2] if isinstance(args[2], types.Array) else types.int64
+                return signature(types.none, args[0], args[1], value)
+        if isinstance(args[0], ElementsType) and isinstance(args[1], whole) and isinstance(args[2], types.Number):
+            return signature(types.none, args[0], types.int64, args[2])
+        return None
+
+
+@infer_global(len)
+class _Len(AbstractTemplate):
+    def generic(self, args: Any, kws: Any) -> Any:
+        if len(args) == 1 and isinstance(args[0], PacketType | ElementsType):
+            return signature(types.int64, args[0])
+        return None
+
+
+@lower_builtin(len, PacketType)
+def _packet_len(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return _size(builder, _parts(context, builder, sig.args[0], args[0]))
+
+
+def _byte(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """The address of a byte."""
+    packet = _parts(context, builder, sig.args[0], args[0])
+    place = _index(context, builder, packet.trouble, args[1], _size(builder, packet), BYTE)
+    return builder.gep(packet.data, [place])
+
+
+@lower_builtin(operator.getitem, PacketType, types.Integer)
+def _get_byte(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return builder.zext(builder.load(_byte(context, builder, sig, args)), _I64)
+
+
+@lower_builtin(operator.setitem, PacketType, types.Integer, types.Integer)
+def _set_byte(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    builder.store(builder.trunc(args[2], _I8), _byte(context, builder, sig, args))
+    return context.get_dummy_value()
+
+
+def _whole(context: Any, builder: Any, kind: Any, packet: Any) -> Any:
+    """All of a packet as an array."""
+    parts = _parts(context, builder, kind, packet)
+    array = context.make_array(_BYTES)(context, builder)
+    populate_array(
+        array,
+        data=parts.data,
+        shape=cgutils.pack_array(builder, [_size(builder, parts)]),
+        strides=cgutils.pack_array(builder, [_I64(1)]),
+        itemsize=_I64(1),
+        meminfo=None,
+    )
+    return array._getvalue()
+
+
+def _as_array(name: Any, returns: Any = None) -> Any:
+    """Lower an operation on a packet as the same on the array of its bytes."""
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        array = _whole(context, builder, sig.args[0], args[0])
+        kinds = (_BYTES, *sig.args[1:])
+        implementation = context.get_function(name, signature(sig.return_type, *kinds))
+        return implementation(builder, (array, *args[1:]))
+
+    return lower
+
+
+lower_builtin(operator.getitem, PacketType, types.SliceType)(_as_array(operator.getitem))
+lower_builtin(operator.setitem, PacketType, types.SliceType, types.Integer)(_as_array(operator.setitem))
+lower_builtin("getiter", PacketType)(_as_array("getiter"))
+
+
+@lower_builtin(operator.setitem, PacketType, types.SliceType, types.Array)
+def _set_bytes(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """Copy bytes into a packet, also from elsewhere in it."""
+    target = context.get_function(operator.getitem, signature(_BYTES, *sig.args[:2]))(builder, args[:2])
+    target = context.make_array(_BYTES)(context, builder, target)
+    source = context.make_array(sig.args[2])(context, builder, args[2])
+    room, size = (builder.extract_value(array.shape, 0) for array in (target, source))
+    with builder.if_then(builder.icmp_unsigned("!=", room, size), likely=False):
+        packet = _parts(context, builder, sig.args[0], args[0])
+        _fail(context, builder, packet.trouble, (size, room), "{0} bytes for a slice of {1}")
+    move = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(ir.VoidType(), [target.data.type, target.data.type, _I64, ir.IntType(1)]),
+        "llvm.memmove.p0i8.p0i8.i64",
+    )
+    builder.call(move, [target.data, source.data, size, ir.Constant(ir.IntType(1), 0)])
+    return context.get_dummy_value()
+
+
+@infer_global("getiter")
+class _Iterate(AbstractTemplate):
+    def generic(self, args: Any, kws: Any) -> Any:
+        if isinstance(args[0], PacketType):
+            return signature(types.iterators.ArrayIterator(_BYTES), args[0])
+        return None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A packet's attributes: length, columns, headers
+
+
+def _names(known: Any) -> str:
+    return ", ".join(known)
+
+
+@infer_getattr
+class _PacketAttributes(AttributeTemplate):
+    key = PacketType
+
+    def generic_resolve(self, packet: Any, name: str) -> Any:
+        if name in ("length", "size") or name in packet.columns:
+            return types.int64
+        if name in HEADERS:
+            HEADERS[name].locate.get_call_template((packet,), {})  # compiles it
+            return HeaderType(packet, name)
+        if name in _COLUMNS.values():
+            raise errors.TypingError(f"this packet has no {name!r}: open its device with metadata=({name!r},)")
+        raise errors.TypingError(f"a packet has no {name!r}; it has length, {_names(HEADERS)}, {_names(_COLUMNS.values())}")
+
+
+@lower_getattr_generic(PacketType)
+def _packet_attribute(context: Any, builder: Any, kind: Any, value: Any, name: str) -> Any:
+    packet = _parts(context, builder, kind, value)
+    if name in kind.columns:
+        return context.cast(builder, builder.load(getattr(packet, name)), kind.columns[name], types.int64)
+    if name in HEADERS:
+        header = _parts(context, builder, HeaderType(kind, name))
+        header.packet = value
+        header.at = _call(context, builder, HEADERS[name].locate, (kind,), (value,))
+        return header._getvalue()
+    return _size(builder, packet)
+
+
+def _call(context: Any, builder: Any, kernel: Any, kinds: Any, args: Any) -> Any:
+    """Call a kernel that was compiled for arguments of these types."""
+    call = kernel.get_call_template(kinds, {})[0](context.typing_context).apply(kinds, {})
+    return context.get_function(kernel.get_overload(call), call)(builder, args)
+
+
+@lower_setattr_generic(PacketType)
+def _set_packet_attribute(context: Any, builder: Any, sig: Any, args: Any, name: str) -> Any:
+    kind = sig.args[0]
+    packet = _parts(context, builder, kind, args[0])
+    value = context.cast(builder, args[1], sig.args[1], types.int64)
+    if name == "length":
+        wrong = builder.icmp_unsigned(">", builder.sub(value, _I64(1)), _I64(BUFFER_SIZE - 1))
+        with builder.if_then(wrong, likely=False):
+            _fail(context, builder, packet.trouble, (value, _I64(BUFFER_SIZE)), LENGTH)
+        builder.store(builder.trunc(value, _I32), packet.size)
+    elif name in kind.columns:
+        builder.store(context.cast(builder, value, types.int64, kind.columns[name]), getattr(packet, name))
+    else:
+        raise errors.LoweringError(f"packet.{name} cannot be assigned to")
+
+
+@infer_getattr
+class _HeaderAttributes(AttributeTemplate):
+    key = HeaderType
+
+    def generic_resolve(self, header: Any, name: str) -> Any:
+        kind = HEADERS[header.header]
+        known = fields(kind)
+        if name in kind.methods:
+            return types.BoundFunction(_method(kind.methods[name], header), header)
+        if name in known:
+            return types.UniTuple(types.int64, 2) if known[name].size == _WIDE else types.int64
+        raise errors.TypingError(f"packet.{kind.name} has no {name!r}; it has {_names([*known, *kind.methods])}")
+
+
+def _method(kernel: Any, header: HeaderType) -> Any:
+    """The template of a method that is a kernel of the packet and the header's place."""
+    kinds = (header.packet, types.int64)
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        parts = _parts(context, builder, header, args[0])
+        _check_end(context, builder, header, parts, parts.at)
+        _call(context, builder, kernel, kinds, (parts.packet, parts.at))
+        return context.get_dummy_value()
+
+    class Method(AbstractTemplate):
+        key = (header, kernel)
+
+        def generic(self, args: Any, kws: Any) -> Any:
+            if args or kws:
+                return None
+            kernel.get_call_template(kinds, {})
+            return signature(types.none, recvr=header)
+
+    if Method.key not in _lowered:
+        _lowered.add(Method.key)
+        lower_builtin(Method.key, header)(lower)
+    return Method
+
+
+_lowered: set[Any] = set()  # methods for which there is a lowering
+
+
+@infer_global(bool)
+class _IsThere(AbstractTemplate):
+    def generic(self, args: Any, kws: Any) -> Any:
+        if len(args) == 1 and isinstance(args[0], HeaderType):
+            return signature(types.boolean, args[0])
+        return None
+
+
+@lower_builtin(bool, HeaderType)
+def _is_there(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    header = _parts(context, builder, sig.args[0], args[0])
+    return builder.icmp_signed("!=", header.at, _I64(ABSENT))
+
+
+def _check_end(context: Any, builder: Any, kind: HeaderType, header: Any, end: Any, name: str = "") -> None:
+    """What ends at `end` lies within the packet, if the header is there: else its place is behind all of them."""
+    if not context.enable_boundscheck:
+        return
+    packet = _parts(context, builder, kind.packet, header.packet)
+    what = f"packet.{kind.header}{name}"
+    size = _size(builder, packet)
+    with builder.if_then(builder.icmp_unsigned(">", end, size), likely=False):
+        with builder.if_then(builder.icmp_signed("==", header.at, _I64(ABSENT))):
+            _fail(context, builder, packet.trouble, (), f"{what}: the packet has no such header")
+        _fail(context, builder, packet.trouble, (end, size), f"{what} {HEADER_END}")
+
+
+def _field(context: Any, builder: Any, kind: HeaderType, value: Any, name: str) -> tuple[Field[Any], Any]:
+    """A field, and the address of its first byte."""
+    field = fields(HEADERS[kind.header])[name]
+    header = _parts(context, builder, kind, value)
+    start = builder.add(header.at, _I64(field.offset))
+    _check_end(context, builder, kind, header, builder.add(start, _I64(field.size)), f".{name}")
+    packet = _parts(context, builder, kind.packet, header.packet)
+    return field, builder.gep(packet.data, [start])
+
+
+_WIDE = 16  # bytes of a field that is two integers
+_PARTS = {1: ((0, 1),), 2: ((0, 2),), 4: ((0, 4),), 6: ((0, 2), (2, 4)), 8: ((0, 8),)}  # of a field: offset and size
+
+
+def _load_big(builder: Any, place: Any, size: int) -> Any:
+    """An unsigned integer in network byte order."""
+    total = _I64(0)
+    for offset, width in _PARTS[size]:
+        kind = ir.IntType(8 * width)
+        part = builder.load(builder.bitcast(builder.gep(place, [_I64(offset)]), kind.as_pointer()), align=1)
+        part = builder.zext(_swapped(builder, part), _I64) if width < 8 else _swapped(builder, part)
+        total = builder.or_(builder.shl(total, _I64(8 * width % 64)), part)
+    return total
+
+
+def _store_big(builder: Any, place: Any, size: int, value: Any) -> None:
+    for offset, width in _PARTS[size]:
+        kind = ir.IntType(8 * width)
+        part = builder.lshr(value, _I64(8 * (size - offset - width)))
+        part = builder.trunc(part, kind) if width < 8 else part
+        target = builder.bitcast(builder.gep(place, [_I64(offset)]), kind.as_pointer())
+        builder.store(_swapped(builder, part), target, align=1)
+
+
+def _swapped(builder: Any, value: Any) -> Any:
+    """The bytes of an integer in the other order."""
+    return value if value.type.width == 8 else builder.bswap(value)
+
+
+@lower_getattr_generic(HeaderType)
+def _get_field(context: Any, builder: Any, kind: Any, value: Any, name: str) -> Any:
+    if name in HEADERS[kind.header].methods:
+        return value
+    field, place = _field(context, builder, kind, value, name)
+    if field.size == _WIDE:
+        halves = [_load_big(builder, builder.gep(place, [_I64(at)]), 8) for at in (0, 8)]
+        return context.make_tuple(builder, types.UniTuple(types.int64, 2), halves)
+    word = _load_big(builder, place, field.size)
+    word = builder.lshr(word, _I64(field.shift)) if field.shift else word
+    return builder.and_(word, _I64(field.mask))
+
+
+@lower_setattr_generic(HeaderType)
+def _set_field(context: Any, builder: Any, sig: Any, args: Any, name: str) -> Any:
+    field, place = _field(context, builder, sig.args[0], args[0], name)
+    if field.size == _WIDE:
+        halves = context.cast(builder, args[1], sig.args[1], types.UniTuple(types.int64, 2))
+        for at in (0, 8):
+            part = builder.extract_value(halves, at // 8)
+            _store_big(builder, builder.gep(place, [_I64(at)]), 8, part)
+        return
+    value = context.cast(builder, args[1], sig.args[1], types.int64)
+    mask = field.mask << field.shift
+    if mask != (1 << 8 * field.size) - 1:
+        kept = builder.and_(_load_big(builder, place, field.size), _I64(~mask & (1 << 64) - 1))
+        value = builder.and_(builder.shl(value, _I64(field.shift)), _I64(mask))
+        value = builder.or_(kept, value)
+    _store_big(builder, place, field.size, value)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Records: every integer is read as int64, and written modulo its width
+
+
+def _scalar(dtype: np.dtype) -> Any:
+    return types.float64 if dtype.kind == "f" else types.int64
+
+
+def _kind_of(dtype: np.dtype) -> Any:
+    """What a field or element of this dtype is to a kernel."""
+    if dtype.shape:
+        return ElementsType(dtype.base, dtype.shape[0])
+    return RecordType(dtype) if dtype.names else _scalar(dtype)
+
+
+def _typed(dtype: np.dtype) -> Any:
+    """The type of a number in memory."""
+    if dtype.kind == "f":
+        return ir.DoubleType() if dtype.itemsize == 8 else ir.FloatType()
+    return ir.IntType(8 * dtype.itemsize)
+
+
+def _get(context: Any, builder: Any, dtype: np.dtype, place: Any, trouble: Any) -> Any:
+    """What is at an address: a number, or a view of what is in the record."""
+    kind = _kind_of(dtype)
+    if isinstance(kind, RecordType | ElementsType):
+        view = _parts(context, builder, kind)
+        view.data, view.trouble = place, trouble
+        return view._getvalue()
+    number = builder.load(builder.bitcast(place, _typed(dtype).as_pointer()))
+    return context.cast(builder, number, numpy_support.from_dtype(dtype), kind)
+
+
+def _put(context: Any, builder: Any, dtype: np.dtype, place: Any, value: Any, kind: Any) -> None:
+    number = context.cast(builder, value, kind, _scalar(dtype))
+    number = context.cast(builder, number, _scalar(dtype), numpy_support.from_dtype(dtype))
+    builder.store(number, builder.bitcast(place, _typed(dtype).as_pointer()))
+
+
+@infer_getattr
+class _RecordAttributes(AttributeTemplate):
+    key = RecordType
+
+    def generic_resolve(self, record: Any, name: str) -> Any:
+        if name in record.dtype.names:
+            return _kind_of(record.dtype[name])
+        raise errors.TypingError(f"the record has no {name!r}; it has {_names(record.dtype.names)}")
+
+
+@lower_getattr_generic(RecordType)
+def _get_record_field(context: Any, builder: Any, kind: Any, value: Any, name: str) -> Any:
+    record = _parts(context, builder, kind, value)
+    dtype, offset = kind.dtype.fields[name][:2]
+    return _get(context, builder, dtype, builder.gep(record.data, [_I64(offset)]), record.trouble)
+
+
+@lower_setattr_generic(RecordType)
+def _set_record_field(context: Any, builder: Any, sig: Any, args: Any, name: str) -> Any:
+    record = _parts(context, builder, sig.args[0], args[0])
+    dtype, offset = sig.args[0].dtype.fields[name][:2]
+    _put(context, builder, dtype, builder.gep(record.data, [_I64(offset)]), args[1], sig.args[1])
+
+
+@lower_builtin(len, ElementsType)
+def _elements_len(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return _I64(sig.args[0].count)
+
+
+def _element(context: Any, builder: Any, kind: ElementsType, value: Any, index: Any) -> tuple[Any, Any]:
+    """The address of an element, and the words of trouble."""
+    elements = _parts(context, builder, kind, value)
+    place = _index(context, builder, elements.trouble, index, _I64(kind.count), ELEMENT)
+    return builder.gep(elements.data, [builder.mul(place, _I64(kind.dtype.itemsize))]), elements.trouble
+
+
+@lower_builtin(operator.getitem, ElementsType, types.Integer)
+def _get_element(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    place, trouble = _element(context, builder, sig.args[0], *args)
+    return _get(context, builder, sig.args[0].dtype, place, trouble)
+
+
+@lower_builtin(operator.setitem, ElementsType, types.Integer, types.Number)
+def _set_element(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    place, _ = _element(context, builder, sig.args[0], *args[:2])
+    _put(context, builder, sig.args[0].dtype, place, args[2], sig.args[2])
+    return context.get_dummy_value()
