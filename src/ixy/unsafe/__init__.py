@@ -104,6 +104,9 @@ if INTERPRETED or TYPE_CHECKING:
     def fence_acquire() -> None:
         """Nothing that follows is read before what was read so far."""
 
+    def pause() -> None:
+        """Do nothing for some tens of cycles, and read nothing ahead meanwhile."""
+
     def row(memory: Bytes, index: int, length: int, stride: int) -> Bytes:
         """`memory[index, :length]` of an array with rows of `stride` bytes; the caller has checked both numbers."""
         return memory[index, :length]
@@ -291,6 +294,18 @@ else:
     def fence_acquire(typingctx: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             builder.fence("acquire")
+            return context.get_dummy_value()
+
+        return types.void(), codegen
+
+    _PAUSE = {"x86_64": "llvm.x86.sse2.pause"}.get(platform.machine())
+
+    @intrinsic
+    def pause(typingctx: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            if _PAUSE:
+                kind = ir.FunctionType(ir.VoidType(), [])
+                builder.call(cgutils.get_or_insert_function(builder.module, kind, _PAUSE), [])
             return context.get_dummy_value()
 
         return types.void(), codegen
