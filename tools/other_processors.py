@@ -50,7 +50,7 @@ def linked_loop(batch: int) -> str:
         open_device("sim:a", sim=machine, link_timeout=0) as a,
         open_device("sim:b", sim=machine, link_timeout=0) as b,
     ):
-        PacketPath(a.rx[0], b.tx[0], touch, batch).run(0)
+        PacketPath(a.rx[0], b.tx[0], touch, batch=batch).run(0)
     return texts[0]
 
 

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from ixy.device import Device, RxQueue, Stats, TxQueue
     from ixy.device import open_device as open  # noqa: A004
     from ixy.errors import Error, OwnershipError
+    from ixy.headers import adjusted
     from ixy.packets.batch import Batch, Packet
     from ixy.packets.mempool import Mempool
     from ixy.packets.packets import Flags
     from ixy.path import Path, kernel
     from ixy.polls import DROP, FORWARD
+    from ixy.record import Record, array, int8, int16, int32, uint8, uint16, uint32
 
 __all__ = [
     "DROP",
@@ -38,11 +40,20 @@ __all__ = [
     "OwnershipError",
     "Packet",
     "Path",
+    "Record",
     "RxQueue",
     "Stats",
     "TxQueue",
+    "adjusted",
+    "array",
+    "int8",
+    "int16",
+    "int32",
     "kernel",
     "open",
+    "uint8",
+    "uint16",
+    "uint32",
 ]
 
 _HOME = {
@@ -56,9 +67,13 @@ _HOME = {
     "OwnershipError": ("ixy.errors", "OwnershipError"),
     "Packet": ("ixy.packets.batch", "Packet"),
     "Path": ("ixy.path", "Path"),
+    "Record": ("ixy.record", "Record"),
     "RxQueue": ("ixy.device", "RxQueue"),
     "Stats": ("ixy.device", "Stats"),
     "TxQueue": ("ixy.device", "TxQueue"),
+    "adjusted": ("ixy.headers", "adjusted"),
+    "array": ("ixy.record", "array"),
+    **{name: ("ixy.record", name) for name in ("int8", "int16", "int32", "uint8", "uint16", "uint32")},
     "kernel": ("ixy.path", "kernel"),
     "open": ("ixy.device", "open_device"),
 }

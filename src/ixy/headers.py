@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cast, overload
 
 from ixy.jit import compiled, outlined
+from ixy.trouble import FIELD_END, NO_HEADER
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -164,9 +165,9 @@ class Field(Generic[T]):
     def _word(self, header: Header) -> int:
         packet, at = header.packet, header.at + self.offset
         if not header:
-            raise IndexError(f"{self.name}: the packet has no such header")
+            raise IndexError(NO_HEADER.format(self.name))
         if at + self.size > len(packet):
-            raise IndexError(f"{self.name} ends at byte {at + self.size} of a packet of {len(packet)} bytes")
+            raise IndexError((self.name + FIELD_END).format(at + self.size, len(packet)))
         word = 0
         for i in range(self.size):
             word = word << 8 | packet[at + i]

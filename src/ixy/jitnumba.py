@@ -174,13 +174,18 @@ def _callers_first(library: Any) -> list[Any]:
 
 
 class CalleeLower(Lower):
-    """Lowering that keeps LLVM from inlining what is not to be inlined, even where it has one caller."""
+    """Lowering that keeps LLVM from inlining what is not to be inlined, even where it has one caller, and lets what is
+    lowered know the line of the source, for exceptions."""
 
     def setup_function(self, fndesc: Any) -> None:
         super().setup_function(fndesc)
         if not fndesc.inline:
             self.function.attributes.add("noinline")
             self.function.attributes.add("cold")
+
+    def lower_inst(self, inst: Any) -> None:
+        self.context.user_line = self.loc, self.func_ir.func_id.func_name
+        super().lower_inst(inst)
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)

@@ -33,45 +33,36 @@ from ixy.packets.batch import no_copies
 from ixy.packets.packets import new_packets
 from ixy.packets.pool import call_attention, pools
 from ixy.polls import COUNTS, DROPPED, FORWARD, FORWARDED, RECEIVED, STOP, PacketFunction, PathState, poll_kernels
+from ixy.record import Record
+from ixy.trouble import TROUBLE_WORDS, told
 from ixy.unsafe import load_acquire, nap, pause, this_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
+    from ixy.packets.batch import Packet
+    from ixy.packets.views import InterpretedPacket
 
 F = TypeVar("F", bound=PacketFunction)
-
-
-class _Bytes(np.ndarray):  # pyright: ignore[reportMissingTypeArgument]
-    """A packet's bytes that reckon in the interpreter as they do in compiled code: elements are plain integers, and
-    one that is assigned is taken modulo 256."""
-
-    def __getitem__(self, key: Any) -> Any:
-        value = super().__getitem__(key)
-        return int(value) if isinstance(value, np.generic) else value
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        super().__setitem__(key, value & 0xFF if isinstance(value, int) else value)
 
 
 def kernel(function: F) -> F:
     """Mark a function of a packet, to be compiled into a data path.
 
-    The packet is an array of its bytes, shape (length,), uint8; an index outside it raises `IndexError`, which ends
-    `Path.run` and loses no buffer. The function returns `FORWARD` or `DROP`. It may use what Numba compiles and
-    allocate nothing.
+    It takes a `Packet`, and if it is to keep something, a `Record`; it returns `FORWARD` or `DROP`. The packet is
+    indexed by byte and by slice, has a `length` that can be assigned, headers by name (`packet.ipv4.ttl`, see
+    `ixy.headers`), and as metadata what its device was opened for. An index outside it raises `IndexError`, which ends
+    `Path.run` and loses no buffer. The function may use what Numba compiles and allocate nothing.
     """
     if not INTERPRETED:
         return checked(function)
 
     @wraps(function)
-    def interpreted(packet: NDArray[np.uint8]) -> int:
-        # A copy, which the function may keep: the buffer itself is another packet's soon, or unmapped.
-        copy = packet.copy().view(_Bytes)
-        verdict = function(copy)
-        packet[:] = copy
-        return verdict
+    def interpreted(packet: InterpretedPacket, *record: Any) -> int:
+        try:
+            return function(packet, *record)
+        finally:
+            packet.write_back()
 
     return cast(F, interpreted)
 
@@ -87,13 +78,13 @@ POLLS = 1 << 14  # how often a run polls each path, unless it is told
 
 
 @kernel
-def unchanged(_packet: NDArray[np.uint8]) -> int:
+def unchanged(_packet: Packet) -> int:
     """Forward the packet as it is."""
     return FORWARD
 
 
 @kernel
-def touch(packet: NDArray[np.uint8]) -> int:
+def touch(packet: Packet) -> int:
     """Raise byte 48 by one, a realistic workload: the packet's first cache line is read and written."""
     packet[48] += 1
     return FORWARD
@@ -122,25 +113,45 @@ class Path:
     Args:
         rx, tx: the queues; of two devices or of one.
         function: marked `kernel`; what to do with each packet.
+        record: what the function is given besides the packet, for as long as this path lives.
         batch: the most packets taken at a time.
 
     Raises:
-        ConfigurationError: `batch` is below 1 or above the size of a ring.
+        ConfigurationError: `batch` is below 1 or above the size of a ring, or another path has the record.
         Error: a device is closed.
-        TypeError: no queues.
+        TypeError: no queues, or no record.
     """
 
-    def __init__(self, rx: RxQueue, tx: TxQueue, function: PacketFunction = unchanged, batch: int = 32) -> None:
+    def __init__(
+        self,
+        rx: RxQueue,
+        tx: TxQueue,
+        function: PacketFunction = unchanged,
+        record: Record | None = None,
+        *,
+        batch: int = 32,
+    ) -> None:
         _check_queue("rx", rx, RxQueue)
         _check_queue("tx", tx, TxQueue)
         batch = integer("batch", batch, 1, min(rx.ring.size, tx.ring.size))
         self._rx, self._tx = rx, tx
         self._check()
+        if not isinstance(cast(object, record), Record | None):
+            raise TypeError(f"record must be an ixy.Record, not {record!r}")
         tx.device.attach(rx.pool)
-        self.kernels = poll_kernels(rx.ring, tx.ring, function, batch)
+        self.kernels = poll_kernels(rx.ring, tx.ring, function, record.dtype if record else None, batch)
         packets = new_packets(batch, rx.ring.metadata)
         checking.name(packets, f"a path from {rx} to {tx}")
-        self.state = PathState(rx.ring.state, tx.ring.state, pools(), packets, np.zeros(COUNTS, np.int64), batch)
+        self.state = PathState(
+            rx=rx.ring.state,
+            tx=tx.ring.state,
+            pools=pools(),
+            packets=packets,
+            counts=np.zeros(COUNTS, np.int64),
+            limit=batch,
+            record=record.claim(self) if record is not None else None,
+            trouble=np.zeros(TROUBLE_WORDS, np.int64),
+        )
         for device in (rx.device, tx.device):
             device._paths.add(self)
 
@@ -153,6 +164,11 @@ class Path:
             OwnershipError: another thread uses one of the queues.
         """
         return run([self], polls)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it can run no more, as one of its devices is closed."""
+        return self._rx.device.closed or self._tx.device.closed
 
     @property
     def counts(self) -> PathCounts:
@@ -201,8 +217,10 @@ def run(paths: Sequence[Path], polls: int = POLLS) -> int:
     recover(states[0], states[-1])  # is compiled before it is needed; and an exception may have ended it last time
     try:
         received: int = loop(*states, polls)
-    except BaseException:
+    except BaseException as error:
         recover(states[0], states[-1])  # at once: no signal's handler can raise between the loop and this
+        if isinstance(error, IndexError):
+            any(told(error, state.trouble) for state in states)
         raise
     if received < 0:
         for path in paths:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ixy.drivers.rings import NEXT, desert
 from ixy.jit import compiled, outlined
-from ixy.packets.buffers import ID_MASK, LENGTH_MASK, STRIDE
+from ixy.packets.buffers import ID_MASK
 from ixy.packets.checking import hand_over
-from ixy.packets.packets import INDEX_MASK, Packets, swap
+from ixy.packets.packets import INDEX_MASK, Packets, stamp, swap
 from ixy.packets.pool import Pools, abandon, free_count, fresh, give, refill, serve, wanted
-from ixy.unsafe import load_acquire, row
+from ixy.packets.views import packet_at_hand, packet_view, record_view
+from ixy.unsafe import load_acquire
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,11 +42,16 @@ SMALL = 15  # batches up to this many packets go packet by packet; from there on
 
 _ALL = 1 << 16  # more packets than any ring has room for, so that it is cleaned
 
-PacketFunction = Callable[[Any], int]
+PacketFunction = Callable[..., int]
 
 
 class PathState(NamedTuple):
-    """A path, as its kernels see it."""
+    """A path, as its kernels see it.
+
+    Attributes:
+        record: the bytes of the user's record; None where the function takes none.
+        trouble: what compiled code leaves for the text of its exception, see `trouble.told`.
+    """
 
     rx: Any
     tx: Any
@@ -53,6 +59,8 @@ class PathState(NamedTuple):
     packets: Packets
     counts: NDArray[np.int64]
     limit: int
+    record: NDArray[np.uint8] | None
+    trouble: NDArray[np.int64]
 
 
 class PollKernels(NamedTuple):
@@ -67,12 +75,39 @@ class PollKernels(NamedTuple):
     recover: Callable[[PathState], None]
 
 
-def poll_kernels(rx: RxRing, tx: TxRing, function: PacketFunction, batch: int) -> PollKernels:
-    """The kernels for batches of up to `batch` packets."""
-    by_batches = _by_batches(rx.kernel, tx.kernel, tx.room, function)
+def poll_kernels(
+    rx: RxRing, tx: TxRing, function: PacketFunction, record: np.dtype[Any] | None, batch: int
+) -> PollKernels:
+    """The kernels for batches of up to `batch` packets.
+
+    Args:
+        function: takes a packet, and a record of this dtype if there is one.
+    """
+    ask = _asking(function, record)
+    by_batches = _by_batches(rx.kernel, tx.kernel, tx.room, ask)
     if batch > SMALL or rx.single is None or tx.single is None:
         return by_batches
-    return _packet_by_packet(rx.single, tx.single, tx.room, function, by_batches)
+    return _packet_by_packet(rx.single, tx.single, tx.room, ask, by_batches)
+
+
+@cache
+def _asking(function: PacketFunction, record: np.dtype[Any] | None) -> Callable[[PathState, Any], int]:
+    """A kernel `ask(path, packet)`: what the user's function says of a packet."""
+    if record is None:
+
+        @compiled
+        def ask(_path: PathState, packet: Any) -> int:
+            return function(packet)
+
+        return ask
+
+    view = record_view(record)
+
+    @compiled
+    def ask_with_record(path: PathState, packet: Any) -> int:
+        return function(packet, view(path.record, path.trouble))
+
+    return ask_with_record
 
 
 @compiled
@@ -86,7 +121,10 @@ def is_stopped(path: PathState) -> bool:
 
 @cache
 def _by_batches(
-    rx_batch: Callable[..., int], tx_batch: Callable[..., int], tx_room: Callable[..., int], function: PacketFunction
+    rx_batch: Callable[..., int],
+    tx_batch: Callable[..., int],
+    tx_room: Callable[..., int],
+    ask: Callable[[PathState, Any], int],
 ) -> PollKernels:
 
     @outlined
@@ -97,9 +135,9 @@ def _by_batches(
 
     @compiled
     def verdict(path: PathState, i: int) -> int:
-        """What the function says of packet `i`; a length from the ring is no longer than a buffer."""
-        ids, lengths = path.packets.ids, path.packets.lengths
-        return function(row(path.pools.bytes, ids[i] & ID_MASK, lengths[i] & LENGTH_MASK, STRIDE))
+        """What the function says of packet `i`."""
+        buffer = path.packets.ids[i] & ID_MASK
+        return ask(path, packet_view(path.pools.bytes, buffer, path.packets, i, path.trouble))
 
     @outlined
     def compact(path: PathState, first: int, received: int) -> int:
@@ -160,14 +198,24 @@ def leave_all(path: PathState) -> None:
 
 @cache
 def _packet_by_packet(
-    rx: RxSingle, tx: TxSingle, tx_room: Callable[..., int], function: PacketFunction, by_batches: PollKernels
+    rx: RxSingle,
+    tx: TxSingle,
+    tx_room: Callable[..., int],
+    ask: Callable[[PathState, Any], int],
+    by_batches: PollKernels,
 ) -> PollKernels:
-    begin, look, replace, take = rx
+    begin, look, describe, replace, take = rx
     load, send = tx
 
     @outlined
     def poll_by_batches(path: PathState) -> int:
         return by_batches.poll(path)
+
+    @compiled
+    def keep(path: PathState, buffer: int, length: int) -> int:
+        """The length of a packet after the function has seen it; 0 if it is to be dropped."""
+        packet = packet_at_hand(path.pools.bytes, buffer & ID_MASK, length, path.packets, path.trouble)
+        return packet.length if ask(path, packet) != DROP else 0
 
     @compiled
     def settle(path: PathState, received: int, kept: int) -> None:
@@ -182,7 +230,7 @@ def _packet_by_packet(
 
     @compiled
     def poll(path: PathState) -> int:
-        held, sent, counts, pools = path.rx.held, path.tx.held, path.counts, path.pools
+        held, sent, packets, counts, pools = path.rx.held, path.tx.held, path.packets, path.counts, path.pools
         if is_stopped(path):
             return STOPPED
         room = tx_room(path.tx, pools, path.limit)  # which may give buffers back
@@ -190,7 +238,7 @@ def _packet_by_packet(
         limit = begin(path.rx, min(path.limit, room, free))
         first, following = path.rx.state[NEXT], path.tx.state[NEXT]
         received = kept = 0
-        while received < limit:
+        while received < limit:  # each packet is number 0 while it is at hand
             slot = (first + received) & (held.ids.size - 1) & INDEX_MASK
             length = look(path.rx, slot)
             if length == 0:
@@ -198,8 +246,10 @@ def _packet_by_packet(
             received += 1
             counts[BEGUN] = received
             buffer = held.ids[slot]
-            verdict = function(row(pools.bytes, buffer & ID_MASK, length, STRIDE))
-            if verdict == DROP or hand_over(pools, held, slot, 1, held.holder, sent.holder) == 0:
+            describe(path.rx, slot, packets, 0)
+            stamp(packets, 0, 1)
+            length = keep(path, buffer, length)
+            if length == 0 or hand_over(pools, held, slot, 1, held.holder, sent.holder) == 0:
                 replace(path.rx, slot, buffer)
                 counts[LEFT] += 1
             else:

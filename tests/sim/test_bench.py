@@ -143,7 +143,7 @@ def test_a_forwarder_that_is_wrong_is_found_out() -> None:
         open_device("sim:a,gen=60", ring_size=lockstep.RING_SIZE, sim=host) as one,
         open_device("sim:b,sink=a,touch=48", ring_size=lockstep.RING_SIZE, sim=host) as two,
     ):
-        path = Path(one.rx[0], two.tx[0], unchanged, 32)
+        path = Path(one.rx[0], two.tx[0], unchanged, batch=32)
         lane = Lane(host, "a", "b", lambda _: nullcontext((path.kernels.poll, path.state)))
         with pytest.raises(Error, match="did not arrive as they should"):
             lockstep.measure(Lanes(lane), 32, 2, 1)

@@ -64,7 +64,7 @@ class Cards:
         self.b = open_card(machine, "sim:b", ring_size=RING)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(polls, "SMALL", small)
-            self.path = ixy.Path(self.a.rx[0], self.b.tx[0], function, batch)
+            self.path = ixy.Path(self.a.rx[0], self.b.tx[0], function, batch=batch)
         self.arrived = 0
         self.pool = pool
 

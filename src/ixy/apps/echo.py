@@ -12,18 +12,16 @@ from ixy.path import kernel
 from ixy.polls import DROP, FORWARD
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from ixy.apps.settings import Settings
+    from ixy.packets.batch import Packet
 
 _ADDRESS_BYTES = 6
 
 
 @kernel
-def swap_addresses(packet: NDArray[np.uint8]) -> int:
+def swap_addresses(packet: Packet) -> int:
     """Swap the destination and source MAC addresses; what is too short to have them is dropped."""
-    if packet.size < 2 * _ADDRESS_BYTES:
+    if packet.length < 2 * _ADDRESS_BYTES:
         return DROP
     for i in range(_ADDRESS_BYTES):
         packet[i], packet[_ADDRESS_BYTES + i] = packet[_ADDRESS_BYTES + i], packet[i]

@@ -29,7 +29,7 @@ class Relay:
     def __init__(
         self, ways: Sequence[tuple[Device, Device]], function: PacketFunction, batch: int, count: int | None = None
     ) -> None:
-        self._paths = [Path(source.rx[0], target.tx[0], function, batch) for source, target in ways]
+        self._paths = [Path(source.rx[0], target.tx[0], function, batch=batch) for source, target in ways]
         self._targets = [target for _, target in ways]
         self._batch = batch
         self._count = count

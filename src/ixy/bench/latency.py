@@ -73,7 +73,7 @@ def measure(batch: int, rate: int, frames: int) -> Passage:
     with ExitStack() as stack:
         source = stack.enter_context(open_device("sim:a,gen=60", ring_size=RING_SIZE, sim=host))
         target = stack.enter_context(open_device("sim:b,sink=a,touch=48", ring_size=RING_SIZE, sim=host))
-        path = Path(source.rx[0], target.tx[0], touch, batch)
+        path = Path(source.rx[0], target.tx[0], touch, batch=batch)
         path.run(1)  # compiles
         cards = host.cards["a"].index, host.cards["b"].index
         none = np.zeros(0, np.int64)

@@ -217,7 +217,7 @@ def driver_lane(stack: ExitStack, host: Machine, source: str, target: str, **opt
 @contextmanager
 def _driver_path(rx: Device, tx: Device, batch: int) -> Generator[tuple[Any, Any]]:
     """A path, whose queues are this thread's meanwhile."""
-    path = Path(rx.rx[0], tx.tx[0], touch, batch)
+    path = Path(rx.rx[0], tx.tx[0], touch, batch=batch)
     with entered(path):
         yield path.kernels.poll, path.state
 

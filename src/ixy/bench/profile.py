@@ -70,7 +70,7 @@ def measure(batch: int, packets: int, repeat: int, clock: Clock, counter: Counte
     with ExitStack() as stack:
         source = stack.enter_context(open_device("sim:a,gen=60", ring_size=RING_SIZE, sim=host))
         target = stack.enter_context(open_device("sim:b,sink=a,touch=48", ring_size=RING_SIZE, sim=host))
-        path = Path(source.rx[0], target.tx[0], touch, batch)
+        path = Path(source.rx[0], target.tx[0], touch, batch=batch)
         stack.enter_context(entered(path))
         for row in found:
             spent = np.zeros((stretches, _READING + 1), np.int64)

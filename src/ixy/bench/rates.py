@@ -66,7 +66,7 @@ Forwarder = Callable[[], int]  # takes some packets along; how many were handed 
 
 def compiled_forwarder(ends: Ends, batch: int) -> Forwarder:
     """All in compiled code, thousands of polls at a time."""
-    path = Path(ends.rx, ends.tx, touch, batch)
+    path = Path(ends.rx, ends.tx, touch, batch=batch)
 
     def forward() -> int:
         before = path.counts.forwarded

@@ -58,7 +58,7 @@ def lock_step(ring: str, batch: int, repeat: int) -> dict[str, Any]:
     back_end = BackEnd("model", RINGS[ring])
     with ExitStack() as stack:
         device = stack.enter_context(Device(VirtioNet(InProcess(back_end), ring_size=RING_SIZE)))
-        path = Path(device.rx[0], device.tx[0], touch, batch)
+        path = Path(device.rx[0], device.tx[0], touch, batch=batch)
         stack.enter_context(entered(path))
         run = _loop(path.kernels.poll)
         source, target = back_end.queues[0], back_end.queues[1]

@@ -259,7 +259,7 @@ def _transmit_loop(device: Device, batch: int) -> Callable[[], int]:
 
 def _forward_loop(device: Device, batch: int) -> Callable[[], int]:
     """Receive, swap the addresses of each packet, send."""
-    path = Path(device.rx[0], device.tx[0], swap_addresses, batch)
+    path = Path(device.rx[0], device.tx[0], swap_addresses, batch=batch)
     return lambda: run([path], _TURN)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from ixy.arguments import integer
 from ixy.errors import ConfigurationError, OwnershipError
+from ixy.headers import Headers
 from ixy.jit import Direct, compiled
 from ixy.once import once
 from ixy.packets import checking
@@ -279,8 +280,10 @@ def _within_buffer(columns: slice) -> slice:
 
 
 @no_copies
-class Packet:
-    """One packet, borrowed from a batch: a mutable sequence of bytes.
+class Packet(Headers):
+    """One packet, borrowed from a batch: a mutable sequence of bytes, with headers by name (`packet.ipv4.src`).
+
+    A function marked `@ixy.kernel` sees packets in the same way.
 
     An integer that is assigned is taken modulo 256, as in compiled code and in NumPy.
     """
@@ -337,14 +340,26 @@ class Packet:
         return self._metadata("hashes", "hash")
 
     @property
-    def vlan(self) -> int:
-        """The VLAN tag that the device took out of the packet."""
+    def vlan(self) -> Any:
+        """The VLAN tag that the device took out of the packet, an integer, or where it leaves them in, the header."""
+        if self._batch._packets.vlans is None:
+            self._check()
+            return super().vlan
         return self._metadata("vlans", "vlan")
 
     @property
     def time(self) -> int:
         """When the packet was received, in ns since 1970."""
         return self._metadata("times", "time")
+
+    @property
+    def length(self) -> int:
+        """In bytes, without the frame check sequence; assigning is `resize`."""
+        return self._size
+
+    @length.setter
+    def length(self, length: int) -> None:
+        self.resize(length)
 
     def resize(self, length: int) -> None:
         """Set the packet's length; bytes that this adds hold whatever the buffer held.

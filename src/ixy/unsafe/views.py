@@ -17,7 +17,7 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, errors, types
 from numba.core.datamodel import models
-from numba.core.typing.templates import AbstractTemplate, AttributeTemplate, infer_getattr, infer_global, signature
+from numba.core.typing.templates import AbstractTemplate, AttributeTemplate, infer, infer_getattr, infer_global, signature
 from numba.extending import (
     intrinsic,
     lower_builtin,
@@ -28,7 +28,8 @@ from numba.extending import (
 from numba.np import numpy_support
 from numba.np.arrayobj import populate_array
 
-from ixy.headers import ABSENT, BUFFER_SIZE, HEADERS, Field, fields
+from ixy.headers import ABSENT, HEADERS, Field, fields
+from ixy.trouble import BYTE, ELEMENT, FIELD_END, LENGTH, NO_HEADER, SLICE, TROUBLE_WORDS
 
 # Numba's internals have no types.
 # pyright: basic
@@ -39,11 +40,16 @@ _BYTES = types.Array(types.uint8, 1, "C")
 
 
 class PacketType(types.Type):
-    """A packet, with the names of the columns that its path has."""
+    """A packet.
 
-    def __init__(self, columns: tuple[tuple[str, Any], ...]) -> None:
-        self.columns = dict(columns)
-        super().__init__(f"ixy.Packet({', '.join(self.columns)})")
+    Args:
+        room: the bytes that its buffer has.
+        columns: those that its path has, name and type of each.
+    """
+
+    def __init__(self, room: int, columns: dict[str, Any]) -> None:
+        self.room, self.columns = room, columns
+        super().__init__(f"ixy.Packet({', '.join([str(room), *columns])})")
 
 
 class HeaderType(types.Type):
@@ -102,30 +108,67 @@ def _parts(context: Any, builder: Any, kind: Any, value: Any = None) -> Any:
 # Where they come from
 
 
-@intrinsic
-def packet_view(typingctx: Any, memory: Any, start: Any, packets: Any, i: Any, trouble: Any) -> Any:
-    """Packet `i` of `packets`, whose bytes begin at `memory.ravel()[start]`; the caller has checked all of it."""
-    names = packets.instance_class._fields
-    there = {name: part for name, part in zip(names, packets.types, strict=True) if isinstance(part, types.Array)}
-    kind = PacketType(tuple((short, there[name].dtype) for name, short in _COLUMNS.items() if name in there))
+def packet_views(stride: int, room: int) -> tuple[Any, Any]:
+    """Two intrinsics that make a packet: `view(memory, buffer, packets, i, trouble)`, number `i` of `packets`, and
+    `view_at_hand(memory, buffer, length, packets, trouble)`, whose length is nobody else's; it is number 0.
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        def element(array_type: Any, array: Any, index: Any) -> Any:
-            return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
+    It lies in a buffer of `memory`, rows of `stride` bytes, of which it may take `room`. The caller has checked all.
+    """
 
-        def column(name: str) -> Any:
-            return element(there[name], builder.extract_value(args[2], names.index(name)), args[3])
+    @intrinsic
+    def view(typingctx: Any, memory: Any, buffer: Any, packets: Any, i: Any, trouble: Any) -> Any:
+        kind = _packet_type(room, packets)
 
-        view = _parts(context, builder, kind)
-        view.data = element(memory, args[0], args[1])
-        view.size = column("lengths")
-        view.trouble = context.make_array(trouble)(context, builder, args[4]).data
-        for name, short in _COLUMNS.items():
-            if name in there:
-                setattr(view, short, column(name))
-        return view._getvalue()
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            packet = _packet(context, builder, kind, stride, sig.args, args)
+            packet.size = _packet_column(context, builder, "lengths", sig.args[2], args[2], args[3])
+            return packet._getvalue()
 
-    return kind(memory, types.int64, packets, types.int64, trouble), codegen
+        return kind(memory, types.int64, packets, types.int64, trouble), codegen
+
+    @intrinsic
+    def view_at_hand(typingctx: Any, memory: Any, buffer: Any, length: Any, packets: Any, trouble: Any) -> Any:
+        kind = _packet_type(room, packets)
+
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            place = memory, types.int64, packets, types.int64, trouble
+            packet = _packet(context, builder, kind, stride, place, (*args[:2], args[3], _I64(0), args[4]))
+            packet.size = cgutils.alloca_once_value(builder, builder.trunc(args[2], _I32))
+            return packet._getvalue()
+
+        return kind(memory, types.int64, types.int64, packets, trouble), codegen
+
+    return view, view_at_hand
+
+
+def _packet_type(room: int, packets: Any) -> PacketType:
+    """The type of one of `packets`, with the columns that are there."""
+    parts = dict(zip(packets.instance_class._fields, packets.types, strict=True))
+    there = {short: parts[name] for name, short in _COLUMNS.items() if isinstance(parts[name], types.Array)}
+    return PacketType(room, {short: part.dtype for short, part in there.items()})
+
+
+def _packet(context: Any, builder: Any, kind: PacketType, stride: int, kinds: Any, args: Any) -> Any:
+    """A packet that lacks its length only.
+
+    Args:
+        kinds, args: of memory, buffer, packets, number and trouble.
+    """
+    packet = _parts(context, builder, kind)
+    start = builder.mul(args[1], _I64(stride), flags=("nuw", "nsw"))
+    packet.data = builder.gep(context.make_array(kinds[0])(context, builder, args[0]).data, [start])
+    packet.trouble = context.make_array(kinds[4])(context, builder, args[4]).data
+    for name, short in _COLUMNS.items():
+        if short in kind.columns:
+            setattr(packet, short, _packet_column(context, builder, name, kinds[2], args[2], args[3]))
+    return packet
+
+
+def _packet_column(context: Any, builder: Any, name: str, kind: Any, packets: Any, i: Any) -> Any:
+    """The address of element `i` of one of the arrays of `Packets`."""
+    place = kind.instance_class._fields.index(name)
+    column = context.make_array(kind.types[place])(context, builder, builder.extract_value(packets, place))
+    return builder.gep(column.data, [i])
 
 
 def record_view(dtype: np.dtype) -> Any:
@@ -150,8 +193,8 @@ def record_view(dtype: np.dtype) -> Any:
 
 
 def _fail(context: Any, builder: Any, trouble: Any, numbers: tuple[Any, ...], text: str) -> None:
-    """Raise IndexError at the user's line, and leave numbers behind that its text cannot have."""
-    for i, number in enumerate(numbers):
+    """Raise IndexError at the user's line, and leave behind the numbers that its text lacks."""
+    for i, number in enumerate((*numbers, *[_I64(0)] * (TROUBLE_WORDS - 1 - len(numbers)), _I64(1))):
         builder.store(number, builder.gep(trouble, [_I64(i)]))
     place, name = getattr(context, "user_line", (None, None))
     context.call_conv.return_user_exc(builder, IndexError, (text,), loc=place, func_name=name)
@@ -173,11 +216,6 @@ def _index(context: Any, builder: Any, trouble: Any, index: Any, size: Any, text
 
 # ---------------------------------------------------------------------------------------------------------------------
 # A packet's bytes
-
-BYTE = "byte {0} of a packet of {1} bytes"
-HEADER_END = "ends at byte {0} of a packet of {1} bytes"
-ELEMENT = "element {0} of an array of {1}"
-LENGTH = "packet.length = {0}: a buffer holds 1 to {1} bytes"
 
 
 @infer_global(operator.getitem)
@@ -280,7 +318,7 @@ def _set_bytes(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     room, size = (builder.extract_value(array.shape, 0) for array in (target, source))
     with builder.if_then(builder.icmp_unsigned("!=", room, size), likely=False):
         packet = _parts(context, builder, sig.args[0], args[0])
-        _fail(context, builder, packet.trouble, (size, room), "{0} bytes for a slice of {1}")
+        _fail(context, builder, packet.trouble, (size, room), SLICE)
     move = cgutils.get_or_insert_function(
         builder.module,
         ir.FunctionType(ir.VoidType(), [target.data.type, target.data.type, _I64, ir.IntType(1)]),
@@ -290,8 +328,10 @@ def _set_bytes(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.get_dummy_value()
 
 
-@infer_global("getiter")
+@infer
 class _Iterate(AbstractTemplate):
+    key = "getiter"
+
     def generic(self, args: Any, kws: Any) -> Any:
         if isinstance(args[0], PacketType):
             return signature(types.iterators.ArrayIterator(_BYTES), args[0])
@@ -346,9 +386,9 @@ def _set_packet_attribute(context: Any, builder: Any, sig: Any, args: Any, name:
     packet = _parts(context, builder, kind, args[0])
     value = context.cast(builder, args[1], sig.args[1], types.int64)
     if name == "length":
-        wrong = builder.icmp_unsigned(">", builder.sub(value, _I64(1)), _I64(BUFFER_SIZE - 1))
+        wrong = builder.icmp_unsigned(">=", builder.sub(value, _I64(1)), _I64(kind.room))
         with builder.if_then(wrong, likely=False):
-            _fail(context, builder, packet.trouble, (value, _I64(BUFFER_SIZE)), LENGTH)
+            _fail(context, builder, packet.trouble, (value, _I64(kind.room)), LENGTH)
         builder.store(builder.trunc(value, _I32), packet.size)
     elif name in kind.columns:
         builder.store(context.cast(builder, value, types.int64, kind.columns[name]), getattr(packet, name))
@@ -421,8 +461,8 @@ def _check_end(context: Any, builder: Any, kind: HeaderType, header: Any, end: A
     size = _size(builder, packet)
     with builder.if_then(builder.icmp_unsigned(">", end, size), likely=False):
         with builder.if_then(builder.icmp_signed("==", header.at, _I64(ABSENT))):
-            _fail(context, builder, packet.trouble, (), f"{what}: the packet has no such header")
-        _fail(context, builder, packet.trouble, (end, size), f"{what} {HEADER_END}")
+            _fail(context, builder, packet.trouble, (), NO_HEADER.format(what))
+        _fail(context, builder, packet.trouble, (end, size), what + FIELD_END)
 
 
 def _field(context: Any, builder: Any, kind: HeaderType, value: Any, name: str) -> tuple[Field[Any], Any]:

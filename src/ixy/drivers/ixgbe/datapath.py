@@ -312,6 +312,12 @@ def look(ring: RxState, slot: int) -> int:
 
 
 @compiled
+def describe_one(ring: RxState, slot: int, packets: Packets, i: int) -> None:
+    """Note what the descriptor says of packet `i`."""
+    describe(packets, i, ring.descriptors[2 * slot], ring.descriptors[2 * slot + 1])
+
+
+@compiled
 def finish(ring: RxState, pools: Pools, count: int, replaced: int) -> None:
     """Such a path has given `count` descriptors back, `replaced` of them with fresh buffers."""
     first = ring.state[NEXT]

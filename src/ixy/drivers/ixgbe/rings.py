@@ -26,7 +26,9 @@ class IxgbeRxRing(FilledRing):
     """A receive ring; see `ixy.drivers.RxRing`."""
 
     kernel = staticmethod(datapath.rx_batch)
-    single: RxSingle | None = RxSingle(datapath.begin, datapath.look, datapath.replace, datapath.finish)
+    single: RxSingle | None = RxSingle(
+        datapath.begin, datapath.look, datapath.describe_one, datapath.replace, datapath.finish
+    )
 
     def __init__(
         self,

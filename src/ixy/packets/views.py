@@ -1,0 +1,136 @@
+"""A packet and the state of a path as a user's kernel sees them; compiled they are types of their own, see
+`unsafe.views`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ixy.headers import Headers
+from ixy.jit import INTERPRETED
+from ixy.packets.buffers import BUFFER_SIZE, STRIDE
+from ixy.trouble import BYTE, LENGTH, SLICE
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ixy.packets.packets import Packets
+
+
+class Bytes(np.ndarray):  # pyright: ignore[reportMissingTypeArgument]
+    """A packet's bytes that reckon in the interpreter as they do in compiled code: elements are plain integers, and
+    one that is assigned is taken modulo 256."""
+
+    def __getitem__(self, key: Any) -> Any:
+        value = super().__getitem__(key)
+        return int(value) if isinstance(value, np.generic) else value
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(key, value & 0xFF if isinstance(value, int) else value)
+
+
+class InterpretedPacket(Headers):
+    """A packet as an interpreted kernel sees it: a copy, which the kernel may keep, as the buffer itself is another
+    packet's soon, or unmapped."""
+
+    def __init__(self, row: NDArray[np.uint8], packets: Packets, i: int) -> None:
+        self._bytes = row[:BUFFER_SIZE].copy().view(Bytes)
+        self._length = int(packets.lengths[i])
+        self._place: tuple[NDArray[np.uint8], Packets, int] | None = row, packets, i
+        self._columns = {
+            name: int(column[i])
+            for name, column in zip(_COLUMNS, (packets.flags, packets.hashes, packets.vlans, packets.times), strict=True)
+            if column is not None
+        }
+
+    def write_back(self) -> None:
+        """Let the packet be what the kernel has made of it; from now on this is a copy only."""
+        if self._place is None:
+            return
+        row, packets, i = self._place
+        row[:BUFFER_SIZE] = self._bytes
+        packets.lengths[i] = self._length
+        self._place = None
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def length(self) -> int:
+        return self._length
+
+    @length.setter
+    def length(self, value: int) -> None:
+        if not 1 <= value <= BUFFER_SIZE:
+            raise IndexError(LENGTH.format(value, BUFFER_SIZE))
+        self._length = int(value)
+
+    @property
+    def size(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return self._bytes[: self._length][index]
+        return self._bytes[self._index(index)]
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        if not isinstance(index, slice):
+            self._bytes[self._index(index)] = value
+            return
+        target = self._bytes[: self._length][index]
+        if isinstance(value, np.ndarray) and value.shape != target.shape:
+            raise IndexError(SLICE.format(value.size, target.size))
+        target[:] = value
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._bytes[: self._length].tolist())
+
+    def _index(self, index: int) -> int:
+        if not -self._length <= index < self._length:
+            raise IndexError(BYTE.format(index, self._length))
+        return index % self._length
+
+    def __getattr__(self, name: str) -> int:
+        columns: dict[str, int] = self.__dict__.get("_columns", {})
+        if name in columns:
+            return columns[name]
+        if name in _COLUMNS:
+            raise AttributeError(f"this packet has no {name!r}: open its device with metadata=({name!r},)")
+        raise AttributeError(f"a packet has no {name!r}")
+
+    @property
+    def vlan(self) -> Any:
+        return self._columns["vlan"] if "vlan" in self._columns else super().vlan
+
+
+_COLUMNS = ("flags", "hash", "vlan", "time")
+
+if INTERPRETED or TYPE_CHECKING:
+
+    def packet_view(
+        memory: NDArray[np.uint8], buffer: int, packets: Packets, i: int, _trouble: NDArray[np.int64]
+    ) -> Any:
+        """Packet `i` of `packets`, which lies in this buffer; the caller has checked all of it."""
+        return InterpretedPacket(memory[buffer], packets, i)
+
+    def packet_at_hand(
+        memory: NDArray[np.uint8], buffer: int, length: int, packets: Packets, _trouble: NDArray[np.int64]
+    ) -> Any:
+        """A packet of this length, which is nobody else's; as metadata it has that of packet 0."""
+        packets.lengths[0] = length
+        return InterpretedPacket(memory[buffer], packets, 0)
+
+    def record_view(dtype: np.dtype[Any]) -> Callable[[Any, Any], Any]:
+        """A function `view(memory, trouble)`: the record of this dtype in `memory`, an array of its bytes."""
+        from ixy.record import Row
+
+        return lambda memory, _trouble: Row(memory[: dtype.itemsize].view(dtype)[0])
+
+else:
+    from ixy.unsafe import views
+
+    packet_view, packet_at_hand = views.packet_views(STRIDE, BUFFER_SIZE)
+    record_view = views.record_view

@@ -1,0 +1,31 @@
+"""What goes wrong in a kernel, in words: the same compiled and interpreted.
+
+Compiled code raises an exception with a constant text. The numbers that belong into it it leaves in the path's words of
+trouble, and `told` puts them in.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+TROUBLE_WORDS = 3  # two numbers, and whether there are any
+
+BYTE = "byte {0} of a packet of {1} bytes"
+SLICE = "{0} bytes are assigned to a slice of {1}"
+LENGTH = "packet.length = {0}: it can be 1 to {1}"
+FIELD_END = " ends at byte {0} of a packet of {1} bytes"  # behind the field's name
+NO_HEADER = "{}: the packet has no such header"
+ELEMENT = "element {0} of an array of {1}"
+
+
+def told(error: IndexError, trouble: NDArray[np.int64]) -> bool:
+    """Put the numbers of compiled code into the text of its exception; whether there were any."""
+    first, second, there = trouble.tolist()
+    trouble[:] = 0
+    if there:
+        error.args = (str(error).format(first, second),)
+    return bool(there)
