@@ -13,11 +13,11 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cast, overload
 
-from ixy.jit import compiled, outlined
+from ixy.jit import compiled, outlined, shared
 from ixy.trouble import FIELD_END, NO_HEADER
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 ABSENT = 1 << 40  # where a header begins that is not there: behind the end of every packet
 
@@ -109,7 +109,8 @@ class Ipv6Address(tuple[int, int]):
     def __eq__(self, other: object) -> bool:
         return tuple(self) == tuple(self.parse(other) if isinstance(other, str) else cast(Any, other))
 
-    __hash__ = tuple.__hash__
+    def __hash__(self) -> int:
+        return hash(int(self))
 
 
 _WORD = (1 << 64) - 1
@@ -207,13 +208,13 @@ def fields(header: type[Header]) -> dict[str, Field[Any]]:
 # Where headers begin: kernels over a packet's bytes
 
 
-@compiled
+@shared(compiled)
 def word(packet: Bytes, at: int) -> int:
     """Two bytes in network byte order."""
     return packet[at] << 8 | packet[at + 1]
 
 
-@compiled
+@shared(compiled)
 def ether_type(packet: Bytes) -> int:
     """Where the EtherType stands, behind the tags (IEEE 802.1Q); `ABSENT` where the packet is too short."""
     at = _TYPE
@@ -227,7 +228,7 @@ def ether_type(packet: Bytes) -> int:
     return at if at + 2 <= len(packet) else ABSENT
 
 
-@compiled
+@shared(compiled)
 def network(packet: Bytes, kind: int, size: int) -> int:
     """Where what an EtherType announces begins, of which at least `size` bytes must be there."""
     at = ether_type(packet)
@@ -236,7 +237,7 @@ def network(packet: Bytes, kind: int, size: int) -> int:
     return at + 2
 
 
-@compiled
+@shared(compiled)
 def transport(packet: Bytes, over4: int, over6: int, size: int) -> int:
     """Where the header of a protocol begins, of which at least `size` bytes must be there.
 
@@ -257,7 +258,7 @@ def transport(packet: Bytes, over4: int, over6: int, size: int) -> int:
     return at if at + size <= len(packet) else ABSENT
 
 
-@compiled
+@shared(compiled)
 def _behind_ipv4(packet: Bytes, at: int, protocol: int) -> int:
     """Where IPv4's payload begins, if it is the first fragment of this protocol (RFC 791)."""
     if at + 20 > len(packet):
@@ -268,7 +269,7 @@ def _behind_ipv4(packet: Bytes, at: int, protocol: int) -> int:
     return at + 4 * (first & 15)
 
 
-@outlined
+@shared(outlined)
 def _behind_ipv6(packet: Bytes, at: int, protocol: int) -> int:
     """Where the payload behind IPv6 and its extension headers begins, if it is of this protocol (RFC 8200, 4)."""
     if at + 40 > len(packet) or packet[at] >> 4 != 6:
@@ -294,12 +295,12 @@ def _behind_ipv6(packet: Bytes, at: int, protocol: int) -> int:
     return ABSENT
 
 
-@compiled
+@shared(compiled)
 def _eth(packet: Bytes) -> int:
     return 0 if len(packet) >= 14 else ABSENT
 
 
-@compiled
+@shared(compiled)
 def _vlan(packet: Bytes) -> int:
     if len(packet) < _TYPE + 6:
         return ABSENT
@@ -307,12 +308,12 @@ def _vlan(packet: Bytes) -> int:
     return _TYPE + 2 if kind == _VLAN or kind == _QINQ else ABSENT
 
 
-@compiled
+@shared(compiled)
 def _arp(packet: Bytes) -> int:
     return network(packet, _ARP, 28)
 
 
-@compiled
+@shared(compiled)
 def _ipv4(packet: Bytes) -> int:
     at = network(packet, _IPV4, 20)
     if at == ABSENT or packet[at] < 0x45 or packet[at] > 0x4F:
@@ -320,7 +321,7 @@ def _ipv4(packet: Bytes) -> int:
     return at
 
 
-@compiled
+@shared(compiled)
 def _ipv6(packet: Bytes) -> int:
     at = network(packet, _IPV6, 40)
     if at == ABSENT or packet[at] >> 4 != 6:
@@ -328,27 +329,27 @@ def _ipv6(packet: Bytes) -> int:
     return at
 
 
-@compiled
+@shared(compiled)
 def _icmp(packet: Bytes) -> int:
     return transport(packet, _ICMP, -1, 8)
 
 
-@compiled
+@shared(compiled)
 def _icmp6(packet: Bytes) -> int:
     return transport(packet, -1, _ICMP6, 8)
 
 
-@compiled
+@shared(compiled)
 def _tcp(packet: Bytes) -> int:
     return transport(packet, _TCP, _TCP, 20)
 
 
-@compiled
+@shared(compiled)
 def _udp(packet: Bytes) -> int:
     return transport(packet, _UDP, _UDP, 8)
 
 
-@compiled
+@shared(compiled)
 def _vxlan(packet: Bytes) -> int:
     at = transport(packet, _UDP, _UDP, 16)
     if at == ABSENT or word(packet, at + 2) != _VXLAN_PORT:
@@ -356,7 +357,7 @@ def _vxlan(packet: Bytes) -> int:
     return at + 8
 
 
-@compiled
+@shared(compiled)
 def _gre(packet: Bytes) -> int:
     return transport(packet, _GRE, _GRE, 4)
 
@@ -365,7 +366,7 @@ def _gre(packet: Bytes) -> int:
 # Checksums (RFC 1071)
 
 
-@compiled
+@shared(compiled)
 def words_sum(packet: Bytes, at: int, end: int) -> int:
     """The sum of 16-bit words from `at` to before `end`, within the packet; an odd byte is followed by a zero."""
     end = min(end, len(packet))
@@ -378,7 +379,7 @@ def words_sum(packet: Bytes, at: int, end: int) -> int:
     return total
 
 
-@compiled
+@shared(compiled)
 def folded(total: int) -> int:
     """The checksum that a sum of 16-bit words gives."""
     total = (total & 0xFFFF) + (total >> 16)
@@ -386,20 +387,20 @@ def folded(total: int) -> int:
     return ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
 
 
-@compiled
+@shared(compiled)
 def put_word(packet: Bytes, at: int, value: int) -> None:
     packet[at] = value >> 8 & 0xFF
     packet[at + 1] = value & 0xFF
 
 
-@compiled
+@shared(compiled)
 def update_ipv4_checksum(packet: Bytes, at: int) -> None:
     if at + 20 <= len(packet):
         put_word(packet, at + 10, 0)
         put_word(packet, at + 10, folded(words_sum(packet, at, at + 4 * (packet[at] & 15))))
 
 
-@outlined
+@shared(outlined)
 def _update_transport_checksum(packet: Bytes, at: int, field: int, protocol: int) -> None:
     """Make the checksum of a header anew, over pseudo-header (RFC 768, RFC 9293, RFC 8200 8.1) and payload.
 
@@ -422,19 +423,19 @@ def _update_transport_checksum(packet: Bytes, at: int, field: int, protocol: int
     put_word(packet, at + field, folded(total))
 
 
-@compiled
+@shared(compiled)
 def update_tcp_checksum(packet: Bytes, at: int) -> None:
     _update_transport_checksum(packet, at, 16, _TCP)
 
 
-@compiled
+@shared(compiled)
 def update_udp_checksum(packet: Bytes, at: int) -> None:
     _update_transport_checksum(packet, at, 6, _UDP)
     if at + 8 <= len(packet) and word(packet, at + 6) == 0:
         put_word(packet, at + 6, 0xFFFF)  # RFC 768: zero means that there is none
 
 
-@compiled
+@shared(compiled)
 def update_icmp_checksum(packet: Bytes, at: int) -> None:
     """Over all that follows; an ICMP message has no length of its own, so IPv4's counts (RFC 792)."""
     ip = ether_type(packet)
@@ -443,12 +444,12 @@ def update_icmp_checksum(packet: Bytes, at: int) -> None:
         put_word(packet, at + 2, folded(words_sum(packet, at, ip + 2 + word(packet, ip + 4))))
 
 
-@compiled
+@shared(compiled)
 def update_icmp6_checksum(packet: Bytes, at: int) -> None:
     _update_transport_checksum(packet, at, 2, _ICMP6)
 
 
-@compiled
+@shared(compiled)
 def adjusted(checksum: int, old: int, new: int) -> int:
     """A checksum after a part of what it covers has changed from `old` to `new`, integers of up to 48 bits that begin
     at an even byte (RFC 1624, equation 3)."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 log = logging.getLogger("ixy.jit")
@@ -70,6 +71,29 @@ def compiled(function: F) -> F:
 def outlined(function: F) -> F:
     """Like `compiled`, but called instead of inlined: for what is rare and would make the common path longer."""
     return _compile(function, boundscheck=CHECKING, forceinline=False)
+
+
+def shared(how: Callable[[F], F]) -> Callable[[F], F]:
+    """Make kernels, `how` being `compiled` or `outlined`, of what Python calls too, on objects that Numba does not
+    know: there they are interpreted."""
+
+    def make(function: F) -> F:
+        kernel: Any = how(function)
+        if not INTERPRETED:
+            kernel.__class__ = _called_interpreted(type(cast(object, kernel)))
+        return kernel
+
+    return make
+
+
+@cache
+def _called_interpreted(kind: type) -> type:
+    """A class of kernels like this one, which Python runs by their source."""
+
+    def call(kernel: Any, *arguments: Any) -> Any:
+        return kernel.py_func(*arguments)
+
+    return type(kind.__name__, (kind,), {"__call__": call})
 
 
 def checked(function: F) -> F:

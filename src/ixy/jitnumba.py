@@ -448,5 +448,9 @@ _VERSIONS = (
     llvmlite.__version__,
     np.__version__,
     UNTRIED,
-    hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
+    # How kernels are compiled, and what packets and records are made of; no function refers to that.
+    *(
+        hashlib.sha256((Path(__file__).parent / name).read_bytes()).hexdigest()
+        for name in ("jitnumba.py", "unsafe/views.py", "headers.py", "trouble.py")
+    ),
 )

@@ -13,8 +13,8 @@
     path = ixy.Path(a.rx[0], b.tx[0], count, counters)
     print(counters.packets)  # from any thread, while it runs
 
-A field is `int`, 64 bits with a sign, or `float`, or narrower: `ixy.uint8`, `int8`, `uint16`, `int16`, `uint32`, `int32`.
-Narrow integers are read as they are and written modulo their width. Arrays, of numbers or of records, have a size that
+A field is `int`, 64 bits with a sign, or `float`, or narrower: `ixy.uint8`, `int8`, `uint16`, `int16`, `uint32` or
+`int32`, which are read as they are and written modulo their width. Arrays, of numbers or of records, have a size that
 is part of the type. What a kernel has written is seen by other threads at the end of its batch; a field is never seen
 half written, but two fields may be of different packets.
 """
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast, overload
 from weakref import ref
 
@@ -33,7 +34,7 @@ from ixy.errors import ConfigurationError
 from ixy.trouble import ELEMENT
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 T = TypeVar("T")
 
@@ -44,8 +45,11 @@ if not TYPE_CHECKING:
         type(name, (int,), {}) for name in ("uint8", "int8", "uint16", "int16", "uint32", "int32")
     )
 
-_KINDS = {name: np.dtype(name) for name in ("uint8", "int8", "uint16", "int16", "uint32", "int32")}
-_KINDS |= {"int": np.dtype(np.int64), "float": np.dtype(np.float64)}
+_KINDS: dict[str, np.dtype[Any]] = {
+    **{name: np.dtype(name) for name in ("uint8", "int8", "uint16", "int16", "uint32", "int32")},
+    "int": np.dtype(np.int64),
+    "float": np.dtype(np.float64),
+}
 
 _LINES = 128  # bytes: two cache lines, as processors fetch them in pairs; rows of workers do not share one
 _HUGE = 1 << 21  # bytes from which on huge pages are asked for
@@ -152,12 +156,14 @@ def _seen(value: Any) -> Any:
     """What is in memory, as plain numbers or as something to look into."""
     if isinstance(value, np.void):
         return Row(value)
-    return Elements(value) if isinstance(value, np.ndarray) else value.item()
+    if isinstance(value, np.ndarray):
+        return Elements[Any](cast("np.ndarray[Any, Any]", value))
+    return value.item()
 
 
 def _fitting(value: Any, dtype: np.dtype[Any]) -> Any:
     """A number as memory takes it: an integer modulo the field's width."""
-    if dtype.kind == "f" or not isinstance(value, int | float | np.generic):
+    if dtype.kind == "f" or dtype.names:
         return value
     bits = 8 * dtype.itemsize
     number = int(value) & ((1 << bits) - 1)
@@ -254,7 +260,8 @@ class Record:
         return object.__getattribute__(self, "_rows")
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__}{f' of {len(self)} workers' if len(self) > 1 else repr(self[0])[1:-1].join(' ')}>"
+        name, size = type(self).__name__, len(self)
+        return f"<{name} {repr(self[0])[1:-1]}>" if size == 1 else f"<{name} of {size} workers>"
 
 
 def _add(into: Any, other: Any) -> None:
@@ -271,8 +278,6 @@ def _memory(size: int) -> np.ndarray[Any, Any]:
     """Zeros that begin on a page, on huge pages where there are many."""
     pages = mmap.mmap(-1, size)
     if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
-        try:
+        with suppress(OSError):  # the kernel has none: it works without
             pages.madvise(mmap.MADV_HUGEPAGE)
-        except OSError:  # the kernel has none: it works without
-            pass
     return np.frombuffer(pages, np.uint8)

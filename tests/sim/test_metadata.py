@@ -179,8 +179,8 @@ def test_what_was_not_asked_for_is_absent(machine: Machine) -> None:
             assert there == {"ids", "lengths", "hashes"}
             for what, name in (
                 (lambda: batch.vlans, "vlan"),
-                (lambda: batch[0].vlan, "vlan"),
                 (lambda: batch.flags, "flags"),
+                (lambda: batch[0].time, "time"),
             ):
                 with pytest.raises(ConfigurationError, match=rf"metadata=\('{name}',\)"):
                     what()

@@ -22,6 +22,7 @@ from ixy.jit import compiled
 from ixy.packets.buffers import ID_MASK
 from ixy.packets.packets import Packets, new_packets
 from ixy.packets.pool import Pools, give, pools, take
+from ixy.packets.views import packet_view
 from ixy.path import Path, entered, touch
 from ixy.sim.loop import deliver, drain
 from ixy.sim.machine import Machine
@@ -127,7 +128,7 @@ def _kernel(rx_batch: Any, tx_batch: Any, tx_room: Any, poll: Any, now: Clock) -
                 received = rx_batch(rx, pools, packets, batch)
                 arrived = now(counter)
                 for i in range(received):
-                    touch(pools.bytes[packets.ids[i] & ID_MASK, : packets.lengths[i] & 0xFFFF])
+                    touch(packet_view(pools.bytes, packets.ids[i] & ID_MASK, packets, i, path.trouble))
                 changed = now(counter)
                 tx_room(tx, pools, received)
                 tx_batch(tx, pools, packets, 0, received)

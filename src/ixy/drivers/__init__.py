@@ -51,7 +51,8 @@ class RxSingle(NamedTuple):
     Attributes:
         begin: `begin(state, limit) -> limit` says how many packets may be taken so, at most.
         look: `look(state, slot) -> length` of the good frame in a descriptor; 0 if there is none, or an odd one.
-        describe: `describe(state, slot, packets, i)` notes of packet `i` what the descriptor says, if that was asked for.
+        describe: `describe(state, slot, packets, i)` notes of packet `i` what the descriptor says, as far as that was
+            asked for.
         replace: `replace(state, slot, buffer)` puts a buffer into the descriptor of such a frame; the same, maybe.
         finish: `finish(state, pools, count, replaced)` gives `count` such descriptors back to the device, and notes
             that `replaced` buffers were `fresh` from the pool.

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -39,10 +39,9 @@ class InterpretedPacket(Headers):
         self._bytes = row[:BUFFER_SIZE].copy().view(Bytes)
         self._length = int(packets.lengths[i])
         self._place: tuple[NDArray[np.uint8], Packets, int] | None = row, packets, i
+        columns = packets.flags, packets.hashes, packets.vlans, packets.times
         self._columns = {
-            name: int(column[i])
-            for name, column in zip(_COLUMNS, (packets.flags, packets.hashes, packets.vlans, packets.times), strict=True)
-            if column is not None
+            name: int(column[i]) for name, column in zip(_COLUMNS, columns, strict=True) if column is not None
         }
 
     def write_back(self) -> None:
@@ -81,7 +80,7 @@ class InterpretedPacket(Headers):
             self._bytes[self._index(index)] = value
             return
         target = self._bytes[: self._length][index]
-        if isinstance(value, np.ndarray) and value.shape != target.shape:
+        if isinstance(value, np.ndarray) and len(cast("NDArray[np.uint8]", value)) != len(target):
             raise IndexError(SLICE.format(value.size, target.size))
         target[:] = value
 

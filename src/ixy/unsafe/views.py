@@ -17,7 +17,14 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, errors, types
 from numba.core.datamodel import models
-from numba.core.typing.templates import AbstractTemplate, AttributeTemplate, infer, infer_getattr, infer_global, signature
+from numba.core.typing.templates import (
+    AbstractTemplate,
+    AttributeTemplate,
+    infer,
+    infer_getattr,
+    infer_global,
+    signature,
+)
 from numba.extending import (
     intrinsic,
     lower_builtin,
@@ -32,7 +39,7 @@ from ixy.headers import ABSENT, HEADERS, Field, fields
 from ixy.trouble import BYTE, ELEMENT, FIELD_END, LENGTH, NO_HEADER, SLICE, TROUBLE_WORDS
 
 # Numba's internals have no types.
-# pyright: basic
+# pyright: basic, reportOptionalCall=false
 
 _I8, _I32, _I64 = (ir.IntType(bits) for bits in (8, 32, 64))
 _COLUMNS = {"flags": "flags", "hashes": "hash", "vlans": "vlan", "times": "time"}  # of `Packets`, and of a packet
@@ -358,7 +365,7 @@ class _PacketAttributes(AttributeTemplate):
             return HeaderType(packet, name)
         if name in _COLUMNS.values():
             raise errors.TypingError(f"this packet has no {name!r}: open its device with metadata=({name!r},)")
-        raise errors.TypingError(f"a packet has no {name!r}; it has length, {_names(HEADERS)}, {_names(_COLUMNS.values())}")
+        raise errors.TypingError(f"a packet has no {name!r}; it has length, {_names([*HEADERS, *_COLUMNS.values()])}")
 
 
 @lower_getattr_generic(PacketType)

@@ -1,0 +1,414 @@
+"""Kernels that use packets by headers, length and metadata, and keep records: compiled, interpreted, and in Python."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lab import arrive, depart, frame, open_card
+from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption
+from scapy.layers.inet6 import (
+    ICMPv6EchoRequest,
+    IPv6,
+    IPv6ExtHdrDestOpt,
+    IPv6ExtHdrFragment,
+    IPv6ExtHdrHopByHop,
+    IPv6ExtHdrRouting,
+)
+from scapy.layers.l2 import ARP, GRE, Dot1AD, Dot1Q, Ether
+from scapy.layers.vxlan import VXLAN
+from scapy.packet import Packet as ScapyPacket
+from scapy.packet import Raw
+
+import ixy
+from ixy.errors import ConfigurationError
+from ixy.headers import HEADERS, Ipv4Address, Ipv6Address, MacAddress, fields
+from ixy.packets.views import InterpretedPacket
+from ixy.sim.machine import Machine
+
+ETHER = Ether(dst="02:00:00:00:00:01", src="02:00:00:00:00:02")
+V4 = IP(src="10.1.2.3", dst="192.168.255.254", ttl=17, id=0xBEEF)
+V6 = IPv6(src="2001:db8::1", dst="fe80::ffff:1", hlim=9, tc=0xAB, fl=0x54321)
+PAYLOAD = Raw(bytes(range(40)))
+
+# What Scapy calls the fields, where it has another name for them.
+SCAPY: dict[str, tuple[type[ScapyPacket], dict[str, str]]] = {
+    "eth": (Ether, {}),
+    "vlan": (Dot1Q, {"priority": "prio", "id": "vlan"}),
+    "arp": (
+        ARP,
+        {
+            "hardware": "hwtype",
+            "protocol": "ptype",
+            "hardware_size": "hwlen",
+            "protocol_size": "plen",
+            "operation": "op",
+            "sender_mac": "hwsrc",
+            "sender": "psrc",
+            "target_mac": "hwdst",
+            "target": "pdst",
+        },
+    ),
+    "ipv4": (IP, {"length": "len", "offset": "frag", "protocol": "proto", "checksum": "chksum"}),
+    "ipv6": (IPv6, {"traffic_class": "tc", "flow": "fl", "length": "plen", "next_header": "nh", "hop_limit": "hlim"}),
+    "icmp": (ICMP, {"checksum": "chksum", "sequence": "seq"}),
+    "icmp6": (ICMPv6EchoRequest, {"checksum": "cksum", "sequence": "seq"}),
+    "tcp": (TCP, {"offset": "dataofs", "checksum": "chksum", "urgent": "urgptr"}),
+    "udp": (UDP, {"length": "len", "checksum": "chksum"}),
+    "vxlan": (VXLAN, {}),
+    "gre": (GRE, {"protocol": "proto"}),
+}
+NOT_SCAPY = {"df", "mf", "is_ack", "is_rst", "is_syn", "is_fin", "flags", "dei"}  # Scapy has them in another form
+
+PACKETS = {
+    "ipv4 and udp": ETHER / V4 / UDP(sport=1024, dport=53) / PAYLOAD,
+    "options and tcp": ETHER
+    / IP(src="1.2.3.4", options=[IPOption(b"\x01\x01\x01\x01" * 3)])
+    / TCP(flags="SA")
+    / PAYLOAD,
+    "a tag": ETHER / Dot1Q(vlan=77, prio=5) / V4 / UDP(sport=7, dport=9) / PAYLOAD,
+    "two tags": ETHER / Dot1Q(type=0x8100, vlan=4095) / Dot1Q(vlan=12) / V4 / ICMP(id=5, seq=6) / PAYLOAD,
+    "arp": ETHER
+    / ARP(op=2, hwsrc="02:00:00:00:00:07", psrc="10.0.0.1", hwdst="02:00:00:00:00:08", pdst="10.0.0.2")
+    / Raw(bytes(18)),
+    "ipv6 and tcp": ETHER / V6 / TCP(sport=80, dport=8080, seq=0xFEDCBA98, ack=0x89ABCDEF, window=77) / PAYLOAD,
+    "extension headers": ETHER
+    / V6
+    / IPv6ExtHdrHopByHop()
+    / IPv6ExtHdrRouting()
+    / IPv6ExtHdrDestOpt()
+    / UDP()
+    / PAYLOAD,
+    "first fragment over ipv6": ETHER / V6 / IPv6ExtHdrFragment(offset=0, m=1, nh=17) / UDP(sport=3, dport=4) / PAYLOAD,
+    "icmp6 in a vlan": ETHER / Dot1Q(vlan=3) / V6 / ICMPv6EchoRequest(id=3, seq=4) / PAYLOAD,
+    "vxlan": ETHER / V4 / UDP(dport=4789) / VXLAN(vni=0xABCDEF) / ETHER / PAYLOAD,
+    "gre": ETHER / V4 / GRE(proto=0x0800) / V4 / PAYLOAD,
+}
+# Headers that Scapy sees, and which are none of the packet's own
+INNER = {"gre": {"udp"}, "vxlan": set()}
+
+
+def parsed(packet: ScapyPacket) -> ScapyPacket:
+    """The packet with all that Scapy fills in when it makes bytes of one."""
+    return Ether(bytes(packet))
+
+
+def python_packet(machine: Machine, data: bytes) -> Any:
+    device = open_card(machine)
+    arrive(machine, data)
+    return device, device.rx[0].receive()
+
+
+def as_number(value: Any) -> Any:
+    """What Scapy says of a field, as kernels see it."""
+    if not isinstance(value, str):
+        return int(value or 0)
+    kind = MacAddress if value.count(":") == 5 else Ipv6Address if ":" in value else Ipv4Address
+    return kind.parse(value)
+
+
+@pytest.mark.parametrize("name", PACKETS)
+def test_fields_are_what_scapy_reads(machine: Machine, name: str) -> None:
+    """Of each header that is there every field, as Scapy dissects it; the others are false."""
+    packet = parsed(PACKETS[name])
+    device, batch = python_packet(machine, bytes(packet))
+    with device, batch:
+        ours = batch[0]
+        for header, (layer, names) in SCAPY.items():
+            view = getattr(ours, header)
+            assert bool(view) == (layer in packet), header
+            if not view:
+                continue
+            there = packet[layer]
+            for field in fields(HEADERS[header]).keys() - NOT_SCAPY:
+                assert getattr(view, field) == as_number(getattr(there, names.get(field, field))), (header, field)
+
+
+def test_addresses_are_written_as_people_do(machine: Machine) -> None:
+    device, batch = python_packet(machine, bytes(ETHER / V4 / UDP() / PAYLOAD))
+    with device, batch:
+        packet = batch[0]
+        assert str(packet.ipv4.src) == "10.1.2.3"
+        assert packet.ipv4.src == "10.1.2.3" == packet.ipv4.src
+        assert packet.ipv4.src != "10.1.2.4"
+        assert f"{packet.eth.src}" == "02:00:00:00:00:02"
+        packet.ipv4.dst = "8.8.4.4"
+        packet.eth.dst = "02-00-00-00-00-ff"
+        assert packet.ipv4.dst == 0x08080404
+        assert packet.eth.dst == 0x0200000000FF
+        with pytest.raises(ValueError, match="02:00:00"):
+            packet.eth.dst = "nowhere"
+
+
+def test_truncated_headers_are_none(machine: Machine) -> None:
+    """A packet cut anywhere: what lies within it whole is there, and reading never goes beyond its end."""
+    data = bytes(ETHER / Dot1Q() / V4 / TCP() / PAYLOAD)
+    ends = {"eth": 14, "vlan": 18, "ipv4": 38, "tcp": 58}
+    device, batch = python_packet(machine, data)
+    with device, batch:
+        packet = batch[0]
+        for length in range(1, len(data) + 1):
+            packet.length = length
+            assert {name for name in HEADERS if getattr(packet, name)} == {
+                n for n, end in ends.items() if end <= length
+            }
+
+
+class Seen(ixy.Record):
+    """What a kernel saw, by fields of its own."""
+
+    packets: int
+    with_ip: int
+    ports: int
+    small: ixy.uint8
+    signed: ixy.int16
+    ratio: float
+    lengths = ixy.array(16)
+    high = ixy.array(2)
+
+
+@ixy.kernel
+def rewrite(packet: ixy.Packet, seen: Seen) -> int:
+    """Something with everything: headers, narrow fields, arrays, the length, negative indices."""
+    seen.packets += 1
+    seen.small += 200
+    seen.signed -= 30_000
+    seen.ratio += 0.25
+    seen.lengths[packet.length & 15] += 1
+    seen.lengths[-1] += 1
+    if packet.ipv6:
+        high, low = packet.ipv6.src
+        seen.high[0] ^= high
+        seen.high[1] ^= low
+        packet.ipv6.dst = packet.ipv6.src
+        packet.ipv6.flow = packet.ipv6.hop_limit * 7
+    ip = packet.ipv4
+    if not ip:
+        return ixy.FORWARD if packet[-1] & 1 else ixy.DROP
+    seen.with_ip += 1
+    if ip.ttl <= 1:
+        return ixy.DROP
+    ip.ttl -= 1
+    ip.tos = 300
+    ip.src, ip.dst = ip.dst, ip.src
+    ip.update_checksum()
+    packet.eth.dst = packet.eth.src + 1
+    if packet.vlan:
+        packet.vlan.priority += 3
+        packet.vlan.id = -1
+    if packet.udp:
+        seen.ports += packet.udp.dport
+        packet.udp.sport = 70_000
+        packet.udp.update_checksum()
+    if packet.tcp:
+        packet.tcp.window -= 1
+        packet.tcp.update_checksum()
+    packet[0:2] = packet[4:6]
+    if packet.length > 70:
+        packet.length = 70
+    return ixy.FORWARD
+
+
+def mutated(data: Any) -> bytes:
+    """One of the packets, with some bytes changed and perhaps cut."""
+    packet = bytearray(bytes(data.draw(st.sampled_from(list(PACKETS.values())))))
+    for at, value in data.draw(st.lists(st.tuples(st.integers(0, len(packet) - 1), st.integers(0, 255)), max_size=6)):
+        packet[at] = value
+    return bytes(packet[: data.draw(st.integers(60, max(len(packet), 60)))]).ljust(60, b"\0")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.sampled_from([1, 8, 32]))
+def test_kernels_do_as_their_source_says(data: Any, batch: int) -> None:
+    """Verdicts, bytes, lengths and state of random packets: through a path as the source does in the interpreter."""
+    packets = [mutated(data) for _ in range(data.draw(st.integers(1, 12)))]
+    machine = Machine(stepped=True)
+    with open_card(machine) as device:
+        seen, expected = Seen(), Seen()
+        path = ixy.Path(device.rx[0], device.tx[0], rewrite, seen, batch=batch)
+        for packet in packets:
+            arrive(machine, packet)
+        path.run(2 * len(packets))
+        source = getattr(rewrite, "py_func", None) or rewrite.__wrapped__  # type: ignore[attr-defined]
+        left = []
+        for packet in packets:
+            row = np.zeros(2048, np.uint8)
+            row[: len(packet)] = np.frombuffer(packet, np.uint8)
+            columns: Any = path.state.packets._replace(lengths=np.array([len(packet)], np.int32))
+            view = InterpretedPacket(row, columns, 0)
+            if source(view, expected[0]) != ixy.DROP:
+                left.append(bytes(view[:]))
+        assert depart(machine) == left
+        assert str(seen) == str(expected)
+        assert path.counts.dropped == len(packets) - len(left)
+
+
+@pytest.mark.parametrize("name", ["ipv4 and udp", "options and tcp", "two tags", "ipv6 and tcp", "icmp6 in a vlan"])
+def test_checksums(machine: Machine, name: str) -> None:
+    """Made anew from nothing, as Scapy makes them; and changed along with an address, by RFC 1624."""
+    right = parsed(PACKETS[name])
+    spoiled = bytearray(bytes(right))
+    device, batch = python_packet(machine, bytes(spoiled))
+    with device, batch:
+        packet = batch[0]
+        there = [each for header in ("ipv4", "icmp", "icmp6", "tcp", "udp") if (each := getattr(packet, header))]
+        for header in there:
+            header.checksum = 0x1234
+        for header in there:
+            header.update_checksum()
+        assert bytes(packet) == bytes(right)
+        if packet.ipv4:
+            before = packet.ipv4.src
+            packet.ipv4.src = "172.16.99.1"
+            packet.ipv4.checksum = ixy.adjusted(packet.ipv4.checksum, before, packet.ipv4.src)
+            changed = packet.ipv4.checksum
+            packet.ipv4.update_checksum()
+            assert packet.ipv4.checksum == changed
+
+
+@ixy.kernel
+def beyond(packet: ixy.Packet) -> int:
+    return packet[99 + packet[0]]
+
+
+@ixy.kernel
+def no_udp(packet: ixy.Packet) -> int:
+    return packet.udp.dport
+
+
+@ixy.kernel
+def too_long(packet: ixy.Packet) -> int:
+    packet.length = 2049
+    return ixy.FORWARD
+
+
+@ixy.kernel
+def mismatched(packet: ixy.Packet) -> int:
+    packet[0:6] = packet[6:11]
+    return ixy.FORWARD
+
+
+@ixy.kernel
+def beyond_the_array(packet: ixy.Packet, seen: Seen) -> int:
+    return seen.lengths[packet.length]
+
+
+@pytest.mark.parametrize(
+    ("function", "record", "text"),
+    [
+        (beyond, None, "byte 101 of a packet of 60 bytes"),
+        (no_udp, None, "packet.udp.dport: the packet has no such header"),
+        (too_long, None, "packet.length = 2049: it can be 1 to 2048"),
+        (mismatched, None, "5 bytes are assigned to a slice of 6"),
+        (beyond_the_array, Seen, "element 60 of an array of 16"),
+    ],
+)
+@pytest.mark.parametrize("batch", [1, 32])
+def test_errors_say_where_and_what(machine: Machine, function: Any, record: Any, text: str, batch: int) -> None:
+    """An exception of the function's: in words, with the function's line, and the packet is counted as dropped."""
+    with open_card(machine) as device:
+        path = ixy.Path(device.rx[0], device.tx[0], function, record() if record else None, batch=batch)
+        for _ in range(2):  # the numbers of one failure are not the next one's
+            arrive(machine, b"\x02" + frame(1)[1:])
+            with pytest.raises(IndexError) as failure:
+                path.run(4)
+            assert str(failure.value) == text
+            assert function.__name__ in [entry.name for entry in failure.traceback]
+        assert path.counts.dropped == 2
+
+
+def test_metadata_in_a_kernel(machine: Machine) -> None:
+    """What the device tells of a packet, packet by packet and by batches."""
+
+    class Told(ixy.Record):
+        vlan: int
+        hash: int
+        packets: int
+
+    @ixy.kernel
+    def note(packet: Any, told: Told) -> int:
+        told.vlan = packet.vlan
+        told.hash = packet.hash
+        told.packets += 1
+        return ixy.DROP
+
+    with open_card(machine, metadata=("vlan", "hash", "flags")) as device:
+        for batch in (1, 32):
+            told = Told()
+            arrive(machine, bytes(ETHER / Dot1Q(vlan=77, prio=5) / V4 / UDP(sport=1024, dport=53) / PAYLOAD))
+            with device.rx[0].receive() as received:
+                expected = received[0].hash
+            arrive(machine, bytes(ETHER / Dot1Q(vlan=77, prio=5) / V4 / UDP(sport=1024, dport=53) / PAYLOAD))
+            assert ixy.Path(device.rx[0], device.tx[0], note, told, batch=batch).run(2) == 1
+            assert (told.vlan, told.hash, told.packets) == (5 << 13 | 77, expected, 1)
+            assert expected != 0
+
+
+def test_records(machine: Machine) -> None:
+    """A record for each worker, and no path shares one; they add up; a closed path gives its record back."""
+    with open_card(machine, rx_queues=2, tx_queues=2) as device:
+        seen = Seen(workers=2)
+        one, two = (ixy.Path(device.rx[i], device.tx[i], rewrite, seen) for i in range(2))
+        with pytest.raises(ConfigurationError, match=r"workers=3"):
+            ixy.Path(device.rx[0], device.tx[0], rewrite, seen)
+        with pytest.raises(AttributeError, match=r"total\(\)"):
+            _ = seen.packets
+        arrive(machine, frame(1))
+        assert one.run(2) + two.run(2) == 1
+        assert sorted(seen[i].packets for i in range(2)) == [0, 1]
+        total = seen.total()
+        assert (total.packets, total.small, list(total.lengths)[12]) == (1, 200, 1)
+    with open_card(machine) as device:
+        ixy.Path(device.rx[0], device.tx[0], rewrite, seen)
+
+
+def test_a_record_is_read_while_a_path_runs(machine: Machine) -> None:
+    """From another thread, which sees the count rise to all that have come."""
+    with open_card(machine) as device:
+        seen = Seen()
+        path = ixy.Path(device.rx[0], device.tx[0], rewrite, seen)
+        path.run(0)
+        for number in range(50):
+            arrive(machine, frame(number))
+        runner = threading.Thread(target=path.run)
+        runner.start()
+        while seen.packets < 50:
+            pass
+        runner.join()
+        assert seen.packets == 50
+
+
+def test_record_classes() -> None:
+    """What fields there can be, and what is said of others."""
+    with pytest.raises(TypeError, match=r"Wrong.name is 'str'"):
+
+        class Wrong(ixy.Record):  # pyright: ignore[reportUnusedClass]
+            name: str
+
+    with pytest.raises(ConfigurationError, match="count"):
+        ixy.array(0)
+    with pytest.raises(TypeError, match="no fields"):
+        ixy.Record()
+
+    class Entry(ixy.Record):
+        key: int
+        packets: ixy.uint32
+
+    class Table(ixy.Record):
+        entries = ixy.array(1 << 17, Entry)
+
+    table = Table()
+    table.entries[7].packets = -1
+    table.entries[-1].key = 1 << 63
+    assert (table.entries[7].packets, table.entries[(1 << 17) - 1].key) == (0xFFFFFFFF, -(1 << 63))
+    assert np.asarray(table.entries)["packets"].sum() == 0xFFFFFFFF
+    with pytest.raises(IndexError, match="element 131072 of an array of 131072"):
+        _ = table.entries[1 << 17]
+    with pytest.raises(AttributeError, match="no 'kay'; it has key, packets"):
+        table.entries[0].kay = 1  # type: ignore[attr-defined]
+    with open_card(Machine(stepped=True)) as device, pytest.raises(TypeError, match="record must be"):
+        ixy.Path(device.rx[0], device.tx[0], rewrite, 32)  # type: ignore[arg-type]
