@@ -128,7 +128,6 @@ ACCEPTED = [
     "y = 0\nfor x in packet:\n    y += x\nreturn y & 1",
     "for x in packet:\n    if x == 1:\n        break\nelse:\n    x = 0\nreturn x",
     "match packet[0]:\n    case 1 | 2:\n        return 1\n    case 3:\n        return 0\n    case _:\n        return 1",
-    "packet[0:6], packet[6:12] = packet[6:12], packet[0:6]\nreturn 1",
     "def_ = 1\nreturn def_",
     "x: int = 1\nreturn x",
     "print(packet[0])\nreturn 1",

@@ -139,7 +139,7 @@ def _without_verdict(function: FunctionType, result: Any) -> Finding | None:
 
 
 def _is_verdict(kind: Any) -> bool:
-    return isinstance(kind, (types.Integer, types.Boolean))
+    return isinstance(kind, (types.Integer, types.Boolean, types.IntEnumMember))
 
 
 def _before_cast(block: Any, name: str) -> str:
