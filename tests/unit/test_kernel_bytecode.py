@@ -45,6 +45,7 @@ REFUSED = [
     ("from os import path  # here\nreturn 1", "import"),
     ("raise ValueError('a') from KeyError('b')  # here", "'from'"),
     ("match packet:\n    case [1, 2]:  # here\n        return 1\nreturn 0", "match"),
+    ("first, *others = LIMITS  # here\nreturn first", "'*'"),
     ("del packet[0]  # here\nreturn 1", "'del'"),
     ("global NAME\nNAME = 'b'  # here\nreturn 1", "'NAME'"),
     ("global NAME\nNAME += 'b'  # here\nreturn 1", "'NAME'"),
@@ -55,7 +56,7 @@ REFUSED = [
     ("return 1 in GROUP  # here", "'GROUP' is a set"),
     ("return NESTED[0]  # here", "'NESTED' is a list"),
     ("return HUGE  # here", "64 bits"),
-    ("return SETTINGS.limit  # here", "'SETTINGS' is a Settings"),
+    ("return SETTINGS.limit  # here", "'SETTINGS' is of type Settings"),
     ("SETTINGS.limit += 1  # here\nreturn 1", "'SETTINGS'"),
     ("return Settings.limit  # here", "'Settings' is a class"),
     ("ixy.LIMIT = 1  # here\nreturn 1", "'ixy'"),
@@ -65,6 +66,7 @@ REFUSED = [
     ("return len(str(packet[0]))  # here", "'str'"),
     ("return len(list(packet))  # here", "'list'"),
     ("NAMES.append(1)  # here\nreturn 1", "'NAMES'"),
+    ("return len(bytes(packet))  # here", "'bytes' cannot be compiled"),
     # Ways out
     ("packet[0] = 1  # here", "without a verdict"),
     ("pass  # here", "without a verdict"),
@@ -138,6 +140,19 @@ ACCEPTED = [
 def test_nothing_to_say(tmp_path: Path, body: str) -> None:
     """What can be compiled passes. That it can is shown where it is."""
     assert list(findings(kernel(tmp_path, body))) == []
+
+
+def test_defaults(tmp_path: Path) -> None:
+    """A list that a parameter is given where it is left out would be the same list each time."""
+    function = program(tmp_path, "def count(packet, limit=3, seen=[]):  # here\n    return len(seen)\n").count
+    (found,) = findings(function)
+    assert (found.line, found.reason[:29]) == (marked_line(function), "the default '[]' is a list, a")
+
+
+@pytest.mark.parametrize("body", ["raise ValueError('x')", "while True:\n    packet[0] += 1"])
+def test_never_returns(tmp_path: Path, body: str) -> None:
+    (found,) = findings(kernel(tmp_path, body))
+    assert found.reason.startswith("never returns")
 
 
 def test_async(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ BY_TYPES = [
     ("return np.fft.fft(packet)[0]  # here", ""),
     ("return abs(1 if packet[0] else 'a')  # here", "a text"),
     ("x = 1\nif packet[0]:\n    x = packet\ny = x  # here\nreturn 1", "'x' is"),
-    ("raise ValueError('byte', packet[0])  # here", "memory"),
+    ("if packet[0]:\n    raise ValueError('byte', packet[0])  # here\nreturn 1", "memory"),
     ("return packet.first(**packet)  # here", ""),
 ]
 

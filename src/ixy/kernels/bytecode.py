@@ -56,6 +56,7 @@ _REFUSED = {
     "MATCH_CLASS": _PATTERN,
     "MATCH_MAPPING": _PATTERN,
     "MATCH_SEQUENCE": _PATTERN,
+    "UNPACK_EX": "'*' cannot be compiled here: name each part",
     "DELETE_SUBSCR": "'del' of an element cannot be compiled: set it to 0",
 }
 
@@ -89,6 +90,8 @@ _MAKES_ARRAY = (
 
 _CONSTANTS = (bool, int, float, complex, str, bytes, type(None), slice, range, enum.Enum)
 _CHANGING = (dict, list, set, frozenset, bytearray)
+
+_LONGEST = 40  # characters of a value
 
 _MISSING = object()  # the value of a name that nothing has
 
@@ -325,12 +328,16 @@ def _writes(code: _Code) -> _Reasons:
 
 
 def _names(code: _Code) -> _Reasons:
-    """Names that nobody has, and values that cannot be compiled in."""
+    """Names that nobody has, and values that cannot be compiled in, defaults among them."""
     variables = _variables(code.function)
     for name in code.names:
         reason = _missing(name.text, variables) if name.value is _MISSING else _unusable(name.text, name.value)
         if reason:
             yield code.lines[name.place], reason
+    for default in (*(code.function.__defaults__ or ()), *(code.function.__kwdefaults__ or {}).values()):
+        reason = _unusable(repr(default)[:_LONGEST], default)
+        if reason:
+            yield definition(code.function), f"the default {reason}"
 
 
 def _missing(text: str, variables: dict[str, object]) -> str:
@@ -342,7 +349,7 @@ def _missing(text: str, variables: dict[str, object]) -> str:
         for attribute in attributes[:-1]:
             value = getattr(value, attribute)
         owner, known = text.removesuffix(attributes[-1]), [*dir(value), *getattr(value, "__all__", ())]
-    close = difflib.get_close_matches(text.removeprefix(owner), known, 1)
+    close = difflib.get_close_matches(text.removeprefix(owner), known, 1, 0.75)
     return f"there is no {text!r}: " + (
         f"{owner}{close[0]}?" if close else "define or import it before the path is made"
     )
@@ -360,7 +367,7 @@ def _unusable(text: str, value: object) -> str | None:
         return _too_large(cast(object, value))
     if isinstance(value, ModuleType):
         return f"{text!r} is a module: use what is in it by name"
-    if isinstance(value, type):
+    if isinstance(value, type) and (_home(value) != "builtins" or _is_usable_class(value)):
         return None if _is_usable_class(value) else f"{text!r} is a class, which cannot be compiled: {_DATA}"
     if _home(value) == "numpy" and getattr(value, "__name__", "") in _MAKES_ARRAY:
         return f"{text!r} makes an array: {STATE}"
@@ -373,7 +380,7 @@ def _unusable(text: str, value: object) -> str | None:
         return None
     if callable(value):
         return f"{text!r} cannot be compiled: call functions of your own, of math or NumPy's on numbers"
-    return f"{text!r} is a {kind}, which cannot be compiled: {_DATA}"
+    return f"{text!r} is of type {kind}, which cannot be compiled: {_DATA}"
 
 
 def _is_usable_class(value: type[Any]) -> bool:
@@ -426,7 +433,9 @@ def _follow(use: str, name: str, bound: set[str]) -> None:
 
 
 def _ways_out(code: _Code) -> _Reasons:
-    """Where a kernel returns what is no verdict."""
+    """Where a kernel returns what is no verdict, or that it never returns."""
+    if not any(instruction.opname.startswith("RETURN_") for instruction in code.instructions):
+        yield max(code.lines), f"never returns: {VERDICT}"
     for place, instruction in enumerate(code.instructions):
         if instruction.opname == "RETURN_CONST":
             sources = [instruction]
@@ -455,4 +464,4 @@ def _no_verdict(source: dis.Instruction) -> str | None:
         return None
     if source.argval is None:
         return f"ends without a verdict: {VERDICT}"
-    return f"returns {source.argval!r}, which is no verdict: {VERDICT}"
+    return f"returns {repr(source.argval)[:_LONGEST]}, which is no verdict: {VERDICT}"

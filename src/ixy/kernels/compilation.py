@@ -40,6 +40,7 @@ _SENTENCES = (
 
 # Numba's names of types.
 _WORDS = (
+    (r"Function\(<[a-z-]+ (?:function )?'?([\w.]+)[^>]*>\)", r"'\1'"),
     (r"(Literal\[int\]\([^)]*\)|u?int\d+\b)", "a number"),
     (r"(Literal\[str\]\([^)]*\)|unicode_type\b)", "a text"),
     (r"(readonly )?array\([^)]*\)", "an array"),
