@@ -122,7 +122,7 @@ BY_TYPES = [
     ("return packet.sourc  # here", "'sourc'"),
     ("return packet.ipv4.src  # here", "'ipv4'"),
     ("return packet[0] / 2  # here", "a fraction"),
-    ("return packet[0], packet[1]  # here", "a tuple"),
+    ("pair = packet[0], packet[1]\nreturn pair  # here", "a tuple"),
     ("if packet[0]:\n    return packet[0]\nreturn math.pi  # here", "a fraction"),
     ("return helper(packet)  # here", "nothing"),
     ("return NAME  # here", "a text"),
@@ -138,7 +138,6 @@ BY_TYPES = [
     ("return abs(1 if packet[0] else 'a')  # here", "a text"),
     ("x = 1\nif packet[0]:\n    x = packet\ny = x  # here\nreturn 1", "'x' is"),
     ("if packet[0]:\n    raise ValueError('byte', packet[0])  # here\nreturn 1", "memory"),
-    ("return packet.first(**packet)  # here", ""),
 ]
 
 
