@@ -112,8 +112,9 @@ class Finding(NamedTuple):
 
 def findings(function: FunctionType) -> Iterator[Finding]:
     """What keeps a function from being a kernel, line by line; then the same of each helper of the user's."""
-    for each, code in _codes(function).items():
-        reasons = chain(_constructs(code), _writes(code), _names(code), _unset(code), _circles(code))
+    codes = _codes(function)
+    for each, code in codes.items():
+        reasons = chain(_constructs(code), _writes(code), _names(code), _unset(code), _circles(code, codes))
         if each is function:
             reasons = chain(reasons, _ways_out(code))
         for line, reason in sorted(reasons, key=lambda found: found[0]):
@@ -220,6 +221,10 @@ class _Code:
             value = getattr(value, instruction.argval, _MISSING)
         return _Name(place, text, value)
 
+    def callees(self) -> list[FunctionType]:
+        """The functions of the user's that it calls."""
+        return [name.callee for name in self.names if name.callee]
+
     def start(self, place: int) -> tuple[int, int] | None:
         """Line and column at which that begins which an instruction was made from, if Python has kept it."""
         positions = self.instructions[place].positions
@@ -250,7 +255,7 @@ def _codes(function: FunctionType) -> dict[FunctionType, _Code]:
     for each in left:
         if each not in codes:
             codes[each] = _Code(each)
-            left += [name.callee for name in codes[each].names if name.callee]
+            left += codes[each].callees()
     return codes
 
 
@@ -388,11 +393,23 @@ def _is_usable_class(value: type[Any]) -> bool:
     return is_known or issubclass(value, (BaseException, enum.Enum)) or hasattr(value, "_fields")
 
 
-def _circles(code: _Code) -> _Reasons:
+def _circles(code: _Code, codes: dict[FunctionType, _Code]) -> _Reasons:
     """Helpers that call the function again, which the compiler does not link. It may call itself."""
     for name in code.names:
-        if name.callee and name.callee is not code.function and code.function in _codes(name.callee):
+        if name.callee and name.callee is not code.function and code.function in _reached(name.callee, codes):
             yield code.lines[name.place], f"{name.text!r} calls {code.function.__name__!r} again: write a loop"
+
+
+def _reached(function: FunctionType, codes: dict[FunctionType, _Code]) -> set[FunctionType]:
+    """The function, and all that it calls."""
+    reached: set[FunctionType] = set()
+    left = [function]
+    while left:
+        callee = left.pop()
+        if callee not in reached:
+            reached.add(callee)
+            left += codes[callee].callees()
+    return reached
 
 
 def _unset(code: _Code) -> _Reasons:
