@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ixy.device import Device, RxQueue, Stats, TxQueue
     from ixy.device import open_device as open  # noqa: A004
-    from ixy.errors import Error, OwnershipError
+    from ixy.errors import Error, KernelError, OwnershipError
     from ixy.headers import adjusted
     from ixy.packets.batch import Batch, Packet
     from ixy.packets.mempool import Mempool
@@ -36,6 +36,7 @@ __all__ = [
     "Device",
     "Error",
     "Flags",
+    "KernelError",
     "Mempool",
     "OwnershipError",
     "Packet",
@@ -63,6 +64,7 @@ _HOME = {
     "Device": ("ixy.device", "Device"),
     "Error": ("ixy.errors", "Error"),
     "Flags": ("ixy.packets.packets", "Flags"),
+    "KernelError": ("ixy.errors", "KernelError"),
     "Mempool": ("ixy.packets.mempool", "Mempool"),
     "OwnershipError": ("ixy.errors", "OwnershipError"),
     "Packet": ("ixy.packets.batch", "Packet"),

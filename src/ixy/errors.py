@@ -1,6 +1,7 @@
 """The errors of ixy.
 
-Every error is an `ixy.Error`; its message is one line that says what is wrong, with which device, and what to do.
+Every error is an `ixy.Error`; its message is one line that says what is wrong, with which device, and what to do. Only
+a `KernelError` has a second line, the one of the user's source.
 """
 
 from __future__ import annotations
@@ -44,3 +45,10 @@ class OwnershipError(Error):
 
 class CaptureError(Error):
     """A capture file cannot be read or written."""
+
+
+class KernelError(Error):
+    """A function cannot be compiled into a path, or does not say what becomes of a packet.
+
+    The message begins with file, line and name of the function.
+    """

@@ -54,7 +54,7 @@ if ORDINARY:
 
 # Reference counting costs two atomic operations per array and call, so the runtime that does it stays off. Kernels are
 # inlined into each other: a named tuple of arrays is some fifty machine words, and a real call would copy them all.
-_OPTIONS: dict[str, Any] = {"nogil": True, "_nrt": False, "error_model": "numpy"}
+_OPTIONS: dict[str, Any] = {"nogil": True, "_nrt": False, "error_model": "numpy", "forceinline": True}
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -97,8 +97,9 @@ def _called_interpreted(kind: type) -> type:
 
 
 def checked(function: F) -> F:
-    """Like `compiled`, but every index is checked and a bad one raises `IndexError`: for a user's function."""
-    return _compile(function, boundscheck=True, full=True)
+    """Like `compiled`, for a user's function: an index outside raises `IndexError`, and to divide by zero
+    `ZeroDivisionError`."""
+    return _compile(function, boundscheck=True, error_model="python", full=True)
 
 
 class Direct:
@@ -127,8 +128,8 @@ class Direct:
         return dispatcher.compile(tuple(library.typeof(argument) for argument in arguments))
 
 
-def _compile(function: F, *, boundscheck: bool, forceinline: bool = True, full: bool = False) -> F:
+def _compile(function: F, *, full: bool = False, **options: Any) -> F:
     if _kernel is None:
         return function
-    options = {**_OPTIONS, "boundscheck": boundscheck, "forceinline": forceinline}
+    options = {**_OPTIONS, **options}
     return cast(F, _kernel(function, options, full=full))

@@ -34,6 +34,7 @@ from llvmlite import binding as llvm
 from numba.core import config, types
 from numba.core.bytecode import FunctionIdentity
 from numba.core.caching import NullCache
+from numba.core.callconv import PythonErrorModel
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, CompileResult, DefaultPassBuilder
 from numba.core.compiler_lock import global_compiler_lock, require_global_compiler_lock
@@ -173,7 +174,27 @@ def _callers_first(library: Any) -> list[Any]:
 # Passes
 
 
-class CalleeLower(Lower):
+class DivisionByZero(PythonErrorModel):
+    """Raises `ZeroDivisionError`, with a traceback to the line that is lowered."""
+
+    def __init__(self, lower: Lower) -> None:
+        super().__init__(lower.call_conv)
+        self._lower = lower
+
+    def fp_zero_division(self, builder: Any, exc_args: Any = None, loc: Any = None) -> bool:
+        return super().fp_zero_division(builder, exc_args, loc or self._lower.loc)
+
+
+class KernelLower(Lower):
+    """Lowering of what may divide by zero, if the function is one that is to raise then."""
+
+    def init(self) -> None:
+        super().init()
+        if self.context.error_model.raise_on_fp_zero_division:
+            self.context.error_model = DivisionByZero(self)
+
+
+class CalleeLower(KernelLower):
     """Lowering that keeps LLVM from inlining what is not to be inlined, even where it has one caller, and lets what is
     lowered know the line of the source, for exceptions."""
 
@@ -209,6 +230,10 @@ class CalleeLowering(NativeLowering):
 @register_pass(mutates_CFG=True, analysis_only=False)
 class EntryLowering(NativeLowering):
     _name = "ixy_entry_lowering"
+
+    @property
+    def lowering_class(self) -> Any:
+        return KernelLower
 
     def run_pass(self, state: Any) -> bool:
         state.library = EntryLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
@@ -424,6 +449,17 @@ class Cache(NullCache):
         key = self._key(sig)
         if self._store and key and not cres.library.has_dynamic_globals:
             self._store.save(self._name, key, dumps(cres._reduce()))
+
+    def is_proven(self, sig: Any) -> bool:
+        """Whether some process has found that the function can be compiled for the types of the arguments."""
+        key = self._key(sig)
+        return self._store is not None and bool(key) and self._store.load(f"{self._name}.proven", key) is not None
+
+    def prove(self, sig: Any) -> None:
+        """Keep that it can."""
+        key = self._key(sig)
+        if self._store and key:
+            self._store.save(f"{self._name}.proven", key, b"")
 
     def _key(self, sig: Any) -> str:
         """A digest of all that the machine code depends on; empty if that cannot be told."""

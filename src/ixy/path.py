@@ -28,10 +28,12 @@ from ixy.device import RxQueue, TxQueue
 from ixy.drivers.rings import ENTERED, POOL_BUSY, RING_BUSY, RUNNER, enter, exit_from, in_use, leave, seize
 from ixy.errors import Error
 from ixy.jit import INTERPRETED, checked, compiled
+from ixy.kernels.check import check, verdict
 from ixy.packets import checking
 from ixy.packets.batch import no_copies
 from ixy.packets.packets import new_packets
 from ixy.packets.pool import call_attention, pools
+from ixy.packets.views import argument_types
 from ixy.polls import COUNTS, DROPPED, FORWARD, FORWARDED, RECEIVED, STOP, PacketFunction, PathState, poll_kernels
 from ixy.record import Record
 from ixy.trouble import TROUBLE_WORDS, told
@@ -54,17 +56,21 @@ def kernel(function: F) -> F:
     `ixy.headers`), and as metadata what its device was opened for. An index outside it raises `IndexError`, which ends
     `Path.run` and loses no buffer. The function may use what Numba compiles and allocate nothing.
     """
-    if not INTERPRETED:
-        return checked(function)
+    return checked(function)
+
+
+@cache
+def _interpreted(function: PacketFunction) -> PacketFunction:
+    """A function of the user's as an interpreted path calls it."""
 
     @wraps(function)
-    def interpreted(packet: InterpretedPacket, *record: Any) -> int:
+    def call(packet: InterpretedPacket, *record: Any) -> int:
         try:
-            return function(packet, *record)
+            return verdict(function, function(packet, *record))
         finally:
             packet.write_back()
 
-    return cast(F, interpreted)
+    return call
 
 
 # A path and its queues look at each other's insides.
@@ -112,14 +118,15 @@ class Path:
 
     Args:
         rx, tx: the queues; of two devices or of one.
-        function: marked `kernel`; what to do with each packet.
+        function: what to do with each packet, see `kernel`. It is compiled along with the functions that it calls.
         record: what the function is given besides the packet, for as long as this path lives.
         batch: the most packets taken at a time.
 
     Raises:
         ConfigurationError: `batch` is below 1 or above the size of a ring, or another path has the record.
         Error: a device is closed.
-        TypeError: no queues, or no record.
+        KernelError: the function cannot be compiled, or has a way out without a verdict.
+        TypeError: no queues, no function, or no record.
     """
 
     def __init__(
@@ -138,9 +145,13 @@ class Path:
         self._check()
         if not isinstance(cast(object, record), Record | None):
             raise TypeError(f"record must be an ixy.Record, not {record!r}")
-        tx.device.attach(rx.pool)
-        self.kernels = poll_kernels(rx.ring, tx.ring, function, record.dtype if record else None, batch)
+        dtype = record.dtype if record is not None else None
         packets = new_packets(batch, rx.ring.metadata)
+        function = check(function, argument_types(packets, dtype))
+        if INTERPRETED:
+            function = _interpreted(function)
+        tx.device.attach(rx.pool)
+        self.kernels = poll_kernels(rx.ring, tx.ring, function, dtype, batch)
         checking.name(packets, f"a path from {rx} to {tx}")
         self.state = PathState(
             rx=rx.ring.state,

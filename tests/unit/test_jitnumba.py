@@ -274,6 +274,24 @@ def test_threads_that_compile_at_once() -> None:
     assert counts == {"shared": 1, "entry": 4}
 
 
+def test_raising_at_a_division_by_zero_costs_nothing_without_one() -> None:
+    """A user's function in which nothing is divided, or by a constant, is the same machine code either way."""
+
+    def count(packet: np.ndarray[Any, Any]) -> int:
+        packet[48] += 1
+        total = 0
+        for byte in packet:
+            total += byte // 3
+        return total % 7 > packet[12] >> 2
+
+    counts = []
+    for model in ("numpy", "python"):
+        marked = kernel(count, {**OPTIONS, "boundscheck": True, "forceinline": True, "error_model": model}, full=True)
+        assert marked(np.full(60, 30, np.uint8)) == ((59 * 10 + 10) % 7 > 30 >> 2)
+        counts.append(instructions(marked))
+    assert counts[0] == counts[1]
+
+
 def instructions(entry: Kernel) -> Counter[str]:
     """The machine instructions of an entry, by name."""
     (text,) = entry.inspect_asm().values()

@@ -105,6 +105,17 @@ class InterpretedPacket(Headers):
         return self._columns["vlan"] if "vlan" in self._columns else super().vlan
 
 
+def argument_types(packets: Packets, record: np.dtype[Any] | None) -> list[Any]:
+    """Numba's types of what a user's function is given, one of `packets` and perhaps a record; what they are is nobody's
+    business where it is interpreted."""
+    if INTERPRETED:
+        return [None] if record is None else [None, None]
+    from ixy.unsafe.views import RecordType, packet_type
+
+    packet = packet_type(BUFFER_SIZE, packets)
+    return [packet] if record is None else [packet, RecordType(record)]
+
+
 _COLUMNS = ("flags", "hash", "vlan", "time")
 
 if INTERPRETED or TYPE_CHECKING:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
+from numba import typeof
 from numba.core import cgutils, errors, types
 from numba.core.datamodel import models
 from numba.core.typing.templates import (
@@ -146,6 +147,11 @@ def packet_views(stride: int, room: int) -> tuple[Any, Any]:
         return kind(memory, types.int64, types.int64, packets, trouble), codegen
 
     return view, view_at_hand
+
+
+def packet_type(room: int, packets: Any) -> PacketType:
+    """The type of a packet in one of these `Packets`."""
+    return _packet_type(room, typeof(packets))
 
 
 def _packet_type(room: int, packets: Any) -> PacketType:
