@@ -292,6 +292,7 @@ def test_keys_as_they_are_given(machine: Machine) -> None:
         (0x6D5A, TypeError, "rss_key must be 40 bytes, not int 27994"),
         ([0] * 40, TypeError, "rss_key must be 40 bytes, not list"),
     ],
+    ids=["empty", "short", "long", "capital", "hexadecimal", "number", "list"],
 )
 def test_keys_that_are_refused(machine: Machine, key: Any, error: type[Exception], message: str) -> None:
     """Before the card is touched, however many queues it has."""

@@ -82,6 +82,17 @@ class Commanded(BackEnd):
         return memoryview(queue.memory[offset : offset + size])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled() -> None:
+    """What the model's thread calls, before a command waits for it."""
+    model = BackEnd("model", 1 << reg.VERSION_1)
+    with Device(VirtioNet(InProcess(model), ring_size=16, pool_size=64)):
+        queue = model.queues[0]
+        place = next_descriptor(queue)
+        assert dma(queue, queue.words[place], 1) >= 0
+        use(queue, place, 1)
+
+
 @contextmanager
 def opened(
     features: int, pairs: int = 1, hashes: int = SIX_HASHES, **options: Any
