@@ -44,6 +44,7 @@ class Commanded(BackEnd):
         self.answer: int | None = OK
         self.deaf = False
         self._control = 2 * pairs
+        self._turn = threading.Lock()  # once it is reset, the rings' memory goes
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
@@ -51,15 +52,20 @@ class Commanded(BackEnd):
     def ring_limit(self, index: int) -> int:
         return 16 if index == self._control else super().ring_limit(index)
 
+    def reset(self) -> None:
+        with self._turn:
+            super().reset()
+
     def end(self) -> None:
         self._stop.set()
         self._thread.join()
 
     def _serve(self) -> None:
         while not self._stop.wait(0.0001):
-            queue = self.queues.get(self._control)
-            if queue is not None and not self.deaf and (place := next_descriptor(queue)) >= 0:
-                self._carry_out(place)
+            with self._turn:
+                queue = self.queues.get(self._control)
+                if queue is not None and not self.deaf and (place := next_descriptor(queue)) >= 0:
+                    self._carry_out(place)
 
     def _carry_out(self, place: int) -> None:
         """A chain of two descriptors: the request, and a byte for the answer."""
