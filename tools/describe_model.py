@@ -62,6 +62,7 @@ OTHERS = {
     **dict.fromkeys(("RQSMR", "TQSM"), "statistics of queues"),
     **dict.fromkeys(("CRCERRS", "ILLERRC", "ERRBC", "RLEC", "RFC", "RJC"), "0: the model's wires make no such error"),
     "RAH": "nic looks at it",
+    "ERETA": "memory: only an X550 has it",
     "RDRXCTL": "DMAIDONE is always set",
     "FDIRCTRL": "INIT_DONE is always set once it was written",
     "FDIRCMD": "a command is done at once, and does nothing",

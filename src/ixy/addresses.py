@@ -41,6 +41,7 @@ class Shape(NamedTuple):
     ring_size: int
     pool_size: int
     metadata: tuple[str, ...]
+    rss_key: bytes
 
 
 class Circumstances(NamedTuple):

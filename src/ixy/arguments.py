@@ -86,12 +86,25 @@ def mac_address(name: str, value: object) -> bytes:
         TypeError: not bytes.
         ConfigurationError: not 6 of them.
     """
+    return octets(name, value, MAC_BYTES, "a MAC address")
+
+
+def octets(name: str, value: object, count: int, what: str) -> bytes:
+    """`value` as the `count` bytes that `what` has.
+
+    Args:
+        what: "a MAC address", for the message.
+
+    Raises:
+        TypeError: not bytes.
+        ConfigurationError: not so many of them.
+    """
     if not isinstance(value, (bytes, bytearray, memoryview)):
-        raise TypeError(f"{name} must be {MAC_BYTES} bytes, not {_shown(value)}")
-    mac = bytes(cast("bytes", value))
-    if len(mac) != MAC_BYTES:
-        raise ConfigurationError(f"{name} of {len(mac)} bytes: a MAC address has {MAC_BYTES}")
-    return mac
+        raise TypeError(f"{name} must be {count} bytes, not {_shown(value)}")
+    found = bytes(cast("bytes", value))
+    if len(found) != count:
+        raise ConfigurationError(f"{name} of {len(found)} bytes: {what} has {count}")
+    return found
 
 
 def _shown(value: object) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import sys
 import threading
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 from weakref import WeakSet
@@ -20,6 +21,7 @@ from ixy.addresses import link_timeout as usual_link_timeout
 from ixy.arguments import boolean, integer, mac_address, number
 from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, MAX_ADDRESSES
 from ixy.drivers.rings import ENTERED, POOL_BUSY, RING_BUSY, desert, enter, exit_from, in_use, leave, seize
+from ixy.drivers.rss import Rss, check_key, table_of
 from ixy.dropped import close_dropped
 from ixy.errors import ConfigurationError, Error, OwnershipError
 from ixy.jit import Direct, compiled
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ixy.drivers import Driver, Link, RxRing, TxRing
+
+log = logging.getLogger("ixy.device")
 
 MAX_QUEUES = 64
 MAX_RING_SIZE = 1 << 15
@@ -62,6 +66,7 @@ def open_device(
     ring_size: int = DEFAULT_RING_SIZE,
     pool_size: int | None = None,
     metadata: Sequence[str] = (),
+    rss_key: bytes | str | None = None,
     link_timeout: float | None = None,
     force: bool = False,
     sim: Machine | None = None,
@@ -71,13 +76,16 @@ def open_device(
     Args:
         address: `0000:03:00.0` for a PCI device, `sim:NAME[,OPTION=VALUE…]` for a simulated 82599,
             `vhost-user:/path/to/socket` for a VirtIO back end.
-        rx_queues, tx_queues: how many of each, 1 to 64.
+        rx_queues, tx_queues: how many of each, 1 to 64; receive queues no more than the device can spread packets over,
+            16 on an 82599. Packets of a flow come to one queue, see `Device.spread`.
         ring_size: descriptors per ring, a power of two from 64 to 4096.
         pool_size: packet buffers per receive queue, by default 4096, or twice the ring if that is more. They are the
             ring's and those of packets on their way, to each transmit queue 32 at least.
         metadata: what the device is to tell of each packet it receives, besides the length: "flags" (kind of packet,
             checksums), "hash" (RSS), "vlan" (takes VLAN tags out of packets), "time" (of the poll, unless the device
             stamps). See `Batch.flags` and those after it.
+        rss_key: of the hash by which packets are spread over receive queues: 40 bytes, or "symmetric" for one by which
+            both directions of a flow come to the same queue. By default that of Microsoft's specification.
         link_timeout: seconds to wait for the link, by default 10, and 0.5 for a simulated card, whose link is there at
             once or not at all. A link that stays down is no error: see `Device.link`.
         force: take the card even if the kernel has its interface up with an address or routes.
@@ -106,11 +114,14 @@ def open_device(
         ring_size=ring_size,
         pool_size=integer("pool_size", pool_size, 1, MAX_POOL_SIZE),
         metadata=check_metadata(address, metadata, METADATA),
+        rss_key=check_key("rss_key", rss_key),
     )
     if sim is not None and not isinstance(cast(object, sim), Machine):
         raise TypeError(f"sim must be a Machine, not {type(sim).__name__}")
     device = Device(open_driver(address, shape, Circumstances(boolean("force", force), sim)))
     try:
+        if len(device.rx) > 1:
+            log.info("%s: %s", address, device.spread)
         device.wait_for_link(link_timeout)
     except BaseException:
         device.close()
@@ -202,6 +213,37 @@ class Device:
         """Wait up to `timeout` seconds for the link; the state that it then has."""
         self._check()
         return self._driver.wait_for_link(number("timeout", timeout, 0, MAX_TIMEOUT))
+
+    @property
+    def rss(self) -> Rss | None:
+        """By which hash and table packets are spread over the receive queues; None if by none, see `spread`."""
+        self._check()
+        return self._driver.rss
+
+    @property
+    def spread(self) -> str:
+        """How packets come to the receive queues, in words."""
+        if rss := self.rss:
+            return str(rss)
+        if len(self.rx) > 1:
+            return f"the device spreads packets over {len(self.rx)} queues by itself"
+        return "all packets come to one queue"
+
+    def set_rss_table(self, queues: Sequence[int]) -> None:
+        """Spread packets over these queues; one that is named twice gets twice as many, one that is not gets none.
+
+        Args:
+            queues: numbers of receive queues, for the redirection table, which is filled with them over and over.
+
+        Raises:
+            ConfigurationError: no such queue, none at all or more than the table has entries, or there is no table.
+        """
+        rss = self.rss
+        if rss is None:
+            raise ConfigurationError(f"{self.address}: there is no redirection table: {self.spread}")
+        numbers = [integer(f"{self.address}: receive queue", queue, 0, len(self.rx) - 1) for queue in queues]
+        integer(f"{self.address}: entries of the redirection table", len(numbers), 1, len(rss.table))
+        self._driver.redirect(replace(rss, table=table_of(numbers, len(rss.table))))
 
     def set_promiscuous(self, enabled: bool) -> None:
         """Receive all packets, as at first, or only broadcasts, those for this station, and what filters let in."""

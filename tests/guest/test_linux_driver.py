@@ -10,6 +10,7 @@ import pytest
 from cards import guest_with_cards
 from namespace import Namespace
 from rig import GUEST, HOST, Rig
+from toeplitz import toeplitz
 
 from ixy.registers import i82599 as reg
 from ixy.sim.card import state
@@ -128,17 +129,6 @@ def test_statistics_equal_the_models(rig: Rig) -> None:
     assert after["rx_pkts_nic"] - before["rx_pkts_nic"] == 90
     assert after["broadcast"] - before["broadcast"] == 30
     assert after["tx_pkts_nic"] - before["tx_pkts_nic"] == 30
-
-
-def toeplitz(key: bytes, data: bytes) -> int:
-    """The Toeplitz hash: for each bit of the data that is set, the 32 bits of the key from there on."""
-    bits = int.from_bytes(key, "big")
-    width = 8 * len(key)
-    value = 0
-    for i in range(8 * len(data)):
-        if data[i // 8] >> (7 - i % 8) & 1:
-            value ^= bits >> (width - 32 - i) & 0xFFFFFFFF
-    return value
 
 
 def test_flows_are_spread_over_the_queues(rig: Rig) -> None:

@@ -5,24 +5,27 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import socket
 import struct
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from harness import Guest
 from in_guest import PROGRAMS, python
 from namespace import Namespace
+from toeplitz import KEY, toeplitz
 
 # Slots and options of the cards to drive. Linux's card is in the slot after each of the pairs.
 BEHIND_IOMMU = "iommu_platform=on,disable-legacy=on"
 PAIRS = {"split": (0x10, BEHIND_IOMMU), "packed": (0x12, f"{BEHIND_IOMMU},packed=on")}
-TWO_QUEUES = 0x14
+TWO_QUEUES = {"automatic": (0x14, ""), "rss": (0x17, ",rss=on")}
 BYPASSING = {"legacy": (0x15, "disable-modern=on,disable-legacy=off"), "modern": (0x16, "disable-legacy=on")}
 FRAMES = 1000
+THERE, HERE = socket.inet_aton("10.82.97.1"), socket.inet_aton("10.82.97.2")  # in the packets of `virtio_queues.py`
 
 # From linux/if_tun.h
 _TUNSETIFF, _TAP, _MULTI_QUEUE, _NO_PI = 0x400454CA, 0x2, 0x100, 0x1000
@@ -38,10 +41,12 @@ def card(number: int, options: str, netdev: str = "") -> list[str]:
     return ["-device", ",".join(word for word in words if word)]
 
 
-def arguments(tap: list[int]) -> list[str]:
-    """A hub for each pair, a TAP device with two queues, and cards that no wire leads to."""
-    result = ["-netdev", f"tap,id=tap,fds={':'.join(map(str, tap))}"]
-    result += card(TWO_QUEUES, f"{BEHIND_IOMMU},mq=on,vectors=6", "netdev=tap")
+def arguments(taps: dict[str, list[int]]) -> list[str]:
+    """TAP devices with two queues, a hub for each pair, and cards that no wire leads to."""
+    result: list[str] = []
+    for kind, (number, more) in TWO_QUEUES.items():
+        result += ["-netdev", f"tap,id={kind},fds={':'.join(map(str, taps[kind]))}"]
+        result += card(number, f"{BEHIND_IOMMU},mq=on,vectors=6{more}", f"netdev={kind}")
     for hub, (number, options) in enumerate(PAIRS.values()):
         for place, more in ((number, options), (number + 1, "")):
             result += ["-netdev", f"hubport,id=port{place},hubid={hub}", *card(place, more, f"netdev=port{place}")]
@@ -63,22 +68,35 @@ def tap_queues(name: str) -> Iterator[list[int]]:
         yield fds
 
 
-@pytest.fixture(scope="module")
-def outside() -> Iterator[tuple[Namespace, list[int]]]:
+class Outside(NamedTuple):
     """A namespace of the host, and the queues of the TAP device that leads there."""
-    tap = f"ixymq{os.getpid()}"
-    with tap_queues(tap) as fds, Namespace(f"ixy-mq-{os.getpid()}", tap, "10.82.97.1/24") as namespace:
-        yield namespace, fds
+
+    namespace: Namespace
+    fds: list[int]
 
 
 @pytest.fixture(scope="module")
-def guest(tmp_path_factory: pytest.TempPathFactory, outside: tuple[Namespace, list[int]]) -> Iterator[Guest]:
+def outside() -> Iterator[dict[str, Outside]]:
+    """What is at the other end of each card with two queues."""
+    with ExitStack() as stack:
+        ends: dict[str, Outside] = {}
+        for kind, (number, _) in TWO_QUEUES.items():
+            tap = f"ixymq{number}p{os.getpid()}"
+            fds = stack.enter_context(tap_queues(tap))
+            namespace = stack.enter_context(Namespace(f"ixy-mq{number}-{os.getpid()}", tap, "10.82.97.1/24"))
+            ends[kind] = Outside(namespace, fds)
+        yield ends
+
+
+@pytest.fixture(scope="module")
+def guest(tmp_path_factory: pytest.TempPathFactory, outside: dict[str, Outside]) -> Iterator[Guest]:
     """A machine whose cards are bound to vfio-pci, those at the other ends of the hubs excepted."""
-    _, tap = outside
-    numbers = [number for number, _ in (*PAIRS.values(), *BYPASSING.values())]
-    addresses = [slot(number) for number in (*numbers, TWO_QUEUES)]
+    taps = {kind: end.fds for kind, end in outside.items()}
+    fds = [fd for queues in taps.values() for fd in queues]
+    driven = (*PAIRS.values(), *BYPASSING.values(), *TWO_QUEUES.values())
+    addresses = [slot(number) for number, _ in driven]
     directory = tmp_path_factory.mktemp("guest") / "virtio_vfio"
-    with Guest(directory, arguments(tap), iommu=True, pass_fds=tap) as machine:
+    with Guest(directory, arguments(taps), iommu=True, pass_fds=fds) as machine:
         assert machine.run("modprobe -a vfio-pci vfio_iommu_type1 virtio_net af_packet").exit_code == 0
         code = f"from ixy.bus.binding import bind; [bind(address) for address in {addresses}]"
         result = machine.run(python(f'-c "{code}"'))
@@ -113,24 +131,38 @@ def test_a_thousand_frames_pass_each_way(guest: Guest, kind: str) -> None:
     assert "DMAR: [DMA" not in guest.run("dmesg").output
 
 
-def test_two_pairs_of_queues(guest: Guest, outside: tuple[Namespace, list[int]]) -> None:
+@pytest.mark.parametrize("kind", TWO_QUEUES)
+def test_two_pairs_of_queues(guest: Guest, outside: dict[str, Outside], kind: str) -> None:
     """A TAP device with two queues, whose other end returns each frame: 500 flows are sent on each transmit queue, all
-    1,000 come back once, on both receive queues.
+    1,000 come back once, on both receive queues; with RSS, each on that to which its hash leads.
     """
-    namespace, _ = outside
+    namespace = outside[kind].namespace
     echo = namespace.start(sys.executable, str(PROGRAMS / "udp_echo.py"), namespace.interface)
     try:
         assert echo.stdout is not None
         assert echo.stdout.readline() == "ready\n"
-        found = report(guest, "virtio_queues.py", slot(TWO_QUEUES), FRAMES // 2)
+        found = report(guest, "virtio_queues.py", slot(TWO_QUEUES[kind][0]), FRAMES // 2)
     finally:
         end(echo)
     assert found["sent"] == [FRAMES // 2, FRAMES // 2]
-    assert found["all_once"]
-    assert sum(found["received"]) == FRAMES
-    assert all(found["received"])
+    first, second = found["received"]
+    assert sorted(first + second) == list(range(FRAMES))
+    assert first
+    assert second
     assert {"MQ", "ACCESS_PLATFORM"} <= set(found["features"])
+    assert ("RSS" in found["features"]) == (kind == "rss")
+    if kind == "rss":
+        assert found["spread"] == "Toeplitz over IPv4, IPv6, TCP and UDP, 2 queues, default key"
+        assert found["received"] == [[flow for flow in range(FRAMES) if by_hash(flow) == queue] for queue in (0, 1)]
+    else:
+        assert found["spread"] == "the device spreads packets over 2 queues by itself"
     assert "DMAR: [DMA" not in guest.run("dmesg").output
+
+
+def by_hash(flow: int) -> int:
+    """The queue for what `virtio_queues.py` gets back of a flow: two queues take turns in the table."""
+    ports = struct.pack("!HH", 7, 10_000 + flow)
+    return (toeplitz(KEY, THERE + HERE + ports) & 127) % 2
 
 
 def end(process: subprocess.Popen[str]) -> None:

@@ -144,6 +144,7 @@ def test_two_queue_pairs_are_independent(ring: str, socket_path: Path, start_pee
     """testpmd returns a frame on the queue on which it came: two pairs carry different frames, one after the other."""
     peer = start_peer("macswap", queues=2)
     with opened(socket_path, ring, queues=2) as device:
+        assert device.spread == "the device spreads packets over 2 queues by itself"
         peer.command("start")
         for number, (rx, tx) in enumerate(zip(device.rx, device.tx, strict=True)):
             numbers = range(number * PACKETS, number * PACKETS + 500)

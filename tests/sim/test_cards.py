@@ -14,7 +14,7 @@ from recorded import RecordedCard, no_pauses
 
 from ixy.device import Device
 from ixy.drivers.ixgbe import SUPPORTED, Ixgbe
-from ixy.errors import DeviceTimeout, UnsupportedDevice
+from ixy.errors import ConfigurationError, DeviceTimeout, UnsupportedDevice
 from ixy.registers import Register
 from ixy.registers import i82599 as reg
 from ixy.sim.machine import Machine
@@ -69,6 +69,23 @@ def test_packet_buffers(machine: Machine, device_id: int) -> None:
     assert [written(card, row) for row in reg.TXPBSIZE] == [[0x28000], *[[0]] * 7]
     assert [written(card, row) for row in reg.TXPBTHRESH] == [[0x96], *[[0]] * 7]
     closed(card, driver)
+
+
+@pytest.mark.parametrize(("device_id", "entries", "most"), [(0x10FB, 128, 16), (0x1528, 128, 16), (0x1563, 512, 64)])
+def test_redirection_tables(machine: Machine, device_id: int, entries: int, most: int) -> None:
+    """128 entries of 4 bits from 0xEB00 on (8.2.3.7.14); on an X550 384 more from 0xEE80 on, and 6 bits in each."""
+    card = RecordedCard(machine, device_id)
+    with no_pauses(card):
+        driver = Ixgbe(card, rx_queues=3, ring_size=64, pool_size=96)
+    table = {place: value for kind, place, value in card.log if kind == "write" and 0xEB00 <= place < 0xEB80}
+    table |= {place: value for kind, place, value in card.log if kind == "write" and 0xEE80 <= place < 0xF000}
+    assert sorted(table) == [*range(0xEB00, 0xEB80, 4), *range(0xEE80, 0xEE80 + entries - 128, 4)]
+    written = b"".join(table[place].to_bytes(4, "little") for place in sorted(table))
+    assert list(written) == [place % 3 for place in range(entries)]
+    closed(card, driver)
+    card = RecordedCard(machine, device_id)
+    with pytest.raises(ConfigurationError, match=f"{most + 1} receive queues: .*1 to {most}"):
+        Ixgbe(card, rx_queues=most + 1, ring_size=64, pool_size=96)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

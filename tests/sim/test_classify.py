@@ -8,6 +8,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet
+from toeplitz import KEY, VECTORS, VECTORS_6
 
 from ixy.registers import i82599 as reg
 from ixy.sim.card.classify import classify, in_vlan
@@ -15,11 +16,9 @@ from ixy.sim.card.classify import classify, in_vlan
 # With addresses: for want of one, Scapy would ask the network for it.
 ETHERNET = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
 
-# Key, packets and hashes of Microsoft's "Verifying the RSS Hash Calculation"; the datasheet has them too (7.1.2.8.3)
-KEY = bytes.fromhex("6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa")
-V4, V4_HASH, V4_TCP_HASH = IP(src="66.9.149.187", dst="161.142.100.80"), 0x323E8FC2, 0x51CCC178
-V6, V6_HASH, V6_TCP_HASH = IPv6(src="3ffe:2501:200:1fff::7", dst="3ffe:2501:200:3::1"), 0x2CC18CD5, 0x40207D3D
-PORTS = {"sport": 2794, "dport": 1766}
+(SOURCE, SPORT), (TARGET, DPORT), V4_HASH, V4_TCP_HASH = VECTORS[0]
+(SOURCE_6, _), (TARGET_6, _), V6_HASH, V6_TCP_HASH = VECTORS_6[0]  # of the same ports
+V4, V6, PORTS = IP(src=SOURCE, dst=TARGET), IPv6(src=SOURCE_6, dst=TARGET_6), {"sport": SPORT, "dport": DPORT}
 
 TCP_V4, ONLY_V4, ONLY_V6, TCP_V6, UDP_V4, UDP_V6 = (1 << bit for bit in (16, 17, 20, 21, 22, 23))
 

@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from lab import BROADCAST, OTHER, STATION, accounted, arrive, batch_of, depart, frame, number_of, open_card, receive_all
+from toeplitz import KEY
 
 from ixy.device import Device
 from ixy.errors import AddressError, ConfigurationError, DeviceBusy, Error, OwnershipError
@@ -61,6 +62,11 @@ def test_registers_after_bring_up(machine: Machine) -> None:
             assert (control & 0x7F, control >> 8 & 0x7F, control >> 16 & 0x7F) == (36, 8, 0)
             assert control & 1 << 25
             assert (read(reg.TDLEN[queue]), read(reg.TDH[queue]), read(reg.TDT[queue])) == (4096, 0, 0)
+        # 4.6.10.1.1: two queues share what arrives
+        assert b"".join(read(row).to_bytes(4, "little") for row in reg.RSSRK) == KEY
+        assert [read(row) for row in reg.RETA] == [0x01000100] * 32
+        assert read(reg.MRQC) == 1 | (1 << 16 | 1 << 17 | 1 << 20 | 1 << 21 | 1 << 22 | 1 << 23)
+        assert read(reg.RXCSUM) & 1 << 13
         for unused in (reg.RXDCTL[2], reg.TXDCTL[2], reg.RDLEN[2], reg.TDLEN[2]):
             assert read(unused) == 0
         assert machine.cards["a"].config_read(4, 2) & 1 << 2  # bus master
@@ -594,12 +600,17 @@ def test_configurations_that_are_refused(machine: Machine, options: dict[str, in
 
 
 def test_more_pools_than_a_process_has(machine: Machine) -> None:
-    """64 receive queues take all pools: a second card cannot be opened, and is left as it was; then it can."""
-    with open_card(machine, rx_queues=64, ring_size=64, pool_size=96) as device:
+    """There are 64: 16 receive queues take as many, 48 are the program's. A second card cannot be opened, and is left
+    as it was; then it can.
+    """
+    pools = [Mempool(1) for _ in range(48)]
+    with open_card(machine, rx_queues=16, ring_size=64, pool_size=96) as device:
         with pytest.raises(Error, match="close a device or release a pool first"):
             open_card(machine, "sim:b")
         arrive(machine, frame())
         device.rx[0].receive().free()
+    for pool in pools:
+        pool.release()
     open_card(machine, "sim:b").close()
 
 

@@ -9,6 +9,7 @@ import dpkt
 import numpy as np
 import pytest
 from lab import OTHER, STATION, arrive, frame, open_card
+from toeplitz import VECTORS
 
 import ixy
 from ixy import Flags
@@ -22,15 +23,6 @@ from ixy.sim.machine import Machine
 from ixy.sim.virtio import BackEnd, feed
 
 ALL = ("flags", "hash", "vlan", "time")
-
-# Microsoft, "Verifying the RSS Hash Calculation": source, destination, hash of the addresses, hash with TCP ports
-VECTORS = [
-    (("66.9.149.187", 2794), ("161.142.100.80", 1766), 0x323E8FC2, 0x51CCC178),
-    (("199.92.111.2", 14230), ("65.69.140.83", 4739), 0xD718262A, 0xC626B0EA),
-    (("24.19.198.95", 12898), ("12.22.207.184", 38024), 0xD2D0A5DE, 0x5C2B394A),
-    (("38.27.205.30", 48228), ("209.142.163.6", 2217), 0x82989176, 0xAFC7327F),
-    (("153.39.163.191", 44251), ("202.188.127.2", 1303), 0x5D1809C5, 0x10E828A2),
-]
 
 
 def ip_frame(source: tuple[str, int], target: tuple[str, int], kind: str = "tcp", tag: int | None = None) -> bytes:
@@ -50,21 +42,6 @@ def ip_frame(source: tuple[str, int], target: tuple[str, int], kind: str = "tcp"
 
 
 A, B = ("10.0.0.1", 1000), ("10.0.0.2", 2000)
-
-
-@pytest.mark.parametrize(("source", "target", "addresses", "ports"), VECTORS)
-def test_hashes_are_those_that_microsoft_published(
-    machine: Machine, source: tuple[str, int], target: tuple[str, int], addresses: int, ports: int
-) -> None:
-    """With the ports of TCP, and without where the protocol has none."""
-    with open_card(machine, metadata=("hash", "flags")) as device:
-        arrive(machine, ip_frame(source, target))
-        arrive(machine, ip_frame(source, target, "other"))
-        arrive(machine, frame(1))
-        with device.rx[0].receive() as batch:
-            assert batch.hashes.tolist() == [ports, addresses, 0]
-            assert [packet.hash for packet in batch] == [ports, addresses, 0]
-            assert [Flags.HASH in packet.flags for packet in batch] == [True, True, False]
 
 
 def test_kinds_and_checksums(machine: Machine) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
+from toeplitz import KEY
 
 from ixy.device import Device
 from ixy.drivers.virtio import control
@@ -20,6 +23,8 @@ from ixy.sim.virtio import NEXT, BackEnd, dma, next_descriptor, use
 CONTROL = 1 << reg.CTRL_VQ | 1 << reg.CTRL_RX | 1 << reg.CTRL_VLAN | 1 << reg.CTRL_MAC_ADDR
 SPLIT = 1 << reg.VERSION_1 | 1 << reg.MAC | 1 << reg.STATUS | 1 << reg.MQ | CONTROL
 PACKED = SPLIT | 1 << reg.RING_PACKED
+RSS = 1 << reg.RSS
+SIX_HASHES = 0b111111  # 5.1.6.4.3.1: IPv4 and IPv6, each alone, with TCP and with UDP
 OK, REFUSES = 0, 1  # 5.1.6.5
 both_kinds = pytest.mark.parametrize("features", [SPLIT, PACKED], ids=["split", "packed"])
 
@@ -39,6 +44,7 @@ class Commanded(BackEnd):
         self.answer: int | None = OK
         self.deaf = False
         self._control = 2 * pairs
+        self._turn = threading.Lock()  # once it is reset, the rings' memory goes
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
@@ -46,15 +52,20 @@ class Commanded(BackEnd):
     def ring_limit(self, index: int) -> int:
         return 16 if index == self._control else super().ring_limit(index)
 
+    def reset(self) -> None:
+        with self._turn:
+            super().reset()
+
     def end(self) -> None:
         self._stop.set()
         self._thread.join()
 
     def _serve(self) -> None:
         while not self._stop.wait(0.0001):
-            queue = self.queues.get(self._control)
-            if queue is not None and not self.deaf and (place := next_descriptor(queue)) >= 0:
-                self._carry_out(place)
+            with self._turn:
+                queue = self.queues.get(self._control)
+                if queue is not None and not self.deaf and (place := next_descriptor(queue)) >= 0:
+                    self._carry_out(place)
 
     def _carry_out(self, place: int) -> None:
         """A chain of two descriptors: the request, and a byte for the answer."""
@@ -77,11 +88,27 @@ class Commanded(BackEnd):
         return memoryview(queue.memory[offset : offset + size])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled() -> None:
+    """What the model's thread calls, before a command waits for it."""
+    model = BackEnd("model", 1 << reg.VERSION_1)
+    with Device(VirtioNet(InProcess(model), ring_size=16, pool_size=64)):
+        queue = model.queues[0]
+        place = next_descriptor(queue)
+        assert dma(queue, queue.words[place], 1) >= 0
+        use(queue, place, 1)
+
+
 @contextmanager
-def opened(features: int, pairs: int = 1) -> Iterator[tuple[Device, Commanded]]:
+def opened(
+    features: int, pairs: int = 1, hashes: int = SIX_HASHES, **options: Any
+) -> Iterator[tuple[Device, Commanded]]:
+    """A device that could hash so, with its driver."""
     model = Commanded(features, pairs)
+    model.config[17:] = struct.pack("<BHI", 40, 128, hashes)  # 5.1.4
+    options = {"rx_queues": pairs, "tx_queues": pairs, "ring_size": 16, "pool_size": 64} | options
     try:
-        driver = VirtioNet(InProcess(model), rx_queues=pairs, tx_queues=pairs, ring_size=16, pool_size=64)
+        driver = VirtioNet(InProcess(model), **options)
         with Device(driver) as device:
             yield device, model
     finally:
@@ -114,6 +141,63 @@ def test_commands_as_the_device_gets_them(features: int) -> None:
 def test_the_device_is_told_of_its_pairs_of_queues(features: int) -> None:
     with opened(features, pairs=3) as (_, model):
         assert model.commands == [bytes([4, 0, 3, 0]), bytes([0, 0, 1])]
+
+
+def rss_config(table: list[int], pairs: int, key: bytes = KEY) -> bytes:
+    """5.1.6.5.7.1: hash types, mask, queue of what is not hashed; table, transmit queues, the key with its length."""
+    head, tail = struct.pack("<IHH", SIX_HASHES, 127, 0), struct.pack("<HB", pairs, len(key)) + key
+    return bytes([4, 1]) + head + b"".join(number.to_bytes(2, "little") for number in table) + tail
+
+
+@both_kinds
+@pytest.mark.parametrize("offered", [RSS, RSS | 1 << reg.MQ])
+def test_a_device_with_rss_is_told_where_packets_go(features: int, offered: int) -> None:
+    """Instead of the number of pairs; whether it could also spread packets by itself makes no difference."""
+    with opened(features & ~(1 << reg.MQ) | offered, pairs=3, rss_key=b"k" * 40) as (device, model):
+        turns = [number % 3 for number in range(128)]
+        assert model.commands == [rss_config(turns, 3, b"k" * 40), bytes([0, 0, 1])]
+        assert device.spread == "Toeplitz over IPv4, IPv6, TCP and UDP, 3 queues, own key"
+        assert device.rss is not None
+        assert list(device.rss.table) == turns
+        device.set_rss_table([2, 2, 0, 1])
+        assert model.commands[2:] == [rss_config([2, 2, 0, 1] * 32, 3, b"k" * 40)]
+        assert device.rss.table == (2, 2, 0, 1) * 32
+        model.answer = REFUSES
+        with pytest.raises(ConfigurationError, match=r"^model: the device refuses control command 4\.1$"):
+            device.set_rss_table([0])
+        assert device.rss.table == (2, 2, 0, 1) * 32
+
+
+def test_with_rss_there_may_be_fewer_queues_to_receive(caplog: pytest.LogCaptureFixture) -> None:
+    """The table names but those. With one pair nothing is to be said."""
+    with opened(SPLIT | RSS, pairs=3, rx_queues=1) as (device, model):
+        assert model.commands[0] == rss_config([0] * 128, 3)
+        assert device.spread == "Toeplitz over IPv4, IPv6, TCP and UDP, 1 queue, default key"
+    with opened(SPLIT | RSS, pairs=3, rx_queues=1, tx_queues=1) as (device, model):
+        assert model.commands == [bytes([0, 0, 1])]
+        assert device.spread == "all packets come to one queue"
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(("offered", "hashes"), [(0, SIX_HASHES), (RSS, SIX_HASHES & ~(1 << 5)), (RSS, 0)])
+def test_a_device_that_spreads_packets_by_itself(offered: int, hashes: int) -> None:
+    """Without RSS, or with one that does not know UDP over IPv6, or nothing at all: it says so, and has no table. What
+    it cannot do is refused: another key, and receive queues that nobody asked for.
+    """
+    with opened(SPLIT | offered, 3, hashes) as (device, model):
+        assert model.commands == [bytes([4, 0, 3, 0]), bytes([0, 0, 1])]
+        assert device.rss is None
+        assert device.spread == "the device spreads packets over 3 queues by itself"
+        with pytest.raises(ConfigurationError, match="no redirection table: the device spreads packets over 3"):
+            device.set_rss_table([0])
+    refused = "^model: the device spreads packets by itself, and takes no rss_key$"
+    with pytest.raises(ConfigurationError, match=refused), opened(SPLIT | offered, 2, hashes, rss_key=b"k" * 40):
+        pass
+    refused = "^model: 3 transmit queues with 2 to receive: .* rx_queues must be 3 at least$"
+    with pytest.raises(ConfigurationError, match=refused), opened(SPLIT | offered, 3, hashes, rx_queues=2):
+        pass
+    with opened(SPLIT | offered, 3, hashes, rx_queues=1, tx_queues=1, rss_key=b"k" * 40) as (device, _):
+        assert device.spread == "all packets come to one queue"
 
 
 @both_kinds

@@ -9,6 +9,7 @@ from ixy.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ixy.drivers.rss import Rss
     from ixy.packets.mempool import Mempool
 
 
@@ -153,6 +154,15 @@ class Driver(Protocol):
 
     @property
     def tx_rings(self) -> Sequence[TxRing]: ...
+
+    @property
+    def rss(self) -> Rss | None:
+        """How the device spreads packets over its receive queues; None if it does so by itself, or has but one."""
+        ...
+
+    def redirect(self, rss: Rss) -> None:
+        """Spread them by the table of `rss`, which is else as before. Only for a driver with `rss`."""
+        ...
 
     def mac(self) -> bytes:
         """The station's address, 6 bytes."""

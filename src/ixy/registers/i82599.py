@@ -72,6 +72,7 @@ RAH = register("RAH", 0x0A204, RW, "8.2.3.7.9", stride=8, count=128, ADDRESS=(0,
 FTQF = register("FTQF", 0x0E600, RW, "8.2.3.7.19", count=128, QUEUE_ENABLE=31)
 MRQC = register("MRQC", 0x0EC80, RW, "8.2.3.7.12", MRQE=(0, 3), FIELDS=(16, 31))
 RETA = register("RETA", 0x0EB00, RW, "8.2.3.7.14", count=32, ENTRIES=(0, 31))
+ERETA = register("ERETA", 0x0EE80, RW, "X550: extended redirection table", count=96, ENTRIES=(0, 31))  # not on others
 RSSRK = register("RSSRK", 0x0EB80, RW, "8.2.3.7.15", count=10, KEY=(0, 31))
 
 # 8.2.3.8 Receive: DMA

@@ -104,9 +104,12 @@ CONFIG_STATUS = 6
 CONFIG_MAX_PAIRS = 8
 CONFIG_MTU = 10
 CONFIG_SPEED = 12
+CONFIG_HASH_TYPES = 20
 LINK_UP = 1  # in the status
 MAX_PAIRS = 0x8000  # 5.1.4.1: of queues
 UNKNOWN_SPEED = 0xFFFFFFFF
+RSS_ENTRIES = 128  # 5.1.4.1: each device has room for a table of so many, and for a key of 40 bytes
+HASH_TYPES = 0b111111  # 5.1.6.4.3.1: IPv4, IPv6, and TCP and UDP over either
 
 # 5.1.6.5: control commands, class and command
 CTRL_RX_PROMISC = (0, 0)
@@ -115,6 +118,7 @@ CTRL_MAC_ADDR_SET = (1, 1)
 CTRL_VLAN_ADD = (2, 0)
 CTRL_VLAN_DEL = (2, 1)
 CTRL_MQ_PAIRS_SET = (4, 0)
+CTRL_MQ_RSS_CONFIG = (4, 1)
 CTRL_OK = 0
 
 # ---------------------------------------------------------------------------------------------------------------------

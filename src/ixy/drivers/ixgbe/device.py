@@ -16,12 +16,13 @@ import numpy as np
 
 from ixy.bus import set_bus_master
 from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, DeviceCounters, Link, check_pool
-from ixy.drivers.ixgbe.cards import CARDS, TX_BUFFER, Connection
+from ixy.drivers.ixgbe.cards import CARDS, TX_BUFFER, Card, Connection
 from ixy.drivers.ixgbe.datapath import CLEAN_GROUP
 from ixy.drivers.ixgbe.phy import Phy
 from ixy.drivers.ixgbe.rings import IxgbeRxRing, IxgbeTxRing
 from ixy.drivers.ixgbe.semaphore import owned
 from ixy.drivers.pools import AttachedPools
+from ixy.drivers.rss import DEFAULT_KEY, Rss, table_of
 from ixy.dropped import close_dropped
 from ixy.errors import ConfigurationError, DeviceTimeout, Error
 from ixy.packets.dma import allocate_rings
@@ -39,9 +40,6 @@ log = logging.getLogger("ixy.ixgbe")
 
 RING_SIZES = [64 << n for n in range(7)]  # 64 to 4096: powers of two, so that an index wraps by a mask
 
-# The key of Microsoft's verification suite for receive-side scaling, against which published vectors check a hash.
-RSS_KEY = bytes.fromhex("6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa")
-
 MAX_FRAME = 10  # KiB, rounded up
 FLOW_CONTROL_ROOM = 24  # KiB: 4.6.3.2, below the end of the receive buffer
 DEVICE_STATUS, TRANSACTION_PENDING = 0xAA, 1 << 5  # in the configuration space (9.3.10.6)
@@ -52,10 +50,11 @@ class Ixgbe:
 
     Args:
         function: the PCI function; the driver closes it, also if the initialisation fails.
-        rx_queues, tx_queues: how many of each, 1 to 64.
+        rx_queues, tx_queues: how many of each, 1 to 64; receive queues as many as packets can be spread over.
         ring_size: descriptors per ring: 64, 128, … 4096.
         pool_size: packet buffers per receive queue, at least `ring_size` + 32.
         metadata: what is to be told of each packet, see `ixy.open`.
+        rss_key: of the hash by which packets are spread, 40 bytes.
 
     Raises:
         ConfigurationError: a parameter is out of range.
@@ -73,6 +72,7 @@ class Ixgbe:
         ring_size: int = DEFAULT_RING_SIZE,
         pool_size: int = DEFAULT_POOL_SIZE,
         metadata: Sequence[str] = (),
+        rss_key: bytes = DEFAULT_KEY,
     ) -> None:
         self.address = function.address
         self._function = function
@@ -88,10 +88,13 @@ class Ixgbe:
         self._undo.callback(function.close)
         self.rx_rings: list[IxgbeRxRing] = []
         self.tx_rings: list[IxgbeTxRing] = []
+        self.rss: Rss | None = None
         try:
-            check_configuration(self.address, rx_queues, tx_queues, ring_size, pool_size)
-            self._metadata = check_metadata(self.address, metadata, METADATA)
             self._card = CARDS[function.config_read(2, 2)]
+            check_configuration(self.address, self._card, rx_queues, tx_queues, ring_size, pool_size)
+            self._metadata = check_metadata(self.address, metadata, METADATA)
+            if rx_queues > 1 or "hash" in self._metadata:
+                self.rss = Rss(rss_key, table_of(range(rx_queues), self._card.rss_entries))
             self._bar = function.bar(0)
             self._registers = RegisterFile(self._bar, self.address, self._lock)
             self._allocate(rx_queues, tx_queues, ring_size, pool_size)
@@ -249,24 +252,33 @@ class Ixgbe:
             # Frames are dropped when a queue has no descriptor; else one full queue would block all the others.
             regs.update(reg.SRRCTL[queue], DESCTYPE=reg.DESCTYPE_ADVANCED, BSIZEPACKET=2, DROP_EN=1)
             self._set_ring(queue, queue, reg.RDBAL, reg.RDBAH, reg.RDLEN, reg.RDH, reg.RDT)
+        self._init_rss()
         self._init_metadata()
         # The last sentences of 4.6.7: no snoop off, and a reserved bit that must be cleared.
         regs.update(reg.CTRL_EXT, NS_DIS=1)
         for queue in range(len(self.rx_rings)):
             regs.update(reg.DCA_RXCTRL[queue], MUST_BE_ZERO=0)
 
+    def _init_rss(self) -> None:
+        """4.6.10.1.1: key and table come before they are switched on."""
+        if self.rss is None:
+            return
+        for register, word in zip(reg.RSSRK, struct.unpack("<10I", self.rss.key), strict=True):
+            self._registers.write(register, KEY=word)
+        self._write_table(self.rss.table)
+        self._registers.write(reg.MRQC, MRQE=reg.MRQE_RSS, FIELDS=reg.RSS_FIELDS)
+
+    def _write_table(self, table: Sequence[int]) -> None:
+        """8.2.3.7.14: four entries a register, those that only an X550 has in a second place."""
+        words = struct.unpack(f"<{len(table) // 4}I", bytes(table))
+        for register, word in zip((*reg.RETA, *reg.ERETA), words, strict=False):
+            self._registers.write(register, ENTRIES=word)
+
     def _init_metadata(self) -> None:
         """What the card is to find out about packets, as far as it is asked for."""
         regs = self._registers
-        if "flags" in self._metadata or "hash" in self._metadata:
+        if "flags" in self._metadata or self.rss is not None:
             regs.update(reg.RXCSUM, PCSD=1)  # 7.1.2.8: kind and hash instead of the checksum of fragments
-        if "hash" in self._metadata:
-            # 4.6.10.1.1: key and table come before they are switched on. The table sends all to queue 0.
-            for register, word in zip(reg.RSSRK, struct.unpack("<10I", RSS_KEY), strict=True):
-                regs.write(register, KEY=word)
-            for register in reg.RETA:
-                regs.write(register, ENTRIES=0)
-            regs.write(reg.MRQC, MRQE=reg.MRQE_RSS, FIELDS=reg.RSS_FIELDS)
         if "vlan" in self._metadata:
             for queue in range(len(self.rx_rings)):
                 regs.update(reg.RXDCTL[queue], VME=1)  # 7.4.3
@@ -385,6 +397,12 @@ class Ixgbe:
         """The filter of VLANs takes no notice of promiscuous mode (7.1.1.2), so it is off there."""
         self._registers.update(reg.VLNCTRL, VFE=int(self._filters_vlans and not self._promiscuous))
 
+    def redirect(self, rss: Rss) -> None:
+        """Change the redirection table; packets that arrive meanwhile go by its old entries or by the new ones."""
+        with self._control():
+            self._write_table(rss.table)
+            self.rss = rss
+
     def link(self) -> Link:
         """The link's state (8.2.3.22.20): the PHY's where there is one, and the MAC's."""
         with self._control() as regs:
@@ -473,7 +491,9 @@ class Ixgbe:
         self._reset()
 
 
-def check_configuration(address: str, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int) -> None:
+def check_configuration(
+    address: str, card: Card, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int
+) -> None:
     """Refuse what the card or the driver does not support, before the card is touched.
 
     Raises:
@@ -482,6 +502,10 @@ def check_configuration(address: str, rx_queues: int, tx_queues: int, ring_size:
     for kind, queues in (("receive", rx_queues), ("transmit", tx_queues)):
         if not 1 <= queues <= reg.QUEUES:
             raise ConfigurationError(f"{address}: {queues} {kind} queues: 1 to {reg.QUEUES} are possible")
+    if rx_queues > card.rss_queues:
+        raise ConfigurationError(
+            f"{address}: {rx_queues} receive queues: 1 to {card.rss_queues} are possible, as many as RSS can fill"
+        )
     if ring_size not in RING_SIZES:
         raise ConfigurationError(f"{address}: a ring of {ring_size} descriptors: possible are {RING_SIZES}")
     check_pool(address, pool_size, ring_size, CLEAN_GROUP)

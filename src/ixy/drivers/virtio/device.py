@@ -6,6 +6,7 @@ Sections are those of the Virtual I/O Device specification, version 1.2.
 from __future__ import annotations
 
 import logging
+import struct
 import threading
 import time
 from contextlib import ExitStack, contextmanager
@@ -16,6 +17,7 @@ import numpy as np
 from ixy.arguments import integer
 from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, DeviceCounters, Link, check_pool
 from ixy.drivers.pools import AttachedPools
+from ixy.drivers.rss import DEFAULT_KEY, Rss, table_of
 from ixy.drivers.virtio.control import COMMAND_BYTES, ControlQueue
 from ixy.drivers.virtio.features import Features, negotiate
 from ixy.drivers.virtio.rings.rings import Layout, Terms, VirtioRxRing, VirtioTxRing, resume_at
@@ -56,12 +58,14 @@ class VirtioNet:
 
     Args:
         transport: that carries the device; the driver closes it, also if the initialisation fails.
-        rx_queues, tx_queues: how many of each; the device has pairs.
+        rx_queues, tx_queues: how many of each; the device has pairs. Without RSS, packets come on any of them, so there
+            must be as many receive queues as transmit queues at least.
         ring_size: descriptors per ring, a power of two; fewer if the device has less room, and whatever a legacy device
             says.
         pool_size: packet buffers per receive queue, at least the size of a ring + 32.
         unwanted: feature bits not to accept.
         metadata: what is to be told of each packet, see `ixy.open`.
+        rss_key: of the hash by which packets are spread, 40 bytes.
 
     Raises:
         ConfigurationError: a parameter is out of range, or the device does not tell what is asked for.
@@ -80,6 +84,7 @@ class VirtioNet:
         pool_size: int = DEFAULT_POOL_SIZE,
         unwanted: int = 0,
         metadata: Sequence[str] = (),
+        rss_key: bytes = DEFAULT_KEY,
     ) -> None:
         self.address = transport.address
         self._transport = transport
@@ -93,17 +98,23 @@ class VirtioNet:
         self._closed = False
         self._rx: list[VirtioRxRing] = []
         self._tx: list[VirtioTxRing] = []
+        self.rss: Rss | None = None
+        pairs = max(rx_queues, tx_queues)
         try:
             transport.reset()
             offered = Features(transport.features())
             self._metadata = check_metadata(self.address, metadata, self._told(offered))
             wanted = 1 << reg.GUEST_CSUM if "flags" in self._metadata else 0
-            unwanted |= self._unneeded(offered)
+            unwanted |= self._unneeded(offered) | self._unusable(offered)
             self.features = negotiate(self.address, offered, wanted=wanted, unwanted=unwanted)
             transport.accept(self.features)
-            self._set_up(max(rx_queues, tx_queues), ring_size, pool_size)
+            self._check(pairs, ring_size)
+            self._check_spreading(rx_queues, tx_queues, rss_key)
+            if self.features.has(reg.RSS) and pairs > 1:
+                self.rss = Rss(rss_key, table_of(range(rx_queues), reg.RSS_ENTRIES))
+            self._set_up(pairs, ring_size, pool_size)
             transport.start()
-            self._configure(max(rx_queues, tx_queues))
+            self._configure(pairs)
         except BaseException:
             self.close()
             raise
@@ -127,9 +138,34 @@ class VirtioNet:
             return 1 << reg.MRG_RXBUF
         return 0
 
+    def _unusable(self, offered: Features) -> int:
+        """RSS, where the device cannot hash all that RSS of any device hashes."""
+        if offered.has(reg.RSS) and ~self._transport.config_read(reg.CONFIG_HASH_TYPES, 4) & reg.HASH_TYPES:
+            return 1 << reg.RSS
+        return 0
+
+    def _check(self, pairs: int, ring_size: int) -> None:
+        if not 1 <= pairs <= self.max_pairs():
+            raise ConfigurationError(f"{self.address}: {pairs} queues: 1 to {self.max_pairs()} are possible")
+        if ring_size not in [16 << n for n in range(12)]:
+            raise ConfigurationError(
+                f"{self.address}: a ring of {ring_size}: a power of two from 16 to 32768 is needed"
+            )
+
+    def _check_spreading(self, rx_queues: int, tx_queues: int, rss_key: bytes) -> None:
+        """What only RSS can do (5.1.6.5.6): leave receive queues of pairs alone, and hash by a key."""
+        if self.features.has(reg.RSS):
+            return
+        if rx_queues < tx_queues:
+            raise ConfigurationError(
+                f"{self.address}: {tx_queues} transmit queues with {rx_queues} to receive: the device has pairs and "
+                f"spreads packets over all of them, so rx_queues must be {tx_queues} at least"
+            )
+        if rx_queues > 1 and rss_key != DEFAULT_KEY:
+            raise ConfigurationError(f"{self.address}: the device spreads packets by itself, and takes no rss_key")
+
     def _set_up(self, pairs: int, ring_size: int, pool_size: int) -> None:
         """Memory for all rings in one piece, a mempool for each receive ring, and rings in pairs (5.1.2)."""
-        self._check(pairs, ring_size)
         indices = [*range(2 * pairs), *([self._control_index()] if self.features.has(reg.CTRL_VQ) else [])]
         sizes = [self._ring_size(index, ring_size) for index in indices]
         check_pool(self.address, pool_size, max(sizes), GROUP)
@@ -144,14 +180,6 @@ class VirtioNet:
             memory = self._ring_memory.bytes[start : start + layout.bytes + extra]
             self._set_up_ring(index, layout, memory, mapping.address(start, layout.bytes + extra), pool_size, pairs)
             start += layout.bytes
-
-    def _check(self, pairs: int, ring_size: int) -> None:
-        if not 1 <= pairs <= self.max_pairs():
-            raise ConfigurationError(f"{self.address}: {pairs} queues: 1 to {self.max_pairs()} are possible")
-        if ring_size not in [16 << n for n in range(12)]:
-            raise ConfigurationError(
-                f"{self.address}: a ring of {ring_size}: a power of two from 16 to 32768 is needed"
-            )
 
     def _check_addresses(self, mapping: DmaMapping) -> None:
         """6.1: a device without ACCESS_PLATFORM may take all addresses for physical ones, whatever an IOMMU says."""
@@ -209,11 +237,21 @@ class VirtioNet:
         """What is set while the device runs: receive buffers are there, how many pairs to use, all packets in."""
         for ring in self._rx:
             ring_doorbell(ring.state.doorbell)
-        if pairs > 1 and self._control is not None:
+        if self.rss is not None:
+            self.redirect(self.rss)
+        elif pairs > 1 and self._control is not None:
             self._control.send(reg.CTRL_MQ_PAIRS_SET, pairs.to_bytes(2, "little"))
         if self.features.has(reg.CTRL_RX):
             self.set_promiscuous(True)  # until the user says otherwise
         log.info("%s: ready, MAC %s", self.address, self.mac().hex(":"))
+
+    def redirect(self, rss: Rss) -> None:
+        """What is hashed, how, and the queues for it, all at once (5.1.6.5.7.1); what is not hashed goes to queue 0."""
+        head = struct.pack("<IHH", reg.HASH_TYPES, len(rss.table) - 1, 0)
+        table = struct.pack(f"<{len(rss.table)}H", *rss.table)
+        tail = struct.pack("<HB", len(self._tx), len(rss.key)) + rss.key
+        self._command("RSS", reg.RSS, reg.CTRL_MQ_RSS_CONFIG, head + table + tail)
+        self.rss = rss
 
     def attach(self, pool: Mempool) -> None:
         """Let the device reach the buffers of `pool`, and the header before each."""
@@ -233,7 +271,7 @@ class VirtioNet:
 
     def max_pairs(self) -> int:
         """How many pairs of queues the device has."""
-        if not self.features.has(reg.MQ):
+        if not (self.features.has(reg.MQ) or self.features.has(reg.RSS)):
             return 1
         pairs = self._transport.config_read(reg.CONFIG_MAX_PAIRS, 2)
         return integer(f"{self.address}: max_virtqueue_pairs", pairs, 1, reg.MAX_PAIRS, error=UnsupportedDevice)

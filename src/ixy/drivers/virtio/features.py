@@ -61,12 +61,12 @@ FEATURES = [
     Feature("CTRL_VLAN", reg.CTRL_VLAN, "5.1.6.5.3", Wish.WANTED, _MODERN_CTRL),
     Feature("CTRL_MAC_ADDR", reg.CTRL_MAC_ADDR, "5.1.6.5.2", Wish.WANTED, _MODERN_CTRL),
     Feature("MQ", reg.MQ, "5.1.6.5.5", Wish.WANTED),
+    Feature("RSS", reg.RSS, "5.1.6.5.7", Wish.WANTED, _MODERN_CTRL),
     Feature("CTRL_RX_EXTRA", reg.CTRL_RX_EXTRA, "5.1.6.5.1", Wish.REFUSED),
     Feature("GUEST_ANNOUNCE", reg.GUEST_ANNOUNCE, "5.1.6.5.4", Wish.REFUSED),
     Feature("STANDBY", reg.STANDBY, "5.1.3", Wish.REFUSED),
     Feature("NOTF_COAL", reg.NOTF_COAL, "5.1.6.5.7", Wish.REFUSED),
-    # Offloads: the driver passes frames as they are; GUEST_CSUM is for who asks for `flags`. RSS and hashes are for
-    # programs with flows.
+    # Offloads: the driver passes frames as they are; GUEST_CSUM is for who asks for `flags`.
     Feature("CSUM", reg.CSUM, "5.1.3", Wish.REFUSED),
     Feature("GUEST_CSUM", reg.GUEST_CSUM, "5.1.3", Wish.REFUSED),
     Feature("CTRL_GUEST_OFFLOADS", reg.CTRL_GUEST_OFFLOADS, "5.1.6.5.6", Wish.REFUSED),
@@ -84,7 +84,6 @@ FEATURES = [
     Feature("HOST_USO", reg.HOST_USO, "5.1.3", Wish.REFUSED),
     Feature("HASH_REPORT", reg.HASH_REPORT, "5.1.3", Wish.REFUSED),
     Feature("GUEST_HDRLEN", reg.GUEST_HDRLEN, "5.1.3", Wish.REFUSED),
-    Feature("RSS", reg.RSS, "5.1.3", Wish.REFUSED),
     Feature("RSC_EXT", reg.RSC_EXT, "5.1.3", Wish.REFUSED),
 ]
 
