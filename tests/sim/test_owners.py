@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import accounted, arrive, batch_of, frame, open_card
+from lab import accounted, arrive, batch_of, depart, frame, open_card
 
 import ixy
 from ixy.jit import INTERPRETED
@@ -265,7 +265,8 @@ def test_what_is_no_batch_is_not_sent(machine: Machine) -> None:
 
 
 def test_a_function_may_keep_what_it_was_given(machine: Machine) -> None:
-    """Interpreted, a packet is an object that a function can keep: it is a copy, and does no harm later."""
+    """Interpreted, a packet is an object that a function can keep: it is a copy, and does no harm later. Compiled, a
+    function that keeps something in a list is refused."""
     kept: list[Any] = []
 
     def keep(packet: Any) -> int:
@@ -273,14 +274,18 @@ def test_a_function_may_keep_what_it_was_given(machine: Machine) -> None:
         packet[20] = 7
         return ixy.FORWARD
 
-    if not INTERPRETED:  # compiled code cannot keep anything
-        return
     with open_card(machine) as device:
+        if not INTERPRETED:
+            with pytest.raises(ixy.KernelError, match="'kept' is a list"):
+                ixy.Path(device.rx[0], device.tx[0], ixy.kernel(keep))
+            return
         path = ixy.Path(device.rx[0], device.tx[0], ixy.kernel(keep))
         arrive(machine, frame(1))
         assert path.run(1) == 1
+        kept[0][21] = 8
+        assert depart(machine)[0][20:22] == bytes([7, frame(1)[21]])
     kept[0][0] = 1
-    assert bytes(kept[0])[20] == 7
+    assert bytes(kept[0][:])[20] == 7
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -110,11 +110,15 @@ class Finding(NamedTuple):
     reason: str
 
 
-def findings(function: FunctionType) -> Iterator[Finding]:
-    """What keeps a function from being a kernel, line by line; then the same of each helper of the user's."""
+def findings(function: FunctionType, observed: bool = False) -> Iterator[Finding]:
+    """What keeps a function from being a kernel, line by line; then the same of each helper of the user's.
+
+    Args:
+        observed: it is interpreted, and may note what it sees in a list of the function around it, to be looked at.
+    """
     codes = _codes(function)
     for each, code in codes.items():
-        reasons = chain(_constructs(code), _writes(code), _names(code), _unset(code), _circles(code, codes))
+        reasons = chain(_constructs(code), _writes(code), _names(code, observed), _unset(code), _circles(code, codes))
         if each is function:
             reasons = chain(reasons, _ways_out(code))
         for line, reason in sorted(reasons, key=lambda found: found[0]):
@@ -332,10 +336,12 @@ def _writes(code: _Code) -> _Reasons:
                 yield code.lines[place], f"{name.text!r} is a constant in a kernel: {STATE}"
 
 
-def _names(code: _Code) -> _Reasons:
+def _names(code: _Code, observed: bool) -> _Reasons:
     """Names that nobody has, and values that cannot be compiled in, defaults among them."""
     variables = _variables(code.function)
     for name in code.names:
+        if observed and name.text in code.code.co_freevars and isinstance(name.value, _CHANGING):
+            continue
         reason = _missing(name.text, variables) if name.value is _MISSING else _unusable(name.text, name.value)
         if reason:
             yield code.lines[name.place], reason

@@ -11,6 +11,7 @@ Compiled and interpreted a function does the same, but for these:
   a shift by more than 63.
 - A global is a constant from when the path is made, and compiled only once; the interpreter looks it up at each packet.
 - `random` begins elsewhere.
+- Interpreted, a function may use a list, set or dictionary of the function around it, to note what it has seen.
 - What only types tell is refused at once by the compiler, and by the interpreter when it comes to it, or not at all:
   a method that arrays do not have, a variable that is a number or a text, a global array written by another name.
 """
@@ -47,7 +48,7 @@ def check(function: Any, arguments: Sequence[Any]) -> Any:
     if not isinstance(python, FunctionType):
         raise TypeError(f"a path calls a Python function for each packet, not {python!r}: write it with def")
     _check_parameters(python, len(arguments))
-    for found in findings(python):
+    for found in findings(python, observed=INTERPRETED):
         raise _error(*found)
     return function if INTERPRETED else _kernel(python, tuple(arguments))
 

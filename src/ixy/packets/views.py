@@ -106,8 +106,8 @@ class InterpretedPacket(Headers):
 
 
 def argument_types(packets: Packets, record: np.dtype[Any] | None) -> list[Any]:
-    """Numba's types of what a user's function is given, one of `packets` and perhaps a record; what they are is nobody's
-    business where it is interpreted."""
+    """Numba's types of what a user's function is given, one of `packets` and perhaps a record; where it is interpreted,
+    only how many there are."""
     if INTERPRETED:
         return [None] if record is None else [None, None]
     from ixy.unsafe.views import RecordType, packet_type
