@@ -20,6 +20,7 @@ PATH = {
     "ixy.path",
     "ixy.polls",
     "ixy.unsafe",
+    "ixy.unsafe.views",
 }
 IXGBE = {"ixy.drivers.ixgbe.datapath"}
 VIRTIO = {

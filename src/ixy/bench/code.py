@@ -1,7 +1,7 @@
 """How much of the driver's code touches raw addresses, counted as the thesis's table 6.2 does.
 
 Counted is what the thesis counted: driver, memory, bus and the interface to applications, without the tables of
-registers. Unsafe are the lines of `ixy.unsafe`, the one module that may touch raw addresses. Beside them stand those of
+registers. Unsafe are the lines of `ixy.unsafe`, the one package that may touch raw addresses. Beside them stand those of
 kernels that are compiled without bounds checks: they only index arrays, but nothing stops an index that is wrong.
 """
 
@@ -16,6 +16,7 @@ from typing import NamedTuple
 _SOURCE = Path(__file__).parents[1]
 # Applications and what only they use; the model of the hardware; the datasheet's tables
 _APART = {"__main__.py", "apps", "bench", "cli", "evaluate", "formats", "sim", "registers"}
+_UNSAFE = "unsafe"  # the package that may touch raw addresses
 _COMPILES = "jit"  # so begin the names of modules that have no part in the driver but compile it
 _UNCHECKED = {"compiled", "outlined"}  # decorators of `ixy.jit`
 _NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
@@ -40,7 +41,8 @@ def count() -> Lines:
     modules = [path for path in _SOURCE.rglob("*.py") if _counts(path.relative_to(_SOURCE).parts[0])]
     total = sum(len(code_lines(path)) for path in modules)
     kernels = sum(len(code_lines(path) & _kernel_lines(path)) for path in modules)
-    return Lines(total, len(code_lines(_SOURCE / "unsafe.py")), kernels)
+    unsafe = sum(len(code_lines(path)) for path in modules if path.parent.name == _UNSAFE)
+    return Lines(total, unsafe, kernels)
 
 
 def _counts(part: str) -> bool:

@@ -1,8 +1,9 @@
-"""The one module that touches raw addresses.
+"""The one package that touches raw addresses.
 
-Everything else in ixy works on arrays and on indices that were checked. What is here falls in four parts: memory that
-another party (a device, another thread) reads and writes too, calls into the C library from compiled code, windows of
-reserved address space into which DMA memory is mapped, and counters of the processor.
+Everything else in ixy works on arrays and on indices that were checked. What is in this module falls in four parts:
+memory that another party (a device, another thread) reads and writes too, calls into the C library from compiled code,
+windows of reserved address space into which DMA memory is mapped, and counters of the processor. Packets and records as
+a user's kernel sees them are in `views`.
 
 Memory shared with a device must be read and written by atomic accesses: the compiler hoists an ordinary load out of a
 polling loop, and the program never sees what the device wrote. Each primitive exists twice, as LLVM instructions for
