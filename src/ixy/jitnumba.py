@@ -487,6 +487,6 @@ _VERSIONS = (
     # How kernels are compiled, and what packets and records are made of; no function refers to that.
     *(
         hashlib.sha256((Path(__file__).parent / name).read_bytes()).hexdigest()
-        for name in ("jitnumba.py", "unsafe/views.py", "headers.py", "trouble.py")
+        for name in ("jitnumba.py", "jittypes.py", "unsafe/views.py", "headers.py", "trouble.py")
     ),
 )

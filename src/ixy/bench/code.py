@@ -1,8 +1,8 @@
 """How much of the driver's code touches raw addresses, counted as the thesis's table 6.2 does.
 
 Counted is what the thesis counted: driver, memory, bus and the interface to applications, without the tables of
-registers. Unsafe are the lines of `ixy.unsafe`, the one package that may touch raw addresses. Beside them stand those of
-kernels that are compiled without bounds checks: they only index arrays, but nothing stops an index that is wrong.
+registers. Unsafe are the lines of `ixy.unsafe`, the one package that may touch raw addresses. Beside them stand those
+of kernels that are compiled without bounds checks: they only index arrays, but nothing stops an index that is wrong.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SOURCE = Path(__file__).parents[1]
 _APART = {"__main__.py", "apps", "bench", "cli", "evaluate", "formats", "sim", "registers"}
 _UNSAFE = "unsafe"  # the package that may touch raw addresses
 _COMPILES = "jit"  # so begin the names of modules that have no part in the driver but compile it
-_UNCHECKED = {"compiled", "outlined"}  # decorators of `ixy.jit`
+_UNCHECKED = {"compiled", "outlined", "shared(compiled)", "shared(outlined)"}  # decorators of `ixy.jit`
 _NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 
 

@@ -110,7 +110,7 @@ def argument_types(packets: Packets, record: np.dtype[Any] | None) -> list[Any]:
     only how many there are."""
     if INTERPRETED:
         return [None] if record is None else [None, None]
-    from ixy.unsafe.views import RecordType, packet_type
+    from ixy.jittypes import RecordType, packet_type
 
     packet = packet_type(BUFFER_SIZE, packets)
     return [packet] if record is None else [packet, RecordType(record)]

@@ -1,11 +1,9 @@
-"""Packets and records as compiled kernels see them: types of their own, which are pointers with checks.
+"""Packets and records in compiled code, by addresses: how the types of `ixy.jittypes` lie in memory and are lowered.
 
 A packet is a pointer to its bytes, one to its length, and one to each column that was asked for; a header is that and a
 place; a record, or an array in it, is a pointer whose fields or size the type knows. All of it dissolves into registers
 when a kernel is inlined. In functions that are compiled with bounds checks, each access is checked; one that fails
 leaves two numbers in the path's words of trouble and raises IndexError with the line of the user's source.
-
-What fields there are is written in `ixy.headers` and in the user's records, not here.
 """
 
 from __future__ import annotations
@@ -15,17 +13,9 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import typeof
 from numba.core import cgutils, errors, types
 from numba.core.datamodel import models
-from numba.core.typing.templates import (
-    AbstractTemplate,
-    AttributeTemplate,
-    infer,
-    infer_getattr,
-    infer_global,
-    signature,
-)
+from numba.core.typing.templates import signature
 from numba.extending import (
     intrinsic,
     lower_builtin,
@@ -37,51 +27,26 @@ from numba.np import numpy_support
 from numba.np.arrayobj import populate_array
 
 from ixy.headers import ABSENT, HEADERS, Field, fields
+from ixy.jittypes import (
+    BYTES,
+    COLUMNS,
+    PAIR,
+    WIDE,
+    ElementsType,
+    HeaderType,
+    PacketType,
+    RecordType,
+    column_type,
+    kind_of,
+    method_key,
+    scalar,
+)
 from ixy.trouble import BYTE, ELEMENT, FIELD_END, LENGTH, NO_HEADER, SLICE, TROUBLE_WORDS
 
 # Numba's internals have no types.
-# pyright: basic, reportOptionalCall=false
+# pyright: basic
 
 _I8, _I32, _I64 = (ir.IntType(bits) for bits in (8, 32, 64))
-_COLUMNS = {"flags": "flags", "hashes": "hash", "vlans": "vlan", "times": "time"}  # of `Packets`, and of a packet
-_BYTES = types.Array(types.uint8, 1, "C")
-
-
-class PacketType(types.Type):
-    """A packet.
-
-    Args:
-        room: the bytes that its buffer has.
-        columns: those that its path has, name and type of each.
-    """
-
-    def __init__(self, room: int, columns: dict[str, Any]) -> None:
-        self.room, self.columns = room, columns
-        super().__init__(f"ixy.Packet({', '.join([str(room), *columns])})")
-
-
-class HeaderType(types.Type):
-    """A header of a packet."""
-
-    def __init__(self, packet: PacketType, header: str) -> None:
-        self.packet, self.header = packet, header
-        super().__init__(f"{packet}.{header}")
-
-
-class RecordType(types.Type):
-    """A record of the user's, or one within it."""
-
-    def __init__(self, dtype: np.dtype) -> None:
-        self.dtype = dtype
-        super().__init__(f"ixy.Record({dtype!r})")
-
-
-class ElementsType(types.Type):
-    """An array in a record."""
-
-    def __init__(self, dtype: np.dtype, count: int) -> None:
-        self.dtype, self.count = dtype, count
-        super().__init__(f"ixy.Elements({dtype!r}, {count})")
 
 
 @register_model(PacketType)
@@ -125,7 +90,7 @@ def packet_views(stride: int, room: int) -> tuple[Any, Any]:
 
     @intrinsic
     def view(typingctx: Any, memory: Any, buffer: Any, packets: Any, i: Any, trouble: Any) -> Any:
-        kind = _packet_type(room, packets)
+        kind = column_type(room, packets)
 
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             packet = _packet(context, builder, kind, stride, sig.args, args)
@@ -136,7 +101,7 @@ def packet_views(stride: int, room: int) -> tuple[Any, Any]:
 
     @intrinsic
     def view_at_hand(typingctx: Any, memory: Any, buffer: Any, length: Any, packets: Any, trouble: Any) -> Any:
-        kind = _packet_type(room, packets)
+        kind = column_type(room, packets)
 
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             place = memory, types.int64, packets, types.int64, trouble
@@ -149,18 +114,6 @@ def packet_views(stride: int, room: int) -> tuple[Any, Any]:
     return view, view_at_hand
 
 
-def packet_type(room: int, packets: Any) -> PacketType:
-    """The type of a packet in one of these `Packets`."""
-    return _packet_type(room, typeof(packets))
-
-
-def _packet_type(room: int, packets: Any) -> PacketType:
-    """The type of one of `packets`, with the columns that are there."""
-    parts = dict(zip(packets.instance_class._fields, packets.types, strict=True))
-    there = {short: parts[name] for name, short in _COLUMNS.items() if isinstance(parts[name], types.Array)}
-    return PacketType(room, {short: part.dtype for short, part in there.items()})
-
-
 def _packet(context: Any, builder: Any, kind: PacketType, stride: int, kinds: Any, args: Any) -> Any:
     """A packet that lacks its length only.
 
@@ -171,7 +124,7 @@ def _packet(context: Any, builder: Any, kind: PacketType, stride: int, kinds: An
     start = builder.mul(args[1], _I64(stride), flags=("nuw", "nsw"))
     packet.data = builder.gep(context.make_array(kinds[0])(context, builder, args[0]).data, [start])
     packet.trouble = context.make_array(kinds[4])(context, builder, args[4]).data
-    for name, short in _COLUMNS.items():
+    for name, short in COLUMNS.items():
         if short in kind.columns:
             setattr(packet, short, _packet_column(context, builder, name, kinds[2], args[2], args[3]))
     return packet
@@ -231,42 +184,6 @@ def _index(context: Any, builder: Any, trouble: Any, index: Any, size: Any, text
 # A packet's bytes
 
 
-@infer_global(operator.getitem)
-class _GetByte(AbstractTemplate):
-    def generic(self, args: Any, kws: Any) -> Any:
-        if isinstance(args[0], PacketType):
-            if isinstance(args[1], types.Integer | types.Boolean):
-                return signature(types.int64, args[0], types.int64)
-            if isinstance(args[1], types.SliceType) and not args[1].has_step:
-                return signature(_BYTES, args[0], args[1])
-        if isinstance(args[0], ElementsType) and isinstance(args[1], types.Integer | types.Boolean):
-            return signature(_kind_of(args[0].dtype), args[0], types.int64)
-        return None
-
-
-@infer_global(operator.setitem)
-class _SetByte(AbstractTemplate):
-    def generic(self, args: Any, kws: Any) -> Any:
-        whole = types.Integer | types.Boolean
-        if isinstance(args[0], PacketType):
-            if isinstance(args[1], whole) and isinstance(args[2], whole):
-                return signature(types.none, args[0], types.int64, types.int64)
-            if isinstance(args[1], types.SliceType) and not args[1].has_step:
-                value = args[2] if isinstance(args[2], types.Array) else types.int64
-                return signature(types.none, args[0], args[1], value)
-        if isinstance(args[0], ElementsType) and isinstance(args[1], whole) and isinstance(args[2], types.Number):
-            return signature(types.none, args[0], types.int64, args[2])
-        return None
-
-
-@infer_global(len)
-class _Len(AbstractTemplate):
-    def generic(self, args: Any, kws: Any) -> Any:
-        if len(args) == 1 and isinstance(args[0], PacketType | ElementsType):
-            return signature(types.int64, args[0])
-        return None
-
-
 @lower_builtin(len, PacketType)
 def _packet_len(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return _size(builder, _parts(context, builder, sig.args[0], args[0]))
@@ -293,7 +210,7 @@ def _set_byte(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 def _whole(context: Any, builder: Any, kind: Any, packet: Any) -> Any:
     """All of a packet as an array."""
     parts = _parts(context, builder, kind, packet)
-    array = context.make_array(_BYTES)(context, builder)
+    array = context.make_array(BYTES)(context, builder)
     populate_array(
         array,
         data=parts.data,
@@ -310,7 +227,7 @@ def _as_array(name: Any, returns: Any = None) -> Any:
 
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         array = _whole(context, builder, sig.args[0], args[0])
-        kinds = (_BYTES, *sig.args[1:])
+        kinds = (BYTES, *sig.args[1:])
         implementation = context.get_function(name, signature(sig.return_type, *kinds))
         return implementation(builder, (array, *args[1:]))
 
@@ -325,8 +242,8 @@ lower_builtin("getiter", PacketType)(_as_array("getiter"))
 @lower_builtin(operator.setitem, PacketType, types.SliceType, types.Array)
 def _set_bytes(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     """Copy bytes into a packet, also from elsewhere in it."""
-    target = context.get_function(operator.getitem, signature(_BYTES, *sig.args[:2]))(builder, args[:2])
-    target = context.make_array(_BYTES)(context, builder, target)
+    target = context.get_function(operator.getitem, signature(BYTES, *sig.args[:2]))(builder, args[:2])
+    target = context.make_array(BYTES)(context, builder, target)
     source = context.make_array(sig.args[2])(context, builder, args[2])
     room, size = (builder.extract_value(array.shape, 0) for array in (target, source))
     with builder.if_then(builder.icmp_unsigned("!=", room, size), likely=False):
@@ -341,37 +258,8 @@ def _set_bytes(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.get_dummy_value()
 
 
-@infer
-class _Iterate(AbstractTemplate):
-    key = "getiter"
-
-    def generic(self, args: Any, kws: Any) -> Any:
-        if isinstance(args[0], PacketType):
-            return signature(types.iterators.ArrayIterator(_BYTES), args[0])
-        return None
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # A packet's attributes: length, columns, headers
-
-
-def _names(known: Any) -> str:
-    return ", ".join(known)
-
-
-@infer_getattr
-class _PacketAttributes(AttributeTemplate):
-    key = PacketType
-
-    def generic_resolve(self, packet: Any, name: str) -> Any:
-        if name in ("length", "size") or name in packet.columns:
-            return types.int64
-        if name in HEADERS:
-            HEADERS[name].locate.get_call_template((packet,), {})  # compiles it
-            return HeaderType(packet, name)
-        if name in _COLUMNS.values():
-            raise errors.TypingError(f"this packet has no {name!r}: open its device with metadata=({name!r},)")
-        raise errors.TypingError(f"a packet has no {name!r}; it has length, {_names([*HEADERS, *_COLUMNS.values()])}")
 
 
 @lower_getattr_generic(PacketType)
@@ -409,54 +297,21 @@ def _set_packet_attribute(context: Any, builder: Any, sig: Any, args: Any, name:
         raise errors.LoweringError(f"packet.{name} cannot be assigned to")
 
 
-@infer_getattr
-class _HeaderAttributes(AttributeTemplate):
-    key = HeaderType
+def _lower_method(name: str) -> None:
+    """Lower a method of headers: a call of the kernel that it is for this header."""
 
-    def generic_resolve(self, header: Any, name: str) -> Any:
-        kind = HEADERS[header.header]
-        known = fields(kind)
-        if name in kind.methods:
-            return types.BoundFunction(_method(kind.methods[name], header), header)
-        if name in known:
-            return types.UniTuple(types.int64, 2) if known[name].size == _WIDE else types.int64
-        raise errors.TypingError(f"packet.{kind.name} has no {name!r}; it has {_names([*known, *kind.methods])}")
-
-
-def _method(kernel: Any, header: HeaderType) -> Any:
-    """The template of a method that is a kernel of the packet and the header's place."""
-    kinds = (header.packet, types.int64)
-
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        parts = _parts(context, builder, header, args[0])
-        _check_end(context, builder, header, parts, parts.at)
-        _call(context, builder, kernel, kinds, (parts.packet, parts.at))
+    @lower_builtin(method_key(name), HeaderType)
+    def _call_method(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = sig.args[0]
+        header = _parts(context, builder, kind, args[0])
+        _check_end(context, builder, kind, header, header.at)
+        kernel, kinds = HEADERS[kind.header].methods[name], (kind.packet, types.int64)
+        _call(context, builder, kernel, kinds, (header.packet, header.at))
         return context.get_dummy_value()
 
-    class Method(AbstractTemplate):
-        key = (header, kernel)
 
-        def generic(self, args: Any, kws: Any) -> Any:
-            if args or kws:
-                return None
-            kernel.get_call_template(kinds, {})
-            return signature(types.none, recvr=header)
-
-    if Method.key not in _lowered:
-        _lowered.add(Method.key)
-        lower_builtin(Method.key, header)(lower)
-    return Method
-
-
-_lowered: set[Any] = set()  # methods for which there is a lowering
-
-
-@infer_global(bool)
-class _IsThere(AbstractTemplate):
-    def generic(self, args: Any, kws: Any) -> Any:
-        if len(args) == 1 and isinstance(args[0], HeaderType):
-            return signature(types.boolean, args[0])
-        return None
+for _name in {name for header in HEADERS.values() for name in header.methods}:
+    _lower_method(_name)
 
 
 @lower_builtin(bool, HeaderType)
@@ -488,7 +343,6 @@ def _field(context: Any, builder: Any, kind: HeaderType, value: Any, name: str) 
     return field, builder.gep(packet.data, [start])
 
 
-_WIDE = 16  # bytes of a field that is two integers
 _PARTS = {1: ((0, 1),), 2: ((0, 2),), 4: ((0, 4),), 6: ((0, 2), (2, 4)), 8: ((0, 8),)}  # of a field: offset and size
 
 
@@ -522,9 +376,9 @@ def _get_field(context: Any, builder: Any, kind: Any, value: Any, name: str) -> 
     if name in HEADERS[kind.header].methods:
         return value
     field, place = _field(context, builder, kind, value, name)
-    if field.size == _WIDE:
+    if field.size == WIDE:
         halves = [_load_big(builder, builder.gep(place, [_I64(at)]), 8) for at in (0, 8)]
-        return context.make_tuple(builder, types.UniTuple(types.int64, 2), halves)
+        return context.make_tuple(builder, PAIR, halves)
     word = _load_big(builder, place, field.size)
     word = builder.lshr(word, _I64(field.shift)) if field.shift else word
     return builder.and_(word, _I64(field.mask))
@@ -533,8 +387,8 @@ def _get_field(context: Any, builder: Any, kind: Any, value: Any, name: str) -> 
 @lower_setattr_generic(HeaderType)
 def _set_field(context: Any, builder: Any, sig: Any, args: Any, name: str) -> Any:
     field, place = _field(context, builder, sig.args[0], args[0], name)
-    if field.size == _WIDE:
-        halves = context.cast(builder, args[1], sig.args[1], types.UniTuple(types.int64, 2))
+    if field.size == WIDE:
+        halves = context.cast(builder, args[1], sig.args[1], PAIR)
         for at in (0, 8):
             part = builder.extract_value(halves, at // 8)
             _store_big(builder, builder.gep(place, [_I64(at)]), 8, part)
@@ -552,17 +406,6 @@ def _set_field(context: Any, builder: Any, sig: Any, args: Any, name: str) -> An
 # Records: every integer is read as int64, and written modulo its width
 
 
-def _scalar(dtype: np.dtype) -> Any:
-    return types.float64 if dtype.kind == "f" else types.int64
-
-
-def _kind_of(dtype: np.dtype) -> Any:
-    """What a field or element of this dtype is to a kernel."""
-    if dtype.shape:
-        return ElementsType(dtype.base, dtype.shape[0])
-    return RecordType(dtype) if dtype.names else _scalar(dtype)
-
-
 def _typed(dtype: np.dtype) -> Any:
     """The type of a number in memory."""
     if dtype.kind == "f":
@@ -572,7 +415,7 @@ def _typed(dtype: np.dtype) -> Any:
 
 def _get(context: Any, builder: Any, dtype: np.dtype, place: Any, trouble: Any) -> Any:
     """What is at an address: a number, or a view of what is in the record."""
-    kind = _kind_of(dtype)
+    kind = kind_of(dtype)
     if isinstance(kind, RecordType | ElementsType):
         view = _parts(context, builder, kind)
         view.data, view.trouble = place, trouble
@@ -582,19 +425,9 @@ def _get(context: Any, builder: Any, dtype: np.dtype, place: Any, trouble: Any) 
 
 
 def _put(context: Any, builder: Any, dtype: np.dtype, place: Any, value: Any, kind: Any) -> None:
-    number = context.cast(builder, value, kind, _scalar(dtype))
-    number = context.cast(builder, number, _scalar(dtype), numpy_support.from_dtype(dtype))
+    number = context.cast(builder, value, kind, scalar(dtype))
+    number = context.cast(builder, number, scalar(dtype), numpy_support.from_dtype(dtype))
     builder.store(number, builder.bitcast(place, _typed(dtype).as_pointer()))
-
-
-@infer_getattr
-class _RecordAttributes(AttributeTemplate):
-    key = RecordType
-
-    def generic_resolve(self, record: Any, name: str) -> Any:
-        if name in record.dtype.names:
-            return _kind_of(record.dtype[name])
-        raise errors.TypingError(f"the record has no {name!r}; it has {_names(record.dtype.names)}")
 
 
 @lower_getattr_generic(RecordType)

@@ -1,0 +1,218 @@
+"""Packets, headers and records as types of compiled code: what kinds there are, and what can be done with them.
+
+How it is done, by addresses, is in `unsafe.views`. What fields there are is written in `ixy.headers` and in the user's
+records. A sentence that is raised here is the user's to read, see `kernels.compilation`.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numba import typeof
+from numba.core import errors, types
+from numba.core.typing.templates import (
+    AbstractTemplate,
+    AttributeTemplate,
+    infer,
+    infer_getattr,
+    infer_global,
+    signature,
+)
+
+from ixy.headers import HEADERS, fields
+
+# Numba's internals have no types.
+# pyright: basic, reportOptionalCall=false
+
+COLUMNS = {"flags": "flags", "hashes": "hash", "vlans": "vlan", "times": "time"}  # of `Packets`, and of a packet
+BYTES = types.Array(types.uint8, 1, "C")
+WIDE = 16  # bytes of a field that is two integers
+PAIR = types.UniTuple(types.int64, 2)
+
+
+class PacketType(types.Type):
+    """A packet.
+
+    Args:
+        room: the bytes that its buffer has.
+        columns: those that its path has, name and type of each.
+    """
+
+    def __init__(self, room: int, columns: dict[str, Any]) -> None:
+        self.room, self.columns = room, columns
+        super().__init__(f"ixy.Packet({', '.join([str(room), *columns])})")
+
+
+class HeaderType(types.Type):
+    """A header of a packet."""
+
+    def __init__(self, packet: PacketType, header: str) -> None:
+        self.packet, self.header = packet, header
+        super().__init__(f"{packet}.{header}")
+
+
+class RecordType(types.Type):
+    """A record of the user's, or one within it."""
+
+    def __init__(self, dtype: np.dtype) -> None:
+        self.dtype = dtype
+        super().__init__(f"ixy.Record({dtype!r})")
+
+
+class ElementsType(types.Type):
+    """An array in a record."""
+
+    def __init__(self, dtype: np.dtype, count: int) -> None:
+        self.dtype, self.count = dtype, count
+        super().__init__(f"ixy.Elements({dtype!r}, {count})")
+
+
+def packet_type(room: int, packets: Any) -> PacketType:
+    """The type of a packet in one of these `Packets`."""
+    return column_type(room, typeof(packets))
+
+
+def column_type(room: int, packets: Any) -> PacketType:
+    """The type of one of `packets`, with the columns that are there."""
+    parts = dict(zip(packets.instance_class._fields, packets.types, strict=True))
+    there = {short: parts[name] for name, short in COLUMNS.items() if isinstance(parts[name], types.Array)}
+    return PacketType(room, {short: part.dtype for short, part in there.items()})
+
+
+def scalar(dtype: np.dtype) -> Any:
+    return types.float64 if dtype.kind == "f" else types.int64
+
+
+def kind_of(dtype: np.dtype) -> Any:
+    """What a field or element of this dtype is to a kernel."""
+    if dtype.shape:
+        return ElementsType(dtype.base, dtype.shape[0])
+    return RecordType(dtype) if dtype.names else scalar(dtype)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Bytes and elements by number
+
+
+@infer_global(operator.getitem)
+class _GetByte(AbstractTemplate):
+    def generic(self, args: Any, kws: Any) -> Any:
+        if isinstance(args[0], PacketType):
+            if isinstance(args[1], types.Integer | types.Boolean):
+                return signature(types.int64, args[0], types.int64)
+            if isinstance(args[1], types.SliceType) and not args[1].has_step:
+                return signature(BYTES, args[0], args[1])
+        if isinstance(args[0], ElementsType) and isinstance(args[1], types.Integer | types.Boolean):
+            return signature(kind_of(args[0].dtype), args[0], types.int64)
+        return None
+
+
+@infer_global(operator.setitem)
+class _SetByte(AbstractTemplate):
+    def generic(self, args: Any, kws: Any) -> Any:
+        whole = types.Integer | types.Boolean
+        if isinstance(args[0], PacketType):
+            if isinstance(args[1], whole) and isinstance(args[2], whole):
+                return signature(types.none, args[0], types.int64, types.int64)
+            if isinstance(args[1], types.SliceType) and not args[1].has_step:
+                value = args[2] if isinstance(args[2], types.Array) else types.int64
+                return signature(types.none, args[0], args[1], value)
+        if isinstance(args[0], ElementsType) and isinstance(args[1], whole) and isinstance(args[2], types.Number):
+            return signature(types.none, args[0], types.int64, args[2])
+        return None
+
+
+@infer_global(len)
+class _Len(AbstractTemplate):
+    def generic(self, args: Any, kws: Any) -> Any:
+        if len(args) == 1 and isinstance(args[0], PacketType | ElementsType):
+            return signature(types.int64, args[0])
+        return None
+
+
+@infer
+class _Iterate(AbstractTemplate):
+    key = "getiter"
+
+    def generic(self, args: Any, kws: Any) -> Any:
+        if isinstance(args[0], PacketType):
+            return signature(types.iterators.ArrayIterator(BYTES), args[0])
+        return None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Attributes by name
+
+
+def _names(known: Iterable[str]) -> str:
+    return ", ".join(known)
+
+
+@infer_getattr
+class _PacketAttributes(AttributeTemplate):
+    key = PacketType
+
+    def generic_resolve(self, packet: Any, name: str) -> Any:
+        if name in ("length", "size") or name in packet.columns:
+            return types.int64
+        if name in HEADERS:
+            HEADERS[name].locate.get_call_template((packet,), {})  # compiles it
+            return HeaderType(packet, name)
+        if name in COLUMNS.values():
+            raise errors.TypingError(f"this packet has no {name!r}: open its device with metadata=({name!r},)")
+        raise errors.TypingError(f"a packet has no {name!r}; it has length, {_names([*HEADERS, *COLUMNS.values()])}")
+
+
+@infer_getattr
+class _HeaderAttributes(AttributeTemplate):
+    key = HeaderType
+
+    def generic_resolve(self, header: Any, name: str) -> Any:
+        kind = HEADERS[header.header]
+        known = fields(kind)
+        if name in kind.methods:
+            return types.BoundFunction(_method(name, kind.methods[name], header), header)
+        if name in known:
+            return PAIR if known[name].size == WIDE else types.int64
+        raise errors.TypingError(f"packet.{kind.name} has no {name!r}; it has {_names([*known, *kind.methods])}")
+
+
+def _method(name: str, kernel: Any, header: HeaderType) -> Any:
+    """The template of a method, which is a kernel of the packet and the header's place."""
+
+    class Method(AbstractTemplate):
+        key = method_key(name)
+
+        def generic(self, args: Any, kws: Any) -> Any:
+            if args or kws:
+                return None
+            kernel.get_call_template((header.packet, types.int64), {})  # compiles it
+            return signature(types.none, recvr=header)
+
+    return Method
+
+
+def method_key(name: str) -> str:
+    """By which the lowering of a header's method is found."""
+    return f"ixy.{name}"
+
+
+@infer_global(bool)
+class _IsThere(AbstractTemplate):
+    def generic(self, args: Any, kws: Any) -> Any:
+        if len(args) == 1 and isinstance(args[0], HeaderType):
+            return signature(types.boolean, args[0])
+        return None
+
+
+@infer_getattr
+class _RecordAttributes(AttributeTemplate):
+    key = RecordType
+
+    def generic_resolve(self, record: Any, name: str) -> Any:
+        if name in record.dtype.names:
+            return kind_of(record.dtype[name])
+        raise errors.TypingError(f"the record has no {name!r}; it has {_names(record.dtype.names)}")
