@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ixy.device import Device, RxQueue, Stats, TxQueue
     from ixy.device import open_device as open  # noqa: A004
     from ixy.errors import Error, KernelError, OwnershipError
-    from ixy.headers import adjusted
+    from ixy.headers import Ipv4Address, Ipv6Address, MacAddress, adjusted
     from ixy.packets.batch import Batch, Packet
     from ixy.packets.mempool import Mempool
     from ixy.packets.packets import Flags
@@ -36,7 +36,10 @@ __all__ = [
     "Device",
     "Error",
     "Flags",
+    "Ipv4Address",
+    "Ipv6Address",
     "KernelError",
+    "MacAddress",
     "Mempool",
     "OwnershipError",
     "Packet",
@@ -73,7 +76,7 @@ _HOME = {
     "RxQueue": ("ixy.device", "RxQueue"),
     "Stats": ("ixy.device", "Stats"),
     "TxQueue": ("ixy.device", "TxQueue"),
-    "adjusted": ("ixy.headers", "adjusted"),
+    **{name: ("ixy.headers", name) for name in ("Ipv4Address", "Ipv6Address", "MacAddress", "adjusted")},
     "array": ("ixy.record", "array"),
     **{name: ("ixy.record", name) for name in ("int8", "int16", "int32", "uint8", "uint16", "uint32")},
     "kernel": ("ixy.path", "kernel"),

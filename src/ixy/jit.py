@@ -93,7 +93,7 @@ def _called_interpreted(kind: type) -> type:
     def call(kernel: Any, *arguments: Any) -> Any:
         return kernel.py_func(*arguments)
 
-    return type(kind.__name__, (kind,), {"__call__": call})
+    return type(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})
 
 
 def checked(function: F) -> F:
