@@ -8,8 +8,7 @@ import time
 
 import ixy
 
-ROWS, COLUMNS = 4, 1 << 12
-KEPT = 16
+ROWS, COLUMNS, KEPT = 4, 1 << 12, 16
 
 
 class Source(ixy.Record):
@@ -53,7 +52,7 @@ def main(source: str, target: str, seconds: float = 1.0) -> None:
         while time.monotonic() < end:
             path.run()
     for found in sorted(sketch.heavy, key=lambda each: -each.packets):
-        print(f"{ixy.Ipv4Address(found.address)!s:15} {found.packets}")
+        print(ixy.Ipv4Address(found.address), found.packets)
 
 
 if __name__ == "__main__":

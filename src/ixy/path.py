@@ -16,7 +16,7 @@ it; Numba compiles it into the loop, so it runs at the data path's speed and wit
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
@@ -26,9 +26,11 @@ import numpy as np
 from ixy.arguments import integer
 from ixy.device import RxQueue, TxQueue
 from ixy.drivers.rings import ENTERED, POOL_BUSY, RING_BUSY, RUNNER, enter, exit_from, in_use, leave, seize
-from ixy.errors import Error
+from ixy.errors import ConfigurationError, Error
 from ixy.jit import INTERPRETED, checked, compiled
 from ixy.kernels.check import check, verdict
+from ixy.outputs import MAX_OUTPUTS, grouped, new_outputs
+from ixy.outputs import poll_kernels as several_outputs
 from ixy.packets import checking
 from ixy.packets.batch import no_copies
 from ixy.packets.packets import new_packets
@@ -40,8 +42,6 @@ from ixy.trouble import TROUBLE_WORDS, told
 from ixy.unsafe import load_acquire, nap, pause, this_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ixy.packets.batch import Packet
     from ixy.packets.views import InterpretedPacket
 
@@ -112,12 +112,13 @@ class PathCounts(NamedTuple):
 
 @no_copies
 class Path:
-    """Packets from one receive queue to one transmit queue.
+    """Packets from one receive queue to one transmit queue, or to several.
 
     While a path runs, both queues are its own. Other threads may use its pool meanwhile: they get it between two polls.
 
     Args:
-        rx, tx: the queues; of two devices or of one.
+        rx, tx: the queues; of two devices or of one. With a list of transmit queues, of any devices, the function's
+            verdict is the number of an output, from 1 on, or 0 to drop the packet.
         function: what to do with each packet, see `kernel`. It is compiled along with the functions that it calls.
         record: what the function is given besides the packet, for as long as this path lives.
         batch: the most packets taken at a time.
@@ -132,16 +133,16 @@ class Path:
     def __init__(
         self,
         rx: RxQueue,
-        tx: TxQueue,
+        tx: TxQueue | Sequence[TxQueue],
         function: PacketFunction = unchanged,
         record: Record | None = None,
         *,
         batch: int = 32,
     ) -> None:
         _check_queue("rx", rx, RxQueue)
-        _check_queue("tx", tx, TxQueue)
-        batch = integer("batch", batch, 1, min(rx.ring.size, tx.ring.size))
-        self._rx, self._tx = rx, tx
+        outputs = [tx] if isinstance(tx, TxQueue) else list(_check_outputs(tx))
+        batch = integer("batch", batch, 1, min(queue.ring.size for queue in (rx, *outputs)))
+        self._rx, self._outputs = rx, outputs
         self._check()
         if not isinstance(cast(object, record), Record | None):
             raise TypeError(f"record must be an ixy.Record, not {record!r}")
@@ -150,20 +151,28 @@ class Path:
         function = check(function, argument_types(packets, dtype))
         if INTERPRETED:
             function = _interpreted(function)
-        tx.device.attach(rx.pool)
-        self.kernels = poll_kernels(rx.ring, tx.ring, function, dtype, batch)
-        checking.name(packets, f"a path from {rx} to {tx}")
+        for queue in outputs:
+            queue.device.attach(rx.pool)
+        if len(outputs) == 1:
+            to = outputs[0].ring.state
+            self.kernels = poll_kernels(rx.ring, outputs[0].ring, function, dtype, batch)
+        else:
+            rings = grouped([queue.ring for queue in outputs])
+            to = new_outputs(rings, packets)
+            self.kernels = several_outputs(rx.ring, rings, function, dtype)
+        checking.name(packets, f"a path from {rx} to {' and '.join(map(str, outputs))}")
         self.state = PathState(
             rx=rx.ring.state,
-            tx=tx.ring.state,
+            tx=to,
+            words=tuple(queue.ring.state.state for queue in outputs),
             pools=pools(),
             packets=packets,
-            counts=np.zeros(COUNTS, np.int64),
+            counts=np.zeros(COUNTS + len(outputs), np.int64),
             limit=batch,
             record=record.claim(self) if record is not None else None,
             trouble=np.zeros(TROUBLE_WORDS, np.int64),
         )
-        for device in (rx.device, tx.device):
+        for device in (rx.device, *(queue.device for queue in outputs)):
             device._paths.add(self)
 
     def run(self, polls: int = POLLS) -> int:
@@ -171,7 +180,8 @@ class Path:
 
         Raises:
             Error: a device is closed. Closing one ends a run in another thread.
-            IndexError: the function went outside a packet. The packets at hand were dropped, and counted so.
+            IndexError: the function went outside a packet, or there is no such output. The packets at hand were
+                dropped, and counted so.
             OwnershipError: another thread uses one of the queues.
         """
         return run([self], polls)
@@ -179,7 +189,7 @@ class Path:
     @property
     def closed(self) -> bool:
         """Whether it can run no more, as one of its devices is closed."""
-        return self._rx.device.closed or self._tx.device.closed
+        return any(queue.device.closed for queue in (self._rx, *self._outputs))
 
     @property
     def counts(self) -> PathCounts:
@@ -187,8 +197,15 @@ class Path:
         counts = self.state.counts
         return PathCounts(*(int(counts[column]) for column in (RECEIVED, FORWARDED, DROPPED)))
 
+    @property
+    def sent(self) -> list[int]:
+        """How many packets went to each output."""
+        if len(self._outputs) == 1:
+            return [self.counts.forwarded]
+        return self.state.counts[COUNTS:].tolist()
+
     def _check(self) -> None:
-        for queue in (self._rx, self._tx):
+        for queue in (self._rx, *self._outputs):
             queue.device._check()
 
     def _stop(self) -> None:
@@ -199,14 +216,29 @@ class Path:
     def _refusal(self, reason: int) -> Error:
         """Why a run could not begin, in words."""
         if reason == _CLOSING:
-            return Error(f"{self._rx.device.address} or {self._tx.device.address} is being closed: open it again")
-        what = {_RX_BUSY: self._rx, _POOL_BUSY: f"the pool of {self._rx}", _TX_BUSY: self._tx}[reason]
+            names = dict.fromkeys(queue.device.address for queue in (self._rx, *self._outputs))
+            return Error(f"{' or '.join(names)} is being closed: open it again")
+        outputs = " or ".join(map(str, self._outputs))
+        what = {_RX_BUSY: self._rx, _POOL_BUSY: f"the pool of {self._rx}", _TX_BUSY: outputs}[reason]
         return in_use(what)
 
 
 def _check_queue(name: str, queue: object, kind: type) -> None:
     if not isinstance(queue, kind):
         raise TypeError(f"{name} must be a queue of a device, such as device.{name}[0], not {queue!r}")
+
+
+def _check_outputs(queues: object) -> Sequence[TxQueue]:
+    """The transmit queues of a list, each once."""
+    if not isinstance(queues, Sequence):
+        raise TypeError(f"tx must be a queue of a device, such as device.tx[0], or a list of them, not {queues!r}")
+    found = cast("Sequence[TxQueue]", queues)
+    integer("number of outputs", len(found), 1, MAX_OUTPUTS)
+    for queue in found:
+        _check_queue("tx", queue, TxQueue)
+    if len(set(map(id, found))) < len(found):
+        raise ConfigurationError("an output is named twice: each transmit queue is one")
+    return found
 
 
 def run(paths: Sequence[Path], polls: int = POLLS) -> int:
@@ -264,9 +296,12 @@ def _enter(path: PathState) -> int:
     reason = enter(path.rx, path.pools)
     if reason != ENTERED:
         return reason
-    if not seize(path.tx.state):
-        exit_from(path.rx, path.pools)
-        return _TX_BUSY
+    for k in range(len(path.words)):
+        if not seize(path.words[k]):
+            for taken in range(k):
+                leave(path.words[taken])
+            exit_from(path.rx, path.pools)
+            return _TX_BUSY
     if load_acquire(path.counts, STOP) != 0:  # another path of the same pool may have served who wanted this one to end
         _exit(path)
         return _CLOSING
@@ -276,7 +311,8 @@ def _enter(path: PathState) -> int:
 @compiled
 def _exit(path: PathState) -> None:
     """Undo `_enter`."""
-    leave(path.tx.state)
+    for k in range(len(path.words)):
+        leave(path.words[k])
     exit_from(path.rx, path.pools)
 
 

@@ -40,7 +40,7 @@ COUNTS = 8
 STOPPED = -1  # what a poll answers when the path is to end
 SMALL = 15  # batches up to this many packets go packet by packet; from there on the other way is as quick
 
-_ALL = 1 << 16  # more packets than any ring has room for, so that it is cleaned
+ALL = 1 << 16  # more packets than any ring has room for, so that it is cleaned
 
 PacketFunction = Callable[..., int]
 
@@ -49,12 +49,15 @@ class PathState(NamedTuple):
     """A path, as its kernels see it.
 
     Attributes:
+        tx: the state of the transmit ring, or `Outputs` where there are several.
+        words: the words of state of every transmit ring.
         record: the bytes of the user's record; None where the function takes none.
         trouble: what compiled code leaves for the text of its exception, see `trouble.told`.
     """
 
     rx: Any
     tx: Any
+    words: tuple[NDArray[np.int64], ...]
     pools: Pools
     packets: Packets
     counts: NDArray[np.int64]
@@ -83,7 +86,7 @@ def poll_kernels(
     Args:
         function: takes a packet, and a record of this dtype if there is one.
     """
-    ask = _asking(function, record)
+    ask = asking(function, record)
     by_batches = _by_batches(rx.kernel, tx.kernel, tx.room, ask)
     if batch > SMALL or rx.single is None or tx.single is None:
         return by_batches
@@ -91,7 +94,7 @@ def poll_kernels(
 
 
 @cache
-def _asking(function: PacketFunction, record: np.dtype[Any] | None) -> Callable[[PathState, Any], int]:
+def asking(function: PacketFunction, record: np.dtype[Any] | None) -> Callable[[PathState, Any], int]:
     """A kernel `ask(path, packet)`: what the user's function says of a packet."""
     if record is None:
 
@@ -119,6 +122,26 @@ def is_stopped(path: PathState) -> bool:
     return False
 
 
+@compiled
+def leave_all(path: PathState) -> None:
+    """Leave the rings and the pool, however often they were entered."""
+    abandon(path.pools.words)
+    for k in range(len(path.words)):
+        desert(path.words[k])
+    desert(path.rx.state)
+
+
+@compiled
+def drop_held(path: PathState) -> None:
+    """Drop the packets at hand, and leave everything."""
+    held = path.counts[HELD]
+    path.counts[HELD] = 0
+    path.counts[RECEIVED] += held
+    path.counts[DROPPED] += held
+    give(path.pools, path.packets, 0, held)
+    leave_all(path)
+
+
 @cache
 def _by_batches(
     rx_batch: Callable[..., int],
@@ -130,7 +153,7 @@ def _by_batches(
     @outlined
     def fetch_buffers(path: PathState) -> None:
         """Have the transmit ring cleaned: the buffers that the receive ring lacks may lie there, sent."""
-        tx_room(path.tx, path.pools, _ALL)
+        tx_room(path.tx, path.pools, ALL)
         refill(path.pools, path.rx.pool)
 
     @compiled
@@ -176,24 +199,7 @@ def _by_batches(
         counts[DROPPED] += received - kept
         return received
 
-    @compiled
-    def recover(path: PathState) -> None:
-        held = path.counts[HELD]
-        path.counts[HELD] = 0
-        path.counts[RECEIVED] += held
-        path.counts[DROPPED] += held
-        give(path.pools, path.packets, 0, held)
-        leave_all(path)
-
-    return PollKernels(poll, recover)
-
-
-@compiled
-def leave_all(path: PathState) -> None:
-    """Leave the rings and the pool, however often they were entered."""
-    abandon(path.pools.words)
-    desert(path.tx.state)
-    desert(path.rx.state)
+    return PollKernels(poll, drop_held)
 
 
 @cache
