@@ -10,6 +10,7 @@ of IPv4, the extension headers of IPv6. A header that is cut off, or lies in ano
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cast, overload
 
@@ -45,37 +46,45 @@ class Bytes(Protocol):
 # Addresses, which print and compare as people write them
 
 
-class MacAddress(int):
-    """An Ethernet address: a number of 48 bits that prints as 02:00:00:00:00:01 and equals that text."""
+class _Address(int):
+    """A number that prints as people write such an address, and equals that text."""
 
     @classmethod
-    def parse(cls, text: str) -> MacAddress:
+    def parse(cls, text: str) -> Self:
         """
         Raises:
             ValueError: it is no address.
         """
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return int(self) == (_parsed(type(self), other) if isinstance(other, str) else other)
+
+    __hash__ = int.__hash__
+
+
+class MacAddress(_Address):
+    """An Ethernet address, a number of 48 bits: 02:00:00:00:00:01."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
         parts = text.replace("-", ":").split(":")
         if len(parts) != 6 or not all(len(part) == 2 for part in parts):
             raise ValueError(f"{text!r} is no Ethernet address such as 02:00:00:00:00:01")
         return cls(int("".join(parts), 16))
 
     def __str__(self) -> str:
-        return self.to_bytes(6).hex(":")
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({str(self)!r})"
-
-    def __eq__(self, other: object) -> bool:
-        return int(self) == (type(self).parse(other) if isinstance(other, str) else other)
-
-    __hash__ = int.__hash__
+        return int(self).to_bytes(6).hex(":")
 
 
-class Ipv4Address(MacAddress):
-    """An IPv4 address: a number of 32 bits that prints as 10.0.0.1 and equals that text."""
+class Ipv4Address(_Address):
+    """An IPv4 address, a number of 32 bits: 10.0.0.1."""
 
     @classmethod
-    def parse(cls, text: str) -> Ipv4Address:
+    def parse(cls, text: str) -> Self:
         return cls(int(IPv4Address(text)))
 
     def __str__(self) -> str:
@@ -107,10 +116,19 @@ class Ipv6Address(tuple[int, int]):
         return (self[0] & _WORD) << 64 | self[1] & _WORD
 
     def __eq__(self, other: object) -> bool:
-        return tuple(self) == tuple(self.parse(other) if isinstance(other, str) else cast(Any, other))
+        other = _parsed(type(self), other) if isinstance(other, str) else other
+        return isinstance(other, tuple) and (self[0], self[1]) == cast("tuple[int, int]", other)
 
     def __hash__(self) -> int:
         return hash(int(self))
+
+
+def _parsed(kind: Any, text: str) -> object:
+    """The address that a text means; None if it means none."""
+    try:
+        return kind.parse(text)
+    except ValueError:
+        return None
 
 
 _WORD = (1 << 64) - 1
@@ -193,12 +211,18 @@ class Header:
     def __bool__(self) -> bool:
         return self.at != ABSENT
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in ("packet", "at") and name not in fields(type(self)):
+            raise AttributeError(f"packet.{self.name} has no {name!r}; it has {', '.join(fields(type(self)))}")
+        object.__setattr__(self, name, value)
+
     def __repr__(self) -> str:
         if not self:
             return f"<no {self.name}>"
         return f"<{self.name} {', '.join(f'{name}={getattr(self, name)}' for name in fields(type(self)))}>"
 
 
+@cache
 def fields(header: type[Header]) -> dict[str, Field[Any]]:
     """The fields of a kind of header, by name."""
     return {name: field for name, field in vars(header).items() if isinstance(field, Field)}
@@ -407,10 +431,9 @@ def _update_transport_checksum(packet: Bytes, at: int, field: int, protocol: int
     Args:
         field: where in the header it stands.
     """
-    ip = ether_type(packet)
-    if ip == ABSENT or at + field + 2 > len(packet):
+    ip = ether_type(packet) + 2
+    if ip + 20 > len(packet) or at + field + 2 > len(packet):
         return
-    ip += 2
     if word(packet, ip - 2) == _IPV4:
         end = ip + word(packet, ip + 2)
         total = words_sum(packet, ip + 12, ip + 20)
@@ -438,10 +461,10 @@ def update_udp_checksum(packet: Bytes, at: int) -> None:
 @shared(compiled)
 def update_icmp_checksum(packet: Bytes, at: int) -> None:
     """Over all that follows; an ICMP message has no length of its own, so IPv4's counts (RFC 792)."""
-    ip = ether_type(packet)
-    if ip != ABSENT and at + 4 <= len(packet):
+    ip = ether_type(packet) + 2
+    if ip + 20 <= len(packet) and at + 4 <= len(packet):
         put_word(packet, at + 2, 0)
-        put_word(packet, at + 2, folded(words_sum(packet, at, ip + 2 + word(packet, ip + 4))))
+        put_word(packet, at + 2, folded(words_sum(packet, at, ip + word(packet, ip + 2))))
 
 
 @shared(compiled)
@@ -621,6 +644,8 @@ class Gre(Header):
 
 class Headers:
     """What has headers by name: a packet."""
+
+    __slots__ = ()
 
     @property
     def eth(self) -> Ethernet:

@@ -118,8 +118,10 @@ class _SetByte(AbstractTemplate):
             if isinstance(args[1], whole) and isinstance(args[2], whole):
                 return signature(types.none, args[0], types.int64, types.int64)
             if isinstance(args[1], types.SliceType) and not args[1].has_step:
-                value = args[2] if isinstance(args[2], types.Array) else types.int64
-                return signature(types.none, args[0], args[1], value)
+                if isinstance(args[2], whole):
+                    return signature(types.none, args[0], args[1], types.int64)
+                if isinstance(args[2], types.Array) and (args[2].dtype, args[2].ndim) == (types.uint8, 1):
+                    return signature(types.none, args[0], args[1], args[2]) if args[2].layout == "C" else None
         if isinstance(args[0], ElementsType) and isinstance(args[1], whole) and isinstance(args[2], types.Number):
             return signature(types.none, args[0], types.int64, args[2])
         return None

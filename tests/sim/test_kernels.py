@@ -347,6 +347,55 @@ def test_metadata_in_a_kernel(machine: Machine) -> None:
             assert expected != 0
 
 
+SOURCE, OTHER = Ipv4Address.parse("10.1.2.3"), Ipv6Address.parse("2001:db8::1")
+
+
+@ixy.kernel
+def from_one_of_two(packet: ixy.Packet) -> int:
+    if packet.ipv4:
+        return packet.ipv4.src == SOURCE
+    return packet.ipv6.src == OTHER if packet.ipv6 else False
+
+
+def test_addresses_in_a_kernel(machine: Machine) -> None:
+    """Compared with constants; a text is refused, as compiled it would equal nothing."""
+
+    @ixy.kernel
+    def with_text(packet: ixy.Packet) -> bool:
+        return packet.ipv4.src == "10.1.2.3"
+
+    with open_card(machine) as device:
+        path = ixy.Path(device.rx[0], device.tx[0], from_one_of_two)
+        packets = [PACKETS["ipv4 and udp"], PACKETS["options and tcp"], PACKETS["ipv6 and tcp"], PACKETS["arp"]]
+        for packet in packets:
+            arrive(machine, bytes(packet))
+        path.run(4)
+        assert depart(machine) == [bytes(packets[0]), bytes(packets[2])]
+        with pytest.raises(ixy.KernelError, match=r"'10\.1\.2\.3' is a text"):
+            ixy.Path(device.rx[0], device.tx[0], with_text)
+
+
+@ixy.kernel
+def write_hash(packet: Any) -> int:
+    packet.hash = 1
+    return ixy.FORWARD
+
+
+@ixy.kernel
+def write_nothing(packet: Any) -> int:
+    packet.ipv4.sourc = 1
+    return ixy.FORWARD
+
+
+@pytest.mark.parametrize(("function", "text"), [(write_hash, "hash"), (write_nothing, "packet.ipv4 has no 'sourc'")])
+def test_what_cannot_be_assigned(machine: Machine, function: Any, text: str) -> None:
+    """Refused when the path is made, or, interpreted, when it comes to it."""
+    with open_card(machine, metadata=("hash",)) as device:
+        arrive(machine, bytes(PACKETS["ipv4 and udp"]))
+        with pytest.raises((ixy.KernelError, AttributeError), match=text):
+            ixy.Path(device.rx[0], device.tx[0], function).run(1)
+
+
 def test_records(machine: Machine) -> None:
     """A record for each worker, and no path shares one; they add up; a closed path gives its record back."""
     with open_card(machine, rx_queues=2, tx_queues=2) as device:

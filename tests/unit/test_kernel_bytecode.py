@@ -67,6 +67,9 @@ REFUSED = [
     ("return len(list(packet))  # here", "'list'"),
     ("NAMES.append(1)  # here\nreturn 1", "'NAMES'"),
     ("return len(bytes(packet))  # here", "'bytes' cannot be compiled"),
+    ("return packet[0] == 'a'  # here", "'a' is a text"),
+    ("return 'a' == packet[0]  # here", "'a' is a text"),
+    ("packet[0] = 'a'  # here\nreturn 1", "'a' is a text"),
     # Ways out
     ("packet[0] = 1  # here", "without a verdict"),
     ("pass  # here", "without a verdict"),

@@ -16,7 +16,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from itertools import chain, islice
+from itertools import chain, dropwhile, islice
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple, TypeGuard, cast
 
@@ -118,7 +118,9 @@ def findings(function: FunctionType, observed: bool = False) -> Iterator[Finding
     """
     codes = _codes(function)
     for each, code in codes.items():
-        reasons = chain(_constructs(code), _writes(code), _names(code, observed), _unset(code), _circles(code, codes))
+        reasons = chain(
+            _constructs(code), _texts(code), _writes(code), _names(code, observed), _unset(code), _circles(code, codes)
+        )
         if each is function:
             reasons = chain(reasons, _ways_out(code))
         for line, reason in sorted(reasons, key=lambda found: found[0]):
@@ -323,6 +325,20 @@ def _too_large(value: object) -> str | None:
     if isinstance(value, int) and not -1 << 63 <= value < 1 << 64:
         return f"{value:#x} does not fit into 64 bits"
     return None
+
+
+_ADDRESS = "for an address write a constant, such as GATEWAY = ixy.Ipv4Address.parse('10.0.0.1')"
+_USES_TEXT = ("COMPARE_OP", "CONTAINS_OP", "STORE_ATTR", "STORE_SUBSCR")
+
+
+def _texts(code: _Code) -> _Reasons:
+    """Texts that are compared or assigned: compiled, a number never equals one."""
+    for place, instruction in enumerate(code.instructions):
+        if instruction.opname != "LOAD_CONST" or not isinstance(instruction.argval, str):
+            continue
+        following = dropwhile(lambda each: each.opname.startswith(("LOAD_", "BINARY_")), code.instructions[place + 1 :])
+        if next((each.opname for each in following), "") in _USES_TEXT:
+            yield code.lines[place], f"{instruction.argval!r} is a text, and no number: {_ADDRESS}"
 
 
 def _writes(code: _Code) -> _Reasons:

@@ -47,6 +47,9 @@ _WORDS = (
     (r"(readonly )?array\([^)]*\)", "an array"),
     (r"float\d+\b", "a fraction"),
     (r"none\b", "nothing"),
+    (r"bool\b", "true or false"),
+    (r"ixy\.Packet\([^)]*\)\.(\w+)", r"packet.\1"),
+    (r"ixy\.Packet\([^)]*\)", "a packet"),
 )
 
 

@@ -12,6 +12,7 @@ from collections.abc import MutableMapping
 from types import CellType, FunctionType, ModuleType
 from typing import Any
 
+from ixy.headers import Ipv4Address, Ipv6Address, MacAddress
 from ixy.jit import checked
 from ixy.kernels.bytecode import is_users, python_function
 
@@ -51,6 +52,10 @@ def _kernel(function: FunctionType, kernels: _Kernels) -> Any:
 
 def _compilable(value: object, names: frozenset[str], kernels: _Kernels, within: tuple[object, ...] = ()) -> object:
     """What stands for a value in a function that uses `names`; `within` are the modules that lead to it."""
+    if isinstance(value, (MacAddress, Ipv4Address)):  # Numba writes constants down as they print
+        return int(value)
+    if isinstance(value, Ipv6Address):
+        return tuple(value)
     function = python_function(value)
     if is_users(function):
         return _kernel(function, kernels)

@@ -92,6 +92,11 @@ class InterpretedPacket(Headers):
             raise IndexError(BYTE.format(index, self._length))
         return index % self._length
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "length" and not name.startswith("_"):
+            raise AttributeError(f"packet.{name} cannot be assigned to")
+        object.__setattr__(self, name, value)
+
     def __getattr__(self, name: str) -> int:
         columns: dict[str, int] = self.__dict__.get("_columns", {})
         if name in columns:

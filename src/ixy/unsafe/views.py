@@ -222,7 +222,7 @@ def _whole(context: Any, builder: Any, kind: Any, packet: Any) -> Any:
     return array._getvalue()
 
 
-def _as_array(name: Any, returns: Any = None) -> Any:
+def _as_array(name: Any) -> Any:
     """Lower an operation on a packet as the same on the array of its bytes."""
 
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -286,15 +286,12 @@ def _set_packet_attribute(context: Any, builder: Any, sig: Any, args: Any, name:
     kind = sig.args[0]
     packet = _parts(context, builder, kind, args[0])
     value = context.cast(builder, args[1], sig.args[1], types.int64)
-    if name == "length":
-        wrong = builder.icmp_unsigned(">=", builder.sub(value, _I64(1)), _I64(kind.room))
-        with builder.if_then(wrong, likely=False):
-            _fail(context, builder, packet.trouble, (value, _I64(kind.room)), LENGTH)
-        builder.store(builder.trunc(value, _I32), packet.size)
-    elif name in kind.columns:
-        builder.store(context.cast(builder, value, types.int64, kind.columns[name]), getattr(packet, name))
-    else:
+    if name != "length":
         raise errors.LoweringError(f"packet.{name} cannot be assigned to")
+    wrong = builder.icmp_unsigned(">=", builder.sub(value, _I64(1)), _I64(kind.room))
+    with builder.if_then(wrong, likely=False):
+        _fail(context, builder, packet.trouble, (value, _I64(kind.room)), LENGTH)
+    builder.store(builder.trunc(value, _I32), packet.size)
 
 
 def _lower_method(name: str) -> None:
