@@ -15,7 +15,7 @@ PROBES = 16
 class Flow(ixy.Record):
     src: int
     dst: int
-    ports: int
+    ports: int  # with the protocol before them
     packets: int
     bytes: int
 
@@ -31,7 +31,7 @@ def count(packet: ixy.Packet, flows: Flows) -> int:
     if not ip or not (udp or tcp):
         flows.others += 1
         return ixy.FORWARD
-    ports = (udp.sport << 16 | udp.dport) if udp else (tcp.sport << 16 | tcp.dport)
+    ports = ip.protocol << 32 | ((udp.sport << 16 | udp.dport) if udp else (tcp.sport << 16 | tcp.dport))
     place = ((ip.src ^ ip.dst ^ ports) & 0x7FFF_FFFF) * 0x9E37_79B1 >> 20  # a product of no more than 63 bits
     for i in range(PROBES):
         flow = flows.table[(place + i) & (PLACES - 1)]

@@ -8,7 +8,8 @@ import time
 
 import ixy
 
-ROWS, COLUMNS, KEPT = 4, 1 << 12, 16
+COLUMNS, KEPT = 1 << 12, 16
+FACTORS = (0x2C1B3C6D, 0x297A2D39, 0x5BD1E995, 0x1B873593)  # one for each row
 
 
 class Source(ixy.Record):
@@ -17,8 +18,7 @@ class Source(ixy.Record):
 
 
 class Sketch(ixy.Record):
-    packets: int
-    counts = ixy.array(ROWS * COLUMNS)
+    counts = ixy.array(4 * COLUMNS)
     heavy = ixy.array(KEPT, Source)
 
 
@@ -28,8 +28,8 @@ def observe(packet: ixy.Packet, sketch: Sketch) -> int:
         return ixy.FORWARD
     source = packet.ipv4.src
     estimate = 1 << 62
-    for row in range(ROWS):
-        place = row * COLUMNS + (source * (0x1E3779B1 + 2 * row) >> 16 & COLUMNS - 1)
+    for row in range(4):
+        place = row * COLUMNS + ((source * FACTORS[row] & 0xFFFF_FFFF) >> 20)
         sketch.counts[place] += 1
         estimate = min(estimate, sketch.counts[place])
     lightest = 0

@@ -25,7 +25,7 @@ def respond(packet: ixy.Packet, me: Station) -> int:
         arp.operation = 2
         arp.target_mac, arp.target = arp.sender_mac, arp.sender
         arp.sender_mac, arp.sender = me.mac, me.address
-    elif packet.icmp and packet.icmp.type == ECHO and packet.ipv4.dst == me.address:
+    elif packet.icmp and packet.icmp.type == ECHO and packet.ipv4.dst == me.address and not packet.ipv4.mf:
         packet.icmp.type = REPLY
         packet.icmp.checksum = ixy.adjusted(packet.icmp.checksum, ECHO << 8, REPLY << 8)
         packet.ipv4.src, packet.ipv4.dst = packet.ipv4.dst, packet.ipv4.src

@@ -1,6 +1,8 @@
 """Send each UDP packet for a port back to where it came from.
 
 sudo python examples/udp_echo.py sim:a,tap=ixy0 7
+sudo ip address add 10.0.0.1/24 dev ixy0 && sudo ip neigh add 10.0.0.2 lladdr 02:00:00:00:00:09 dev ixy0
+echo hello | nc -u -w 1 10.0.0.2 7
 """
 
 import sys

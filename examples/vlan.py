@@ -16,6 +16,8 @@ class Tag(ixy.Record):
 
 @ixy.kernel
 def push(packet: ixy.Packet, tag: Tag) -> int:
+    if packet.length > 2044:
+        return ixy.DROP
     packet.length += 4
     packet[16:] = packet[12:-4]
     packet[12], packet[13] = 0x81, 0x00

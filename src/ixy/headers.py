@@ -1,7 +1,7 @@
 """Packet headers by name: one table of their fields, and where in a packet each of them begins.
 
-What is written here drives everything that knows headers: packets in Python (`packet.ipv4.src`), packets in kernels,
-compiled and interpreted, and whole batches (`batch.ipv4.src`).
+What is written here drives all that knows headers: packets in Python (`packet.ipv4.src`), and in kernels, compiled and
+interpreted.
 
 A header is false where a packet has none. It is found behind whatever comes before it: up to two VLAN tags, the options
 of IPv4, the extension headers of IPv6. A header that is cut off, or lies in another fragment, is none.
@@ -31,7 +31,7 @@ _VXLAN_PORT = 4789
 _TYPE = 12  # where the EtherType stands
 _MOST_TAGS = 2
 _MOST_EXTENSIONS = 8
-_OFFSET = 0x1FFF  # of IPv4's flags and fragment offset: the offset
+_OFFSET, _MORE = 0x1FFF, 0x2000  # of IPv4's flags and fragment offset: the offset, and whether fragments follow
 
 
 class Bytes(Protocol):
@@ -47,7 +47,17 @@ class Bytes(Protocol):
 
 
 class _Address(int):
-    """A number that prints as people write such an address, and equals that text."""
+    """A number that prints as people write such an address, and equals that text; but it has a number's hash.
+
+    Args:
+        value: the number, or the text.
+
+    Raises:
+        ValueError: the text is no address.
+    """
+
+    def __new__(cls, value: int | str = 0) -> Self:
+        return cls.parse(value) if isinstance(value, str) else super().__new__(cls, value)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -60,8 +70,14 @@ class _Address(int):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self)!r})"
 
+    def __format__(self, form: str) -> str:
+        return format(str(self), form)
+
     def __eq__(self, other: object) -> bool:
         return int(self) == (_parsed(type(self), other) if isinstance(other, str) else other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
 
     __hash__ = int.__hash__
 
@@ -93,16 +109,23 @@ class Ipv4Address(_Address):
 
 class Ipv6Address(tuple[int, int]):
     """An IPv6 address: its upper and lower half, as kernels compute with them, in signed numbers of 64 bits. It prints
-    as 2001:db8::1 and equals that text."""
+    as 2001:db8::1 and equals that text.
+
+    Args:
+        value: both halves, or the text.
+    """
 
     __slots__ = ()
 
+    def __new__(cls, value: tuple[int, int] | str = (0, 0)) -> Self:
+        return cls.parse(value) if isinstance(value, str) else super().__new__(cls, value)
+
     @classmethod
-    def parse(cls, text: str) -> Ipv6Address:
+    def parse(cls, text: str) -> Self:
         return cls.of(int(IPv6Address(text)))
 
     @classmethod
-    def of(cls, value: int) -> Ipv6Address:
+    def of(cls, value: int) -> Self:
         """From a number of 128 bits."""
         return cls((_signed(value >> 64), _signed(value)))
 
@@ -118,6 +141,9 @@ class Ipv6Address(tuple[int, int]):
     def __eq__(self, other: object) -> bool:
         other = _parsed(type(self), other) if isinstance(other, str) else other
         return isinstance(other, tuple) and (self[0], self[1]) == cast("tuple[int, int]", other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
 
     def __hash__(self) -> int:
         return hash(int(self))
@@ -172,21 +198,26 @@ class Field(Generic[T]):
         value = (self._word(header) >> self.shift) & self.mask
         return cast(Any, Ipv6Address.of(value)) if self.size == 16 else self.kind(value)
 
-    def __set__(self, header: Header, value: T | str | int) -> None:
-        if isinstance(value, str):
-            value = cast(Any, self.kind).parse(value)
-        number = int(Ipv6Address(value)) if isinstance(value, tuple) else int(value)
+    def __set__(self, header: Header, value: T | str | bytes | int) -> None:
+        number = self._number(value)
         kept = self._word(header) & ~(self.mask << self.shift)
         word = kept | (number & self.mask) << self.shift
         for i in range(self.size):
             header.packet[header.at + self.offset + i] = (word >> 8 * (self.size - 1 - i)) & 0xFF
 
+    def _number(self, value: T | str | bytes | int) -> int:
+        """What is assigned, as a number: an address also as text, or as bytes."""
+        if self.kind is not int and isinstance(value, str):
+            value = cast(T, cast(Any, self.kind).parse(value))
+        if self.kind is not int and isinstance(value, bytes) and len(value) == self.size:
+            return int.from_bytes(value, "big")
+        if isinstance(value, (str, bytes)):
+            raise TypeError(f"{self.name} is a number, and cannot be {value!r}")
+        return int(Ipv6Address(value)) if isinstance(value, tuple) else int(value)
+
     def _word(self, header: Header) -> int:
         packet, at = header.packet, header.at + self.offset
-        if not header:
-            raise IndexError(NO_HEADER.format(self.name))
-        if at + self.size > len(packet):
-            raise IndexError((self.name + FIELD_END).format(at + self.size, len(packet)))
+        header.check_end(at + self.size, self.name)
         word = 0
         for i in range(self.size):
             word = word << 8 | packet[at + i]
@@ -215,6 +246,16 @@ class Header:
         if name not in ("packet", "at") and name not in fields(type(self)):
             raise AttributeError(f"packet.{self.name} has no {name!r}; it has {', '.join(fields(type(self)))}")
         object.__setattr__(self, name, value)
+
+    def check_end(self, end: int, what: str) -> None:
+        """
+        Raises:
+            IndexError: there is no such header, or the packet ends before `end`.
+        """
+        if not self:
+            raise IndexError(NO_HEADER.format(what))
+        if end > len(self.packet):
+            raise IndexError((what + FIELD_END).format(end, len(self.packet)))
 
     def __repr__(self) -> str:
         if not self:
@@ -274,7 +315,7 @@ def transport(packet: Bytes, over4: int, over6: int, size: int) -> int:
     kind = word(packet, at)
     at += 2
     if kind == _IPV4:
-        at = _behind_ipv4(packet, at, over4)
+        at = _behind_ipv4(packet, at, over4, size)
     elif kind == _IPV6:
         at = _behind_ipv6(packet, at, over6)
     else:
@@ -283,14 +324,15 @@ def transport(packet: Bytes, over4: int, over6: int, size: int) -> int:
 
 
 @shared(compiled)
-def _behind_ipv4(packet: Bytes, at: int, protocol: int) -> int:
-    """Where IPv4's payload begins, if it is the first fragment of this protocol (RFC 791)."""
+def _behind_ipv4(packet: Bytes, at: int, protocol: int, size: int) -> int:
+    """Where IPv4's payload begins, if it is the first fragment of this protocol and has so many bytes (RFC 791)."""
     if at + 20 > len(packet):
         return ABSENT
     first = packet[at]
     if first < 0x45 or first > 0x4F or packet[at + 9] != protocol or word(packet, at + 6) & _OFFSET != 0:
         return ABSENT
-    return at + 4 * (first & 15)
+    header = 4 * (first & 15)
+    return at + header if header + size <= word(packet, at + 2) else ABSENT
 
 
 @shared(outlined)
@@ -300,7 +342,7 @@ def _behind_ipv6(packet: Bytes, at: int, protocol: int) -> int:
         return ABSENT
     following = packet[at + 6]
     at += 40
-    for _ in range(_MOST_EXTENSIONS):
+    for _ in range(_MOST_EXTENSIONS + 1):
         if following == protocol:
             return at
         if at + 8 > len(packet):
@@ -340,7 +382,7 @@ def _arp(packet: Bytes) -> int:
 @shared(compiled)
 def _ipv4(packet: Bytes) -> int:
     at = network(packet, _IPV4, 20)
-    if at == ABSENT or packet[at] < 0x45 or packet[at] > 0x4F:
+    if at == ABSENT or packet[at] < 0x45 or packet[at] > 0x4F or at + 4 * (packet[at] & 15) > len(packet):
         return ABSENT
     return at
 
@@ -428,6 +470,9 @@ def update_ipv4_checksum(packet: Bytes, at: int) -> None:
 def _update_transport_checksum(packet: Bytes, at: int, field: int, protocol: int) -> None:
     """Make the checksum of a header anew, over pseudo-header (RFC 768, RFC 9293, RFC 8200 8.1) and payload.
 
+    That of a datagram in fragments covers what is not here: it is left alone. So is one whose lengths make no sense.
+    Behind a routing header the destination of the IPv6 header is taken for the last.
+
     Args:
         field: where in the header it stands.
     """
@@ -435,12 +480,18 @@ def _update_transport_checksum(packet: Bytes, at: int, field: int, protocol: int
     if ip + 20 > len(packet) or at + field + 2 > len(packet):
         return
     if word(packet, ip - 2) == _IPV4:
+        if word(packet, ip + 6) & _MORE != 0:
+            return
         end = ip + word(packet, ip + 2)
         total = words_sum(packet, ip + 12, ip + 20)
     else:
         end = ip + 40 + word(packet, ip + 4)
         total = words_sum(packet, ip + 8, ip + 40)
+    if protocol == _UDP:
+        end = min(end, at + word(packet, at + 4))
     end = min(end, len(packet))
+    if end < at + field + 2:
+        return
     put_word(packet, at + field, 0)
     total += protocol + (end - at) + words_sum(packet, at, end)
     put_word(packet, at + field, folded(total))
@@ -486,6 +537,19 @@ def adjusted(checksum: int, old: int, new: int) -> int:
 # The table
 
 
+class _Summed(Header):
+    """A header with a checksum."""
+
+    def update_checksum(self) -> None:
+        """Make the checksum anew, over all that it covers.
+
+        Raises:
+            IndexError: the packet has no such header.
+        """
+        self.check_end(self.at, f"packet.{self.name}.update_checksum")
+        self.methods["update_checksum"](self.packet, self.at)
+
+
 class Ethernet(Header):
     """IEEE 802.3, and the tag of a VLAN behind it is a header of its own."""
 
@@ -520,7 +584,7 @@ class Arp(Header):
     target = Field(24, 4, Ipv4Address)
 
 
-class Ipv4(Header):
+class Ipv4(_Summed):
     """RFC 791."""
 
     name, locate = "ipv4", staticmethod(_ipv4)
@@ -539,10 +603,6 @@ class Ipv4(Header):
     src = Field(12, 4, Ipv4Address)
     dst = Field(16, 4, Ipv4Address)
 
-    def update_checksum(self) -> None:
-        """Make the header's checksum anew."""
-        update_ipv4_checksum(self.packet, self.at)
-
 
 class Ipv6(Header):
     """RFC 8200. In kernels an address is two integers, its upper and its lower half."""
@@ -558,7 +618,7 @@ class Ipv6(Header):
     dst = Field(24, 16, Ipv6Address)
 
 
-class Icmp(Header):
+class Icmp(_Summed):
     """RFC 792; identifier and sequence number are those of an echo."""
 
     name, locate = "icmp", staticmethod(_icmp)
@@ -569,12 +629,8 @@ class Icmp(Header):
     id = Field(4, 2)
     sequence = Field(6, 2)
 
-    def update_checksum(self) -> None:
-        """Make the checksum over header and payload anew; likewise below."""
-        update_icmp_checksum(self.packet, self.at)
 
-
-class Icmp6(Header):
+class Icmp6(_Summed):
     """RFC 4443."""
 
     name, locate = "icmp6", staticmethod(_icmp6)
@@ -585,11 +641,8 @@ class Icmp6(Header):
     id = Field(4, 2)
     sequence = Field(6, 2)
 
-    def update_checksum(self) -> None:
-        update_icmp6_checksum(self.packet, self.at)
 
-
-class Tcp(Header):
+class Tcp(_Summed):
     """RFC 9293."""
 
     name, locate = "tcp", staticmethod(_tcp)
@@ -608,11 +661,8 @@ class Tcp(Header):
     checksum = Field(16, 2)
     urgent = Field(18, 2)
 
-    def update_checksum(self) -> None:
-        update_tcp_checksum(self.packet, self.at)
 
-
-class Udp(Header):
+class Udp(_Summed):
     """RFC 768."""
 
     name, locate = "udp", staticmethod(_udp)
@@ -621,9 +671,6 @@ class Udp(Header):
     dport = Field(2, 2)
     length = Field(4, 2)
     checksum = Field(6, 2)
-
-    def update_checksum(self) -> None:
-        update_udp_checksum(self.packet, self.at)
 
 
 class Vxlan(Header):

@@ -206,6 +206,8 @@ class CalleeLower(KernelLower):
 
     def lower_inst(self, inst: Any) -> None:
         self.context.user_line = self.loc, self.func_ir.func_id.func_name
+        ours = self.func_ir.func_id.modname.partition(".")[0] == "ixy"
+        self.context.unchecked_views = ours and not self.context.enable_boundscheck
         super().lower_inst(inst)
 
 

@@ -122,7 +122,11 @@ class _SetByte(AbstractTemplate):
                     return signature(types.none, args[0], args[1], types.int64)
                 if isinstance(args[2], types.Array) and (args[2].dtype, args[2].ndim) == (types.uint8, 1):
                     return signature(types.none, args[0], args[1], args[2]) if args[2].layout == "C" else None
-        if isinstance(args[0], ElementsType) and isinstance(args[1], whole) and isinstance(args[2], types.Number):
+        if (
+            isinstance(args[0], ElementsType)
+            and isinstance(args[1], whole)
+            and isinstance(args[2], types.Number | types.Boolean)
+        ):
             return signature(types.none, args[0], types.int64, args[2])
         return None
 

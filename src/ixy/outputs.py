@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from ixy.drivers import RxRing, TxRing
 
 MAX_OUTPUTS = 64
+SPARE = 32  # buffers that a transmit ring may keep, sent, until others follow: it is cleaned in groups of so many
 
 
 class Outputs(NamedTuple):

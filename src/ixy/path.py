@@ -1,7 +1,7 @@
 """Paths: packets from a receive queue, through a user's function, to a transmit queue, all in compiled code.
 
-The function is marked `@ixy.kernel`. It is given one packet at a time, as an array of bytes, and says what becomes of
-it; Numba compiles it into the loop, so it runs at the data path's speed and without the GIL.
+The function is marked `@ixy.kernel`. It is given one packet at a time, and says what becomes of it; Numba
+compiles it into the loop, so it runs at the data path's speed and without the GIL.
 
     @ixy.kernel
     def raise_byte(packet):
@@ -18,7 +18,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from functools import cache, wraps
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -27,9 +27,9 @@ from ixy.arguments import integer
 from ixy.device import RxQueue, TxQueue
 from ixy.drivers.rings import ENTERED, POOL_BUSY, RING_BUSY, RUNNER, enter, exit_from, in_use, leave, seize
 from ixy.errors import ConfigurationError, Error
-from ixy.jit import INTERPRETED, checked, compiled
-from ixy.kernels.check import check, verdict
-from ixy.outputs import MAX_OUTPUTS, grouped, new_outputs
+from ixy.jit import checked, compiled
+from ixy.kernels.check import check
+from ixy.outputs import MAX_OUTPUTS, SPARE, grouped, new_outputs
 from ixy.outputs import poll_kernels as several_outputs
 from ixy.packets import checking
 from ixy.packets.batch import no_copies
@@ -43,7 +43,6 @@ from ixy.unsafe import load_acquire, nap, pause, this_thread
 
 if TYPE_CHECKING:
     from ixy.packets.batch import Packet
-    from ixy.packets.views import InterpretedPacket
 
 F = TypeVar("F", bound=PacketFunction)
 
@@ -51,26 +50,12 @@ F = TypeVar("F", bound=PacketFunction)
 def kernel(function: F) -> F:
     """Mark a function of a packet, to be compiled into a data path.
 
-    It takes a `Packet`, and if it is to keep something, a `Record`; it returns `FORWARD` or `DROP`. The packet is
+    It takes a `Packet`, and if it is to keep something, a `Record`; it returns `DROP`, which is 0, or `FORWARD` or anything else. The packet is
     indexed by byte and by slice, has a `length` that can be assigned, headers by name (`packet.ipv4.ttl`, see
     `ixy.headers`), and as metadata what its device was opened for. An index outside it raises `IndexError`, which ends
     `Path.run` and loses no buffer. The function may use what Numba compiles and allocate nothing.
     """
     return checked(function)
-
-
-@cache
-def _interpreted(function: PacketFunction) -> PacketFunction:
-    """A function of the user's as an interpreted path calls it."""
-
-    @wraps(function)
-    def call(packet: InterpretedPacket, *record: Any) -> int:
-        try:
-            return verdict(function, function(packet, *record))
-        finally:
-            packet.write_back()
-
-    return call
 
 
 # A path and its queues look at each other's insides.
@@ -118,7 +103,7 @@ class Path:
 
     Args:
         rx, tx: the queues; of two devices or of one. With a list of transmit queues, of any devices, the function's
-            verdict is the number of an output, from 1 on, or 0 to drop the packet.
+            verdict is the number of an output, from 1 on, or 0 to drop the packet. An output without room holds all back.
         function: what to do with each packet, see `kernel`. It is compiled along with the functions that it calls.
         record: what the function is given besides the packet, for as long as this path lives.
         batch: the most packets taken at a time.
@@ -141,21 +126,22 @@ class Path:
     ) -> None:
         _check_queue("rx", rx, RxQueue)
         outputs = [tx] if isinstance(tx, TxQueue) else list(_check_outputs(tx))
+        needed = rx.ring.size + SPARE * len(outputs)
+        if len(outputs) > 1 and rx.pool.capacity < needed:
+            raise ConfigurationError(f"{rx}: {len(outputs)} outputs need a pool of {needed} packet buffers")
         batch = integer("batch", batch, 1, min(queue.ring.size for queue in (rx, *outputs)))
         self._rx, self._outputs = rx, outputs
         self._check()
         if not isinstance(cast(object, record), Record | None):
-            raise TypeError(f"record must be an ixy.Record, not {record!r}")
+            raise TypeError(f"record must be an ixy.Record, such as Counters(), not {record!r}; batch=… goes by name")
         dtype = record.dtype if record is not None else None
         packets = new_packets(batch, rx.ring.metadata)
         function = check(function, argument_types(packets, dtype))
-        if INTERPRETED:
-            function = _interpreted(function)
         for queue in outputs:
             queue.device.attach(rx.pool)
-        if len(outputs) == 1:
-            to = outputs[0].ring.state
-            self.kernels = poll_kernels(rx.ring, outputs[0].ring, function, dtype, batch)
+        if isinstance(tx, TxQueue):
+            to = tx.ring.state
+            self.kernels = poll_kernels(rx.ring, tx.ring, function, dtype, batch)
         else:
             rings = grouped([queue.ring for queue in outputs])
             to = new_outputs(rings, packets)
@@ -167,7 +153,7 @@ class Path:
             words=tuple(queue.ring.state.state for queue in outputs),
             pools=pools(),
             packets=packets,
-            counts=np.zeros(COUNTS + len(outputs), np.int64),
+            counts=np.zeros(COUNTS if isinstance(tx, TxQueue) else COUNTS + len(outputs), np.int64),
             limit=batch,
             record=record.claim(self) if record is not None else None,
             trouble=np.zeros(TROUBLE_WORDS, np.int64),
@@ -200,9 +186,8 @@ class Path:
     @property
     def sent(self) -> list[int]:
         """How many packets went to each output."""
-        if len(self._outputs) == 1:
-            return [self.counts.forwarded]
-        return self.state.counts[COUNTS:].tolist()
+        several: list[int] = self.state.counts[COUNTS:].tolist()
+        return several if len(several) == len(self._outputs) else [self.counts.forwarded]
 
     def _check(self) -> None:
         for queue in (self._rx, *self._outputs):

@@ -9,11 +9,12 @@ by batches.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ixy.drivers.rings import NEXT, desert
-from ixy.jit import compiled, outlined
+from ixy.jit import INTERPRETED, compiled, outlined
+from ixy.kernels.check import verdict as checked_verdict
 from ixy.packets.buffers import ID_MASK
 from ixy.packets.checking import hand_over
 from ixy.packets.packets import INDEX_MASK, Packets, stamp, swap
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ixy.drivers import RxRing, RxSingle, TxRing, TxSingle
+    from ixy.packets.views import InterpretedPacket
 
 DROP = 0
 FORWARD = 1
@@ -94,8 +96,24 @@ def poll_kernels(
 
 
 @cache
+def _interpreted(function: PacketFunction) -> PacketFunction:
+    """A function of the user's as an interpreted path calls it."""
+
+    @wraps(function)
+    def call(packet: InterpretedPacket, *record: Any) -> int:
+        try:
+            return checked_verdict(function, function(packet, *record))
+        finally:
+            packet.write_back()
+
+    return call
+
+
+@cache
 def asking(function: PacketFunction, record: np.dtype[Any] | None) -> Callable[[PathState, Any], int]:
     """A kernel `ask(path, packet)`: what the user's function says of a packet."""
+    if INTERPRETED:
+        function = _interpreted(function)
     if record is None:
 
         @compiled

@@ -21,6 +21,7 @@ half written, but two fields may be of different packets.
 
 from __future__ import annotations
 
+import inspect
 import mmap
 from collections.abc import Iterator
 from contextlib import suppress
@@ -53,7 +54,7 @@ _KINDS: dict[str, np.dtype[Any]] = {
 
 _LINES = 128  # bytes: two cache lines, as processors fetch them in pairs; rows of workers do not share one
 _HUGE = 1 << 21  # bytes from which on huge pages are asked for
-_MOST = 1 << 34  # bytes that a record may have
+_MOST = 1 << 30  # bytes that an array may have
 MAX_WORKERS = 256
 
 
@@ -106,17 +107,33 @@ def array(count: int, of: Any = int) -> Any:
         ConfigurationError: `count` is below 1, or too large.
         TypeError: there can be no array of that.
     """
-    if isinstance(of, type) and issubclass(of, Record):
-        return _Array(integer("count", count, 1, _MOST), of.dtype)
-    return _Array(integer("count", count, 1, _MOST), _kind("array", "its elements", of))
+    kind = of.dtype if isinstance(of, type) and issubclass(of, Record) else _kind("an element of an array", of)
+    if kind.itemsize == 0:
+        raise TypeError(f"{of.__name__} has no fields")
+    return _Array(integer("count", count, 1, _MOST // kind.itemsize), kind)
 
 
-def _kind(record: str, field: str, annotation: Any) -> np.dtype[Any]:
+_NOTHING = object()
+
+
+def _check_field(record: type, name: str, value: object) -> None:
+    """
+    Raises:
+        TypeError: a record has something else by this name, or the field begins with a value.
+    """
+    if hasattr(Record, name):
+        raise TypeError(f"{record.__name__}.{name}: a record has that already; choose another name")
+    if value is not _NOTHING and not isinstance(value, _Array):
+        raise TypeError(f"{record.__name__}.{name} is 0 at first: assign {value!r} to it once the record is made")
+
+
+def _kind(what: str, annotation: Any) -> np.dtype[Any]:
     """The dtype of a number."""
     name = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
     kind = _KINDS.get(name.rpartition(".")[2])
     if kind is None:
-        raise TypeError(f"{record}.{field} is {name or annotation!r}: it can be {', '.join(_KINDS)}, or an ixy.array")
+        known = ", ".join(_KINDS)
+        raise TypeError(f"{what} is {name or annotation!r}: it can be {known}; an array is written = ixy.array(…)")
     return kind
 
 
@@ -139,6 +156,8 @@ class Row:
         def __setattr__(self, name: str, value: Any) -> None:
             row = object.__getattribute__(self, "_row")
             _check_name(row, name)
+            if row.dtype[name].shape or row.dtype[name].names:
+                raise TypeError(f"{name} is an array: assign to its elements")
             row[name] = _fitting(value, row.dtype[name])
 
     def __repr__(self) -> str:
@@ -182,13 +201,18 @@ class Record:
 
     dtype: ClassVar[np.dtype[Any]] = np.dtype([])
 
+    _fields: ClassVar[tuple[Any, ...]] = ()
+
     def __init_subclass__(cls) -> None:
-        own = vars(cls)
+        own, annotations = vars(cls), inspect.get_annotations(cls)
         arrays = {name: value for name, value in own.items() if isinstance(value, _Array)}
-        names: dict[str, Any] = {name: own["__annotations__"][name] for name in own.get("__annotations__", {})}
-        numbers = [(name, _kind(cls.__name__, name, kind)) for name, kind in names.items() if name not in arrays]
-        parts = [(name, value.dtype, (value.count,)) for name, value in arrays.items()]
-        cls.dtype = np.dtype([*numbers, *parts], align=True)
+        for name in (*annotations, *arrays):
+            _check_field(cls, name, own.get(name, _NOTHING))
+        numbers = [
+            (name, _kind(f"{cls.__name__}.{name}", kind)) for name, kind in annotations.items() if name not in arrays
+        ]
+        cls._fields = (*cls._fields, *numbers, *((name, each.dtype, (each.count,)) for name, each in arrays.items()))
+        cls.dtype = np.dtype(list(cls._fields), align=True)
         for name in arrays:
             delattr(cls, name)
 
@@ -243,8 +267,8 @@ class Record:
                 users[worker] = ref(user)
                 return self._memory[worker]
         raise ConfigurationError(
-            f"this {type(self).__name__} has a path for each of its {len(users)} records: "
-            f"make it for more, {type(self).__name__}(workers={len(users) + 1})"
+            f"this {type(self).__name__} has a path for each of its {len(users)} records: make it for more, "
+            f"{type(self).__name__}(workers={len(users) + 1}), or drop the path that has it"
         )
 
     def _only(self, name: str) -> Self:
@@ -257,7 +281,10 @@ class Record:
 
     @property
     def _memory(self) -> np.ndarray[Any, Any]:
-        return object.__getattribute__(self, "_rows")
+        memory = vars(self).get("_rows")
+        if memory is None:
+            raise TypeError(f"{type(self).__name__}.__init__ must call super().__init__() before it uses fields")
+        return memory
 
     def __repr__(self) -> str:
         name, size = type(self).__name__, len(self)
@@ -271,12 +298,13 @@ def _add(into: Any, other: Any) -> None:
         if kind.names:
             _add(into[name], other[name])
         else:
-            into[name] += other[name]
+            with np.errstate(over="ignore"):
+                into[name] += other[name]
 
 
 def _memory(size: int) -> np.ndarray[Any, Any]:
     """Zeros that begin on a page, on huge pages where there are many."""
-    pages = mmap.mmap(-1, size)
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # the kernel has none: it works without
             pages.madvise(mmap.MADV_HUGEPAGE)

@@ -92,7 +92,7 @@ def test_driver_and_references_forward_the_right_bytes() -> None:
 
 
 def driver_forwarder(rx: RxQueue, tx: TxQueue, _host: Machine) -> tuple[Any, Any, Callable[[], None]]:
-    path = Path(rx, tx, touch, 32)
+    path = Path(rx, tx, touch, batch=32)
     block = entered(path)
     block.__enter__()
     return path.kernels.poll, path.state, lambda: block.__exit__(None, None, None)

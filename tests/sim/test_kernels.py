@@ -134,13 +134,24 @@ def test_addresses_are_written_as_people_do(machine: Machine) -> None:
         assert str(packet.ipv4.src) == "10.1.2.3"
         assert packet.ipv4.src == "10.1.2.3" == packet.ipv4.src
         assert packet.ipv4.src != "10.1.2.4"
+        assert not packet.ipv4.src != "10.1.2.3"  # noqa: SIM202
+        assert packet.ipv4.src != "nowhere"
         assert f"{packet.eth.src}" == "02:00:00:00:00:02"
         packet.ipv4.dst = "8.8.4.4"
         packet.eth.dst = "02-00-00-00-00-ff"
         assert packet.ipv4.dst == 0x08080404
         assert packet.eth.dst == 0x0200000000FF
+        packet.eth.src = bytes.fromhex("020000000007")
+        assert packet.eth.src == "02:00:00:00:00:07"
         with pytest.raises(ValueError, match="02:00:00"):
             packet.eth.dst = "nowhere"
+        with pytest.raises(TypeError, match=r"packet.ipv4.ttl is a number"):
+            packet.ipv4.ttl = "5"
+        with pytest.raises(AttributeError, match="no 'tll'"):
+            packet.ipv4.tll = 5
+    assert Ipv4Address("10.0.0.1") == 0x0A000001
+    assert Ipv6Address("::1") == (0, 1)
+    assert f"{Ipv4Address(1):>10}" == "   0.0.0.1"
 
 
 def test_truncated_headers_are_none(machine: Machine) -> None:
@@ -437,8 +448,31 @@ def test_record_classes() -> None:
         class Wrong(ixy.Record):  # pyright: ignore[reportUnusedClass]
             name: str
 
-    with pytest.raises(ConfigurationError, match="count"):
-        ixy.array(0)
+    with pytest.raises(TypeError, match="packets is 0 at first"):
+
+        class Begins(ixy.Record):  # pyright: ignore[reportUnusedClass]
+            packets: int = 5
+
+    with pytest.raises(TypeError, match="total: a record has that already"):
+
+        class Hides(ixy.Record):  # pyright: ignore[reportUnusedClass]
+            total: int
+
+    class Base(ixy.Record):
+        packets: int
+
+    class More(Base):
+        bytes: int
+        row = ixy.array(4)
+
+    more = More()
+    more.packets = more.bytes = 7
+    assert (more.packets, more.bytes, len(more.row)) == (7, 7, 4)
+    with pytest.raises(TypeError, match="row is an array"):
+        more.row = 5
+    for count in (0, 1 << 28):
+        with pytest.raises(ConfigurationError, match="count"):
+            ixy.array(count)
     with pytest.raises(TypeError, match="no fields"):
         ixy.Record()
 

@@ -115,6 +115,15 @@ def test_no_such_output(machine: Machine, verdict: int) -> None:
         assert a.rx[0].pool.available + RING + c.tx[0].in_flight == POOL
 
 
+def test_a_pool_for_all_outputs(machine: Machine) -> None:
+    """Each transmit ring may keep 31 packets that it has sent: with fewer buffers, packets would stop for good."""
+    a, b, c = (
+        open_card(machine, f"sim:{name}", ring_size=RING, pool_size=96 if name == "a" else POOL) for name in "abc"
+    )
+    with a, b, c, pytest.raises(ConfigurationError, match="2 outputs need a pool of 128 packet buffers"):
+        ixy.Path(a.rx[0], [b.tx[0], c.tx[0]], by_byte)
+
+
 def test_records_and_true(machine: Machine) -> None:
     """A verdict may be a comparison: True is the first output."""
 

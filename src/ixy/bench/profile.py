@@ -24,6 +24,7 @@ from ixy.packets.packets import Packets, new_packets
 from ixy.packets.pool import Pools, give, pools, take
 from ixy.packets.views import packet_view
 from ixy.path import Path, entered, touch
+from ixy.polls import asking
 from ixy.sim.loop import deliver, drain
 from ixy.sim.machine import Machine
 
@@ -105,6 +106,7 @@ def _run(
 @cache
 def _kernel(rx_batch: Any, tx_batch: Any, tx_room: Any, poll: Any, now: Clock) -> Any:
     """The loop in which the parts and the model take turns."""
+    ask = asking(touch, None)
 
     @compiled
     def turns(
@@ -128,7 +130,7 @@ def _kernel(rx_batch: Any, tx_batch: Any, tx_room: Any, poll: Any, now: Clock) -
                 received = rx_batch(rx, pools, packets, batch)
                 arrived = now(counter)
                 for i in range(received):
-                    touch(packet_view(pools.bytes, packets.ids[i] & ID_MASK, packets, i, path.trouble))
+                    ask(path, packet_view(pools.bytes, packets.ids[i] & ID_MASK, packets, i, path.trouble))
                 changed = now(counter)
                 tx_room(tx, pools, received)
                 tx_batch(tx, pools, packets, 0, received)

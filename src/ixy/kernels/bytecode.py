@@ -334,11 +334,15 @@ _USES_TEXT = ("COMPARE_OP", "CONTAINS_OP", "STORE_ATTR", "STORE_SUBSCR")
 def _texts(code: _Code) -> _Reasons:
     """Texts that are compared or assigned: compiled, a number never equals one."""
     for place, instruction in enumerate(code.instructions):
-        if instruction.opname != "LOAD_CONST" or not isinstance(instruction.argval, str):
+        value = instruction.argval
+        texts = [
+            each for each in (value if isinstance(value, (tuple, frozenset)) else (value,)) if isinstance(each, str)
+        ]
+        if instruction.opname != "LOAD_CONST" or not texts:
             continue
         following = dropwhile(lambda each: each.opname.startswith(("LOAD_", "BINARY_")), code.instructions[place + 1 :])
         if next((each.opname for each in following), "") in _USES_TEXT:
-            yield code.lines[place], f"{instruction.argval!r} is a text, and no number: {_ADDRESS}"
+            yield code.lines[place], f"{texts[0]!r} is a text, and no number: {_ADDRESS}"
 
 
 def _writes(code: _Code) -> _Reasons:

@@ -11,6 +11,8 @@ Compiled and interpreted a function does the same, but for these:
   a shift by more than 63.
 - A global is a constant from when the path is made, and compiled only once; the interpreter looks it up at each packet.
 - `random` begins elsewhere.
+- In a slice of a packet, and in a loop over one, bytes are NumPy's: compiled, a difference of two of them is never below
+  0. `packet[i]` is an integer like others.
 - Interpreted, a function may use a list, set or dictionary of the function around it, to note what it has seen.
 - What only types tell is refused at once by the compiler, and by the interpreter when it comes to it, or not at all:
   a method that arrays do not have, a variable that is a number or a text, a global array written by another name.
@@ -30,7 +32,7 @@ from ixy.jit import INTERPRETED
 from ixy.kernels.bytecode import VERDICT, definition, findings, source_line
 
 _LONGEST = 300  # characters of a reason
-_PARAMETERS = ("packet", "state")  # as far as a path has them
+_PARAMETERS = ("packet", "record")  # as far as a path has them
 
 
 def check(function: Any, arguments: Sequence[Any]) -> Any:
@@ -86,7 +88,8 @@ def _check_parameters(function: FunctionType, given: int) -> None:
     if not least <= given <= most:
         pattern = f"def {function.__name__}({', '.join(_PARAMETERS[:given])})"
         count = least if given < least else most
-        raise _error(function, definition(function), f"has {count} parameters, and is given {given}: write {pattern}")
+        advice = f"write {pattern}" if given == len(_PARAMETERS) else f"write {pattern}, or give the path a record"
+        raise _error(function, definition(function), f"has {count} parameters, and is given {given}: {advice}")
 
 
 def _error(function: FunctionType, line: int, reason: str) -> KernelError:

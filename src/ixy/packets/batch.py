@@ -283,7 +283,7 @@ def _within_buffer(columns: slice) -> slice:
 class Packet(Headers):
     """One packet, borrowed from a batch: a mutable sequence of bytes, with headers by name (`packet.ipv4.src`).
 
-    A function marked `@ixy.kernel` sees packets in the same way.
+    A function marked `@ixy.kernel` sees packets in much the same way: there, a slice is an array.
 
     An integer that is assigned is taken modulo 256, as in compiled code and in NumPy.
     """

@@ -1,4 +1,4 @@
-"""A packet and the state of a path as a user's kernel sees them; compiled they are types of their own, see
+"""A packet and a path's record as a user's kernel sees them; compiled they are types of their own, see
 `unsafe.views`."""
 
 from __future__ import annotations

@@ -108,10 +108,6 @@ if INTERPRETED or TYPE_CHECKING:
     def pause() -> None:
         """Do nothing for some tens of cycles, and read nothing ahead meanwhile."""
 
-    def row(memory: Bytes, index: int, length: int, stride: int) -> Bytes:
-        """`memory[index, :length]` of an array with rows of `stride` bytes; the caller has checked both numbers."""
-        return memory[index, :length]
-
     def copy(target: Bytes, to: int, source: Bytes, start: int, size: int) -> None:
         """Copy `size` bytes from `source[start:]` to `target[to:]`; the caller has checked both ranges."""
         target[to : to + size] = source[start : start + size]
@@ -190,7 +186,6 @@ else:
     from llvmlite import ir
     from numba.core import cgutils, types
     from numba.extending import intrinsic
-    from numba.np.arrayobj import populate_array
 
     def _element(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
         """The address of `array[index]`."""
@@ -310,26 +305,6 @@ else:
             return context.get_dummy_value()
 
         return types.void(), codegen
-
-    @intrinsic
-    def row(typingctx: Any, memory: Any, index: Any, length: Any, stride: Any) -> Any:
-        kind = types.Array(memory.dtype, 1, "C")
-
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            size = context.get_constant(types.intp, 1)
-            start = builder.mul(args[1], args[3], flags=("nuw", "nsw"))
-            array = context.make_array(kind)(context, builder)
-            populate_array(
-                array,
-                data=_element(context, builder, memory, args[0], start),
-                shape=cgutils.pack_array(builder, [args[2]]),
-                strides=cgutils.pack_array(builder, [size]),
-                itemsize=size,
-                meminfo=None,
-            )
-            return array._getvalue()
-
-        return kind(memory, types.int64, types.int64, types.int64), codegen
 
     @intrinsic
     def copy(typingctx: Any, target: Any, to: Any, source: Any, start: Any, size: Any) -> Any:

@@ -2,8 +2,9 @@
 
 A packet is a pointer to its bytes, one to its length, and one to each column that was asked for; a header is that and a
 place; a record, or an array in it, is a pointer whose fields or size the type knows. All of it dissolves into registers
-when a kernel is inlined. In functions that are compiled with bounds checks, each access is checked; one that fails
-leaves two numbers in the path's words of trouble and raises IndexError with the line of the user's source.
+when a kernel is inlined. Each access is checked, but in kernels of ixy's own that are compiled without bounds checks;
+one that fails leaves two numbers in the path's words of trouble and raises IndexError with the line of the user's
+source.
 """
 
 from __future__ import annotations
@@ -166,6 +167,11 @@ def _fail(context: Any, builder: Any, trouble: Any, numbers: tuple[Any, ...], te
     context.call_conv.return_user_exc(builder, IndexError, (text,), loc=place, func_name=name)
 
 
+def _checks(context: Any) -> bool:
+    """Whether the function that is lowered is one to be checked: any but ours, however Numba was told to compile it."""
+    return not getattr(context, "unchecked_views", False)
+
+
 def _size(builder: Any, packet: Any) -> Any:
     return builder.zext(builder.load(packet.size), _I64)
 
@@ -174,7 +180,7 @@ def _index(context: Any, builder: Any, trouble: Any, index: Any, size: Any, text
     """An index as Python takes it: a negative one counts from the end."""
     negative = builder.icmp_signed("<", index, _I64(0))
     place = builder.select(negative, builder.add(index, size), index)
-    if context.enable_boundscheck:
+    if _checks(context):
         with builder.if_then(builder.icmp_unsigned(">=", place, size), likely=False):
             _fail(context, builder, trouble, (index, size), text)
     return place
@@ -301,7 +307,7 @@ def _lower_method(name: str) -> None:
     def _call_method(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         kind = sig.args[0]
         header = _parts(context, builder, kind, args[0])
-        _check_end(context, builder, kind, header, header.at)
+        _check_end(context, builder, kind, header, header.at, f".{name}")
         kernel, kinds = HEADERS[kind.header].methods[name], (kind.packet, types.int64)
         _call(context, builder, kernel, kinds, (header.packet, header.at))
         return context.get_dummy_value()
@@ -319,7 +325,7 @@ def _is_there(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 def _check_end(context: Any, builder: Any, kind: HeaderType, header: Any, end: Any, name: str = "") -> None:
     """What ends at `end` lies within the packet, if the header is there: else its place is behind all of them."""
-    if not context.enable_boundscheck:
+    if not _checks(context):
         return
     packet = _parts(context, builder, kind.packet, header.packet)
     what = f"packet.{kind.header}{name}"
@@ -459,6 +465,7 @@ def _get_element(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return _get(context, builder, sig.args[0].dtype, place, trouble)
 
 
+@lower_builtin(operator.setitem, ElementsType, types.Integer, types.Boolean)
 @lower_builtin(operator.setitem, ElementsType, types.Integer, types.Number)
 def _set_element(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     place, _ = _element(context, builder, sig.args[0], *args[:2])
