@@ -50,10 +50,11 @@ F = TypeVar("F", bound=PacketFunction)
 def kernel(function: F) -> F:
     """Mark a function of a packet, to be compiled into a data path.
 
-    It takes a `Packet`, and if it is to keep something, a `Record`; it returns `DROP`, which is 0, or `FORWARD` or anything else. The packet is
-    indexed by byte and by slice, has a `length` that can be assigned, headers by name (`packet.ipv4.ttl`, see
-    `ixy.headers`), and as metadata what its device was opened for. An index outside it raises `IndexError`, which ends
-    `Path.run` and loses no buffer. The function may use what Numba compiles and allocate nothing.
+    It takes a `Packet`, and if it is to keep something, a `Record`; it returns `DROP`, which is 0, or `FORWARD`, or
+    anything else, which forwards. The packet is indexed by byte and by slice, has a `length` that can be assigned,
+    headers by name (`packet.ipv4.ttl`, see `ixy.headers`), and as metadata what its device was opened for. An index
+    outside it raises `IndexError`, which ends `Path.run` and loses no buffer. The function may use what Numba compiles
+    and allocate nothing.
     """
     return checked(function)
 
@@ -103,7 +104,7 @@ class Path:
 
     Args:
         rx, tx: the queues; of two devices or of one. With a list of transmit queues, of any devices, the function's
-            verdict is the number of an output, from 1 on, or 0 to drop the packet. An output without room holds all back.
+            verdict is the number of an output, from 1 on, or 0 to drop the packet; one without room holds all back.
         function: what to do with each packet, see `kernel`. It is compiled along with the functions that it calls.
         record: what the function is given besides the packet, for as long as this path lives.
         batch: the most packets taken at a time.

@@ -334,10 +334,9 @@ _USES_TEXT = ("COMPARE_OP", "CONTAINS_OP", "STORE_ATTR", "STORE_SUBSCR")
 def _texts(code: _Code) -> _Reasons:
     """Texts that are compared or assigned: compiled, a number never equals one."""
     for place, instruction in enumerate(code.instructions):
-        value = instruction.argval
-        texts = [
-            each for each in (value if isinstance(value, (tuple, frozenset)) else (value,)) if isinstance(each, str)
-        ]
+        value: object = instruction.argval
+        parts = cast("tuple[object, ...]", value if isinstance(value, (tuple, frozenset)) else (value,))
+        texts = [each for each in parts if isinstance(each, str)]
         if instruction.opname != "LOAD_CONST" or not texts:
             continue
         following = dropwhile(lambda each: each.opname.startswith(("LOAD_", "BINARY_")), code.instructions[place + 1 :])

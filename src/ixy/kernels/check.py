@@ -11,8 +11,8 @@ Compiled and interpreted a function does the same, but for these:
   a shift by more than 63.
 - A global is a constant from when the path is made, and compiled only once; the interpreter looks it up at each packet.
 - `random` begins elsewhere.
-- In a slice of a packet, and in a loop over one, bytes are NumPy's: compiled, a difference of two of them is never below
-  0. `packet[i]` is an integer like others.
+- In a slice of a packet, and in a loop over one, bytes are NumPy's: compiled, a difference of two is never below 0.
+  `packet[i]` is an integer like others.
 - Interpreted, a function may use a list, set or dictionary of the function around it, to note what it has seen.
 - What only types tell is refused at once by the compiler, and by the interpreter when it comes to it, or not at all:
   a method that arrays do not have, a variable that is a number or a text, a global array written by another name.
