@@ -64,7 +64,7 @@ def test_helper_is_named(tmp_path: Path) -> None:
     [
         ("", 1, "has 0 parameters, and is given 1: write def count(packet)"),
         ("packet, state", 1, "has 2 parameters, and is given 1: write def count(packet)"),
-        ("packet", 2, "has 1 parameters, and is given 2: write def count(packet, state)"),
+        ("packet", 2, "has 1 parameters, and is given 2: write def count(packet, record)"),
         ("packet, state, more=1", 1, "has 2 parameters"),
         ("packet, *, more", 1, "has 2 parameters"),
     ],
