@@ -31,6 +31,7 @@ COLUMNS = {"flags": "flags", "hashes": "hash", "vlans": "vlan", "times": "time"}
 BYTES = types.Array(types.uint8, 1, "C")
 WIDE = 16  # bytes of a field that is two integers
 PAIR = types.UniTuple(types.int64, 2)
+WHOLE = types.Integer | types.Boolean | types.IntEnumMember
 
 
 class PacketType(types.Type):
@@ -101,11 +102,11 @@ def kind_of(dtype: np.dtype) -> Any:
 class _GetByte(AbstractTemplate):
     def generic(self, args: Any, kws: Any) -> Any:
         if isinstance(args[0], PacketType):
-            if isinstance(args[1], types.Integer | types.Boolean):
+            if isinstance(args[1], WHOLE):
                 return signature(types.int64, args[0], types.int64)
             if isinstance(args[1], types.SliceType) and not args[1].has_step:
                 return signature(BYTES, args[0], args[1])
-        if isinstance(args[0], ElementsType) and isinstance(args[1], types.Integer | types.Boolean):
+        if isinstance(args[0], ElementsType) and isinstance(args[1], WHOLE):
             return signature(kind_of(args[0].dtype), args[0], types.int64)
         return None
 
@@ -113,21 +114,19 @@ class _GetByte(AbstractTemplate):
 @infer_global(operator.setitem)
 class _SetByte(AbstractTemplate):
     def generic(self, args: Any, kws: Any) -> Any:
-        whole = types.Integer | types.Boolean
         if isinstance(args[0], PacketType):
-            if isinstance(args[1], whole) and isinstance(args[2], whole):
+            if isinstance(args[1], WHOLE) and isinstance(args[2], WHOLE):
                 return signature(types.none, args[0], types.int64, types.int64)
             if isinstance(args[1], types.SliceType) and not args[1].has_step:
-                if isinstance(args[2], whole):
-                    return signature(types.none, args[0], args[1], types.int64)
+                if isinstance(args[2], WHOLE):
+                    return signature(types.none, args[0], args[1], types.uint8)
                 if isinstance(args[2], types.Array) and (args[2].dtype, args[2].ndim) == (types.uint8, 1):
                     return signature(types.none, args[0], args[1], args[2]) if args[2].layout == "C" else None
-        if (
-            isinstance(args[0], ElementsType)
-            and isinstance(args[1], whole)
-            and isinstance(args[2], types.Number | types.Boolean)
-        ):
-            return signature(types.none, args[0], types.int64, args[2])
+        if isinstance(args[0], ElementsType) and isinstance(args[1], WHOLE):
+            if isinstance(args[2], WHOLE):
+                return signature(types.none, args[0], types.int64, types.int64)
+            if isinstance(args[2], types.Float):
+                return signature(types.none, args[0], types.int64, args[2])
         return None
 
 

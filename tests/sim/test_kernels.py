@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import threading
 from typing import Any
 
@@ -166,6 +167,46 @@ def test_truncated_headers_are_none(machine: Machine) -> None:
             assert {name for name in HEADERS if getattr(packet, name)} == {
                 n for n, end in ends.items() if end <= length
             }
+
+
+class Mark(enum.IntEnum):
+    SEVEN = 7
+    PLACE = 3
+
+
+class Marks(ixy.Record):
+    number: int
+    fraction: float
+    places = ixy.array(8)
+    fractions = ixy.array(4, float)
+
+
+@ixy.kernel
+def mark(packet: ixy.Packet, marks: Marks) -> int:
+    packet[48] = Mark.SEVEN
+    packet[Mark.PLACE] = True
+    packet[20:22] = Mark.SEVEN
+    packet.eth.type = Mark.SEVEN
+    marks.number = Mark.SEVEN
+    marks.fraction = 7
+    marks.places[Mark.PLACE] = Mark.SEVEN
+    marks.places[1] = packet.length > 3
+    marks.fractions[1] = 0.5
+    marks.fractions[2] = 2
+    return Mark.SEVEN
+
+
+def test_members_of_enumerations_are_numbers(machine: Machine) -> None:
+    """As are True and False: as an index, a byte, a field, a verdict."""
+    with open_card(machine) as device:
+        marks = Marks()
+        arrive(machine, bytes(64))
+        assert ixy.Path(device.rx[0], device.tx[0], mark, marks).run(1) == 1
+        expected = bytearray(64)
+        expected[3], expected[13], expected[20], expected[21], expected[48] = 1, 7, 7, 7, 7
+        assert depart(machine) == [bytes(expected)]
+        assert (marks.number, marks.fraction) == (7, 7.0)
+        assert (list(marks.places), list(marks.fractions)) == ([0, 1, 0, 7, 0, 0, 0, 0], [0.0, 0.5, 2.0, 0.0])
 
 
 class Seen(ixy.Record):

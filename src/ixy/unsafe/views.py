@@ -465,7 +465,6 @@ def _get_element(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return _get(context, builder, sig.args[0].dtype, place, trouble)
 
 
-@lower_builtin(operator.setitem, ElementsType, types.Integer, types.Boolean)
 @lower_builtin(operator.setitem, ElementsType, types.Integer, types.Number)
 def _set_element(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     place, _ = _element(context, builder, sig.args[0], *args[:2])
