@@ -21,17 +21,19 @@ if TYPE_CHECKING:
     from ixy.device import Device, RxQueue, Stats, TxQueue
     from ixy.device import open_device as open  # noqa: A004
     from ixy.errors import Error, KernelError, OwnershipError
+    from ixy.functions import now, prefetch, random
     from ixy.headers import Ipv4Address, Ipv6Address, MacAddress, adjusted
     from ixy.packets.batch import Batch, Packet
     from ixy.packets.mempool import Mempool
     from ixy.packets.packets import Flags
-    from ixy.path import Path, kernel
-    from ixy.polls import DROP, FORWARD
+    from ixy.path import Path, batch_kernel, kernel
     from ixy.record import Record, array, int8, int16, int32, uint8, uint16, uint32
+    from ixy.verdicts import DROP, FORWARD, UP, copy_to
 
 __all__ = [
     "DROP",
     "FORWARD",
+    "UP",
     "Batch",
     "Device",
     "Error",
@@ -50,19 +52,23 @@ __all__ = [
     "TxQueue",
     "adjusted",
     "array",
+    "batch_kernel",
+    "copy_to",
     "int8",
     "int16",
     "int32",
     "kernel",
+    "now",
     "open",
+    "prefetch",
+    "random",
     "uint8",
     "uint16",
     "uint32",
 ]
 
 _HOME = {
-    "DROP": ("ixy.polls", "DROP"),
-    "FORWARD": ("ixy.polls", "FORWARD"),
+    **{name: ("ixy.verdicts", name) for name in ("DROP", "FORWARD", "UP", "copy_to")},
     "Batch": ("ixy.packets.batch", "Batch"),
     "Device": ("ixy.device", "Device"),
     "Error": ("ixy.errors", "Error"),
@@ -79,7 +85,9 @@ _HOME = {
     **{name: ("ixy.headers", name) for name in ("Ipv4Address", "Ipv6Address", "MacAddress", "adjusted")},
     "array": ("ixy.record", "array"),
     **{name: ("ixy.record", name) for name in ("int8", "int16", "int32", "uint8", "uint16", "uint32")},
+    "batch_kernel": ("ixy.path", "batch_kernel"),
     "kernel": ("ixy.path", "kernel"),
+    **{name: ("ixy.functions", name) for name in ("now", "prefetch", "random")},
     "open": ("ixy.device", "open_device"),
 }
 

@@ -383,6 +383,11 @@ class RxQueue:
         self._receive = Direct(_receive_kernel(ring.kernel))
 
     @property
+    def number(self) -> int:
+        """Which of the device's receive queues it is."""
+        return self.device.rx.index(self)
+
+    @property
     def pool(self) -> Mempool:
         """Where the queue takes its buffers from."""
         return self.ring.pool
@@ -419,7 +424,7 @@ class RxQueue:
         raise in_use(what)
 
     def __repr__(self) -> str:
-        return f"{self.device.address} rx[{self.device.rx.index(self)}]"
+        return f"{self.device.address} rx[{self.number}]"
 
 
 @no_copies

@@ -1,7 +1,7 @@
 """Packet headers by name: one table of their fields, and where in a packet each of them begins.
 
-What is written here drives all that knows headers: packets in Python (`packet.ipv4.src`), and in kernels, compiled and
-interpreted.
+What is written here drives all that knows headers: packets in Python (`packet.ipv4.src`), whole batches
+(`batch.ipv4.src`, see `packets.arrays`), and packets in kernels, compiled and interpreted.
 
 A header is false where a packet has none. It is found behind whatever comes before it: up to two VLAN tags, the options
 of IPv4, the extension headers of IPv6. A header that is cut off, or lies in another fragment, is none.
@@ -199,13 +199,13 @@ class Field(Generic[T]):
         return cast(Any, Ipv6Address.of(value)) if self.size == 16 else self.kind(value)
 
     def __set__(self, header: Header, value: T | str | bytes | int) -> None:
-        number = self._number(value)
+        number = self.number(value)
         kept = self._word(header) & ~(self.mask << self.shift)
         word = kept | (number & self.mask) << self.shift
         for i in range(self.size):
             header.packet[header.at + self.offset + i] = (word >> 8 * (self.size - 1 - i)) & 0xFF
 
-    def _number(self, value: T | str | bytes | int) -> int:
+    def number(self, value: T | str | bytes | int) -> int:
         """What is assigned, as a number: an address also as text, or as bytes."""
         if self.kind is not int and isinstance(value, str):
             value = cast(T, cast(Any, self.kind).parse(value))
@@ -689,59 +689,52 @@ class Gre(Header):
     protocol = Field(2, 2)
 
 
+class Named(Generic[H]):
+    """A header by its name: of a packet, or as arrays of all packets of a batch."""
+
+    def __init__(self, kind: type[H]) -> None:
+        self.kind = kind
+
+    @overload
+    def __get__(self, thing: None, owner: type[Headers]) -> Self: ...
+    @overload
+    def __get__(self, thing: ManyHeaders, owner: type[Headers]) -> Any: ...
+    @overload
+    def __get__(self, thing: Headers, owner: type[Headers]) -> H: ...
+    def __get__(self, thing: Headers | None, owner: type[Headers]) -> Any:
+        return self if thing is None else thing.header(self.kind)
+
+
 class Headers:
     """What has headers by name: a packet."""
 
     __slots__ = ()
-
-    @property
-    def eth(self) -> Ethernet:
-        return self._header(Ethernet)
+    eth = Named(Ethernet)
+    arp = Named(Arp)
+    ipv4 = Named(Ipv4)
+    ipv6 = Named(Ipv6)
+    icmp = Named(Icmp)
+    icmp6 = Named(Icmp6)
+    tcp = Named(Tcp)
+    udp = Named(Udp)
+    vxlan = Named(Vxlan)
+    gre = Named(Gre)
 
     @property
     def vlan(self) -> Any:
         """The outermost tag, a `Vlan`; an integer, see `Flags.VLAN`, where the device takes tags out of packets."""
-        return self._header(Vlan)
+        return self.header(Vlan)
 
-    @property
-    def arp(self) -> Arp:
-        return self._header(Arp)
-
-    @property
-    def ipv4(self) -> Ipv4:
-        return self._header(Ipv4)
-
-    @property
-    def ipv6(self) -> Ipv6:
-        return self._header(Ipv6)
-
-    @property
-    def icmp(self) -> Icmp:
-        return self._header(Icmp)
-
-    @property
-    def icmp6(self) -> Icmp6:
-        return self._header(Icmp6)
-
-    @property
-    def tcp(self) -> Tcp:
-        return self._header(Tcp)
-
-    @property
-    def udp(self) -> Udp:
-        return self._header(Udp)
-
-    @property
-    def vxlan(self) -> Vxlan:
-        return self._header(Vxlan)
-
-    @property
-    def gre(self) -> Gre:
-        return self._header(Gre)
-
-    def _header(self, kind: type[H]) -> H:
+    def header(self, kind: type[Header]) -> Any:
+        """The header of this kind."""
         packet = cast(Bytes, self)
         return kind(packet, kind.locate(packet))
+
+
+class ManyHeaders(Headers):
+    """What has headers of many packets by name: a batch."""
+
+    __slots__ = ()
 
 
 HEADERS: dict[str, type[Header]] = {

@@ -196,7 +196,7 @@ class KernelLower(Lower):
 
 class CalleeLower(KernelLower):
     """Lowering that keeps LLVM from inlining what is not to be inlined, even where it has one caller, and lets what is
-    lowered know the line of the source, for exceptions."""
+    lowered know the line of the source, for exceptions, and what the function is given."""
 
     def setup_function(self, fndesc: Any) -> None:
         super().setup_function(fndesc)
@@ -206,6 +206,7 @@ class CalleeLower(KernelLower):
 
     def lower_inst(self, inst: Any) -> None:
         self.context.user_line = self.loc, self.func_ir.func_id.func_name
+        self.context.user_arguments = tuple(zip(self.fndesc.argtypes, self.fnargs, strict=True))
         ours = self.func_ir.func_id.modname.partition(".")[0] == "ixy"
         self.context.unchecked_views = ours and not self.context.enable_boundscheck
         super().lower_inst(inst)
@@ -479,6 +480,7 @@ class Cache(NullCache):
 
 # Numba's settings that change what is compiled, and versions.
 _SETTINGS = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "USING_SVML")
+_UNSEEN = ("jitnumba", "jittypes", "unsafe/views", "headers", "functions", "verdicts", "counts", "trouble")
 _VERSIONS = (
     sys.implementation.cache_tag,
     sys.version,
@@ -487,8 +489,5 @@ _VERSIONS = (
     np.__version__,
     UNTRIED,
     # How kernels are compiled, and what packets and records are made of; no function refers to that.
-    *(
-        hashlib.sha256((Path(__file__).parent / name).read_bytes()).hexdigest()
-        for name in ("jitnumba.py", "jittypes.py", "unsafe/views.py", "headers.py", "trouble.py")
-    ),
+    *(hashlib.sha256((Path(__file__).parent / f"{name}.py").read_bytes()).hexdigest() for name in _UNSEEN),
 )

@@ -22,6 +22,7 @@ from numba.core.typing.templates import (
     signature,
 )
 
+from ixy import functions, verdicts
 from ixy.headers import HEADERS, fields
 
 # Numba's internals have no types.
@@ -29,8 +30,10 @@ from ixy.headers import HEADERS, fields
 
 COLUMNS = {"flags": "flags", "hashes": "hash", "vlans": "vlan", "times": "time"}  # of `Packets`, and of a packet
 BYTES = types.Array(types.uint8, 1, "C")
+PACKET_METHODS = ("insert", "remove")
 WIDE = 16  # bytes of a field that is two integers
 PAIR = types.UniTuple(types.int64, 2)
+VERDICTS = types.Array(types.int64, 1, "C")
 WHOLE = types.Integer | types.Boolean | types.IntEnumMember
 
 
@@ -71,6 +74,20 @@ class ElementsType(types.Type):
         super().__init__(f"ixy.Elements({dtype!r}, {count})")
 
 
+class BatchType(types.Type):
+    """The packets of a batch, and their verdicts.
+
+    Args:
+        packet: the type of each.
+        stride: bytes from one buffer to the next.
+        numbers: a mask, how many buffers there are.
+    """
+
+    def __init__(self, packet: PacketType, stride: int, numbers: int) -> None:
+        self.packet, self.stride, self.numbers = packet, stride, numbers
+        super().__init__(f"ixy.Packets({packet}, {stride}, {numbers})")
+
+
 def packet_type(room: int, packets: Any) -> PacketType:
     """The type of a packet in one of these `Packets`."""
     return column_type(room, typeof(packets))
@@ -108,6 +125,8 @@ class _GetByte(AbstractTemplate):
                 return signature(BYTES, args[0], args[1])
         if isinstance(args[0], ElementsType) and isinstance(args[1], WHOLE):
             return signature(kind_of(args[0].dtype), args[0], types.int64)
+        if isinstance(args[0], BatchType) and isinstance(args[1], WHOLE):
+            return signature(args[0].packet, args[0], types.int64)
         return None
 
 
@@ -133,7 +152,7 @@ class _SetByte(AbstractTemplate):
 @infer_global(len)
 class _Len(AbstractTemplate):
     def generic(self, args: Any, kws: Any) -> Any:
-        if len(args) == 1 and isinstance(args[0], PacketType | ElementsType):
+        if len(args) == 1 and isinstance(args[0], PacketType | ElementsType | BatchType):
             return signature(types.int64, args[0])
         return None
 
@@ -161,14 +180,27 @@ class _PacketAttributes(AttributeTemplate):
     key = PacketType
 
     def generic_resolve(self, packet: Any, name: str) -> Any:
-        if name in ("length", "size") or name in packet.columns:
+        if name in ("length", "size", "number", "queue") or name in packet.columns:
             return types.int64
+        if name in PACKET_METHODS:
+            return types.BoundFunction(_PACKET_METHODS[name], packet)
         if name in HEADERS:
             HEADERS[name].locate.get_call_template((packet,), {})  # compiles it
             return HeaderType(packet, name)
         if name in COLUMNS.values():
             raise errors.TypingError(f"this packet has no {name!r}: open its device with metadata=({name!r},)")
-        raise errors.TypingError(f"a packet has no {name!r}; it has length, {_names([*HEADERS, *COLUMNS.values()])}")
+        known = ["length", "number", "queue", *PACKET_METHODS, *HEADERS, *COLUMNS.values()]
+        raise errors.TypingError(f"a packet has no {name!r}; it has {_names(known)}")
+
+
+@infer_getattr
+class _BatchAttributes(AttributeTemplate):
+    key = BatchType
+
+    def generic_resolve(self, batch: Any, name: str) -> Any:
+        if name == "verdicts":
+            return VERDICTS
+        raise errors.TypingError(f"a batch has no {name!r}; it has len, packets by number, and verdicts")
 
 
 @infer_getattr
@@ -201,8 +233,38 @@ def _method(name: str, kernel: Any, header: HeaderType) -> Any:
 
 
 def method_key(name: str) -> str:
-    """By which the lowering of a header's method is found."""
+    """By which the lowering of a method is found."""
     return f"ixy.{name}"
+
+
+def _packet_method(name: str) -> Any:
+    """The template of a method that takes two integers."""
+
+    class Method(AbstractTemplate):
+        key = method_key(name)
+
+        def generic(self, args: Any, kws: Any) -> Any:
+            if kws or len(args) != 2 or not all(isinstance(each, WHOLE) for each in args):
+                return None
+            return signature(types.none, types.int64, types.int64)
+
+    return Method
+
+
+_PACKET_METHODS = {name: _packet_method(name) for name in PACKET_METHODS}
+
+
+@infer_global(functions.now)
+class _Now(AbstractTemplate):
+    def generic(self, args: Any, kws: Any) -> Any:
+        return None if args or kws else signature(types.int64)
+
+
+@infer_global(functions.random)
+class _Random(AbstractTemplate):
+    def generic(self, args: Any, kws: Any) -> Any:
+        one = len(args) == 1 and not kws and isinstance(args[0], WHOLE)
+        return signature(types.int64, types.int64) if one else None
 
 
 @infer_global(bool)
@@ -221,3 +283,18 @@ class _RecordAttributes(AttributeTemplate):
         if name in record.dtype.names:
             return kind_of(record.dtype[name])
         raise errors.TypingError(f"the record has no {name!r}; it has {_names(record.dtype.names)}")
+
+
+@infer_global(verdicts.copy_to)
+class _CopyTo(AbstractTemplate):
+    def generic(self, args: Any, kws: Any) -> Any:
+        whole = not kws and all(isinstance(each, WHOLE) for each in args)
+        return signature(types.int64, *[types.int64] * len(args)) if whole else None
+
+
+@infer_global(functions.prefetch)
+class _Prefetch(AbstractTemplate):
+    def generic(self, args: Any, kws: Any) -> Any:
+        if kws or len(args) != 2 or not isinstance(args[0], ElementsType) or not isinstance(args[1], WHOLE):
+            return None
+        return signature(types.none, args[0], types.int64)

@@ -15,34 +15,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ixy.asking import PacketFunction, PathState, asking, asking_at_once
+from ixy.counts import COUNTS, DROPPED, FORWARDED, HELD, LOST, NOW, RECEIVED, TROUBLE
 from ixy.jit import checked, compiled, outlined
 from ixy.packets.buffers import ID_MASK
 from ixy.packets.packets import INDEX_MASK, Packets
-from ixy.packets.pool import Pools, free_count, give, refill
+from ixy.packets.pool import Pools, free_count, give, refill, take
 from ixy.packets.views import packet_view
-from ixy.polls import (
-    ALL,
-    COUNTS,
-    DROP,
-    DROPPED,
-    FORWARDED,
-    HELD,
-    RECEIVED,
-    STOPPED,
-    PacketFunction,
-    PathState,
-    PollKernels,
-    asking,
-    drop_held,
-    is_stopped,
-)
+from ixy.polls import ALL, STOPPED, PollKernels, drop_held, is_stopped
+from ixy.unsafe import copy
+from ixy.verdicts import DROP, FORWARD, OUTPUTS_MASK
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ixy.drivers import RxRing, TxRing
 
-MAX_OUTPUTS = 64
 SPARE = 32  # buffers that a transmit ring may keep, sent, until others follow: it is cleaned in groups of so many
 
 
@@ -51,13 +39,15 @@ class Outputs(NamedTuple):
 
     Attributes:
         groups: tuples of rings of one kind.
-        verdicts: room for those of a batch, int32.
+        verdicts: room for those of a batch.
         picked: room for the packets of one output.
+        single: room for one.
     """
 
     groups: tuple[tuple[Any, ...], ...]
-    verdicts: NDArray[np.int32]
+    verdicts: NDArray[np.int64]
     picked: Packets
+    single: Packets
 
 
 class Grouped(NamedTuple):
@@ -91,14 +81,26 @@ def grouped(rings: Sequence[TxRing]) -> Grouped:
 def new_outputs(rings: Grouped, packets: Packets) -> Outputs:
     """What the kernels need, for batches such as `packets`. Buffers of packets that are picked have the same owner."""
     size = len(packets.ids)
-    picked = Packets(np.empty(size, np.int32), np.empty(size, np.int32), holder=packets.holder)
-    return Outputs(rings.groups, np.empty(size, np.int32), picked)
+    picked, single = (
+        Packets(np.empty(count, np.int32), np.empty(count, np.int32), holder=packets.holder) for count in (size, 1)
+    )
+    return Outputs(rings.groups, np.empty(size, np.int64), picked, single)
 
 
-def poll_kernels(rx: RxRing, rings: Grouped, function: PacketFunction, record: np.dtype[Any] | None) -> PollKernels:
-    """The kernels of a path with several outputs, see `polls.poll_kernels`."""
-    sizes = tuple(len(group) for group in rings.groups)
-    return _poll(rx.kernel, rings.kinds, sizes, tuple(rings.order), asking(function, record))
+def poll_kernels(
+    rx: RxRing, rings: Grouped, function: PacketFunction, record: np.dtype[Any] | None, *, at_once: bool
+) -> PollKernels:
+    """The kernels of a path with several outputs, see `polls.poll_kernels`.
+
+    Args:
+        at_once: the function is given all packets of a batch at once.
+    """
+    outputs = len(rings.order)
+    if at_once:
+        judge = _judging_at_once(asking_at_once(function, record), outputs)
+    else:
+        judge = _judging(asking(function, record), outputs)
+    return _poll(rx.kernel, rings.kinds, tuple(map(len, rings.groups)), tuple(rings.order), judge)
 
 
 @cache
@@ -107,18 +109,11 @@ def _poll(
     kinds: tuple[tuple[Any, Any], ...],
     sizes: tuple[int, ...],
     order: tuple[int, ...],
-    ask: Callable[[PathState, Any], int],
+    judge: Callable[[PathState, int], bool],
 ) -> PollKernels:
     room, send = _rings(kinds, sizes)
     places = np.array([0, *(order.index(number) for number in range(len(order)))], np.int64)  # by verdict
     outputs = len(order)
-
-    @compiled
-    def verdict(path: PathState, i: int) -> int:
-        """What the function says of packet `i`: the number of an output, or 0."""
-        buffer = path.packets.ids[i] & ID_MASK
-        said = ask(path, packet_view(path.pools.bytes, buffer, path.packets, i, path.trouble))
-        return valid(said, outputs, path.trouble)
 
     @compiled
     def deliver(path: PathState, packets: Packets, output: int, count: int) -> int:
@@ -131,26 +126,56 @@ def _poll(
         return sent
 
     @outlined
-    def scatter(path: PathState, received: int) -> int:
-        """Pick out each output's packets, and deliver them; how many were sent."""
-        packets, picked, verdicts = path.packets, path.tx.picked, path.tx.verdicts
-        sent = 0
-        for output in range(outputs + 1):
-            count = 0
-            for i in range(received):
-                if verdicts[i] == output:
-                    picked.ids[count] = packets.ids[i]
-                    picked.lengths[count] = packets.lengths[i]
-                    count += 1
-            if count > 0:
-                sent += deliver(path, picked, output, count)
-        return sent
-
-    @outlined
     def fetch_buffers(path: PathState) -> None:
         """The buffers that the receive ring lacks may lie in transmit rings, sent."""
         room(path.tx.groups, path.pools, ALL)
         refill(path.pools, path.rx.pool)
+
+    @outlined
+    def buffer_for(path: PathState, i: int, output: int) -> int:
+        """The buffer in which packet `i`, whose verdict names several outputs, goes to this one: for the last its own,
+        for another that of a copy, -1 if there is none."""
+        packets, single = path.packets, path.tx.single
+        if path.tx.verdicts[i] & OUTPUTS_MASK < 2 << output:
+            return packets.ids[i]
+        if take(path.pools, path.rx.pool, single, 1) == 0:
+            fetch_buffers(path)
+            if take(path.pools, path.rx.pool, single, 1) == 0:
+                path.counts[LOST] += 1
+                return -1
+        target, source = single.ids[0] & ID_MASK, packets.ids[i] & ID_MASK
+        copy(path.pools.bytes[target], 0, path.pools.bytes[source], 0, packets.lengths[i])
+        return single.ids[0]
+
+    @compiled
+    def pick(path: PathState, received: int, output: int) -> int:
+        """Pick out the packets for one output; how many."""
+        packets, picked, verdicts = path.packets, path.tx.picked, path.tx.verdicts
+        count = 0
+        for i in range(received):
+            buffer = -1
+            if verdicts[i] == output:
+                buffer = packets.ids[i]
+            elif verdicts[i] < 0 and verdicts[i] >> output & 1 == 1:
+                buffer = buffer_for(path, i, output)
+            if buffer >= 0:
+                picked.ids[count] = buffer
+                picked.lengths[count] = packets.lengths[i]
+                count += 1
+        return count
+
+    @outlined
+    def scatter(path: PathState, received: int) -> int:
+        """Deliver to each output its packets; how many have left, each counted once."""
+        copied = path.tx.picked
+        left = received
+        for output in range(outputs + 1):
+            count = pick(path, received, output)
+            if count > 0:
+                deliver(path, copied, output, count)
+                if output == DROP:
+                    left -= count
+        return left
 
     @compiled
     def poll(path: PathState) -> int:
@@ -165,12 +190,9 @@ def _poll(
                 fetch_buffers(path)
             return 0
         counts[HELD] = received
-        difference = 0
-        for i in range(received & INDEX_MASK):
-            verdicts[i] = verdict(path, i)
-            difference |= verdicts[i] ^ verdicts[0]
-        sent = deliver(path, packets, verdicts[0], received) if difference == 0 else scatter(path, received)
-        counts[HELD] = 0
+        alike = judge(path, received)
+        sent = deliver(path, packets, verdicts[0], received) if alike else scatter(path, received)
+        counts[HELD] = counts[NOW] = 0
         counts[RECEIVED] += received
         counts[FORWARDED] += sent
         counts[DROPPED] += received - sent
@@ -179,11 +201,56 @@ def _poll(
     return PollKernels(poll, drop_held)
 
 
+@cache
+def _judging(ask: Callable[[PathState, Any], int], outputs: int) -> Callable[[PathState, int], bool]:
+    """A kernel `judge(path, received)`: note the verdict of each packet; whether all go to the same output."""
+
+    @compiled
+    def judge(path: PathState, received: int) -> bool:
+        verdicts = path.tx.verdicts
+        difference = 0
+        for i in range(received & INDEX_MASK):
+            buffer = path.packets.ids[i] & ID_MASK
+            said = ask(path, packet_view(path.pools.bytes, buffer, path.packets, i, path.counts))
+            verdicts[i] = valid(said, outputs, path.counts)
+            difference |= verdicts[i] ^ verdicts[0]
+        return difference == 0 and verdicts[0] >= 0
+
+    return judge
+
+
+@cache
+def _judging_at_once(ask: Callable[[PathState, Any, int], None], outputs: int) -> Callable[[PathState, int], bool]:
+    """The same, where the function is given all packets at once."""
+
+    @compiled
+    def judge(path: PathState, received: int) -> bool:
+        verdicts = path.tx.verdicts
+        for i in range(received & INDEX_MASK):
+            verdicts[i] = FORWARD
+        ask(path, verdicts, received)
+        difference = 0
+        for i in range(received & INDEX_MASK):
+            verdicts[i] = valid(verdicts[i], outputs, path.counts)
+            difference |= verdicts[i] ^ verdicts[0]
+        return difference == 0 and verdicts[0] >= 0
+
+    return judge
+
+
 @checked
-def valid(said: int, outputs: int, trouble: NDArray[np.int64]) -> int:
-    """A verdict, if there is such an output."""
-    if said < 0 or said > outputs:
-        trouble[0], trouble[1], trouble[2] = said, outputs, 1
+def valid(said: int, outputs: int, counts: NDArray[np.int64]) -> int:
+    """A verdict, if there is such an output, or are such outputs."""
+    if said < 0:
+        beyond = (said & OUTPUTS_MASK) >> (outputs + 1)
+        if beyond == 0:
+            return said & ~1 if said & OUTPUTS_MASK != 0 else DROP
+        said = outputs + 1
+        while beyond & 1 == 0:
+            beyond >>= 1
+            said += 1
+    if said > outputs:
+        counts[TROUBLE], counts[TROUBLE + 1], counts[TROUBLE + 2] = said, outputs, 1
         raise IndexError("output {0} of a path that has {1}")
     return said
 

@@ -15,6 +15,7 @@ compiles it into the loop, so it runs at the data path's speed and without the G
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -24,24 +25,30 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 import numpy as np
 
 from ixy.arguments import integer
+from ixy.asking import PacketFunction, PathState
+from ixy.counts import COUNTS, DROPPED, FORWARDED, LOST, QUEUE, RANDOM, RECEIVED, STOP
 from ixy.device import RxQueue, TxQueue
 from ixy.drivers.rings import ENTERED, POOL_BUSY, RING_BUSY, RUNNER, enter, exit_from, in_use, leave, seize
 from ixy.errors import ConfigurationError, Error
 from ixy.jit import checked, compiled
-from ixy.kernels.check import check
-from ixy.outputs import MAX_OUTPUTS, SPARE, grouped, new_outputs
+from ixy.kernels.bytecode import mentions
+from ixy.kernels.check import check, is_at_once, mark_at_once
+from ixy.outputs import SPARE, grouped, new_outputs
 from ixy.outputs import poll_kernels as several_outputs
 from ixy.packets import checking
 from ixy.packets.batch import no_copies
 from ixy.packets.packets import new_packets
 from ixy.packets.pool import call_attention, pools
 from ixy.packets.views import argument_types
-from ixy.polls import COUNTS, DROPPED, FORWARD, FORWARDED, RECEIVED, STOP, PacketFunction, PathState, poll_kernels
+from ixy.polls import poll_kernels
 from ixy.record import Record
-from ixy.trouble import TROUBLE_WORDS, told
+from ixy.trouble import told
 from ixy.unsafe import load_acquire, nap, pause, this_thread
+from ixy.verdicts import FORWARD, MAX_OUTPUTS, copy_to
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from ixy.packets.batch import Packet
 
 F = TypeVar("F", bound=PacketFunction)
@@ -51,11 +58,35 @@ def kernel(function: F) -> F:
     """Mark a function of a packet, to be compiled into a data path.
 
     It takes a `Packet`, and if it is to keep something, a `Record`; it returns `DROP`, which is 0, or `FORWARD`, or
-    anything else, which forwards. The packet is indexed by byte and by slice, has a `length` that can be assigned,
-    headers by name (`packet.ipv4.ttl`, see `ixy.headers`), and as metadata what its device was opened for. An index
-    outside it raises `IndexError`, which ends `Path.run` and loses no buffer. The function may use what Numba compiles
-    and allocate nothing.
+    anything else, which forwards. The packet is indexed by byte and by slice, and has
+
+    - a `length` that can be assigned, `insert(at, count)` and `remove(at, count)`;
+    - headers by name, such as `packet.ipv4.ttl`, see `ixy.headers`;
+    - what its device was opened for as metadata, the number of its receive `queue`, and its own `number`, counted from
+      0 through the path.
+
+    `ixy.now` tells the time, and `ixy.random` draws. An index outside the packet raises `IndexError`, which ends
+    `Path.run` and loses no buffer. The function may use what Numba compiles and allocate nothing.
     """
+    return checked(function)
+
+
+def batch_kernel(function: F) -> F:
+    """Mark a function of all packets of a batch, to be compiled into a data path.
+
+    It takes the batch, and if it is to keep something, a `Record`, and returns nothing. `len(packets)` is how many
+    there are, `packets[i]` is one of them, as a `kernel` sees it, and `packets.verdicts[i]` is what becomes of it:
+    FORWARD unless it is assigned. It is for tables that are larger than the cache: places are found first, then used.
+
+        @ixy.batch_kernel
+        def count(packets: ixy.Batch, state: Flows) -> None:
+            for i in range(len(packets)):
+                state.places[i] = place_of(packets[i])
+                ixy.prefetch(state.flows, state.places[i])
+            for i in range(len(packets)):
+                state.flows[state.places[i]].packets += 1
+    """
+    mark_at_once(function)
     return checked(function)
 
 
@@ -66,6 +97,7 @@ _RX_BUSY, _POOL_BUSY, _TX_BUSY, _CLOSING = RING_BUSY, POOL_BUSY, 3, 4  # why a p
 _SECOND = 8  # is added to that if it is the second of two paths
 _IDLE_POLLS = 0xFF  # a mask: after so many polls in vain, yield
 _PAUSES = 16  # after a poll in vain, some 0.3 µs
+_WORD = (1 << 64) - 1
 POLLS = 1 << 14  # how often a run polls each path, unless it is told
 
 
@@ -87,7 +119,7 @@ class PathCounts(NamedTuple):
 
     Attributes:
         received: taken from the receive queue.
-        forwarded: handed to the transmit queue.
+        forwarded: handed to a transmit queue.
         dropped: by the function's verdict.
     """
 
@@ -104,10 +136,13 @@ class Path:
 
     Args:
         rx, tx: the queues; of two devices or of one. With a list of transmit queues, of any devices, the function's
-            verdict is the number of an output, from 1 on, or 0 to drop the packet; one without room holds all back.
-        function: what to do with each packet, see `kernel`. It is compiled along with the functions that it calls.
+            verdict is the number of an output, from 1 on, 0 to drop the packet, or `copy_to` for several; an output
+            without room holds all back.
+        function: what to do with each packet, see `kernel`, or with each batch, see `batch_kernel`. It is compiled
+            along with the functions that it calls.
         record: what the function is given besides the packet, for as long as this path lives.
         batch: the most packets taken at a time.
+        seed: of what `ixy.random` draws, 0 to 2**63 - 1; without one, it draws differently each time.
 
     Raises:
         ConfigurationError: `batch` is below 1 or above the size of a ring, or another path has the record.
@@ -124,6 +159,7 @@ class Path:
         record: Record | None = None,
         *,
         batch: int = 32,
+        seed: int | None = None,
     ) -> None:
         _check_queue("rx", rx, RxQueue)
         outputs = [tx] if isinstance(tx, TxQueue) else list(_check_outputs(tx))
@@ -137,16 +173,18 @@ class Path:
             raise TypeError(f"record must be an ixy.Record, such as Counters(), not {record!r}; batch=… goes by name")
         dtype = record.dtype if record is not None else None
         packets = new_packets(batch, rx.ring.metadata)
-        function = check(function, argument_types(packets, dtype))
+        at_once = is_at_once(function)
+        function = check(function, argument_types(packets, dtype, at_once))
         for queue in outputs:
             queue.device.attach(rx.pool)
-        if isinstance(tx, TxQueue):
-            to = tx.ring.state
-            self.kernels = poll_kernels(rx.ring, tx.ring, function, dtype, batch)
+        simple = isinstance(tx, TxQueue) and not at_once and not mentions(function, copy_to)
+        if simple:
+            to = outputs[0].ring.state
+            self.kernels = poll_kernels(rx.ring, outputs[0].ring, function, dtype, batch)
         else:
             rings = grouped([queue.ring for queue in outputs])
             to = new_outputs(rings, packets)
-            self.kernels = several_outputs(rx.ring, rings, function, dtype)
+            self.kernels = several_outputs(rx.ring, rings, function, dtype, at_once=at_once)
         checking.name(packets, f"a path from {rx} to {' and '.join(map(str, outputs))}")
         self.state = PathState(
             rx=rx.ring.state,
@@ -154,10 +192,9 @@ class Path:
             words=tuple(queue.ring.state.state for queue in outputs),
             pools=pools(),
             packets=packets,
-            counts=np.zeros(COUNTS if isinstance(tx, TxQueue) else COUNTS + len(outputs), np.int64),
+            counts=_new_counts(rx, 0 if simple else len(outputs), seed),
             limit=batch,
             record=record.claim(self) if record is not None else None,
-            trouble=np.zeros(TROUBLE_WORDS, np.int64),
         )
         for device in (rx.device, *(queue.device for queue in outputs)):
             device._paths.add(self)
@@ -185,6 +222,11 @@ class Path:
         return PathCounts(*(int(counts[column]) for column in (RECEIVED, FORWARDED, DROPPED)))
 
     @property
+    def lost(self) -> int:
+        """Copies for which there was no buffer, see `copy_to`."""
+        return int(self.state.counts[LOST])
+
+    @property
     def sent(self) -> list[int]:
         """How many packets went to each output."""
         several: list[int] = self.state.counts[COUNTS:].tolist()
@@ -207,6 +249,26 @@ class Path:
         outputs = " or ".join(map(str, self._outputs))
         what = {_RX_BUSY: self._rx, _POOL_BUSY: f"the pool of {self._rx}", _TX_BUSY: outputs}[reason]
         return in_use(what)
+
+
+def _new_counts(rx: RxQueue, outputs: int, seed: int | None) -> NDArray[np.int64]:
+    """The words of a path from a queue, with room for the counts of so many outputs."""
+    if seed is None:
+        seed = int.from_bytes(os.urandom(7))
+    counts = np.zeros(COUNTS + outputs, np.int64)
+    counts[QUEUE] = rx.number
+    # SplitMix64 spreads small seeds, and xorshift needs one that is not 0.
+    counts[RANDOM] = _spread(integer("seed", seed, 0, sys.maxsize)) or 1
+    return counts
+
+
+def _spread(seed: int) -> int:
+    """A number of 64 bits with a sign, in which all bits depend on those of the seed (Steele and others, 2014)."""
+    word = (seed + 0x9E37_79B9_7F4A_7C15) & _WORD
+    word = (word ^ word >> 30) * 0xBF58_476D_1CE4_E5B9 & _WORD
+    word = (word ^ word >> 27) * 0x94D0_49BB_1331_11EB & _WORD
+    word ^= word >> 31
+    return (word ^ 1 << 63) - (1 << 63)
 
 
 def _check_queue(name: str, queue: object, kind: type) -> None:
@@ -249,7 +311,7 @@ def run(paths: Sequence[Path], polls: int = POLLS) -> int:
     except BaseException as error:
         recover(states[0], states[-1])  # at once: no signal's handler can raise between the loop and this
         if isinstance(error, IndexError):
-            any(told(error, state.trouble) for state in states)
+            any(told(error, state.counts) for state in states)
         raise
     if received < 0:
         for path in paths:

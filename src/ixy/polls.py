@@ -9,63 +9,30 @@ by batches.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, wraps
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ixy.asking import PacketFunction, PathState, asking
+from ixy.counts import BEGUN, DROPPED, FORWARDED, HELD, LEFT, NOW, RECEIVED, STOP
 from ixy.drivers.rings import NEXT, desert
-from ixy.jit import INTERPRETED, compiled, outlined
-from ixy.kernels.check import verdict as checked_verdict
+from ixy.jit import compiled, outlined
 from ixy.packets.buffers import ID_MASK
 from ixy.packets.checking import hand_over
-from ixy.packets.packets import INDEX_MASK, Packets, stamp, swap
-from ixy.packets.pool import Pools, abandon, free_count, fresh, give, refill, serve, wanted
-from ixy.packets.views import packet_at_hand, packet_view, record_view
+from ixy.packets.packets import INDEX_MASK, stamp, swap
+from ixy.packets.pool import abandon, free_count, fresh, give, refill, serve, wanted
+from ixy.packets.views import packet_at_hand, packet_view
 from ixy.unsafe import load_acquire
+from ixy.verdicts import DROP
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import NDArray
 
     from ixy.drivers import RxRing, RxSingle, TxRing, TxSingle
-    from ixy.packets.views import InterpretedPacket
-
-DROP = 0
-FORWARD = 1
-
-# Words of a path's `counts`
-RECEIVED, FORWARDED, DROPPED = 0, 1, 2
-HELD = 3  # by batches: packets at hand, for which there is nobody else
-BEGUN, LEFT = 4, 5  # packet by packet: how many the function was given, and how many of them it has dropped
-STOP = 6
-COUNTS = 8
 
 STOPPED = -1  # what a poll answers when the path is to end
 SMALL = 15  # batches up to this many packets go packet by packet; from there on the other way is as quick
 
 ALL = 1 << 16  # more packets than any ring has room for, so that it is cleaned
-
-PacketFunction = Callable[..., int]
-
-
-class PathState(NamedTuple):
-    """A path, as its kernels see it.
-
-    Attributes:
-        tx: the state of the transmit ring, or `Outputs` where there are several.
-        words: the words of state of every transmit ring.
-        record: the bytes of the user's record; None where the function takes none.
-        trouble: what compiled code leaves for the text of its exception, see `trouble.told`.
-    """
-
-    rx: Any
-    tx: Any
-    words: tuple[NDArray[np.int64], ...]
-    pools: Pools
-    packets: Packets
-    counts: NDArray[np.int64]
-    limit: int
-    record: NDArray[np.uint8] | None
-    trouble: NDArray[np.int64]
 
 
 class PollKernels(NamedTuple):
@@ -95,42 +62,6 @@ def poll_kernels(
     return _packet_by_packet(rx.single, tx.single, tx.room, ask, by_batches)
 
 
-@cache
-def _interpreted(function: PacketFunction) -> PacketFunction:
-    """A function of the user's as an interpreted path calls it."""
-
-    @wraps(function)
-    def call(packet: InterpretedPacket, *record: Any) -> int:
-        try:
-            return checked_verdict(function, function(packet, *record))
-        finally:
-            packet.write_back()
-
-    return call
-
-
-@cache
-def asking(function: PacketFunction, record: np.dtype[Any] | None) -> Callable[[PathState, Any], int]:
-    """A kernel `ask(path, packet)`: what the user's function says of a packet."""
-    if INTERPRETED:
-        function = _interpreted(function)
-    if record is None:
-
-        @compiled
-        def ask(_path: PathState, packet: Any) -> int:
-            return function(packet)
-
-        return ask
-
-    view = record_view(record)
-
-    @compiled
-    def ask_with_record(path: PathState, packet: Any) -> int:
-        return function(packet, view(path.record, path.trouble))
-
-    return ask_with_record
-
-
 @compiled
 def is_stopped(path: PathState) -> bool:
     """Let others have the pool, if they want it; whether the path is to end."""
@@ -153,7 +84,7 @@ def leave_all(path: PathState) -> None:
 def drop_held(path: PathState) -> None:
     """Drop the packets at hand, and leave everything."""
     held = path.counts[HELD]
-    path.counts[HELD] = 0
+    path.counts[HELD] = path.counts[NOW] = 0
     path.counts[RECEIVED] += held
     path.counts[DROPPED] += held
     give(path.pools, path.packets, 0, held)
@@ -178,7 +109,7 @@ def _by_batches(
     def verdict(path: PathState, i: int) -> int:
         """What the function says of packet `i`."""
         buffer = path.packets.ids[i] & ID_MASK
-        return ask(path, packet_view(path.pools.bytes, buffer, path.packets, i, path.trouble))
+        return ask(path, packet_view(path.pools.bytes, buffer, path.packets, i, path.counts))
 
     @outlined
     def compact(path: PathState, first: int, received: int) -> int:
@@ -211,7 +142,7 @@ def _by_batches(
                 break
         sent = tx_batch(path.tx, path.pools, packets, 0, kept)
         give(path.pools, packets, sent, received)
-        counts[HELD] = 0
+        counts[HELD] = counts[NOW] = 0
         counts[RECEIVED] += received
         counts[FORWARDED] += sent
         counts[DROPPED] += received - kept
@@ -236,9 +167,9 @@ def _packet_by_packet(
         return by_batches.poll(path)
 
     @compiled
-    def keep(path: PathState, buffer: int, length: int) -> int:
-        """The length of a packet after the function has seen it; 0 if it is to be dropped."""
-        packet = packet_at_hand(path.pools.bytes, buffer & ID_MASK, length, path.packets, path.trouble)
+    def keep(path: PathState, buffer: int, length: int, i: int) -> int:
+        """The length of packet `i` of the batch after the function has seen it; 0 if it is to be dropped."""
+        packet = packet_at_hand(path.pools.bytes, buffer & ID_MASK, length, path.packets, i, path.counts)
         return packet.length if ask(path, packet) != DROP else 0
 
     @compiled
@@ -247,7 +178,7 @@ def _packet_by_packet(
         counts = path.counts
         take(path.rx, path.pools, received, kept)
         send(path.tx, kept)
-        counts[BEGUN] = counts[LEFT] = 0
+        counts[NOW] = counts[BEGUN] = counts[LEFT] = 0
         counts[RECEIVED] += received
         counts[FORWARDED] += kept
         counts[DROPPED] += received - kept
@@ -272,7 +203,7 @@ def _packet_by_packet(
             buffer = held.ids[slot]
             describe(path.rx, slot, packets, 0)
             stamp(packets, 0, 1)
-            length = keep(path, buffer, length)
+            length = keep(path, buffer, length, received - 1)
             if length == 0 or hand_over(pools, held, slot, 1, held.holder, sent.holder) == 0:
                 replace(path.rx, slot, buffer)
                 counts[LEFT] += 1

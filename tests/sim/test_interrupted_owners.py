@@ -16,10 +16,10 @@ from lab import arrive, frame, memory_files, open_card, run_by_another_thread
 
 import ixy
 from ixy import path as paths
+from ixy.counts import HELD
 from ixy.errors import Error, OwnershipError
 from ixy.packets.buffers import POOLS
 from ixy.packets.mempool import Mempool
-from ixy.polls import HELD
 from ixy.sim.machine import Machine
 
 RING, POOL = 64, 256

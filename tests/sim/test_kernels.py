@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import enum
 import threading
+import time
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -26,6 +29,7 @@ from scapy.packet import Packet as ScapyPacket
 from scapy.packet import Raw
 
 import ixy
+from ixy.counts import COUNTS
 from ixy.errors import ConfigurationError
 from ixy.headers import HEADERS, Ipv4Address, Ipv6Address, MacAddress, fields
 from ixy.packets.views import InterpretedPacket
@@ -290,7 +294,7 @@ def test_kernels_do_as_their_source_says(data: Any, batch: int) -> None:
             row = np.zeros(2048, np.uint8)
             row[: len(packet)] = np.frombuffer(packet, np.uint8)
             columns: Any = path.state.packets._replace(lengths=np.array([len(packet)], np.int32))
-            view = InterpretedPacket(row, columns, 0)
+            view = InterpretedPacket(row, columns, 0, np.zeros(COUNTS, np.int64), 0)
             if source(view, expected[0]) != ixy.DROP:
                 left.append(bytes(view[:]))
         assert depart(machine) == left
@@ -535,3 +539,138 @@ def test_record_classes() -> None:
         table.entries[0].kay = 1  # type: ignore[attr-defined]
     with open_card(Machine(stepped=True)) as device, pytest.raises(TypeError, match="record must be"):
         ixy.Path(device.rx[0], device.tx[0], rewrite, 32)  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a kernel may ask for: the time, chance, numbers; and bytes that are put in and taken out
+
+
+class Noted(ixy.Record):
+    times = ixy.array(128)
+    drawn = ixy.array(128)
+    queues = ixy.array(128)
+
+
+@ixy.kernel
+def note(packet: ixy.Packet, noted: Noted) -> int:
+    noted.times[packet.number] = ixy.now()
+    noted.drawn[packet.number] = ixy.random(1000)
+    noted.queues[packet.number] = packet.queue
+    return ixy.now() == noted.times[packet.number]
+
+
+def xorshift(seed: int) -> Iterator[int]:
+    """What is drawn below 1000: xorshift64*, begun by SplitMix64."""
+    state = (seed + 0x9E3779B97F4A7C15) % 2**64
+    state = (state ^ state // 2**30) * 0xBF58476D1CE4E5B9 % 2**64
+    state = (state ^ state // 2**27) * 0x94D049BB133111EB % 2**64
+    state ^= state // 2**31
+    while True:
+        state ^= state >> 12
+        state ^= state << 25 & 2**64 - 1
+        state ^= state >> 27
+        yield (state * 0x2545F4914F6CDD1D % 2**64 >> 32) * 1000 >> 32
+
+
+@pytest.mark.parametrize("batch", [4, 32])
+def test_time_chance_and_numbers(machine: Machine, batch: int) -> None:
+    """One time a batch, between those at which it was run; what is drawn follows from the seed; numbers go on."""
+    noted, seed = Noted(), 12345
+    with open_card(machine, rx_queues=2) as device:
+        paths = [ixy.Path(rx, device.tx[0], note, noted, batch=batch, seed=seed) for rx in device.rx[1:]]
+        device.set_rss_table([1])
+        before = time.monotonic_ns()
+        for _ in range(3):
+            for number in range(batch):
+                arrive(machine, bytes(ETHER / V4 / UDP(sport=number) / PAYLOAD))
+            assert paths[0].run(1) == batch
+        after = time.monotonic_ns()
+        assert paths[0].counts == (3 * batch, 3 * batch, 0)
+    count = 3 * batch
+    times = np.asarray(noted.times)[:count]
+    assert len(set(times)) == 3
+    assert before <= times[0] <= times[-1] <= after
+    assert list(times) == sorted(times)
+    assert list(noted.drawn)[:count] == list(islice(xorshift(seed), count))
+    assert set(list(noted.queues)[:count]) == {1}
+
+
+@ixy.kernel
+def draw_wrongly(packet: ixy.Packet) -> int:
+    return ixy.random(packet[0] - 2)
+
+
+def test_chance_needs_a_bound(machine: Machine) -> None:
+    with open_card(machine) as device:
+        path = ixy.Path(device.rx[0], device.tx[0], draw_wrongly)
+        arrive(machine, frame(1))
+        with pytest.raises(IndexError, match=r"ixy\.random\(0\): it takes 1 to 4294967296"):
+            path.run()
+    with pytest.raises(RuntimeError, match="elsewhere use the module random"):
+        ixy.random(10)
+    assert abs(ixy.now() - time.monotonic_ns()) < 10**9
+
+
+class Change(ixy.Record):
+    at: int
+    count: int
+
+
+@ixy.kernel
+def insert(packet: ixy.Packet, change: Change) -> int:
+    packet.insert(change.at, change.count)
+    return ixy.FORWARD
+
+
+@ixy.kernel
+def remove(packet: ixy.Packet, change: Change) -> int:
+    packet.remove(change.at, change.count)
+    return ixy.FORWARD
+
+
+@pytest.mark.parametrize("batch", [1, 32])
+@settings(max_examples=25, deadline=None)
+@given(st.integers(60, 120), st.integers(-1, 121), st.integers(-2, 2048))
+def test_bytes_put_in_and_taken_out(batch: int, size: int, at: int, count: int) -> None:
+    """As with a list of bytes; what does not fit is refused, in words, and loses no buffer."""
+    data, machine = frame(1, size), Machine(stepped=True)
+    fits = 0 <= at <= size and count >= 0
+    for function, expected, right in (
+        (insert, data[:at] + bytes(max(count, 0)) + data[at:], fits and size + count <= 2048),
+        (remove, data[:at] + data[at + count :], fits and at + count <= size and count < size),
+    ):
+        change = Change()
+        change.at, change.count = at, count
+        with open_card(machine) as device:
+            path = ixy.Path(device.rx[0], device.tx[0], function, change, batch=batch)
+            free = device.rx[0].pool.available
+            arrive(machine, data)
+            if right:
+                path.run()
+                (left,) = depart(machine)
+                assert left[: len(expected)] == expected
+                assert path.counts.forwarded == 1
+            else:
+                with pytest.raises(IndexError, match=r"byte .* of a packet of|packet.length = "):
+                    path.run()
+                assert path.counts.dropped == 1
+                assert device.rx[0].pool.available == free
+
+
+def test_bytes_put_in_and_taken_out_in_python(machine: Machine) -> None:
+    data = frame(1, 80)
+    device, batch = python_packet(machine, data)
+    with device, batch:
+        (packet,) = batch
+        packet.insert(12, 4)
+        assert packet[:] == data[:12] + bytes(4) + data[12:]
+        packet.remove(2, 14)
+        assert packet[:] == data[:2] + data[12:]
+        assert len(packet) == 70
+        for at, count in ((71, 1), (-1, 1), (60, 11), (0, 70), (0, -1)):
+            with pytest.raises(ConfigurationError):
+                packet.remove(at, count)
+        for at, count in ((71, 1), (0, 2048)):
+            with pytest.raises(ConfigurationError):
+                packet.insert(at, count)
+        assert packet[:] == data[:2] + data[12:]

@@ -167,3 +167,181 @@ def test_what_is_refused(machine: Machine) -> None:
         c.close()
         with pytest.raises(ixy.Error, match="sim:c is closed"):
             path.run(1)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Copies, and functions of a whole batch
+
+
+@ixy.kernel
+def by_bits(packet: ixy.Packet) -> int:
+    """Byte 30 says to which of three outputs, bit by bit."""
+    bits = packet[30]
+    if bits == 3:
+        return ixy.copy_to(2, 1)
+    if bits == 7:
+        return ixy.copy_to(1, 2, 3)
+    if bits == 0:
+        return ixy.copy_to()
+    verdict = 0
+    for output in range(1, 4):
+        if bits >> (output - 1) & 1:
+            verdict = output if verdict == 0 else ixy.copy_to(verdict, output)
+    return verdict
+
+
+@settings(phases=[Phase.explicit, Phase.reuse, Phase.generate], max_examples=30, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 7), max_size=40), max_size=5), st.sampled_from([1, 32]))
+def test_copies_go_to_each_output(rounds: list[list[int]], batch: int) -> None:
+    """The same bytes, in order, on each output that is named, and no buffer is lost."""
+    machine = Machine(stepped=True)
+    devices = cards(machine, "abcd")
+    path = ixy.Path(devices[0].rx[0], [device.tx[0] for device in devices[1:]], by_bits, batch=batch)
+    expected: dict[str, list[bytes]] = {name: [] for name in "bcd"}
+    left: dict[str, list[bytes]] = {name: [] for name in "bcd"}
+    number = 0
+    for verdicts in rounds:
+        for bits in verdicts:
+            data = to(bits, number)
+            arrive(machine, data)
+            number += 1
+            for bit, name in enumerate("bcd"):
+                if bits >> bit & 1:
+                    expected[name].append(data)
+        path.run(len(verdicts) + 1)
+        for name in left:
+            left[name] += depart(machine, name=name)
+    assert left == expected
+    assert path.sent == [len(each) for each in expected.values()]
+    dropped = sum(verdicts.count(0) for verdicts in rounds)
+    assert path.counts == (number, number - dropped, dropped)
+    assert path.lost == 0
+    in_flight = sum(device.tx[0].in_flight for device in devices[1:])
+    assert devices[0].rx[0].pool.available + RING + in_flight == POOL
+    for device in devices:
+        device.close()
+
+
+def test_copies_without_buffers_are_counted(machine: Machine) -> None:
+    """64 of 160 buffers are in the receive ring; of 96 packets that wait in vain, copies find what is left."""
+    a, b, c = (
+        open_card(machine, f"sim:{name}", ring_size=RING, pool_size=160 if name == "a" else POOL) for name in "abc"
+    )
+    with a, b, c:
+        path = ixy.Path(a.rx[0], [b.tx[0], c.tx[0]], by_bits)
+        for start in range(0, 60, 30):  # both rings have room for 63
+            for number in range(start, start + 30):
+                arrive(machine, to(3, number))
+            path.run(10)
+        assert path.counts == (60, 60, 0)
+        assert path.lost == 60 - (160 - RING - 60)
+        assert path.sent == [160 - RING - 60, 60]
+        assert depart(machine, name="c") == [to(3, number) for number in range(60)]
+        assert depart(machine, name="b") == [to(3, number) for number in range(60)][: path.sent[0]]
+        assert a.rx[0].pool.available == 0
+
+
+def test_copies_to_no_such_output(machine: Machine) -> None:
+    @ixy.kernel
+    def wrong(packet: ixy.Packet) -> int:
+        return ixy.copy_to(packet[30] & 7, packet[30] >> 3)
+
+    a, b = cards(machine, "ab")
+    with a, b:
+        path = ixy.Path(a.rx[0], b.tx[0], wrong)
+        arrive(machine, to(4 << 3 | 1, 1))
+        with pytest.raises(IndexError, match=r"^output 4 of a path that has 1$"):
+            path.run(2)
+        arrive(machine, to(1, 2))
+        assert path.run(2) == 1
+        assert depart(machine, name="b") == [to(1, 2)]
+
+
+class Tally(ixy.Record):
+    largest: int
+    bytes: int
+    numbers: int
+    places = ixy.array(256)
+    seen = ixy.array(1 << 10)
+
+
+@ixy.batch_kernel
+def tally(packets: ixy.Batch, state: Tally) -> None:
+    state.largest = max(state.largest, len(packets))
+    for i in range(len(packets)):
+        state.places[i] = packets[i][21]
+        ixy.prefetch(state.seen, state.places[i])
+        state.bytes += packets[i].length
+        state.numbers += packets[i].number
+    for i in range(len(packets)):
+        state.seen[state.places[i]] += 1
+        if packets[i][30] != 1:
+            packets.verdicts[i] = packets[i][30]
+        packets[-1].length = 61
+
+
+@pytest.mark.parametrize("batch", [1, 32])
+def test_a_function_of_a_batch(machine: Machine, batch: int) -> None:
+    """It sees each packet once, with number, bytes and length, and says where each goes; FORWARD is what it need not
+    say."""
+    a, b, c = cards(machine, "abc")
+    with a, b, c:
+        state = Tally()
+        path = ixy.Path(a.rx[0], [b.tx[0], c.tx[0]], tally, state, batch=batch)
+        data = [to(number % 3, number) for number in range(45)]
+        for each in data:
+            arrive(machine, each)
+        path.run(50)
+        assert path.counts == (45, 30, 15)
+        longer = [44] if batch == 32 else list(range(45))
+        longer = [31, 44] if batch == 32 else longer
+        for name, output in (("b", 1), ("c", 2)):
+            found = depart(machine, name=name)
+            assert [each[:60] for each in found] == data[output::3]
+            assert [len(each) for each in found] == [61 if k in longer else 60 for k in range(output, 45, 3)]
+        assert (state.largest, state.bytes, state.numbers) == (batch, 45 * 60, 45 * 44 // 2)
+        assert list(state.seen)[:46] == [1] * 45 + [0]
+
+
+def test_a_function_of_a_batch_to_one_output(machine: Machine) -> None:
+    """Without a list, a verdict other than 0 and 1 is no output; and an index outside is told with both numbers."""
+
+    @ixy.batch_kernel
+    def odd(packets: ixy.Batch) -> None:
+        for i in range(len(packets)):
+            packets.verdicts[i] = packets[i][30]
+            if packets[i][30] == 9:
+                packets[len(packets)][0] = 0
+
+    a, b = cards(machine, "ab")
+    with a, b:
+        path = ixy.Path(a.rx[0], b.tx[0], odd)
+        for output in (1, 0, 1):
+            arrive(machine, to(output, output))
+        assert path.run(1) == 3
+        assert depart(machine, name="b") == [to(1, 1)] * 2
+        for verdict, words in ((2, "output 2 of a path that has 1"), (9, "packet 1 of a batch of 1")):
+            arrive(machine, to(verdict, 1))
+            with pytest.raises(IndexError, match=f"^{words}$"):
+                path.run(1)
+        assert path.counts == (5, 2, 3)
+        assert a.rx[0].pool.available + RING + b.tx[0].in_flight == POOL
+
+
+def test_a_function_of_a_batch_returns_nothing(machine: Machine) -> None:
+    @ixy.batch_kernel
+    def constant(packets: ixy.Batch) -> int:
+        packets.verdicts[0] = 1
+        return 1
+
+    @ixy.batch_kernel
+    def computed(packets: ixy.Batch) -> int:
+        return len(packets)
+
+    a, b = cards(machine, "ab")
+    with a, b:
+        with pytest.raises(ixy.KernelError, match=r"a function of a batch returns nothing: write packets\.verdicts"):
+            ixy.Path(a.rx[0], b.tx[0], constant)
+        arrive(machine, to(1, 1))
+        with pytest.raises(ixy.KernelError, match=r"a function of a batch returns nothing: write packets\.verdicts"):
+            ixy.Path(a.rx[0], b.tx[0], computed).run(1)

@@ -9,7 +9,7 @@ from ixy.apps.report import Report
 from ixy.apps.session import open_devices, repeat
 from ixy.apps.signals import stop_on_signals
 from ixy.path import kernel
-from ixy.polls import DROP, FORWARD
+from ixy.verdicts import DROP, FORWARD
 
 if TYPE_CHECKING:
     from ixy.apps.settings import Settings

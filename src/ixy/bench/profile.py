@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ixy.asking import asking
 from ixy.bench.counters import Clock, Counter
 from ixy.bench.lockstep import RING_SIZE
 from ixy.device import Device, open_device
@@ -24,7 +25,6 @@ from ixy.packets.packets import Packets, new_packets
 from ixy.packets.pool import Pools, give, pools, take
 from ixy.packets.views import packet_view
 from ixy.path import Path, entered, touch
-from ixy.polls import asking
 from ixy.sim.loop import deliver, drain
 from ixy.sim.machine import Machine
 
@@ -130,7 +130,7 @@ def _kernel(rx_batch: Any, tx_batch: Any, tx_room: Any, poll: Any, now: Clock) -
                 received = rx_batch(rx, pools, packets, batch)
                 arrived = now(counter)
                 for i in range(received):
-                    ask(path, packet_view(pools.bytes, packets.ids[i] & ID_MASK, packets, i, path.trouble))
+                    ask(path, packet_view(pools.bytes, packets.ids[i] & ID_MASK, packets, i, path.counts))
                 changed = now(counter)
                 tx_room(tx, pools, received)
                 tx_batch(tx, pools, packets, 0, received)

@@ -24,6 +24,7 @@ STATE = "keep what changes in the state"
 _DATA = f"{STATE}, and constants in tuples or arrays"
 _OUTSIDE = "define it outside"
 VERDICT = "return ixy.DROP, ixy.FORWARD or the number of an output"
+NOTHING = "a function of a batch returns nothing: write packets.verdicts[i] = ixy.DROP or the number of an output"
 
 _DICT = f"a dict cannot be made here: {_DATA}"
 _LIST = f"a list cannot be made here: {_DATA}"
@@ -110,11 +111,12 @@ class Finding(NamedTuple):
     reason: str
 
 
-def findings(function: FunctionType, observed: bool = False) -> Iterator[Finding]:
+def findings(function: FunctionType, observed: bool = False, at_once: bool = False) -> Iterator[Finding]:
     """What keeps a function from being a kernel, line by line; then the same of each helper of the user's.
 
     Args:
         observed: it is interpreted, and may note what it sees in a list of the function around it, to be looked at.
+        at_once: it is given a batch, and returns nothing.
     """
     codes = _codes(function)
     for each, code in codes.items():
@@ -122,7 +124,7 @@ def findings(function: FunctionType, observed: bool = False) -> Iterator[Finding
             _constructs(code), _texts(code), _writes(code), _names(code, observed), _unset(code), _circles(code, codes)
         )
         if each is function:
-            reasons = chain(reasons, _ways_out(code))
+            reasons = chain(reasons, _returned(code) if at_once else _ways_out(code))
         for line, reason in sorted(reasons, key=lambda found: found[0]):
             yield Finding(each, line, reason)
 
@@ -474,6 +476,12 @@ def _follow(use: str, name: str, bound: set[str]) -> None:
         bound.discard(name)
 
 
+def mentions(function: object, value: object) -> bool:
+    """Whether a function, or a helper of the user's, has this value by a name."""
+    python = cast(FunctionType, python_function(function))
+    return any(name.value is value for code in _codes(python).values() for name in code.names)
+
+
 def _ways_out(code: _Code) -> _Reasons:
     """Where a kernel returns what is no verdict, or that it never returns."""
     if not any(instruction.opname.startswith("RETURN_") for instruction in code.instructions):
@@ -489,6 +497,15 @@ def _ways_out(code: _Code) -> _Reasons:
             reason = _no_verdict(source)
             if reason:
                 yield code.lines[place], reason
+
+
+def _returned(code: _Code) -> _Reasons:
+    """Where a function of a batch returns a constant; what else it returns, its type tells."""
+    for place, instruction in enumerate(code.instructions):
+        sources = [code.instructions[source] for source in _sources(code, place)]
+        sources = {"RETURN_CONST": [instruction], "RETURN_VALUE": sources}.get(instruction.opname, [])
+        if any(each.opname in ("LOAD_CONST", "RETURN_CONST") and each.argval is not None for each in sources):
+            yield code.lines[place], NOTHING
 
 
 def _sources(code: _Code, place: int) -> Iterator[int]:

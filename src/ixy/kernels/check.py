@@ -29,10 +29,20 @@ import numpy as np
 
 from ixy.errors import KernelError
 from ixy.jit import INTERPRETED
-from ixy.kernels.bytecode import VERDICT, definition, findings, source_line
+from ixy.kernels.bytecode import NOTHING, VERDICT, definition, findings, source_line
 
 _LONGEST = 300  # characters of a reason
 _PARAMETERS = ("packet", "record")  # as far as a path has them
+
+
+def mark_at_once(function: Any) -> None:
+    """Note that a function is given all packets of a batch at once."""
+    function.ixy_at_once = True
+
+
+def is_at_once(function: Any) -> bool:
+    """Whether that was noted."""
+    return getattr(_python(function), "ixy_at_once", False)
 
 
 def check(function: Any, arguments: Sequence[Any]) -> Any:
@@ -46,13 +56,17 @@ def check(function: Any, arguments: Sequence[Any]) -> Any:
         KernelError: it cannot be compiled, or has a way out without a verdict.
         TypeError: it is no Python function.
     """
-    python = getattr(function, "py_func", function)
+    python, at_once = _python(function), is_at_once(function)
     if not isinstance(python, FunctionType):
         raise TypeError(f"a path calls a Python function for each packet, not {python!r}: write it with def")
     _check_parameters(python, len(arguments))
-    for found in findings(python, observed=INTERPRETED):
+    for found in findings(python, observed=INTERPRETED, at_once=at_once):
         raise _error(*found)
-    return function if INTERPRETED else _kernel(python, tuple(arguments))
+    return function if INTERPRETED else _kernel(python, tuple(arguments), at_once)
+
+
+def _python(function: Any) -> Any:
+    return getattr(function, "py_func", function)
 
 
 def verdict(function: Any, value: Any) -> int:
@@ -63,17 +77,27 @@ def verdict(function: Any, value: Any) -> int:
     """
     if isinstance(value, (int, np.integer, np.bool_)):
         return int(cast(int, value))
-    python = getattr(function, "py_func", function)
+    python = _python(function)
     what = "nothing" if value is None else f"{value!r:.60}"
     raise _error(python, definition(python), f"returned {what}, which is no verdict: {VERDICT}")
 
 
-def _kernel(function: FunctionType, arguments: tuple[Any, ...]) -> Any:
+def check_nothing(function: Any, value: Any) -> None:
+    """
+    Raises:
+        KernelError: an interpreted function of a batch has returned something.
+    """
+    if value is not None:
+        python = _python(function)
+        raise _error(python, definition(python), f"returned {value!r:.60}: {NOTHING}")
+
+
+def _kernel(function: FunctionType, arguments: tuple[Any, ...], at_once: bool) -> Any:
     from ixy.kernels.compilation import obstacle
     from ixy.kernels.helpers import with_helpers
 
     kernel = with_helpers(function)
-    found = obstacle(kernel, arguments)
+    found = obstacle(kernel, arguments, at_once)
     if found:
         finding, raised = found
         raise _error(*finding) from raised and raised.with_traceback(None)

@@ -14,13 +14,14 @@ from numba.core import ir, types
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.event import Listener, install_listener
 
-from ixy.kernels.bytecode import STATE, VERDICT, Finding, definition, is_users
+from ixy.kernels.bytecode import NOTHING, STATE, VERDICT, Finding, definition, is_users
 
 _MEMORY = f"memory is needed here, which a kernel cannot get: {STATE}"
 
 # What Numba's text contains, and what it means.
 _SENTENCES = (
-    (r"((?:(?:a|this) packet|packet\.\w+|the record) (?:has no|cannot be) [^\n]+)", r"\1"),
+    (r"((?:(?:a|this) packet|a batch|packet\.\w+|the record) (?:has no|cannot be) [^\n]+)", r"\1"),
+    (r"(this is known where a packet or record is: [^\n]+)", r"\1"),
     (r"\A[^\n]*\nOnly accept returning of array", "an array cannot be returned: return a number"),
     (r"NRT required but not enabled", _MEMORY),
     (r"Only accept returning of array passed into the function", _MEMORY),
@@ -49,11 +50,12 @@ _WORDS = (
     (r"none\b", "nothing"),
     (r"bool\b", "true or false"),
     (r"ixy\.Packet\([^)]*\)\.(\w+)", r"packet.\1"),
+    (r"ixy\.Packets\(ixy\.Packet\([^)]*\)[^)]*\)", "a batch"),
     (r"ixy\.Packet\([^)]*\)", "a packet"),
 )
 
 
-def obstacle(kernel: Any, arguments: tuple[Any, ...]) -> tuple[Finding, Exception | None] | None:
+def obstacle(kernel: Any, arguments: tuple[Any, ...], at_once: bool) -> tuple[Finding, Exception | None] | None:
     """Why a kernel cannot be compiled for arguments of some types, and what Numba raised; None if it can.
 
     That it can is kept in the cache, and from then on known without compiling.
@@ -69,7 +71,8 @@ def obstacle(kernel: Any, arguments: tuple[Any, ...]) -> tuple[Finding, Exceptio
             callee.compile(types_)
         except Exception as error:
             return _finding(failures, kernel.py_func, error), error
-    found = _without_verdict(kernel.py_func, callee.overloads[types_])
+    result = callee.overloads[types_]
+    found = (_with_result if at_once else _without_verdict)(kernel.py_func, result)
     if found:
         return found, None
     if cache:
@@ -126,6 +129,12 @@ def _reason(error: BaseException) -> str:
     for pattern, word in _WORDS:
         reason = re.sub(rf"(?<!['.\w]){pattern}", word, reason)
     return reason
+
+
+def _with_result(function: FunctionType, result: Any) -> Finding | None:
+    """That a compiled function of a batch returns something."""
+    nothing = isinstance(result.signature.return_type, types.NoneType)
+    return None if nothing else Finding(function, definition(function), NOTHING)
 
 
 def _without_verdict(function: FunctionType, result: Any) -> Finding | None:

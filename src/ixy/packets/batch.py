@@ -20,7 +20,7 @@ import numpy as np
 
 from ixy.arguments import integer
 from ixy.errors import ConfigurationError, OwnershipError
-from ixy.headers import Headers
+from ixy.headers import Header, Headers, ManyHeaders
 from ixy.jit import Direct, compiled
 from ixy.once import once
 from ixy.packets import checking
@@ -71,11 +71,12 @@ class Loan(ref):  # pyright: ignore[reportMissingTypeArgument]
 
 
 @no_copies
-class Batch:
+class Batch(ManyHeaders):
     """Some packets, oldest first, as a structure of arrays.
 
-    Three ways lead to the packets: `for packet in batch` hands out `Packet` objects, `batch.bytes[:, 48] += 1` works on
-    all at once with NumPy, and a function marked `@ixy.kernel` is compiled into the data path.
+    Three ways lead to the packets: `for packet in batch` hands out `Packet` objects; `batch.bytes[:, 48] += 1` and
+    `batch.ipv4.ttl -= 1` work on all at once with NumPy, by bytes or by headers (`packets.arrays`); and a function
+    marked `@ixy.kernel` is compiled into the data path.
 
     A batch is used by one thread at a time. `RxQueue.receive` and `Mempool.allocate` make batches.
 
@@ -147,10 +148,21 @@ class Batch:
         return self._column("times", "time")
 
     @property
+    def verdicts(self) -> NDArray[np.int64]:
+        """In an `ixy.batch_kernel`, what becomes of each packet."""
+        raise ConfigurationError("a batch has verdicts in a batch kernel only")
+
+    @property
     def bytes(self) -> BatchBytes:
         """The buffers of all packets, to be indexed like an array of shape (len(batch), 2048), uint8."""
         self._check()
         return BatchBytes(self)
+
+    def header(self, kind: type[Header]) -> Any:
+        """Headers of this kind, as arrays over all packets."""
+        from ixy.packets.arrays import HeaderArrays
+
+        return HeaderArrays(self, kind)
 
     def free(self) -> None:
         """Return the packets that are left to their pools. Done by itself when the batch goes out of scope."""
@@ -370,6 +382,38 @@ class Packet(Headers):
         self._check()
         self._size = check_length(length)
         self._batch._packets.lengths[self._position] = self._size
+
+    def insert(self, at: int, count: int) -> None:
+        """Put `count` bytes, zeros, before byte `at`; what follows moves back, and the packet is so much longer.
+
+        Raises:
+            ConfigurationError: it would not fit into its buffer, or there is no such byte.
+        """
+        at, count = integer("at", at, 0, self._size), integer("count", count, 0, BUFFER_SIZE)
+        rest = self[at:]
+        self.resize(self._size + count)
+        self[at:] = bytes(count) + rest
+
+    def remove(self, at: int, count: int) -> None:
+        """Take `count` bytes out, from byte `at` on; what follows moves up, and the packet is so much shorter.
+
+        Raises:
+            ConfigurationError: there are not so many bytes, or nothing would be left.
+        """
+        at = integer("at", at, 0, self._size)
+        rest = self[at + integer("count", count, 0, self._size - at) :]
+        self.resize(at + len(rest))
+        self[at:] = rest
+
+    @property
+    def number(self) -> int:
+        """In a kernel, how many packets its path has received before this one."""
+        raise ConfigurationError("a packet has a number in a kernel only: here, enumerate the batch")
+
+    @property
+    def queue(self) -> int:
+        """In a kernel, the number of the receive queue that the packet came to."""
+        raise ConfigurationError("a packet has its queue's number in a kernel only")
 
     def __repr__(self) -> str:
         return f"<Packet of {self._size} bytes>"

@@ -3,20 +3,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from ixy import functions
+from ixy.counts import QUEUE, RECEIVED
 from ixy.headers import Headers
 from ixy.jit import INTERPRETED
-from ixy.packets.buffers import BUFFER_SIZE, STRIDE
-from ixy.trouble import BYTE, LENGTH, SLICE
+from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, STRIDE
+from ixy.trouble import BYTE, LENGTH, PACKET, SLICE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ixy.packets.packets import Packets
+
+    Words = NDArray[np.int64]  # of a path, see `ixy.counts`
 
 
 class Bytes(np.ndarray):  # pyright: ignore[reportMissingTypeArgument]
@@ -35,14 +40,24 @@ class InterpretedPacket(Headers):
     """A packet as an interpreted kernel sees it: a copy, which the kernel may keep, as the buffer itself is another
     packet's soon, or unmapped."""
 
-    def __init__(self, row: NDArray[np.uint8], packets: Packets, i: int) -> None:
+    def __init__(self, row: NDArray[np.uint8], packets: Packets, i: int, counts: Words, number: int) -> None:
         self._bytes = row[:BUFFER_SIZE].copy().view(Bytes)
         self._length = int(packets.lengths[i])
+        self._words, self._number = counts, int(counts[RECEIVED]) + number
         self._place: tuple[NDArray[np.uint8], Packets, int] | None = row, packets, i
         columns = packets.flags, packets.hashes, packets.vlans, packets.times
         self._columns = {
             name: int(column[i]) for name, column in zip(_COLUMNS, columns, strict=True) if column is not None
         }
+
+    @contextmanager
+    def at_hand(self) -> Generator[None]:
+        """Within the block a kernel is given the packet; what it makes of it is written back at the end."""
+        with _run_by(self._words):
+            try:
+                yield
+            finally:
+                self.write_back()
 
     def write_back(self) -> None:
         """Let the packet be what the kernel has made of it; from now on this is a copy only."""
@@ -69,6 +84,36 @@ class InterpretedPacket(Headers):
     @property
     def size(self) -> int:
         return self._length
+
+    @property
+    def number(self) -> int:
+        return self._number
+
+    @property
+    def queue(self) -> int:
+        return int(self._words[QUEUE])
+
+    def insert(self, at: int, count: int) -> None:
+        self._index_of_end(at)
+        length = self._length + count
+        if not 1 <= length <= BUFFER_SIZE or count < 0:
+            raise IndexError(LENGTH.format(length, BUFFER_SIZE))
+        self._bytes[at + count : length] = self._bytes[at : self._length].copy()
+        self._bytes[at : at + count] = 0
+        self._length = length
+
+    def remove(self, at: int, count: int) -> None:
+        self._index_of_end(at)
+        length = self._length - count
+        if not 1 <= length <= BUFFER_SIZE or count < 0:
+            raise IndexError(LENGTH.format(length, BUFFER_SIZE))
+        self._index_of_end(at + count)
+        self._bytes[at:length] = self._bytes[at + count : self._length].copy()
+        self._length = length
+
+    def _index_of_end(self, at: int) -> None:
+        if not 0 <= at <= self._length:
+            raise IndexError(BYTE.format(at, self._length))
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
@@ -110,14 +155,54 @@ class InterpretedPacket(Headers):
         return self._columns["vlan"] if "vlan" in self._columns else super().vlan
 
 
-def argument_types(packets: Packets, record: np.dtype[Any] | None) -> list[Any]:
-    """Numba's types of what a user's function is given, one of `packets` and perhaps a record; where it is interpreted,
-    only how many there are."""
+class InterpretedBatch:
+    """A batch as an interpreted kernel sees it.
+
+    Attributes:
+        verdicts: int64, one for each packet.
+    """
+
+    def __init__(self, packets: list[InterpretedPacket], verdicts: Words, counts: Words) -> None:
+        self._packets, self.verdicts, self._words = packets, verdicts[: len(packets)], counts
+
+    def __len__(self) -> int:
+        return len(self._packets)
+
+    def __getitem__(self, index: int) -> InterpretedPacket:
+        if not -len(self) <= index < len(self):
+            raise IndexError(PACKET.format(index, len(self)))
+        return self._packets[index]
+
+    @contextmanager
+    def at_hand(self) -> Generator[None]:
+        """Within the block a kernel is given the batch; what it makes of the packets is written back at the end."""
+        with _run_by(self._words):
+            try:
+                yield
+            finally:
+                for packet in self._packets:
+                    packet.write_back()
+
+
+@contextmanager
+def _run_by(counts: Words) -> Generator[None]:
+    """Within the block the path that has these words runs a kernel in this thread."""
+    functions.running.counts = counts
+    try:
+        yield
+    finally:
+        functions.running.counts = None
+
+
+def argument_types(packets: Packets, record: np.dtype[Any] | None, at_once: bool) -> list[Any]:
+    """Numba's types of what a user's function is given, one of `packets` or all at once, and perhaps a record; where
+    it is interpreted, only how many there are."""
     if INTERPRETED:
         return [None] if record is None else [None, None]
-    from ixy.jittypes import RecordType, packet_type
+    from ixy.jittypes import BatchType, RecordType, packet_type
 
     packet = packet_type(BUFFER_SIZE, packets)
+    packet = BatchType(packet, STRIDE, ID_MASK) if at_once else packet
     return [packet] if record is None else [packet, RecordType(record)]
 
 
@@ -125,27 +210,35 @@ _COLUMNS = ("flags", "hash", "vlan", "time")
 
 if INTERPRETED or TYPE_CHECKING:
 
-    def packet_view(
-        memory: NDArray[np.uint8], buffer: int, packets: Packets, i: int, _trouble: NDArray[np.int64]
-    ) -> Any:
+    def packet_view(memory: NDArray[np.uint8], buffer: int, packets: Packets, i: int, counts: Words) -> Any:
         """Packet `i` of `packets`, which lies in this buffer; the caller has checked all of it."""
-        return InterpretedPacket(memory[buffer], packets, i)
+        return InterpretedPacket(memory[buffer], packets, i, counts, i)
 
     def packet_at_hand(
-        memory: NDArray[np.uint8], buffer: int, length: int, packets: Packets, _trouble: NDArray[np.int64]
+        memory: NDArray[np.uint8], buffer: int, length: int, packets: Packets, i: int, counts: Words
     ) -> Any:
-        """A packet of this length, which is nobody else's; as metadata it has that of packet 0."""
+        """Packet `i` of a batch, whose length is nobody else's; as metadata it has that of packet 0."""
         packets.lengths[0] = length
-        return InterpretedPacket(memory[buffer], packets, 0)
+        return InterpretedPacket(memory[buffer], packets, 0, counts, i)
+
+    def batch_view(
+        memory: NDArray[np.uint8], packets: Packets, verdicts: Words, count: int, counts: Words
+    ) -> InterpretedBatch:
+        """The first `count` of `packets`, which lie in buffers of `memory`; the caller has checked all of it."""
+        rows = [memory[packets.ids[i]] for i in range(count)]
+        return InterpretedBatch(
+            [InterpretedPacket(row, packets, i, counts, i) for i, row in enumerate(rows)], verdicts, counts
+        )
 
     def record_view(dtype: np.dtype[Any]) -> Callable[[Any, Any], Any]:
-        """A function `view(memory, trouble)`: the record of this dtype in `memory`, an array of its bytes."""
+        """A function `view(memory, counts)`: the record of this dtype in `memory`, an array of its bytes."""
         from ixy.record import Row
 
-        return lambda memory, _trouble: Row(memory[: dtype.itemsize].view(dtype)[0])
+        return lambda memory, _counts: Row(memory[: dtype.itemsize].view(dtype)[0])
 
 else:
     from ixy.unsafe import views
 
     packet_view, packet_at_hand = views.packet_views(STRIDE, BUFFER_SIZE)
+    batch_view = views.batch_view(STRIDE, BUFFER_SIZE, ID_MASK)
     record_view = views.record_view

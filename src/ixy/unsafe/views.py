@@ -3,7 +3,7 @@
 A packet is a pointer to its bytes, one to its length, and one to each column that was asked for; a header is that and a
 place; a record, or an array in it, is a pointer whose fields or size the type knows. All of it dissolves into registers
 when a kernel is inlined. Each access is checked, but in kernels of ixy's own that are compiled without bounds checks;
-one that fails leaves two numbers in the path's words of trouble and raises IndexError with the line of the user's
+one that fails leaves two numbers in the path's words and raises IndexError with the line of the user's
 source.
 """
 
@@ -27,12 +27,18 @@ from numba.extending import (
 from numba.np import numpy_support
 from numba.np.arrayobj import populate_array
 
+from ixy import functions, verdicts
+from ixy.counts import NOW, QUEUE, RANDOM, RECEIVED, TROUBLE, TROUBLE_WORDS
 from ixy.headers import ABSENT, HEADERS, Field, fields
+from ixy.jit import outlined
 from ixy.jittypes import (
     BYTES,
     COLUMNS,
+    PACKET_METHODS,
     PAIR,
+    VERDICTS,
     WIDE,
+    BatchType,
     ElementsType,
     HeaderType,
     PacketType,
@@ -42,7 +48,8 @@ from ixy.jittypes import (
     method_key,
     scalar,
 )
-from ixy.trouble import BYTE, ELEMENT, FIELD_END, LENGTH, NO_HEADER, SLICE, TROUBLE_WORDS
+from ixy.trouble import BYTE, ELEMENT, FIELD_END, LENGTH, NO_HEADER, PACKET, RANDOM_BELOW, SLICE
+from ixy.unsafe import monotonic_ns
 
 # Numba's internals have no types.
 # pyright: basic
@@ -55,7 +62,18 @@ class _PacketModel(models.StructModel):
     def __init__(self, manager: Any, kind: Any) -> None:
         columns = [(name, types.CPointer(element)) for name, element in kind.columns.items()]
         own = [("data", types.CPointer(types.uint8)), ("size", types.CPointer(types.int32))]
-        super().__init__(manager, kind, [*own, ("trouble", types.CPointer(types.int64)), *columns])
+        path = [("counts", types.CPointer(types.int64)), ("number", types.int64)]
+        super().__init__(manager, kind, [*own, *path, *columns])
+
+
+@register_model(BatchType)
+class _BatchModel(models.StructModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        columns = [(name, types.CPointer(element)) for name, element in kind.packet.columns.items()]
+        own = [("data", types.CPointer(types.uint8)), ("ids", types.CPointer(types.int32))]
+        own += [("size", types.CPointer(types.int32)), ("verdicts", types.CPointer(types.int64))]
+        path = [("counts", types.CPointer(types.int64)), ("count", types.int64)]
+        super().__init__(manager, kind, [*own, *path, *columns])
 
 
 @register_model(HeaderType)
@@ -69,7 +87,7 @@ class _HeaderModel(models.StructModel):
 class _RecordModel(models.StructModel):
     def __init__(self, manager: Any, kind: Any) -> None:
         super().__init__(
-            manager, kind, [("data", types.CPointer(types.uint8)), ("trouble", types.CPointer(types.int64))]
+            manager, kind, [("data", types.CPointer(types.uint8)), ("counts", types.CPointer(types.int64))]
         )
 
 
@@ -83,52 +101,65 @@ def _parts(context: Any, builder: Any, kind: Any, value: Any = None) -> Any:
 
 
 def packet_views(stride: int, room: int) -> tuple[Any, Any]:
-    """Two intrinsics that make a packet: `view(memory, buffer, packets, i, trouble)`, number `i` of `packets`, and
-    `view_at_hand(memory, buffer, length, packets, trouble)`, whose length is nobody else's; it is number 0.
+    """Two intrinsics that make a packet, number `i` of the batch at hand: `view(memory, buffer, packets, i, counts)`,
+    which is number `i` of `packets` too, and `view_at_hand(memory, buffer, length, packets, i, counts)`, whose length
+    is nobody else's, and of which `packets` tells the rest as number 0.
 
     It lies in a buffer of `memory`, rows of `stride` bytes, of which it may take `room`. The caller has checked all.
     """
 
     @intrinsic
-    def view(typingctx: Any, memory: Any, buffer: Any, packets: Any, i: Any, trouble: Any) -> Any:
+    def view(typingctx: Any, memory: Any, buffer: Any, packets: Any, i: Any, counts: Any) -> Any:
         kind = column_type(room, packets)
 
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             packet = _packet(context, builder, kind, stride, sig.args, args)
             packet.size = _packet_column(context, builder, "lengths", sig.args[2], args[2], args[3])
+            packet.number = _number(builder, packet.counts, args[3])
             return packet._getvalue()
 
-        return kind(memory, types.int64, packets, types.int64, trouble), codegen
+        return kind(memory, types.int64, packets, types.int64, counts), codegen
 
     @intrinsic
-    def view_at_hand(typingctx: Any, memory: Any, buffer: Any, length: Any, packets: Any, trouble: Any) -> Any:
+    def view_at_hand(typingctx: Any, memory: Any, buffer: Any, length: Any, packets: Any, i: Any, counts: Any) -> Any:
         kind = column_type(room, packets)
 
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            place = memory, types.int64, packets, types.int64, trouble
-            packet = _packet(context, builder, kind, stride, place, (*args[:2], args[3], _I64(0), args[4]))
+            place = memory, types.int64, packets, types.int64, counts
+            packet = _packet(context, builder, kind, stride, place, (*args[:2], args[3], _I64(0), args[5]))
+            packet.number = _number(builder, packet.counts, args[4])
             packet.size = cgutils.alloca_once_value(builder, builder.trunc(args[2], _I32))
             return packet._getvalue()
 
-        return kind(memory, types.int64, types.int64, packets, trouble), codegen
+        return kind(memory, types.int64, types.int64, packets, types.int64, counts), codegen
 
     return view, view_at_hand
 
 
 def _packet(context: Any, builder: Any, kind: PacketType, stride: int, kinds: Any, args: Any) -> Any:
-    """A packet that lacks its length only.
+    """A packet that lacks length and number.
 
     Args:
-        kinds, args: of memory, buffer, packets, number and trouble.
+        kinds, args: of memory, buffer, packets, number and counts.
     """
     packet = _parts(context, builder, kind)
     start = builder.mul(args[1], _I64(stride), flags=("nuw", "nsw"))
     packet.data = builder.gep(context.make_array(kinds[0])(context, builder, args[0]).data, [start])
-    packet.trouble = context.make_array(kinds[4])(context, builder, args[4]).data
+    packet.counts = context.make_array(kinds[4])(context, builder, args[4]).data
     for name, short in COLUMNS.items():
         if short in kind.columns:
             setattr(packet, short, _packet_column(context, builder, name, kinds[2], args[2], args[3]))
     return packet
+
+
+def _word(builder: Any, counts: Any, place: int) -> Any:
+    """The address of one of the path's words."""
+    return builder.gep(counts, [_I64(place)])
+
+
+def _number(builder: Any, counts: Any, i: Any) -> Any:
+    """How many packets the path has received before packet `i` of the batch at hand."""
+    return builder.add(builder.load(_word(builder, counts, RECEIVED)), i)
 
 
 def _packet_column(context: Any, builder: Any, name: str, kind: Any, packets: Any, i: Any) -> Any:
@@ -138,19 +169,43 @@ def _packet_column(context: Any, builder: Any, name: str, kind: Any, packets: An
     return builder.gep(column.data, [i])
 
 
+def batch_view(stride: int, room: int, numbers: int) -> Any:
+    """An intrinsic that makes a batch: `view(memory, packets, verdicts, count, counts)`, the first `count` of
+    `packets`, in buffers of `memory` as `packet_views` has them. Masked with `numbers`, a buffer's number is one."""
+
+    @intrinsic
+    def view(typingctx: Any, memory: Any, packets: Any, verdicts: Any, count: Any, counts: Any) -> Any:
+        kind = BatchType(column_type(room, packets), stride, numbers)
+
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            batch = _parts(context, builder, kind)
+            batch.data, batch.verdicts, batch.counts = (
+                context.make_array(sig.args[k])(context, builder, args[k]).data for k in (0, 2, 4)
+            )
+            batch.count = args[3]
+            for name, short in {"ids": "ids", "lengths": "size", **COLUMNS}.items():
+                if short in ("ids", "size") or short in kind.packet.columns:
+                    setattr(batch, short, _packet_column(context, builder, name, sig.args[1], args[1], _I64(0)))
+            return batch._getvalue()
+
+        return kind(memory, packets, verdicts, types.int64, counts), codegen
+
+    return view
+
+
 def record_view(dtype: np.dtype) -> Any:
-    """An intrinsic `view(memory, trouble)`: the record at the beginning of `memory`, an array of its bytes."""
+    """An intrinsic `view(memory, counts)`: the record at the beginning of `memory`, an array of its bytes."""
     kind = RecordType(dtype)
 
     @intrinsic
-    def view(typingctx: Any, memory: Any, trouble: Any) -> Any:
+    def view(typingctx: Any, memory: Any, counts: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             record = _parts(context, builder, kind)
             record.data = context.make_array(memory)(context, builder, args[0]).data
-            record.trouble = context.make_array(trouble)(context, builder, args[1]).data
+            record.counts = context.make_array(counts)(context, builder, args[1]).data
             return record._getvalue()
 
-        return kind(memory, trouble), codegen
+        return kind(memory, counts), codegen
 
     return view
 
@@ -159,10 +214,10 @@ def record_view(dtype: np.dtype) -> Any:
 # Checks
 
 
-def _fail(context: Any, builder: Any, trouble: Any, numbers: tuple[Any, ...], text: str) -> None:
+def _fail(context: Any, builder: Any, counts: Any, numbers: tuple[Any, ...], text: str) -> None:
     """Raise IndexError at the user's line, and leave behind the numbers that its text lacks."""
     for i, number in enumerate((*numbers, *[_I64(0)] * (TROUBLE_WORDS - 1 - len(numbers)), _I64(1))):
-        builder.store(number, builder.gep(trouble, [_I64(i)]))
+        builder.store(number, _word(builder, counts, TROUBLE + i))
     place, name = getattr(context, "user_line", (None, None))
     context.call_conv.return_user_exc(builder, IndexError, (text,), loc=place, func_name=name)
 
@@ -176,13 +231,13 @@ def _size(builder: Any, packet: Any) -> Any:
     return builder.zext(builder.load(packet.size), _I64)
 
 
-def _index(context: Any, builder: Any, trouble: Any, index: Any, size: Any, text: str) -> Any:
+def _index(context: Any, builder: Any, counts: Any, index: Any, size: Any, text: str) -> Any:
     """An index as Python takes it: a negative one counts from the end."""
     negative = builder.icmp_signed("<", index, _I64(0))
     place = builder.select(negative, builder.add(index, size), index)
     if _checks(context):
         with builder.if_then(builder.icmp_unsigned(">=", place, size), likely=False):
-            _fail(context, builder, trouble, (index, size), text)
+            _fail(context, builder, counts, (index, size), text)
     return place
 
 
@@ -198,7 +253,7 @@ def _packet_len(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 def _byte(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     """The address of a byte."""
     packet = _parts(context, builder, sig.args[0], args[0])
-    place = _index(context, builder, packet.trouble, args[1], _size(builder, packet), BYTE)
+    place = _index(context, builder, packet.counts, args[1], _size(builder, packet), BYTE)
     return builder.gep(packet.data, [place])
 
 
@@ -216,13 +271,18 @@ def _set_byte(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 def _whole(context: Any, builder: Any, kind: Any, packet: Any) -> Any:
     """All of a packet as an array."""
     parts = _parts(context, builder, kind, packet)
-    array = context.make_array(BYTES)(context, builder)
+    return _array(context, builder, BYTES, parts.data, _size(builder, parts))
+
+
+def _array(context: Any, builder: Any, kind: Any, data: Any, count: Any) -> Any:
+    """An array of `count` integers at an address."""
+    array, width = context.make_array(kind)(context, builder), _I64(kind.dtype.bitwidth // 8)
     populate_array(
         array,
-        data=parts.data,
-        shape=cgutils.pack_array(builder, [_size(builder, parts)]),
-        strides=cgutils.pack_array(builder, [_I64(1)]),
-        itemsize=_I64(1),
+        data=data,
+        shape=cgutils.pack_array(builder, [count]),
+        strides=cgutils.pack_array(builder, [width]),
+        itemsize=width,
         meminfo=None,
     )
     return array._getvalue()
@@ -254,13 +314,8 @@ def _set_bytes(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     room, size = (builder.extract_value(array.shape, 0) for array in (target, source))
     with builder.if_then(builder.icmp_unsigned("!=", room, size), likely=False):
         packet = _parts(context, builder, sig.args[0], args[0])
-        _fail(context, builder, packet.trouble, (size, room), SLICE)
-    move = cgutils.get_or_insert_function(
-        builder.module,
-        ir.FunctionType(ir.VoidType(), [target.data.type, target.data.type, _I64, ir.IntType(1)]),
-        "llvm.memmove.p0i8.p0i8.i64",
-    )
-    builder.call(move, [target.data, source.data, size, ir.Constant(ir.IntType(1), 0)])
+        _fail(context, builder, packet.counts, (size, room), SLICE)
+    _move(builder, target.data, source.data, size)
     return context.get_dummy_value()
 
 
@@ -278,7 +333,11 @@ def _packet_attribute(context: Any, builder: Any, kind: Any, value: Any, name: s
         header.packet = value
         header.at = _call(context, builder, HEADERS[name].locate, (kind,), (value,))
         return header._getvalue()
-    return _size(builder, packet)
+    if name == "number":
+        return packet.number
+    if name == "queue":
+        return builder.load(_word(builder, packet.counts, QUEUE))
+    return value if name in PACKET_METHODS else _size(builder, packet)
 
 
 def _call(context: Any, builder: Any, kernel: Any, kinds: Any, args: Any) -> Any:
@@ -296,8 +355,54 @@ def _set_packet_attribute(context: Any, builder: Any, sig: Any, args: Any, name:
         raise errors.LoweringError(f"packet.{name} cannot be assigned to")
     wrong = builder.icmp_unsigned(">=", builder.sub(value, _I64(1)), _I64(kind.room))
     with builder.if_then(wrong, likely=False):
-        _fail(context, builder, packet.trouble, (value, _I64(kind.room)), LENGTH)
+        _fail(context, builder, packet.counts, (value, _I64(kind.room)), LENGTH)
     builder.store(builder.trunc(value, _I32), packet.size)
+
+
+def _move(builder: Any, target: Any, source: Any, size: Any) -> None:
+    """Copy bytes, which may overlap."""
+    kind = ir.FunctionType(ir.VoidType(), [target.type, source.type, _I64, ir.IntType(1)])
+    move = cgutils.get_or_insert_function(builder.module, kind, "llvm.memmove.p0i8.p0i8.i64")
+    builder.call(move, [target, source, size, ir.Constant(ir.IntType(1), 0)])
+
+
+@lower_builtin(method_key("insert"), PacketType, types.Integer, types.Integer)
+def _insert(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    packet, place, size = _stretch(context, builder, sig, args, sign=1)
+    behind = builder.gep(place, [args[2]])
+    _move(builder, behind, place, builder.sub(size, args[1]))
+    cgutils.memset(builder, place, args[2], 0)
+    builder.store(builder.trunc(builder.add(size, args[2]), _I32), packet.size)
+    return context.get_dummy_value()
+
+
+@lower_builtin(method_key("remove"), PacketType, types.Integer, types.Integer)
+def _remove(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    packet, place, size = _stretch(context, builder, sig, args, sign=-1)
+    behind = builder.gep(place, [args[2]])
+    rest = builder.sub(builder.sub(size, args[1]), args[2])
+    _move(builder, place, behind, rest)
+    builder.store(builder.trunc(builder.sub(size, args[2]), _I32), packet.size)
+    return context.get_dummy_value()
+
+
+def _stretch(context: Any, builder: Any, sig: Any, args: Any, sign: int) -> tuple[Any, Any, Any]:
+    """The packet, the address of a byte in it, and its size, where so many bytes can be put in or taken out."""
+    kind, (_, at, count) = sig.args[0], args
+    packet = _parts(context, builder, kind, args[0])
+    size = _size(builder, packet)
+    with builder.if_then(builder.icmp_unsigned(">", at, size), likely=False):
+        _fail(context, builder, packet.counts, (at, size), BYTE)
+    length = builder.add(size, count) if sign > 0 else builder.sub(size, count)
+    wrong = builder.icmp_unsigned(">=", builder.sub(length, _I64(1)), _I64(kind.room))
+    wrong = builder.or_(wrong, builder.icmp_unsigned(">", count, _I64(kind.room)))
+    with builder.if_then(wrong, likely=False):
+        _fail(context, builder, packet.counts, (length, _I64(kind.room)), LENGTH)
+    if sign < 0:
+        end = builder.add(at, count)
+        with builder.if_then(builder.icmp_unsigned(">", end, size), likely=False):
+            _fail(context, builder, packet.counts, (end, size), BYTE)
+    return packet, builder.gep(packet.data, [at]), size
 
 
 def _lower_method(name: str) -> None:
@@ -332,8 +437,8 @@ def _check_end(context: Any, builder: Any, kind: HeaderType, header: Any, end: A
     size = _size(builder, packet)
     with builder.if_then(builder.icmp_unsigned(">", end, size), likely=False):
         with builder.if_then(builder.icmp_signed("==", header.at, _I64(ABSENT))):
-            _fail(context, builder, packet.trouble, (), NO_HEADER.format(what))
-        _fail(context, builder, packet.trouble, (end, size), what + FIELD_END)
+            _fail(context, builder, packet.counts, (), NO_HEADER.format(what))
+        _fail(context, builder, packet.counts, (end, size), what + FIELD_END)
 
 
 def _field(context: Any, builder: Any, kind: HeaderType, value: Any, name: str) -> tuple[Field[Any], Any]:
@@ -406,6 +511,88 @@ def _set_field(context: Any, builder: Any, sig: Any, args: Any, name: str) -> An
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# A batch's packets and verdicts
+
+
+@lower_builtin(len, BatchType)
+def _batch_len(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return _parts(context, builder, sig.args[0], args[0]).count
+
+
+@lower_builtin(operator.getitem, BatchType, types.Integer)
+def _get_packet(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    kind = sig.args[0]
+    batch, packet = _parts(context, builder, kind, args[0]), _parts(context, builder, kind.packet)
+    i = _index(context, builder, batch.counts, args[1], batch.count, PACKET)
+    buffer = builder.and_(builder.zext(builder.load(builder.gep(batch.ids, [i])), _I64), _I64(kind.numbers))
+    packet.data = builder.gep(batch.data, [builder.mul(buffer, _I64(kind.stride), flags=("nuw", "nsw"))])
+    packet.counts = batch.counts
+    packet.number = _number(builder, batch.counts, i)
+    for name in ("size", *kind.packet.columns):
+        setattr(packet, name, builder.gep(getattr(batch, name), [i]))
+    return packet._getvalue()
+
+
+@lower_getattr_generic(BatchType)
+def _batch_attribute(context: Any, builder: Any, kind: Any, value: Any, name: str) -> Any:
+    batch = _parts(context, builder, kind, value)
+    return _array(context, builder, VERDICTS, batch.verdicts, batch.count)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Functions that a kernel may call
+
+
+def _path_words(context: Any, builder: Any) -> Any:
+    """The words of the path that runs the function being lowered: from the first packet or record that it is given."""
+    for kind, value in getattr(context, "user_arguments", ()):
+        if isinstance(kind, HeaderType):
+            kind, value = kind.packet, _parts(context, builder, kind, value).packet
+        if isinstance(kind, PacketType | BatchType | RecordType | ElementsType):
+            return _parts(context, builder, kind, value).counts
+    raise errors.LoweringError("this is known where a packet or record is: hand one to the function that asks")
+
+
+@outlined
+def _clock() -> int:
+    return monotonic_ns()
+
+
+@lower_builtin(functions.now)
+def _now(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """Read the clock once a batch, when it is first asked for."""
+    place = _word(builder, _path_words(context, builder), NOW)
+    known = builder.load(place)
+    with builder.if_then(builder.icmp_signed("==", known, _I64(0)), likely=False):
+        builder.store(_call(context, builder, _clock, (), ()), place)
+    return builder.load(place)
+
+
+@lower_builtin(functions.random, types.Integer)
+def _random(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    counts, most = _path_words(context, builder), _I64(functions.RANDOM_MOST)
+    below = context.cast(builder, args[0], sig.args[0], types.int64)
+    with builder.if_then(builder.icmp_unsigned(">=", builder.sub(below, _I64(1)), most), likely=False):
+        _fail(context, builder, counts, (below, most), RANDOM_BELOW)
+    place = _word(builder, counts, RANDOM)
+    state = builder.load(place)
+    state = builder.xor(state, builder.lshr(state, _I64(12)))
+    state = builder.xor(state, builder.shl(state, _I64(25)))
+    state = builder.xor(state, builder.lshr(state, _I64(27)))
+    builder.store(state, place)
+    upper = builder.lshr(builder.mul(state, _I64(functions.RANDOM_FACTOR)), _I64(32))
+    return builder.lshr(builder.mul(upper, below), _I64(32))
+
+
+@lower_builtin(verdicts.copy_to, types.VarArg(types.Integer))
+def _copy_to(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    verdict = _I64(0)
+    for output in args:
+        verdict = builder.or_(verdict, builder.shl(_I64(1), builder.and_(output, _I64(63))))
+    return builder.or_(builder.and_(verdict, _I64(verdicts.OUTPUTS_MASK)), _I64(verdicts.SEVERAL))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Records: every integer is read as int64, and written modulo its width
 
 
@@ -416,12 +603,12 @@ def _typed(dtype: np.dtype) -> Any:
     return ir.IntType(8 * dtype.itemsize)
 
 
-def _get(context: Any, builder: Any, dtype: np.dtype, place: Any, trouble: Any) -> Any:
+def _get(context: Any, builder: Any, dtype: np.dtype, place: Any, counts: Any) -> Any:
     """What is at an address: a number, or a view of what is in the record."""
     kind = kind_of(dtype)
     if isinstance(kind, RecordType | ElementsType):
         view = _parts(context, builder, kind)
-        view.data, view.trouble = place, trouble
+        view.data, view.counts = place, counts
         return view._getvalue()
     number = builder.load(builder.bitcast(place, _typed(dtype).as_pointer()))
     return context.cast(builder, number, numpy_support.from_dtype(dtype), kind)
@@ -437,7 +624,7 @@ def _put(context: Any, builder: Any, dtype: np.dtype, place: Any, value: Any, ki
 def _get_record_field(context: Any, builder: Any, kind: Any, value: Any, name: str) -> Any:
     record = _parts(context, builder, kind, value)
     dtype, offset = kind.dtype.fields[name][:2]
-    return _get(context, builder, dtype, builder.gep(record.data, [_I64(offset)]), record.trouble)
+    return _get(context, builder, dtype, builder.gep(record.data, [_I64(offset)]), record.counts)
 
 
 @lower_setattr_generic(RecordType)
@@ -453,20 +640,29 @@ def _elements_len(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 
 def _element(context: Any, builder: Any, kind: ElementsType, value: Any, index: Any) -> tuple[Any, Any]:
-    """The address of an element, and the words of trouble."""
+    """The address of an element, and the path's words."""
     elements = _parts(context, builder, kind, value)
-    place = _index(context, builder, elements.trouble, index, _I64(kind.count), ELEMENT)
-    return builder.gep(elements.data, [builder.mul(place, _I64(kind.dtype.itemsize))]), elements.trouble
+    place = _index(context, builder, elements.counts, index, _I64(kind.count), ELEMENT)
+    return builder.gep(elements.data, [builder.mul(place, _I64(kind.dtype.itemsize))]), elements.counts
 
 
 @lower_builtin(operator.getitem, ElementsType, types.Integer)
 def _get_element(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    place, trouble = _element(context, builder, sig.args[0], *args)
-    return _get(context, builder, sig.args[0].dtype, place, trouble)
+    place, counts = _element(context, builder, sig.args[0], *args)
+    return _get(context, builder, sig.args[0].dtype, place, counts)
 
 
 @lower_builtin(operator.setitem, ElementsType, types.Integer, types.Number)
 def _set_element(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     place, _ = _element(context, builder, sig.args[0], *args[:2])
     _put(context, builder, sig.args[0].dtype, place, args[2], sig.args[2])
+    return context.get_dummy_value()
+
+
+@lower_builtin(functions.prefetch, ElementsType, types.Integer)
+def _prefetch(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    place, _ = _element(context, builder, sig.args[0], *args)
+    kind = ir.FunctionType(ir.VoidType(), [place.type, _I32, _I32, _I32])
+    fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    builder.call(fetch, [place, _I32(1), _I32(3), _I32(1)])  # to be written, into the first cache, data
     return context.get_dummy_value()
