@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ixy.path import Path, kernel
     from ixy.polls import DROP, FORWARD
     from ixy.record import Record, array, int8, int16, int32, uint8, uint16, uint32
+    from ixy.ring import Ring
 
 __all__ = [
     "DROP",
@@ -45,6 +46,7 @@ __all__ = [
     "Packet",
     "Path",
     "Record",
+    "Ring",
     "RxQueue",
     "Stats",
     "TxQueue",
@@ -73,6 +75,7 @@ _HOME = {
     "Packet": ("ixy.packets.batch", "Packet"),
     "Path": ("ixy.path", "Path"),
     "Record": ("ixy.record", "Record"),
+    "Ring": ("ixy.ring", "Ring"),
     "RxQueue": ("ixy.device", "RxQueue"),
     "Stats": ("ixy.device", "Stats"),
     "TxQueue": ("ixy.device", "TxQueue"),

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
 from ixy.jit import checked, compiled, outlined
 from ixy.packets.buffers import ID_MASK
-from ixy.packets.packets import INDEX_MASK, Packets
+from ixy.packets.packets import INDEX_MASK, Packets, carry
 from ixy.packets.pool import Pools, free_count, give, refill
 from ixy.packets.views import packet_view
 from ixy.polls import (
@@ -78,8 +78,7 @@ def grouped(rings: Sequence[TxRing]) -> Grouped:
     """Rings of the same kernels, whose devices see memory in the same way, come into one group."""
     found: dict[Any, list[int]] = {}
     for number, ring in enumerate(rings):
-        state: Any = ring.state
-        kind = ring.kernel, ring.room, *map(type, (state, state.addresses))
+        kind = ring.kernel, ring.room, _shape(ring.state)
         found.setdefault(kind, []).append(number)
     return Grouped(
         kinds=tuple((kernel, room) for kernel, room, *_ in found),
@@ -88,11 +87,17 @@ def grouped(rings: Sequence[TxRing]) -> Grouped:
     )
 
 
+def _shape(state: Any) -> Any:
+    """What a ring's state is made of: which arrays are there, which are left out."""
+    parts = cast("tuple[Any, ...]", state) if isinstance(state, tuple) else ()
+    return type(cast(object, state)), *map(_shape, parts)
+
+
 def new_outputs(rings: Grouped, packets: Packets) -> Outputs:
     """What the kernels need, for batches such as `packets`. Buffers of packets that are picked have the same owner."""
-    size = len(packets.ids)
-    picked = Packets(np.empty(size, np.int32), np.empty(size, np.int32), holder=packets.holder)
-    return Outputs(rings.groups, np.empty(size, np.int32), picked)
+    columns: list[Any] = [np.empty_like(column) if column is not None else None for column in packets[:-1]]
+    picked = Packets(*columns, holder=packets.holder)
+    return Outputs(rings.groups, np.empty(len(packets.ids), np.int32), picked)
 
 
 def poll_kernels(rx: RxRing, rings: Grouped, function: PacketFunction, record: np.dtype[Any] | None) -> PollKernels:
@@ -139,8 +144,7 @@ def _poll(
             count = 0
             for i in range(received):
                 if verdicts[i] == output:
-                    picked.ids[count] = packets.ids[i]
-                    picked.lengths[count] = packets.lengths[i]
+                    carry(picked, count, packets, i, 1)
                     count += 1
             if count > 0:
                 sent += deliver(path, picked, output, count)

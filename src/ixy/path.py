@@ -33,8 +33,9 @@ from ixy.outputs import MAX_OUTPUTS, SPARE, grouped, new_outputs
 from ixy.outputs import poll_kernels as several_outputs
 from ixy.packets import checking
 from ixy.packets.batch import no_copies
+from ixy.packets.mempool import Mempool
 from ixy.packets.packets import new_packets
-from ixy.packets.pool import call_attention, pools
+from ixy.packets.pool import pools
 from ixy.packets.views import argument_types
 from ixy.polls import COUNTS, DROPPED, FORWARD, FORWARDED, RECEIVED, STOP, PacketFunction, PathState, poll_kernels
 from ixy.record import Record
@@ -127,9 +128,7 @@ class Path:
     ) -> None:
         _check_queue("rx", rx, RxQueue)
         outputs = [tx] if isinstance(tx, TxQueue) else list(_check_outputs(tx))
-        needed = rx.ring.size + SPARE * len(outputs)
-        if len(outputs) > 1 and rx.pool.capacity < needed:
-            raise ConfigurationError(f"{rx}: {len(outputs)} outputs need a pool of {needed} packet buffers")
+        _check_spare(rx, len(outputs))
         batch = integer("batch", batch, 1, min(queue.ring.size for queue in (rx, *outputs)))
         self._rx, self._outputs = rx, outputs
         self._check()
@@ -139,7 +138,7 @@ class Path:
         packets = new_packets(batch, rx.ring.metadata)
         function = check(function, argument_types(packets, dtype))
         for queue in outputs:
-            queue.device.attach(rx.pool)
+            rx.ring.pool.supply(queue.device)
         if isinstance(tx, TxQueue):
             to = tx.ring.state
             self.kernels = poll_kernels(rx.ring, tx.ring, function, dtype, batch)
@@ -197,7 +196,6 @@ class Path:
     def _stop(self) -> None:
         """End a run of the path after its next poll, in whichever thread it is."""
         self.state.counts[STOP] = 1
-        call_attention(self.state.pools.words, self.state.rx.pool)
 
     def _refusal(self, reason: int) -> Error:
         """Why a run could not begin, in words."""
@@ -225,6 +223,13 @@ def _check_outputs(queues: object) -> Sequence[TxQueue]:
     if len(set(map(id, found))) < len(found):
         raise ConfigurationError("an output is named twice: each transmit queue is one")
     return found
+
+
+def _check_spare(rx: RxQueue, outputs: int) -> None:
+    """Whether packets would go on, with so many buffers as transmit rings may keep."""
+    pool, needed = rx.ring.pool, rx.ring.size + SPARE * outputs
+    if outputs > 1 and isinstance(pool, Mempool) and pool.capacity < needed:
+        raise ConfigurationError(f"{rx}: {outputs} outputs need a pool of {needed} packet buffers")
 
 
 def run(paths: Sequence[Path], polls: int = POLLS) -> int:
@@ -288,7 +293,7 @@ def _enter(path: PathState) -> int:
                 leave(path.words[taken])
             exit_from(path.rx, path.pools)
             return _TX_BUSY
-    if load_acquire(path.counts, STOP) != 0:  # another path of the same pool may have served who wanted this one to end
+    if load_acquire(path.counts, STOP) != 0:
         _exit(path)
         return _CLOSING
     return ENTERED

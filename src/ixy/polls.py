@@ -136,8 +136,7 @@ def is_stopped(path: PathState) -> bool:
     """Let others have the pool, if they want it; whether the path is to end."""
     if wanted(path.pools, path.rx.pool):
         serve(path.pools, path.rx.pool)
-        return load_acquire(path.counts, STOP) != 0
-    return False
+    return load_acquire(path.counts, STOP) != 0
 
 
 @compiled
