@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ixy.polls import DROP, FORWARD
     from ixy.record import Record, array, int8, int16, int32, uint8, uint16, uint32
     from ixy.ring import Ring
+    from ixy.workers import Workers
 
 __all__ = [
     "DROP",
@@ -50,6 +51,7 @@ __all__ = [
     "RxQueue",
     "Stats",
     "TxQueue",
+    "Workers",
     "adjusted",
     "array",
     "int8",
@@ -79,6 +81,7 @@ _HOME = {
     "RxQueue": ("ixy.device", "RxQueue"),
     "Stats": ("ixy.device", "Stats"),
     "TxQueue": ("ixy.device", "TxQueue"),
+    "Workers": ("ixy.workers", "Workers"),
     **{name: ("ixy.headers", name) for name in ("Ipv4Address", "Ipv6Address", "MacAddress", "adjusted")},
     "array": ("ixy.record", "array"),
     **{name: ("ixy.record", name) for name in ("int8", "int16", "int32", "uint8", "uint16", "uint32")},

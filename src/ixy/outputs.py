@@ -22,6 +22,7 @@ from ixy.packets.pool import Pools, free_count, give, refill
 from ixy.packets.views import packet_view
 from ixy.polls import (
     ALL,
+    AT,
     COUNTS,
     DROP,
     DROPPED,
@@ -121,6 +122,7 @@ def _poll(
     @compiled
     def verdict(path: PathState, i: int) -> int:
         """What the function says of packet `i`: the number of an output, or 0."""
+        path.counts[AT] = i
         buffer = path.packets.ids[i] & ID_MASK
         said = ask(path, packet_view(path.pools.bytes, buffer, path.packets, i, path.trouble))
         return valid(said, outputs, path.trouble)

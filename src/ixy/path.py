@@ -37,7 +37,20 @@ from ixy.packets.mempool import Mempool
 from ixy.packets.packets import new_packets
 from ixy.packets.pool import pools
 from ixy.packets.views import argument_types
-from ixy.polls import COUNTS, DROPPED, FORWARD, FORWARDED, RECEIVED, STOP, PacketFunction, PathState, poll_kernels
+from ixy.polls import (
+    COUNTS,
+    CULPRIT_BYTES,
+    DROPPED,
+    FORWARD,
+    FORWARDED,
+    IDLE,
+    POLLED,
+    RECEIVED,
+    STOP,
+    PacketFunction,
+    PathState,
+    poll_kernels,
+)
 from ixy.record import Record
 from ixy.trouble import TROUBLE_WORDS, told
 from ixy.unsafe import load_acquire, nap, pause, this_thread
@@ -157,6 +170,7 @@ class Path:
             limit=batch,
             record=record.claim(self) if record is not None else None,
             trouble=np.zeros(TROUBLE_WORDS, np.int64),
+            culprit=np.zeros(CULPRIT_BYTES, np.uint8),
         )
         for device in (rx.device, *(queue.device for queue in outputs)):
             device._paths.add(self)
@@ -339,6 +353,7 @@ def _loop_kernel(first: Any, second: Any = None) -> Any:
                 if count < 0:
                     break
                 received += count
+                note_poll(path, count)
                 idle = yield_when_idle(count, idle)
             _exit(path)
             return received
@@ -360,12 +375,21 @@ def _loop_kernel(first: Any, second: Any = None) -> Any:
             if count < 0 or other < 0:
                 break
             received += count + other
+            note_poll(one, count + other)
             idle = yield_when_idle(count + other, idle)
         _exit(two)
         _exit(one)
         return received
 
     return loop_two
+
+
+@compiled
+def note_poll(path: PathState, count: int) -> None:
+    """Count a poll, which may have been in vain."""
+    path.counts[POLLED] += 1
+    if count == 0:
+        path.counts[IDLE] += 1
 
 
 @compiled

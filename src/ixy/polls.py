@@ -37,7 +37,12 @@ RECEIVED, FORWARDED, DROPPED = 0, 1, 2
 HELD = 3  # by batches: packets at hand, for which there is nobody else
 BEGUN, LEFT = 4, 5  # packet by packet: how many the function was given, and how many of them it has dropped
 STOP = 6
-COUNTS = 8
+AT = 7  # by batches: which of the packets at hand the function was given last
+PAUSE = 8  # a run is to end, and others may follow
+POLLED, IDLE = 9, 10  # how often the path was polled, and how often in vain
+CULPRIT = 11  # the number of the packet with which the function raised an exception, counted from 1, or 0
+COUNTS = 16
+CULPRIT_BYTES = 32  # of that packet
 
 STOPPED = -1  # what a poll answers when the path is to end
 SMALL = 15  # batches up to this many packets go packet by packet; from there on the other way is as quick
@@ -55,6 +60,7 @@ class PathState(NamedTuple):
         words: the words of state of every transmit ring.
         record: the bytes of the user's record; None where the function takes none.
         trouble: what compiled code leaves for the text of its exception, see `trouble.told`.
+        culprit: the first bytes of the packet with which the function raised it.
     """
 
     rx: Any
@@ -66,6 +72,7 @@ class PathState(NamedTuple):
     limit: int
     record: NDArray[np.uint8] | None
     trouble: NDArray[np.int64]
+    culprit: NDArray[np.uint8]
 
 
 class PollKernels(NamedTuple):
@@ -136,7 +143,7 @@ def is_stopped(path: PathState) -> bool:
     """Let others have the pool, if they want it; whether the path is to end."""
     if wanted(path.pools, path.rx.pool):
         serve(path.pools, path.rx.pool)
-    return load_acquire(path.counts, STOP) != 0
+    return load_acquire(path.counts, STOP) | load_acquire(path.counts, PAUSE) != 0
 
 
 @compiled
@@ -149,9 +156,20 @@ def leave_all(path: PathState) -> None:
 
 
 @compiled
+def accuse(path: PathState, buffer: Any, number: int) -> None:
+    """Keep the first bytes of the packet with which the function raised an exception, `number` of those at hand."""
+    path.counts[CULPRIT] = path.counts[RECEIVED] + number
+    for i in range(CULPRIT_BYTES):
+        path.culprit[i] = path.pools.bytes[buffer & ID_MASK, i]
+
+
+@compiled
 def drop_held(path: PathState) -> None:
     """Drop the packets at hand, and leave everything."""
     held = path.counts[HELD]
+    if held > 0:
+        at = path.counts[AT]
+        accuse(path, path.packets.ids[at], at + 1)
     path.counts[HELD] = 0
     path.counts[RECEIVED] += held
     path.counts[DROPPED] += held
@@ -176,6 +194,7 @@ def _by_batches(
     @compiled
     def verdict(path: PathState, i: int) -> int:
         """What the function says of packet `i`."""
+        path.counts[AT] = i
         buffer = path.packets.ids[i] & ID_MASK
         return ask(path, packet_view(path.pools.bytes, buffer, path.packets, i, path.trouble))
 
@@ -289,6 +308,7 @@ def _packet_by_packet(
         begun = path.counts[BEGUN]
         if begun > 0:  # the last one was not finished: its buffer stays in its descriptor
             slot = (path.rx.state[NEXT] + begun - 1) & (path.rx.held.ids.size - 1)
+            accuse(path, path.rx.held.ids[slot], begun)
             replace(path.rx, slot, path.rx.held.ids[slot])
             settle(path, begun, begun - 1 - path.counts[LEFT])
         by_batches.recover(path)
