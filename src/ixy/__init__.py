@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from ixy.packets.packets import Flags
     from ixy.path import Path, batch_kernel, kernel
     from ixy.record import Record, array, int8, int16, int32, uint8, uint16, uint32
+    from ixy.ring import Ring
     from ixy.verdicts import DROP, FORWARD, UP, copy_to
+    from ixy.workers import Workers
 
 __all__ = [
     "DROP",
@@ -47,9 +49,11 @@ __all__ = [
     "Packet",
     "Path",
     "Record",
+    "Ring",
     "RxQueue",
     "Stats",
     "TxQueue",
+    "Workers",
     "adjusted",
     "array",
     "batch_kernel",
@@ -79,9 +83,11 @@ _HOME = {
     "Packet": ("ixy.packets.batch", "Packet"),
     "Path": ("ixy.path", "Path"),
     "Record": ("ixy.record", "Record"),
+    "Ring": ("ixy.ring", "Ring"),
     "RxQueue": ("ixy.device", "RxQueue"),
     "Stats": ("ixy.device", "Stats"),
     "TxQueue": ("ixy.device", "TxQueue"),
+    "Workers": ("ixy.workers", "Workers"),
     **{name: ("ixy.headers", name) for name in ("Ipv4Address", "Ipv6Address", "MacAddress", "adjusted")},
     "array": ("ixy.record", "array"),
     **{name: ("ixy.record", name) for name in ("int8", "int16", "int32", "uint8", "uint16", "uint32")},

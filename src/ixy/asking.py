@@ -30,6 +30,7 @@ class PathState(NamedTuple):
         words: the words of state of every transmit ring.
         record: the bytes of the user's record; None where the function takes none.
         counts: its words, see `ixy.counts`.
+        culprit: the first bytes of the packet with which the function raised an exception.
     """
 
     rx: Any
@@ -40,6 +41,7 @@ class PathState(NamedTuple):
     counts: NDArray[np.int64]
     limit: int
     record: NDArray[np.uint8] | None
+    culprit: NDArray[np.uint8]
 
 
 @cache

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, cast
 from weakref import WeakSet
 
 from ixy import streams
@@ -160,32 +160,101 @@ class Runs(Protocol):
         """End it after its next poll, in whichever thread it is."""
         ...
 
+    def _end(self) -> None:
+        """Let go of what it has for itself: it has ended for good."""
+        ...
+
 
 @no_copies
-class Device:
-    """An open network device. Closing it, or leaving its `with` block, stops it and returns its memory.
+class Port:
+    """What has queues: a device, or a ring between threads. Its life, from open to closed.
 
-    Any number of threads may use a device, each queue one at a time. It belongs to the process that opened it.
+    Any number of threads may use a port, each queue one at a time. It belongs to the process that opened it.
 
     Attributes:
-        address: as given, without options.
-        rx, tx: its receive and transmit queues.
+        address: what messages call it.
         closed: it was closed; using it raises `Error`, in a forked child `OwnershipError`.
     """
 
-    def __init__(self, driver: Driver) -> None:
-        self._driver = driver
-        self.address = driver.address
-        self.rx = [RxQueue(self, ring) for ring in driver.rx_rings]
-        self.tx = [TxQueue(self, ring) for ring in driver.tx_rings]
-        for queue in (*self.rx, *self.tx):
-            checking.name(queue.ring.state.held, str(queue))
+    _remedy = "open it again"
+
+    def __init__(self, address: str) -> None:
+        self.address = address
         self.closed = False
         self._open = True  # until closing it has come to its end
         self._owner = Owner()
         self._closing = threading.RLock()
         self._paths: WeakSet[Runs] = WeakSet()
         _open.add(self)
+
+    def attach(self, pool: Mempool) -> None:
+        """Let packets from `pool` be sent. Sending a batch does it by itself; a compiled loop needs it done."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Stop it and return its memory.
+
+        Paths that run on it end, and calls that use it are waited for. A second call does nothing, or goes on where the
+        first was interrupted. In a forked child nothing happens to what is the parent's.
+
+        Raises:
+            OwnershipError: a thread uses it and does not let go; close it again.
+        """
+        if not self._owner.mine():
+            self.closed, self._open = True, False
+            return
+        with self._closing:
+            self.closed = True
+            for path in list(self._paths):
+                path._stop()
+            for queue in self._queues():
+                if not queue.ring.retire(_PATIENCE):
+                    raise OwnershipError(f"{queue} is in use by another thread, which does not let go: close it again")
+            for path in list(self._paths):
+                path._end()
+            self._give_up()
+            checking.log_report(pools())
+            self._open = False
+            _open.discard(self)
+
+    def _queues(self) -> Sequence[RxQueue | TxQueue]:
+        raise NotImplementedError
+
+    def _give_up(self) -> None:
+        """Return memory and whatever else there is. Nobody uses the queues any more."""
+        raise NotImplementedError
+
+    def _check(self) -> None:
+        if self.closed:
+            self._owner.check(self.address)
+            raise Error(f"{self.address} is closed: {self._remedy}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __del__(self, _ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        if getattr(self, "_open", False) and not _ending():
+            close_dropped(self.close)  # it may have been interrupted
+
+
+class Device(Port):
+    """An open network device. Closing it, or leaving its `with` block, stops it and returns its memory.
+
+    Attributes:
+        address: as given, without options.
+        rx, tx: its receive and transmit queues.
+    """
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self.rx = [RxQueue(self, ring, f"rx[{number}]", number) for number, ring in enumerate(driver.rx_rings)]
+        self.tx = [TxQueue(self, ring, f"tx[{number}]") for number, ring in enumerate(driver.tx_rings)]
+        super().__init__(driver.address)
+        for queue in self._queues():
+            checking.name(queue.ring.state.held, str(queue))
 
     @property
     def driver(self) -> str:
@@ -293,52 +362,22 @@ class Device:
         return self._driver.sent()
 
     def attach(self, pool: Mempool) -> None:
-        """Let the device send packets from `pool`. Sending a batch does it by itself; a compiled loop needs it done."""
         self._check()
         if not isinstance(cast(object, pool), Mempool):
             raise TypeError(f"a Mempool is attached, not {type(pool).__name__}")
         self._driver.attach(pool)
 
-    def close(self) -> None:
-        """Stop the device and return its memory. Packets of its pools cannot be touched any more.
+    def _queues(self) -> Sequence[RxQueue | TxQueue]:
+        return *self.rx, *self.tx
 
-        Paths that run on the device end, and calls that use it are waited for. A second call does nothing, or goes on
-        where the first was interrupted. In a forked child nothing happens to the parent's device.
-
-        Raises:
-            OwnershipError: a thread uses the device and does not let go; close it again.
-        """
-        if not self._owner.mine():
-            self.closed, self._open = True, False
-            return
-        with self._closing:
-            self.closed = True
-            for path in list(self._paths):
-                path._stop()
-            for queue in (*self.rx, *self.tx):
-                if not queue.ring.retire(_PATIENCE):
-                    raise OwnershipError(f"{queue} is in use by another thread, which does not let go: close it again")
-            self._driver.close()
-            checking.log_report(pools())
-            self._open = False
-            _open.discard(self)
-
-    def _check(self) -> None:
-        if self.closed:
-            self._owner.check(self.address)
-            raise Error(f"{self.address} is closed: open it again")
-
-    def __enter__(self) -> Device:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def _give_up(self) -> None:
+        self._driver.close()
 
     def __del__(self, _ending: Callable[[], bool] = sys.is_finalizing) -> None:
         if not getattr(self, "_open", False) or _ending():
             return
         forgotten, name = not self.closed, repr(self)
-        close_dropped(self.close)  # it may have been interrupted
+        super().__del__()
         if forgotten:
             warnings.warn(f"{name} was never closed", ResourceWarning, source=self, stacklevel=2)
 
@@ -346,20 +385,20 @@ class Device:
         return f"<Device {self.address} ({self.driver}){', closed' if self.closed else ''}>"
 
 
-_open: WeakSet[Device] = WeakSet()  # what this process has open
+_open: WeakSet[Port] = WeakSet()  # what this process has open
 
 
 def _close_all() -> None:
     """At the end of the program: cards stop, and packets that the program still has are let go in silence."""
-    for device in list(_open):
+    for port in list(_open):
         with suppress(Exception):
-            device.close()
+            port.close()
 
 
 def _disown() -> None:
-    """After a fork, in the child: the parent's devices are not to be used here."""
-    for device in list(_open):
-        device.closed, device._open = True, False
+    """After a fork, in the child: what the parent has open is not to be used here."""
+    for port in list(_open):
+        port.closed, port._open = True, False
     _open.clear()
 
 
@@ -372,24 +411,28 @@ class RxQueue:
     """A receive queue, used by one thread at a time.
 
     Attributes:
-        device: that it belongs to.
+        device: that it belongs to; also a ring between threads.
         ring: the driver's ring and its kernel, for compiled loops.
+        number: which of the device's receive queues it is.
     """
 
-    def __init__(self, device: Device, ring: RxRing) -> None:
+    def __init__(self, device: Port, ring: RxRing, name: str, number: int = 0) -> None:
         self.device = device
+        self.number = number
         self.ring = ring
+        self._name = name
         self._pools = pools()
         self._receive = Direct(_receive_kernel(ring.kernel))
 
     @property
-    def number(self) -> int:
-        """Which of the device's receive queues it is."""
-        return self.device.rx.index(self)
-
-    @property
     def pool(self) -> Mempool:
-        """Where the queue takes its buffers from."""
+        """Where the queue takes its buffers from.
+
+        Raises:
+            ConfigurationError: nowhere, as it is a ring's between threads.
+        """
+        if not isinstance(self.ring.pool, Mempool):
+            raise ConfigurationError(f"{self} has no pool: its packets are of the pools of those who send them")
         return self.ring.pool
 
     def receive(self, limit: int = 32) -> Batch:
@@ -401,7 +444,7 @@ class RxQueue:
         """
         limit = integer("limit", limit, 1, self.ring.size)
         batch, outcome = self._take(limit)
-        if outcome == _STARVED and self.pool._sweep():
+        if outcome == _STARVED and self.ring.pool._sweep():
             batch, outcome = self._take(limit)
         if outcome in _REFUSALS:
             self._refuse(outcome)
@@ -424,7 +467,7 @@ class RxQueue:
         raise in_use(what)
 
     def __repr__(self) -> str:
-        return f"{self.device.address} rx[{self.number}]"
+        return f"{self.device.address} {self._name}"
 
 
 @no_copies
@@ -432,16 +475,16 @@ class TxQueue:
     """A transmit queue, used by one thread at a time.
 
     Attributes:
-        device: that it belongs to.
-        ring: the driver's ring and its kernel, for compiled loops.
+        device, ring: as of a receive queue.
     """
 
-    def __init__(self, device: Device, ring: TxRing) -> None:
+    def __init__(self, device: Port, ring: TxRing, name: str) -> None:
         self.device = device
         self.ring = ring
+        self._name = name
         self._pools = pools()
         self._send = Direct(_send_kernel(ring.kernel))
-        self._attached: set[int] = set()  # pools, by number
+        self._suppliers: set[int] = set()  # where batches came from, by number
 
     def send(self, batch: Batch) -> int:
         """Send packets from the front of the batch until the ring is full; how many it took.
@@ -454,9 +497,9 @@ class TxQueue:
         """
         self.device._check()
         packets, span = lent(batch)
-        if batch.pool.number not in self._attached:
-            self.device.attach(batch.pool)
-            self._attached.add(batch.pool.number)
+        if batch.pool.number not in self._suppliers:
+            batch.pool.supply(self.device)
+            self._suppliers.add(batch.pool.number)
         try:
             sent = self._send(batch.metadata, self.ring.state, self._pools, packets, span)
         except IndexError:
@@ -474,7 +517,7 @@ class TxQueue:
         return self.ring.in_flight
 
     def __repr__(self) -> str:
-        return f"{self.device.address} tx[{self.device.tx.index(self)}]"
+        return f"{self.device.address} {self._name}"
 
 
 # ---------------------------------------------------------------------------------------------------------------------

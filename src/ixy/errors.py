@@ -47,6 +47,10 @@ class CaptureError(Error):
     """A capture file cannot be read or written."""
 
 
+class WorkerError(Error):
+    """One of some workers has ended by an error, which is its `__cause__`, and so all have ended."""
+
+
 class KernelError(Error):
     """A function cannot be compiled into a path, or does not say what becomes of a packet.
 

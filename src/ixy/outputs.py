@@ -11,20 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
 from ixy.asking import PacketFunction, PathState, asking, asking_at_once
-from ixy.counts import COUNTS, DROPPED, FORWARDED, HELD, LOST, NOW, RECEIVED, TROUBLE
+from ixy.counts import AT, COUNTS, DROPPED, FORWARDED, HELD, LOST, NOW, RECEIVED, TROUBLE
 from ixy.jit import checked, compiled, outlined
 from ixy.packets.buffers import ID_MASK
-from ixy.packets.packets import INDEX_MASK, Packets
-from ixy.packets.pool import Pools, free_count, give, refill, take
+from ixy.packets.packets import INDEX_MASK, Packets, carry
+from ixy.packets.pool import NOWHERE, Pools, free_count, give, pool_of, refill, take, take_soon
 from ixy.packets.views import packet_view
 from ixy.polls import ALL, STOPPED, PollKernels, drop_held, is_stopped
 from ixy.unsafe import copy
-from ixy.verdicts import DROP, FORWARD, OUTPUTS_MASK
+from ixy.verdicts import DROP, FORWARD, OUTPUTS_MASK, UP
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,12 +42,14 @@ class Outputs(NamedTuple):
         verdicts: room for those of a batch.
         picked: room for the packets of one output.
         single: room for one.
+        up: the state of the ring to Python; None where there is none.
     """
 
     groups: tuple[tuple[Any, ...], ...]
     verdicts: NDArray[np.int64]
     picked: Packets
     single: Packets
+    up: Any
 
 
 class Grouped(NamedTuple):
@@ -68,8 +70,7 @@ def grouped(rings: Sequence[TxRing]) -> Grouped:
     """Rings of the same kernels, whose devices see memory in the same way, come into one group."""
     found: dict[Any, list[int]] = {}
     for number, ring in enumerate(rings):
-        state: Any = ring.state
-        kind = ring.kernel, ring.room, *map(type, (state, state.addresses))
+        kind = ring.kernel, ring.room, _shape(ring.state)
         found.setdefault(kind, []).append(number)
     return Grouped(
         kinds=tuple((kernel, room) for kernel, room, *_ in found),
@@ -78,29 +79,46 @@ def grouped(rings: Sequence[TxRing]) -> Grouped:
     )
 
 
-def new_outputs(rings: Grouped, packets: Packets) -> Outputs:
+def _shape(state: Any) -> Any:
+    """What a ring's state is made of: which arrays are there, which are left out."""
+    parts = cast("tuple[Any, ...]", state) if isinstance(state, tuple) else ()
+    return type(cast(object, state)), *map(_shape, parts)
+
+
+def new_outputs(rings: Grouped, up: TxRing | None, packets: Packets) -> Outputs:
     """What the kernels need, for batches such as `packets`. Buffers of packets that are picked have the same owner."""
-    size = len(packets.ids)
-    picked, single = (
-        Packets(np.empty(count, np.int32), np.empty(count, np.int32), holder=packets.holder) for count in (size, 1)
-    )
-    return Outputs(rings.groups, np.empty(size, np.int64), picked, single)
+    picked = _columns_like(packets, len(packets.ids))
+    verdicts, single = np.empty(len(packets.ids), np.int64), _columns_like(packets, 1)
+    return Outputs(rings.groups, verdicts, picked, single, up.state if up else None)
+
+
+def _columns_like(packets: Packets, count: int) -> Packets:
+    """Room for `count` packets, with the columns that these have, and the same owner."""
+    columns: list[Any] = [np.empty(count, column.dtype) if column is not None else None for column in packets[:-1]]
+    return Packets(*columns, holder=packets.holder)
 
 
 def poll_kernels(
-    rx: RxRing, rings: Grouped, function: PacketFunction, record: np.dtype[Any] | None, *, at_once: bool
+    rx: RxRing,
+    rings: Grouped,
+    up: TxRing | None,
+    function: PacketFunction,
+    record: np.dtype[Any] | None,
+    *,
+    at_once: bool,
 ) -> PollKernels:
     """The kernels of a path with several outputs, see `polls.poll_kernels`.
 
     Args:
+        up: the ring to Python, if there is one.
         at_once: the function is given all packets of a batch at once.
     """
-    outputs = len(rings.order)
+    outputs, upward = len(rings.order), up.kernel if up else None
     if at_once:
-        judge = _judging_at_once(asking_at_once(function, record), outputs)
+        judge = _judging_at_once(asking_at_once(function, record), outputs, upward is not None)
     else:
-        judge = _judging(asking(function, record), outputs)
-    return _poll(rx.kernel, rings.kinds, tuple(map(len, rings.groups)), tuple(rings.order), judge)
+        judge = _judging(asking(function, record), outputs, upward is not None)
+    return _poll(rx.kernel, rings.kinds, tuple(map(len, rings.groups)), tuple(rings.order), upward, judge)
 
 
 @cache
@@ -109,17 +127,23 @@ def _poll(
     kinds: tuple[tuple[Any, Any], ...],
     sizes: tuple[int, ...],
     order: tuple[int, ...],
+    upward: Callable[..., int] | None,
     judge: Callable[[PathState, int], bool],
 ) -> PollKernels:
     room, send = _rings(kinds, sizes)
     places = np.array([0, *(order.index(number) for number in range(len(order)))], np.int64)  # by verdict
     outputs = len(order)
 
+    hand_up = _nobody_above if upward is None else _handing_up(upward)
+
     @compiled
     def deliver(path: PathState, packets: Packets, output: int, count: int) -> int:
-        """Send packets to an output, or drop them; how many were sent. There is room: `poll` has looked."""
+        """Send packets to an output, or drop them; how many were sent. There is room: `poll` has looked, but not at
+        the ring to Python."""
         sent = 0
-        if output != DROP:
+        if output == UP:
+            sent = hand_up(path, packets, count)
+        elif output != DROP:
             sent = send(path.tx.groups, path.pools, places[output], packets, count)
             path.counts[COUNTS + output - 1] += sent
         give(path.pools, packets, sent, count)
@@ -138,11 +162,17 @@ def _poll(
         packets, single = path.packets, path.tx.single
         if path.tx.verdicts[i] & OUTPUTS_MASK < 2 << output:
             return packets.ids[i]
-        if take(path.pools, path.rx.pool, single, 1) == 0:
-            fetch_buffers(path)
-            if take(path.pools, path.rx.pool, single, 1) == 0:
-                path.counts[LOST] += 1
-                return -1
+        pool = path.rx.pool
+        if pool == NOWHERE:  # from a ring between threads: another thread may own the packet's pool
+            taken = take_soon(path.pools, pool_of(packets.ids[i]), single, 1)
+        else:
+            taken = take(path.pools, pool, single, 1)
+            if taken == 0:
+                fetch_buffers(path)
+                taken = take(path.pools, pool, single, 1)
+        if taken <= 0:
+            path.counts[LOST] += 1
+            return -1
         target, source = single.ids[0] & ID_MASK, packets.ids[i] & ID_MASK
         copy(path.pools.bytes[target], 0, path.pools.bytes[source], 0, packets.lengths[i])
         return single.ids[0]
@@ -159,23 +189,23 @@ def _poll(
             elif verdicts[i] < 0 and verdicts[i] >> output & 1 == 1:
                 buffer = buffer_for(path, i, output)
             if buffer >= 0:
+                carry(picked, count, packets, i, 1)
                 picked.ids[count] = buffer
-                picked.lengths[count] = packets.lengths[i]
                 count += 1
         return count
 
     @outlined
     def scatter(path: PathState, received: int) -> int:
         """Deliver to each output its packets; how many have left, each counted once."""
-        copied = path.tx.picked
-        left = received
-        for output in range(outputs + 1):
+        dropped = pick(path, received, DROP)
+        deliver(path, path.tx.picked, DROP, dropped)
+        for output in range(1, outputs + 1):
             count = pick(path, received, output)
             if count > 0:
-                deliver(path, copied, output, count)
-                if output == DROP:
-                    left -= count
-        return left
+                deliver(path, path.tx.picked, output, count)
+        if upward is not None:
+            deliver(path, path.tx.picked, UP, pick(path, received, UP))
+        return received - dropped
 
     @compiled
     def poll(path: PathState) -> int:
@@ -201,8 +231,25 @@ def _poll(
     return PollKernels(poll, drop_held)
 
 
+@compiled
+def _nobody_above(_path: PathState, _packets: Packets, _count: int) -> int:
+    return 0
+
+
 @cache
-def _judging(ask: Callable[[PathState, Any], int], outputs: int) -> Callable[[PathState, int], bool]:
+def _handing_up(upward: Callable[..., int]) -> Callable[[PathState, Packets, int], int]:
+    @compiled
+    def hand_up(path: PathState, packets: Packets, count: int) -> int:
+        """Hand packets to Python, as far as there is room; how many. The others are lost."""
+        sent = upward(path.tx.up, path.pools, packets, 0, count)
+        path.counts[LOST] += count - sent
+        return sent
+
+    return hand_up
+
+
+@cache
+def _judging(ask: Callable[[PathState, Any], int], outputs: int, up: bool) -> Callable[[PathState, int], bool]:
     """A kernel `judge(path, received)`: note the verdict of each packet; whether all go to the same output."""
 
     @compiled
@@ -210,9 +257,10 @@ def _judging(ask: Callable[[PathState, Any], int], outputs: int) -> Callable[[Pa
         verdicts = path.tx.verdicts
         difference = 0
         for i in range(received & INDEX_MASK):
+            path.counts[AT] = i
             buffer = path.packets.ids[i] & ID_MASK
             said = ask(path, packet_view(path.pools.bytes, buffer, path.packets, i, path.counts))
-            verdicts[i] = valid(said, outputs, path.counts)
+            verdicts[i] = valid(said, outputs, up, path.counts)
             difference |= verdicts[i] ^ verdicts[0]
         return difference == 0 and verdicts[0] >= 0
 
@@ -220,7 +268,9 @@ def _judging(ask: Callable[[PathState, Any], int], outputs: int) -> Callable[[Pa
 
 
 @cache
-def _judging_at_once(ask: Callable[[PathState, Any, int], None], outputs: int) -> Callable[[PathState, int], bool]:
+def _judging_at_once(
+    ask: Callable[[PathState, Any, int], None], outputs: int, up: bool
+) -> Callable[[PathState, int], bool]:
     """The same, where the function is given all packets at once."""
 
     @compiled
@@ -231,7 +281,7 @@ def _judging_at_once(ask: Callable[[PathState, Any, int], None], outputs: int) -
         ask(path, verdicts, received)
         difference = 0
         for i in range(received & INDEX_MASK):
-            verdicts[i] = valid(verdicts[i], outputs, path.counts)
+            verdicts[i] = valid(verdicts[i], outputs, up, path.counts)
             difference |= verdicts[i] ^ verdicts[0]
         return difference == 0 and verdicts[0] >= 0
 
@@ -239,17 +289,17 @@ def _judging_at_once(ask: Callable[[PathState, Any, int], None], outputs: int) -
 
 
 @checked
-def valid(said: int, outputs: int, counts: NDArray[np.int64]) -> int:
+def valid(said: int, outputs: int, up: bool, counts: NDArray[np.int64]) -> int:
     """A verdict, if there is such an output, or are such outputs."""
     if said < 0:
-        beyond = (said & OUTPUTS_MASK) >> (outputs + 1)
+        beyond = (said & OUTPUTS_MASK & ~(up << UP)) >> (outputs + 1)
         if beyond == 0:
             return said & ~1 if said & OUTPUTS_MASK != 0 else DROP
         said = outputs + 1
         while beyond & 1 == 0:
             beyond >>= 1
             said += 1
-    if said > outputs:
+    if said > outputs and not (up and said == UP):
         counts[TROUBLE], counts[TROUBLE + 1], counts[TROUBLE + 2] = said, outputs, 1
         raise IndexError("output {0} of a path that has {1}")
     return said

@@ -26,7 +26,19 @@ import numpy as np
 
 from ixy.arguments import integer
 from ixy.asking import PacketFunction, PathState
-from ixy.counts import COUNTS, DROPPED, FORWARDED, LOST, QUEUE, RANDOM, RECEIVED, STOP
+from ixy.counts import (
+    COUNTS,
+    CULPRIT_BYTES,
+    DROPPED,
+    FORWARDED,
+    IDLE,
+    LOST,
+    POLLED,
+    QUEUE,
+    RANDOM,
+    RECEIVED,
+    STOP,
+)
 from ixy.device import RxQueue, TxQueue
 from ixy.drivers.rings import ENTERED, POOL_BUSY, RING_BUSY, RUNNER, enter, exit_from, in_use, leave, seize
 from ixy.errors import ConfigurationError, Error
@@ -37,14 +49,16 @@ from ixy.outputs import SPARE, grouped, new_outputs
 from ixy.outputs import poll_kernels as several_outputs
 from ixy.packets import checking
 from ixy.packets.batch import no_copies
+from ixy.packets.mempool import Mempool
 from ixy.packets.packets import new_packets
-from ixy.packets.pool import call_attention, pools
+from ixy.packets.pool import pools
 from ixy.packets.views import argument_types
 from ixy.polls import poll_kernels
 from ixy.record import Record
+from ixy.ring import MIN_SIZE, Ring
 from ixy.trouble import told
 from ixy.unsafe import load_acquire, nap, pause, this_thread
-from ixy.verdicts import FORWARD, MAX_OUTPUTS, copy_to
+from ixy.verdicts import FORWARD, MAX_OUTPUTS, UP, copy_to
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -96,6 +110,7 @@ def batch_kernel(function: F) -> F:
 _RX_BUSY, _POOL_BUSY, _TX_BUSY, _CLOSING = RING_BUSY, POOL_BUSY, 3, 4  # why a path cannot be run
 _SECOND = 8  # is added to that if it is the second of two paths
 _IDLE_POLLS = 0xFF  # a mask: after so many polls in vain, yield
+_UP_SIZE = 1024  # packets that wait for Python
 _PAUSES = 16  # after a poll in vain, some 0.3 µs
 _WORD = (1 << 64) - 1
 POLLS = 1 << 14  # how often a run polls each path, unless it is told
@@ -136,8 +151,8 @@ class Path:
 
     Args:
         rx, tx: the queues; of two devices or of one. With a list of transmit queues, of any devices, the function's
-            verdict is the number of an output, from 1 on, 0 to drop the packet, or `copy_to` for several; an output
-            without room holds all back.
+            verdict is the number of an output, from 1 on, 0 to drop the packet, `copy_to` for several, or UP for
+            Python; an output without room holds all back.
         function: what to do with each packet, see `kernel`, or with each batch, see `batch_kernel`. It is compiled
             along with the functions that it calls.
         record: what the function is given besides the packet, for as long as this path lives.
@@ -163,9 +178,7 @@ class Path:
     ) -> None:
         _check_queue("rx", rx, RxQueue)
         outputs = [tx] if isinstance(tx, TxQueue) else list(_check_outputs(tx))
-        needed = rx.ring.size + SPARE * len(outputs)
-        if len(outputs) > 1 and rx.pool.capacity < needed:
-            raise ConfigurationError(f"{rx}: {len(outputs)} outputs need a pool of {needed} packet buffers")
+        _check_spare(rx, len(outputs))
         batch = integer("batch", batch, 1, min(queue.ring.size for queue in (rx, *outputs)))
         self._rx, self._outputs = rx, outputs
         self._check()
@@ -176,25 +189,29 @@ class Path:
         at_once = is_at_once(function)
         function = check(function, argument_types(packets, dtype, at_once))
         for queue in outputs:
-            queue.device.attach(rx.pool)
-        simple = isinstance(tx, TxQueue) and not at_once and not mentions(function, copy_to)
+            rx.ring.pool.supply(queue.device)
+        self._up = _ring_to_python(rx, len(outputs)) if mentions(function, UP) else None
+        up = self._up.tx if self._up is not None else None
+        simple = isinstance(tx, TxQueue) and not (at_once or up or mentions(function, copy_to))
         if simple:
             to = outputs[0].ring.state
             self.kernels = poll_kernels(rx.ring, outputs[0].ring, function, dtype, batch)
         else:
             rings = grouped([queue.ring for queue in outputs])
-            to = new_outputs(rings, packets)
-            self.kernels = several_outputs(rx.ring, rings, function, dtype, at_once=at_once)
+            ring = up.ring if up else None
+            to = new_outputs(rings, ring, packets)
+            self.kernels = several_outputs(rx.ring, rings, ring, function, dtype, at_once=at_once)
         checking.name(packets, f"a path from {rx} to {' and '.join(map(str, outputs))}")
         self.state = PathState(
             rx=rx.ring.state,
             tx=to,
-            words=tuple(queue.ring.state.state for queue in outputs),
+            words=tuple(queue.ring.state.state for queue in (*outputs, *([up] if up else ()))),
             pools=pools(),
             packets=packets,
             counts=_new_counts(rx, 0 if simple else len(outputs), seed),
             limit=batch,
             record=record.claim(self) if record is not None else None,
+            culprit=np.zeros(CULPRIT_BYTES, np.uint8),
         )
         for device in (rx.device, *(queue.device for queue in outputs)):
             device._paths.add(self)
@@ -222,8 +239,20 @@ class Path:
         return PathCounts(*(int(counts[column]) for column in (RECEIVED, FORWARDED, DROPPED)))
 
     @property
+    def up(self) -> RxQueue:
+        """Where Python receives what the function said `ixy.UP` of, in any thread: `path.up.receive()`. Up to 1024
+        packets wait there, in a small pool fewer; what finds no room is dropped, see `lost`.
+
+        Raises:
+            ConfigurationError: the function does not name `ixy.UP`.
+        """
+        if self._up is None:
+            raise ConfigurationError("the path's function does not name ixy.UP: no packet comes to Python")
+        return self._up.rx
+
+    @property
     def lost(self) -> int:
-        """Copies for which there was no buffer, see `copy_to`."""
+        """Packets for Python for which there was no room, and copies for which there was no buffer (`copy_to`)."""
         return int(self.state.counts[LOST])
 
     @property
@@ -239,7 +268,10 @@ class Path:
     def _stop(self) -> None:
         """End a run of the path after its next poll, in whichever thread it is."""
         self.state.counts[STOP] = 1
-        call_attention(self.state.pools.words, self.state.rx.pool)
+
+    def _end(self) -> None:
+        if self._up is not None:
+            self._up.close()
 
     def _refusal(self, reason: int) -> Error:
         """Why a run could not begin, in words."""
@@ -249,6 +281,17 @@ class Path:
         outputs = " or ".join(map(str, self._outputs))
         what = {_RX_BUSY: self._rx, _POOL_BUSY: f"the pool of {self._rx}", _TX_BUSY: outputs}[reason]
         return in_use(what)
+
+
+def _ring_to_python(rx: RxQueue, outputs: int) -> Ring:
+    """A ring for packets of a queue's pool, which does not take all buffers that the path has."""
+    pool, size = rx.ring.pool, _UP_SIZE
+    if isinstance(pool, Mempool):
+        spare = max(pool.capacity - rx.ring.size - SPARE * outputs, 0)
+        size = min(size, max(1 << (spare // 2).bit_length() - 1 if spare > 1 else 0, MIN_SIZE))
+    ring = Ring(size, metadata=rx.ring.metadata)
+    pool.supply(ring)
+    return ring
 
 
 def _new_counts(rx: RxQueue, outputs: int, seed: int | None) -> NDArray[np.int64]:
@@ -287,6 +330,13 @@ def _check_outputs(queues: object) -> Sequence[TxQueue]:
     if len(set(map(id, found))) < len(found):
         raise ConfigurationError("an output is named twice: each transmit queue is one")
     return found
+
+
+def _check_spare(rx: RxQueue, outputs: int) -> None:
+    """Whether packets would go on, with so many buffers as transmit rings may keep."""
+    pool, needed = rx.ring.pool, rx.ring.size + SPARE * outputs
+    if outputs > 1 and isinstance(pool, Mempool) and pool.capacity < needed:
+        raise ConfigurationError(f"{rx}: {outputs} outputs need a pool of {needed} packet buffers")
 
 
 def run(paths: Sequence[Path], polls: int = POLLS) -> int:
@@ -350,7 +400,7 @@ def _enter(path: PathState) -> int:
                 leave(path.words[taken])
             exit_from(path.rx, path.pools)
             return _TX_BUSY
-    if load_acquire(path.counts, STOP) != 0:  # another path of the same pool may have served who wanted this one to end
+    if load_acquire(path.counts, STOP) != 0:
         _exit(path)
         return _CLOSING
     return ENTERED
@@ -396,6 +446,7 @@ def _loop_kernel(first: Any, second: Any = None) -> Any:
                 if count < 0:
                     break
                 received += count
+                note_poll(path, count)
                 idle = yield_when_idle(count, idle)
             _exit(path)
             return received
@@ -417,12 +468,21 @@ def _loop_kernel(first: Any, second: Any = None) -> Any:
             if count < 0 or other < 0:
                 break
             received += count + other
+            note_poll(one, count + other)
             idle = yield_when_idle(count + other, idle)
         _exit(two)
         _exit(one)
         return received
 
     return loop_two
+
+
+@compiled
+def note_poll(path: PathState, count: int) -> None:
+    """Count a poll, which may have been in vain."""
+    path.counts[POLLED] += 1
+    if count == 0:
+        path.counts[IDLE] += 1
 
 
 @compiled

@@ -13,7 +13,20 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ixy.asking import PacketFunction, PathState, asking
-from ixy.counts import BEGUN, DROPPED, FORWARDED, HELD, LEFT, NOW, RECEIVED, STOP
+from ixy.counts import (
+    AT,
+    BEGUN,
+    CULPRIT,
+    CULPRIT_BYTES,
+    DROPPED,
+    FORWARDED,
+    HELD,
+    LEFT,
+    NOW,
+    PAUSE,
+    RECEIVED,
+    STOP,
+)
 from ixy.drivers.rings import NEXT, desert
 from ixy.jit import compiled, outlined
 from ixy.packets.buffers import ID_MASK
@@ -67,8 +80,7 @@ def is_stopped(path: PathState) -> bool:
     """Let others have the pool, if they want it; whether the path is to end."""
     if wanted(path.pools, path.rx.pool):
         serve(path.pools, path.rx.pool)
-        return load_acquire(path.counts, STOP) != 0
-    return False
+    return load_acquire(path.counts, STOP) | load_acquire(path.counts, PAUSE) != 0
 
 
 @compiled
@@ -81,9 +93,20 @@ def leave_all(path: PathState) -> None:
 
 
 @compiled
+def accuse(path: PathState, buffer: Any, number: int) -> None:
+    """Keep the first bytes of the packet with which the function raised an exception, `number` of those at hand."""
+    path.counts[CULPRIT] = path.counts[RECEIVED] + number
+    for i in range(CULPRIT_BYTES):
+        path.culprit[i] = path.pools.bytes[buffer & ID_MASK, i]
+
+
+@compiled
 def drop_held(path: PathState) -> None:
     """Drop the packets at hand, and leave everything."""
     held = path.counts[HELD]
+    if held > 0:
+        at = path.counts[AT]
+        accuse(path, path.packets.ids[at], at + 1)
     path.counts[HELD] = path.counts[NOW] = 0
     path.counts[RECEIVED] += held
     path.counts[DROPPED] += held
@@ -108,6 +131,7 @@ def _by_batches(
     @compiled
     def verdict(path: PathState, i: int) -> int:
         """What the function says of packet `i`."""
+        path.counts[AT] = i
         buffer = path.packets.ids[i] & ID_MASK
         return ask(path, packet_view(path.pools.bytes, buffer, path.packets, i, path.counts))
 
@@ -221,6 +245,7 @@ def _packet_by_packet(
         begun = path.counts[BEGUN]
         if begun > 0:  # the last one was not finished: its buffer stays in its descriptor
             slot = (path.rx.state[NEXT] + begun - 1) & (path.rx.held.ids.size - 1)
+            accuse(path, path.rx.held.ids[slot], begun)
             replace(path.rx, slot, path.rx.held.ids[slot])
             settle(path, begun, begun - 1 - path.counts[LEFT])
         by_batches.recover(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 DROP = 0
 FORWARD = 1  # to the first output; n is output n
 MAX_OUTPUTS = 60
-UP = 62  # to Python
+UP = 62  # to Python, see `Path.up`
 
 OUTPUTS_MASK = (1 << 63) - 2  # of a verdict below 0: a bit for each output
 SEVERAL = -(1 << 63)  # is added to them

@@ -345,3 +345,89 @@ def test_a_function_of_a_batch_returns_nothing(machine: Machine) -> None:
         arrive(machine, to(1, 1))
         with pytest.raises(ixy.KernelError, match=r"a function of a batch returns nothing: write packets\.verdicts"):
             ixy.Path(a.rx[0], b.tx[0], computed).run(1)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Packets for Python
+
+
+@ixy.kernel
+def to_python(packet: ixy.Packet) -> int:
+    """Byte 30: 0 to 2 as ever, 3 to Python, 4 to Python and to the first output."""
+    kind = packet[30]
+    if kind == 3:
+        return ixy.UP
+    return ixy.copy_to(1, ixy.UP) if kind == 4 else kind
+
+
+@settings(phases=[Phase.explicit, Phase.reuse, Phase.generate], max_examples=25, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 4), max_size=40), max_size=5), st.sampled_from([1, 32]))
+def test_packets_for_python(rounds: list[list[int]], batch: int) -> None:
+    """In order, with their bytes; they are forwarded as far as counts go, and no buffer is lost."""
+    machine = Machine(stepped=True)
+    a, b, c = cards(machine, "abc")
+    path = ixy.Path(a.rx[0], [b.tx[0], c.tx[0]], to_python, batch=batch)
+    expected: list[list[bytes]] = [[], [], []]
+    found: list[list[bytes]] = [[], [], []]
+    number = 0
+    for kinds in rounds:
+        for kind in kinds:
+            data = to(kind, number)
+            arrive(machine, data)
+            number += 1
+            for output, which in enumerate([(1, 4), (2,), (3, 4)]):
+                if kind in which:
+                    expected[output].append(data)
+        path.run(len(kinds) + 1)
+        found[0] += depart(machine, name="b")
+        found[1] += depart(machine, name="c")
+        with path.up.receive(64) as batch_of_python:
+            found[2] += [packet[:] for packet in batch_of_python]
+    assert found == expected
+    assert path.sent == [len(each) for each in expected[:2]]
+    dropped = sum(kinds.count(0) for kinds in rounds)
+    assert (path.counts, path.lost) == ((number, number - dropped, dropped), 0)
+    in_flight = b.tx[0].in_flight + c.tx[0].in_flight
+    assert a.rx[0].pool.available + RING + in_flight == POOL
+    for device in (a, b, c):
+        device.close()
+
+
+def test_packets_for_python_without_room(machine: Machine) -> None:
+    """With 256 buffers and a ring of 64, 64 packets may wait for Python; the others are dropped, and counted as
+    lost."""
+
+    @ixy.kernel
+    def all_up(_packet: ixy.Packet) -> int:
+        return ixy.UP
+
+    a, b = cards(machine, "ab")
+    with a, b:
+        path = ixy.Path(a.rx[0], b.tx[0], all_up)
+        for start in range(0, 90, 30):
+            for number in range(start, start + 30):
+                arrive(machine, frame(number))
+            path.run(4)
+        assert path.counts == (90, 64, 26)
+        assert path.lost == 26
+        with path.up.receive(64) as packets:
+            assert [packet[:] for packet in packets] == [frame(number) for number in range(64)]
+        assert a.rx[0].pool.available + RING == POOL
+        plain = ixy.Path(a.rx[0], b.tx[0])
+        with pytest.raises(ConfigurationError, match=r"does not name ixy\.UP"):
+            _ = plain.up
+
+
+def test_copies_of_what_another_thread_sent(machine: Machine) -> None:
+    """A path from a ring between threads finds buffers in the pools that the packets are of."""
+    a, b, c = cards(machine, "abc")
+    with a, b, c, ixy.Ring(64) as ring:
+        first, second = ixy.Path(a.rx[0], ring.tx), ixy.Path(ring.rx, [b.tx[0], c.tx[0]], by_bits)
+        for number in range(40):
+            arrive(machine, to(number & 3, number))
+        first.run(4)
+        second.run(4)
+        assert depart(machine, name="b") == [to(number & 3, number) for number in range(40) if number & 1]
+        assert depart(machine, name="c") == [to(number & 3, number) for number in range(40) if number & 2]
+        assert second.lost == 0
+        assert a.rx[0].pool.available + RING + b.tx[0].in_flight + c.tx[0].in_flight == POOL

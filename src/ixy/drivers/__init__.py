@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ixy.drivers.rss import Rss
+    from ixy.packets.batch import Lender
     from ixy.packets.mempool import Mempool
 
 
@@ -86,7 +87,6 @@ class RxRing(Protocol):
             the front, with all columns that are there, and never raises. For the ring's runner (`rings.enter`).
         single: what takes packets one at a time; None if the driver has no such kernels.
         state: the named tuple that the kernel works on.
-        pool: where the ring takes its buffers from.
         size: descriptors.
         metadata: what the device was set up to tell of each packet, names from `packets.METADATA`.
     """
@@ -94,9 +94,13 @@ class RxRing(Protocol):
     kernel: Callable[..., int]
     single: RxSingle | None
     state: Any
-    pool: Mempool
     size: int
     metadata: Sequence[str]
+
+    @property
+    def pool(self) -> Lender:
+        """Where the ring takes its buffers from: a mempool; between threads, what keeps the pools of its packets."""
+        ...
 
     @property
     def dropped(self) -> int:

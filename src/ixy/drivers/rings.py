@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ixy.errors import OwnershipError
 from ixy.jit import compiled
 from ixy.packets.packets import Packets
-from ixy.packets.pool import Pools, give, pools, release, take_soon, wait_for
+from ixy.packets.pool import NOWHERE, Pools, give, pools, release, take_soon, wait_for
 from ixy.unsafe import load_acquire, store_release, swap_if, this_thread
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def enter(ring: Any, pools: Pools) -> int:
     """Become the runner of a receive ring and the owner of its pool; who holds the one that could not be had, if so."""
     if not seize(ring.state):
         return RING_BUSY
-    if not wait_for(pools.words, ring.pool):
+    if ring.pool != NOWHERE and not wait_for(pools.words, ring.pool):
         leave(ring.state)
         return POOL_BUSY
     return ENTERED
@@ -84,7 +84,8 @@ def enter(ring: Any, pools: Pools) -> int:
 @compiled
 def exit_from(ring: Any, pools: Pools) -> None:
     """Undo `enter`."""
-    release(pools.words, ring.pool)
+    if ring.pool != NOWHERE:
+        release(pools.words, ring.pool)
     leave(ring.state)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from operator import index as as_index
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast, overload
 from weakref import ref
 
 import numpy as np
@@ -27,6 +27,7 @@ from ixy.packets import checking
 from ixy.packets.buffers import BUFFER_SIZE, STRIDE
 from ixy.packets.packets import Flags, Packets, new_packets
 from ixy.packets.pool import Pools, abandon, give, pools
+from ixy.process import Owner
 from ixy.unsafe import load_acquire, swap_if
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def no_copies(kind: type[T]) -> type[T]:
 
 
 class Loan(ref):  # pyright: ignore[reportMissingTypeArgument]
-    """What a batch has of its pool, kept by the pool too.
+    """What a batch has of its lender, kept by that too.
 
     Attributes:
         metadata: names of the packets' columns besides those that are always there, see `packets.METADATA`.
@@ -70,6 +71,54 @@ class Loan(ref):  # pyright: ignore[reportMissingTypeArgument]
     span: NDArray[np.int64]
 
 
+class Taker(Protocol):
+    """Who may have packets of a lender: a device, or a ring between threads."""
+
+    closed: bool
+
+    def attach(self, pool: Mempool) -> None:
+        """Let buffers of `pool` lie in its rings."""
+        ...
+
+
+class Lender:
+    """Where a batch has its buffers from: a mempool, or a ring between threads, whose packets are of any pools.
+
+    Attributes:
+        number: no other lender has it.
+        closed: what its batches still own cannot be touched any more.
+    """
+
+    number: int
+    closed: bool
+
+    def __init__(self) -> None:
+        self._loans: set[Loan] = set()
+        self._owner = Owner()
+        self._pools = pools()
+
+    def supply(self, taker: Taker) -> None:
+        """Let `taker` have packets from here: attach the pools that they are of."""
+        raise NotImplementedError
+
+    def _takes_back(self) -> bool:
+        """Whether the buffers of its batches can be given back."""
+        return not self.closed
+
+    def _sweep(self) -> bool:
+        """Give back what batches had that are gone, and that an exception kept from giving it back; whether any had.
+
+        A batch gives its packets back when it goes. But a signal handler may raise before the first instruction of
+        that, and Python does not try again.
+        """
+        lost = [loan for loan in list(self._loans) if loan() is None]
+        for loan in lost:
+            if self._takes_back():
+                free_loan(self._pools, loan)
+            self._loans.discard(loan)
+        return bool(lost)
+
+
 @no_copies
 class Batch(ManyHeaders):
     """Some packets, oldest first, as a structure of arrays.
@@ -81,12 +130,12 @@ class Batch(ManyHeaders):
     A batch is used by one thread at a time. `RxQueue.receive` and `Mempool.allocate` make batches.
 
     Attributes:
-        pool: where its buffers come from.
+        pool: where its buffers come from: a mempool, or a ring between threads.
     """
 
     __slots__ = ("__weakref__", "_limits", "_loan", "_packets", "_span", "pool")
 
-    def __init__(self, pool: Mempool, room: int, metadata: Sequence[str] = ()) -> None:
+    def __init__(self, pool: Lender, room: int, metadata: Sequence[str] = ()) -> None:
         self.pool = pool
         self._packets = new_packets(room, metadata)
         self._span = np.zeros(2, np.int64)
@@ -171,7 +220,7 @@ class Batch(ManyHeaders):
 
     def _return(self) -> None:
         limits = self._limits
-        if limits[0] < limits[1] and not self.pool.closed:
+        if limits[0] < limits[1] and self.pool._takes_back():
             free_loan(self.pool._pools, self._loan)
         limits[0] = limits[1] = _FREED
         self.pool._loans.discard(self._loan)

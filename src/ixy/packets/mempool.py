@@ -18,12 +18,11 @@ from ixy.errors import Error, MemoryUnavailable, OwnershipError
 from ixy.jit import Direct, compiled
 from ixy.once import once
 from ixy.packets import checking
-from ixy.packets.batch import Batch, Loan, check_length, free_loan, no_copies
+from ixy.packets.batch import Batch, Lender, Taker, check_length, no_copies
 from ixy.packets.buffers import POOL_BYTES, POOL_SHIFT, POOLS, STRIDE, usable
 from ixy.packets.dma import DmaMemory, in_use
 from ixy.packets.packets import Packets
-from ixy.packets.pool import Pools, available, close_pool, open_pool, pools, take_soon
-from ixy.process import Owner
+from ixy.packets.pool import Pools, available, close_pool, open_pool, take_soon
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,7 +34,7 @@ MAX_CAPACITY = 64_000
 
 
 @no_copies
-class Mempool:
+class Mempool(Lender):
     """A fixed number of packet buffers in DMA memory. Any number of threads may use it at once.
 
     The memory is returned when the pool is released, or its `with` block is left, and no device uses it any more.
@@ -60,10 +59,8 @@ class Mempool:
         self.closed = True  # until all is there
         self.capacity = integer("capacity", capacity, 1, MAX_CAPACITY)
         streams.occupy()
+        super().__init__()
         self._holders: set[object] = set()
-        self._loans: set[Loan] = set()
-        self._owner = Owner()
-        self._pools = pools()
         self.number = _numbers().claim(self)
         numbers = usable(self.capacity)
         self.ids: NDArray[np.int64] = numbers + (self.number << POOL_SHIFT)
@@ -117,6 +114,9 @@ class Mempool:
         drop(self, _PROGRAM)
         checking.report(self._pools)
 
+    def supply(self, taker: Taker) -> None:
+        taker.attach(self)
+
     def __enter__(self) -> Mempool:
         self._check()
         return self
@@ -141,19 +141,6 @@ class Mempool:
         if self.closed:
             self._owner.check(f"mempool {self.number}")
             raise Error(f"mempool {self.number} is closed: make a new one, or open the device again")
-
-    def _sweep(self) -> bool:
-        """Give back what batches had that are gone, and that an exception kept from giving it back; whether any had.
-
-        A batch gives its packets back when it goes. But a signal handler may raise before the first instruction of
-        that, and Python does not try again.
-        """
-        lost = [loan for loan in list(self._loans) if loan() is None]
-        for loan in lost:
-            if not self.closed:
-                free_loan(self._pools, loan)
-            self._loans.discard(loan)
-        return bool(lost)
 
 
 @Direct

@@ -137,10 +137,27 @@ def swap(packets: Packets, one: int, other: int) -> None:
     """Let packet `other` be at `one`; its buffer is at `other` then. The rest of what stood at `one` is dropped."""
     ids = packets.ids
     ids[one], ids[other] = ids[other], ids[one]
-    move(packets.lengths, one, other)
-    move(packets.flags, one, other)
-    move(packets.hashes, one, other)
-    move(packets.vlans, one, other)
-    move(packets.times, one, other)
-    move(packets.offsets, one, other)
-    move(packets.nexts, one, other)
+    move(packets.lengths, one, packets.lengths, other)
+    move(packets.flags, one, packets.flags, other)
+    move(packets.hashes, one, packets.hashes, other)
+    move(packets.vlans, one, packets.vlans, other)
+    move(packets.times, one, packets.times, other)
+    move(packets.offsets, one, packets.offsets, other)
+    move(packets.nexts, one, packets.nexts, other)
+
+
+@compiled
+def carry(target: Packets, to: int, source: Packets, start: int, count: int) -> None:
+    """Let packets `to` and those after it be `count` others; columns that only `target` has are 0."""
+    to &= INDEX_MASK
+    start &= INDEX_MASK
+    for i in range(count & INDEX_MASK):
+        target.ids[to + i] = source.ids[start + i]
+        target.lengths[to + i] = source.lengths[start + i]
+    for i in range(count & INDEX_MASK):
+        move(target.flags, to + i, source.flags, start + i)
+        move(target.hashes, to + i, source.hashes, start + i)
+        move(target.vlans, to + i, source.vlans, start + i)
+        move(target.times, to + i, source.times, start + i)
+        move(target.offsets, to + i, source.offsets, start + i)
+        move(target.nexts, to + i, source.nexts, start + i)

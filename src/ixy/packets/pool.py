@@ -41,6 +41,7 @@ _WAITING = 17  # how many threads wait
 _TAIL = 24  # where in the ring the next buffer will be put
 _WORDS = 32
 
+NOWHERE = POOLS  # the pool of a ring between threads, which takes no buffers: it has words, and nothing is ever there
 CLOSED = -1  # the owner of a pool that was closed, or never opened: nobody takes, and what is given is dropped
 
 _CELLS = POOL_BUFFERS - 1  # a mask: of a ring
@@ -57,7 +58,7 @@ class Pools(NamedTuple):
         bytes: shape (POOLS * POOL_BUFFERS, STRIDE), uint8; only buffers of living pools are mapped.
         stack: the pools' stacks, shape (POOLS * POOL_BUFFERS,), int32.
         returned: the pools' rings, int32, likewise: the number of a buffer + 1, or 0.
-        words: the pools' words, shape (POOLS * 32,), int64.
+        words: the pools' words, int64, 32 each; those of NOWHERE come after them.
         holders: who has each buffer, by number, shape (POOLS * POOL_BUFFERS,), int64; None without the checking mode.
         violations: what it has found, see `checking`; likewise.
     """
@@ -74,7 +75,7 @@ class Pools(NamedTuple):
 def pools() -> Pools:
     """The buffers of this process. Their arrays are address space until a pool puts memory there."""
     count = POOLS * POOL_BUFFERS
-    words = np.zeros(POOLS * _WORDS, np.int64)
+    words = np.zeros(2 * POOLS * _WORDS, np.int64)
     words[_OWNER::_WORDS] = CLOSED
     holders, violations = checking.new_columns()
     return Pools(
@@ -94,7 +95,7 @@ def pools() -> Pools:
 @compiled
 def _word(pool: int, which: int) -> int:
     """The index of one of a pool's words. Masked, it lies within `words` whatever `pool` is."""
-    return (pool & (POOLS - 1)) * _WORDS + which
+    return (pool & (2 * POOLS - 1)) * _WORDS + which
 
 
 @compiled
@@ -149,6 +150,8 @@ def refill(pools: Pools, pool: int) -> int:
 
 @outlined
 def _fetch_returned(stack: NDArray[np.int32], returned: NDArray[np.int32], words: NDArray[np.int64], pool: int) -> int:
+    if pool == NOWHERE:
+        return 0
     base = (pool << POOL_SHIFT) & ID_MASK
     free = words[_word(pool, _FREE)]
     place = words[_word(pool, _HEAD)]

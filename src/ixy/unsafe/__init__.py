@@ -93,10 +93,10 @@ if INTERPRETED or TYPE_CHECKING:
         if array is not None:
             array[index] = value
 
-    def move(array: Words | None, to: int, start: int) -> None:
-        """Let `array[to]` be `array[start]`, or nothing where the array is left out."""
-        if array is not None:
-            array[to] = array[start]
+    def move(target: Words | None, to: int, source: Words | None, start: int) -> None:
+        """Let `target[to]` be `source[start]`, 0 where the source is left out; nothing where the target is."""
+        if target is not None:
+            target[to] = 0 if source is None else source[start]
 
     def element_or_step(array: Words | int, index: int, step: int) -> int:
         """`array[index]`, or where there is one number instead of an array, that and `index` steps more."""
@@ -268,14 +268,18 @@ else:
         return types.void(array, types.int64, types.int64), codegen
 
     @intrinsic
-    def move(typingctx: Any, array: Any, to: Any, start: Any) -> Any:
+    def move(typingctx: Any, target: Any, to: Any, source: Any, start: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            if not isinstance(array, types.NoneType):
-                word = builder.load(_element(context, builder, array, args[0], args[2]))
-                builder.store(word, _element(context, builder, array, args[0], args[1]))
+            if isinstance(target, types.NoneType):
+                return context.get_dummy_value()
+            if isinstance(source, types.NoneType):
+                word = context.get_constant(target.dtype, 0)
+            else:
+                word = builder.load(_element(context, builder, source, args[2], args[3]))
+            builder.store(word, _element(context, builder, target, args[0], args[1]))
             return context.get_dummy_value()
 
-        return types.void(array, types.int64, types.int64), codegen
+        return types.void(target, types.int64, source, types.int64), codegen
 
     @intrinsic
     def element_or_step(typingctx: Any, array: Any, index: Any, step: Any) -> Any:
