@@ -32,6 +32,7 @@ from ixy.packets.packets import METADATA, Packets, check_metadata
 from ixy.packets.pool import Pools, abandon, free_count, pools, refill
 from ixy.process import Owner
 from ixy.sim.machine import Machine
+from ixy.waiting import MAX_TIMEOUT, Sight, WaitingQueue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ixy.drivers import Driver, Link, RxRing, TxRing
+    from ixy.drivers import Driver, Link, RxInterrupt, RxRing, TxRing
 
 log = logging.getLogger("ixy.device")
 
@@ -47,12 +48,12 @@ MAX_QUEUES = 64
 MAX_RING_SIZE = 1 << 15
 MAX_POOL_SIZE = 64_000
 MAX_VLAN = 4095  # IEEE 802.1Q: 12 bits
-MAX_TIMEOUT = 86_400.0  # seconds
 LINK_TIMEOUT = 10.0  # seconds; a real link takes a few
 _PATIENCE = 5.0  # seconds that closing waits for threads that use the device; a poll takes microseconds
 
-_STARVED = 3  # besides what `enter` answers: nothing was received, and the pool is empty
+_STARVED, _EMPTY = 3, 4  # besides what `enter` answers: the pool is empty, and of a look: so is the ring
 _REFUSALS = (RING_BUSY, POOL_BUSY)
+_SIGHTS = {ENTERED: Sight.PACKETS, _EMPTY: Sight.NOTHING, _STARVED: Sight.STARVED}
 
 # A device and its queues, and a path and its devices, are one thing in several classes.
 # pyright: reportPrivateUsage=false
@@ -313,6 +314,8 @@ class Device:
             return
         with self._closing:
             self.closed = True
+            for queue in self.rx:
+                queue._end_waits()
             for path in list(self._paths):
                 path._stop()
             for queue in (*self.rx, *self.tx):
@@ -368,7 +371,7 @@ os.register_at_fork(after_in_child=_disown)
 
 
 @no_copies
-class RxQueue:
+class RxQueue(WaitingQueue):
     """A receive queue, used by one thread at a time.
 
     Attributes:
@@ -377,24 +380,39 @@ class RxQueue:
     """
 
     def __init__(self, device: Device, ring: RxRing) -> None:
+        super().__init__()
         self.device = device
         self.ring = ring
         self._pools = pools()
         self._receive = Direct(_receive_kernel(ring.kernel))
+        self._ask = Direct(_look_kernel(ring.ready))
 
     @property
     def pool(self) -> Mempool:
         """Where the queue takes its buffers from."""
         return self.ring.pool
 
-    def receive(self, limit: int = 32) -> Batch:
+    def receive(self, limit: int = 32, timeout: float | None = None) -> Batch:
         """Up to `limit` packets that have arrived, none if there are none.
 
+        Args:
+            timeout: seconds to wait for the first, by an interrupt, or where the bus delivers none, by a look each
+                millisecond; None does not wait.
+
         Raises:
-            ConfigurationError: `limit` is below 1 or above the size of the ring.
-            OwnershipError: another thread uses the queue.
+            ConfigurationError: `limit` is below 1 or above the size of the ring, or `timeout` below 0.
+            OwnershipError: another thread uses the queue, or waits for it.
         """
         limit = integer("limit", limit, 1, self.ring.size)
+        watched = self._watched
+        batch = self._poll(limit) if watched is None else self._receive_watched(limit, watched)
+        return batch if timeout is None or len(batch) else self._receive_in(timeout, limit)
+
+    def _interrupt(self) -> RxInterrupt:
+        self.device._check()
+        return self.device._driver.rx_interrupt(self.device.rx.index(self))
+
+    def _poll(self, limit: int) -> Batch:
         batch, outcome = self._take(limit)
         if outcome == _STARVED and self.pool._sweep():
             batch, outcome = self._take(limit)
@@ -402,6 +420,13 @@ class RxQueue:
             self._refuse(outcome)
         checking.report(self._pools)
         return batch
+
+    def _look(self) -> Sight:
+        self.device._check()
+        outcome = self._ask((), self.ring.state, self._pools)
+        if outcome in _REFUSALS:
+            self._refuse(outcome)
+        return _SIGHTS[outcome]
 
     def _take(self, limit: int) -> tuple[Batch, int]:
         """A new batch of what is there, and how that went."""
@@ -461,6 +486,7 @@ class TxQueue:
             self.device._check()
             raise in_use(self)
         checking.report(self._pools)
+        self.device._driver.rouse()
         return int(sent)  # interpreted, NumPy's
 
     @property
@@ -499,6 +525,24 @@ def _receive_kernel(rx_batch: Callable[..., int]) -> Any:
         return outcome
 
     return receive
+
+
+@cache
+def _look_kernel(ready: Callable[..., bool]) -> Any:
+    @compiled
+    def look(ring: Any, pools: Pools) -> int:
+        """Whether a packet could be received; if not, why."""
+        outcome = enter(ring, pools)
+        if outcome != ENTERED:
+            return outcome
+        if not ready(ring):
+            outcome = _EMPTY
+        elif free_count(pools, ring.pool) == 0 and refill(pools, ring.pool) == 0:
+            outcome = _STARVED
+        exit_from(ring, pools)
+        return outcome
+
+    return look
 
 
 @cache

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ixy.drivers import RxInterrupt
     from ixy.drivers.virtio.transports.transport import Transport
     from ixy.packets.dma import DmaMapping
 
@@ -257,6 +258,13 @@ class VirtioNet:
         """Let the device reach the buffers of `pool`, and the header before each."""
         with self._control_plane():
             self._attached.attach(pool)
+
+    def rx_interrupt(self, queue: int) -> RxInterrupt:  # noqa: ARG002
+        """The interrupt of a receive queue."""
+        raise UnsupportedDevice(f"{self.address}: no interrupts: poll")
+
+    def rouse(self) -> None:
+        """The device is another's, and knows by itself when to look."""
 
     @contextmanager
     def _control_plane(self) -> Generator[None]:

@@ -123,6 +123,13 @@ def offer_all(ring: PackedRing, count: int) -> None:
 
 
 @compiled
+def ready(ring: PackedRing) -> bool:
+    """Whether the device has used the next descriptor."""
+    size, first = ring.held.ids.size, ring.state[NEXT]
+    return load_acquire(ring.descriptors, 2 * (first & (size - 1)) + 1) & _FLAGS == used_flags(first, size)
+
+
+@compiled
 def rx_batch(ring: PackedRing, pools: Pools, packets: Packets, limit: int) -> int:
     """Take up to `limit` received packets off the ring and give the device a fresh buffer for each (2.8.21).
 

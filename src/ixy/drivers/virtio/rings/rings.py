@@ -116,6 +116,7 @@ class VirtioRxRing(FilledRing, _Counting):
     ) -> None:
         kernels = packed if terms.packed else split
         self.kernel = kernels.rx_batch
+        self.ready = kernels.ready
         state = _state(memory, terms, size, doorbell, addresses, pool.number)
         super().__init__(state, pool, kernels.offer_all, metadata)
 

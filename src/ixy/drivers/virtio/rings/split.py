@@ -110,6 +110,12 @@ def offer_all(ring: SplitRing, count: int) -> None:
 
 
 @compiled
+def ready(ring: SplitRing) -> bool:
+    """Whether the device has used a buffer that was not taken from the ring."""
+    return load_acquire(ring.used_flags, INDEX) != ring.state[NEXT] & 0xFFFF
+
+
+@compiled
 def rx_batch(ring: SplitRing, pools: Pools, packets: Packets, limit: int) -> int:
     """Take up to `limit` received packets off the ring and give the device a fresh buffer for each (2.7.14).
 
