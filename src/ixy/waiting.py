@@ -16,7 +16,7 @@ import select
 import threading
 import time
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from enum import Enum
 from typing import TYPE_CHECKING
 from weakref import ReferenceType, ref
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 MAX_TIMEOUT = 86_400.0  # seconds
 _LOOK_AGAIN = 0.001  # seconds between two looks where no interrupt tells when to look
 _PATIENCE = 1.0  # seconds without a free buffer, after which who waits without end is told
-_DRAIN = 4096  # bytes: more than can be in the file
 
 
 class Bell:
@@ -51,8 +50,7 @@ class Bell:
 
     def arm(self) -> None:
         """Forget what has rung; ring for the next packet. Look once more afterwards."""
-        with suppress(BlockingIOError):
-            os.read(self.fd, _DRAIN)
+        self._interrupt.clear()
         self._armed = True
         self._interrupt.arm()
 

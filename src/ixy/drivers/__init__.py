@@ -82,7 +82,7 @@ class RxInterrupt(Protocol):
     """The interrupt of a receive queue. It is off until `arm`.
 
     Attributes:
-        fd: a non-blocking file: readable after an interrupt, until it is read. The driver closes it with the device.
+        fd: a file that is readable after an interrupt, until `clear`. The driver closes it with the device.
     """
 
     fd: int
@@ -97,6 +97,10 @@ class RxInterrupt(Protocol):
 
     def pace(self, seconds: float) -> None:
         """Let at least so long pass between two interrupts, as far as the device can."""
+        ...
+
+    def clear(self) -> None:
+        """Forget the interrupts so far."""
         ...
 
     def wake(self) -> None:

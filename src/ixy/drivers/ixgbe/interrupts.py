@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+from ixy.drivers.interrupts import EventFile
 from ixy.registers import RegisterFile
 from ixy.registers import i82599 as reg
 
@@ -13,7 +13,7 @@ _UNIT = 2e-6  # seconds: of EITR's interval at 10 Gbit/s (8.2.3.5.12)
 _LONGEST = 0x1FF  # units
 
 
-class QueueInterrupt:
+class QueueInterrupt(EventFile):
     """See `ixy.drivers.RxInterrupt`.
 
     Args:
@@ -23,7 +23,7 @@ class QueueInterrupt:
     """
 
     def __init__(self, fd: int, queue: int, control: Callable[[], AbstractContextManager[RegisterFile]]) -> None:
-        self.fd = fd
+        super().__init__(fd)
         self._control = control
         self._half, self._bit = queue // 32, 1 << queue % 32
         self._interval = reg.EITR[queue] if queue < reg.EITR.count else reg.EITR_HIGH[queue - reg.EITR.count]
@@ -42,6 +42,3 @@ class QueueInterrupt:
         """8.2.3.5.12; the counter that runs goes on as it is (CNT_WDIS)."""
         with self._control() as regs:
             regs.write(self._interval, INTERVAL=min(round(seconds / _UNIT), _LONGEST), CNT_WDIS=1)
-
-    def wake(self) -> None:
-        os.eventfd_write(self.fd, 1)

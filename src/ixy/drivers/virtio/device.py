@@ -20,6 +20,7 @@ from ixy.drivers.pools import AttachedPools
 from ixy.drivers.rss import DEFAULT_KEY, Rss, table_of
 from ixy.drivers.virtio.control import COMMAND_BYTES, ControlQueue
 from ixy.drivers.virtio.features import Features, negotiate
+from ixy.drivers.virtio.interrupts import RingInterrupt
 from ixy.drivers.virtio.rings.rings import Layout, Terms, VirtioRxRing, VirtioTxRing, resume_at
 from ixy.drivers.virtio.rings.state import GROUP
 from ixy.drivers.virtio.transports.transport import ring_doorbell
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ixy.drivers import RxInterrupt
     from ixy.drivers.virtio.transports.transport import Transport
     from ixy.packets.dma import DmaMapping
 
@@ -259,9 +259,10 @@ class VirtioNet:
         with self._control_plane():
             self._attached.attach(pool)
 
-    def rx_interrupt(self, queue: int) -> RxInterrupt:  # noqa: ARG002
+    def rx_interrupt(self, queue: int) -> RingInterrupt:
         """The interrupt of a receive queue."""
-        raise UnsupportedDevice(f"{self.address}: no interrupts: poll")
+        with self._control_plane():
+            return RingInterrupt(self._rx[queue], self._transport.interrupt(queue, len(self.rx_rings)))
 
     def rouse(self) -> None:
         """The device is another's, and knows by itself when to look."""
