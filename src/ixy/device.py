@@ -315,7 +315,7 @@ class Device:
         with self._closing:
             self.closed = True
             for queue in self.rx:
-                queue._end_waits()
+                queue.end_waits()
             for path in list(self._paths):
                 path._stop()
             for queue in (*self.rx, *self.tx):
@@ -408,8 +408,10 @@ class RxQueue(WaitingQueue):
         batch = self._poll(limit) if watched is None else self._receive_watched(limit, watched)
         return batch if timeout is None or len(batch) else self._receive_in(timeout, limit)
 
-    def _interrupt(self) -> RxInterrupt:
+    def _check(self) -> None:
         self.device._check()
+
+    def _interrupt(self) -> RxInterrupt:
         return self.device._driver.rx_interrupt(self.device.rx.index(self))
 
     def _poll(self, limit: int) -> Batch:
@@ -421,7 +423,7 @@ class RxQueue(WaitingQueue):
         checking.report(self._pools)
         return batch
 
-    def _look(self) -> Sight:
+    def look(self) -> Sight:
         self.device._check()
         outcome = self._ask((), self.ring.state, self._pools)
         if outcome in _REFUSALS:

@@ -15,8 +15,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING
 from weakref import ReferenceType, ref
@@ -32,6 +31,10 @@ if TYPE_CHECKING:
 
 MAX_TIMEOUT = 86_400.0  # seconds
 _LOOK_AGAIN = 0.001  # seconds between two looks where no interrupt tells when to look
+_SHORTEST, _LONGEST = 64, 1 << 14  # polls between two decisions to go on polling or to wait
+_BUSY = 2  # packets in such a stretch of polls: to be woken for each costs more than to poll
+_CROWD = 8  # packets that lie there after an interrupt: it could have come later
+_PACES = (0.0, 10e-6, 20e-6, 40e-6, 80e-6, 160e-6)  # seconds between two interrupts
 _PATIENCE = 1.0  # seconds without a free buffer, after which who waits without end is told
 
 
@@ -60,12 +63,17 @@ class Bell:
             self._interrupt.disarm()
             self._armed = False
 
+    def pace(self, seconds: float) -> None:
+        """Let so long pass between two rings, as far as the device can."""
+        self._interrupt.pace(seconds)
+
     def ring(self) -> None:
         """Ring although there is no packet."""
         self._interrupt.wake()
 
     def forget(self) -> None:
         """Close the file; see `ixy.process.Inheritance`."""
+        self._armed = False
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -76,27 +84,49 @@ class Bell:
 
 
 class Sight(Enum):
-    """What is seen in a receive ring."""
+    """What is seen in receive rings."""
 
     PACKETS = "a packet can be received"
     NOTHING = "none has come"
     STARVED = "one has come, but the pool has no buffer to put in its place"
 
 
-class _Wait:
-    """A wait on a queue, which knows it by a weak reference: of who was interrupted at the wrong moment none is left.
+class Wait:
+    """A wait for packets on some queues, for nobody else meanwhile.
+
+    A queue knows it by a weak reference: of who was interrupted at the wrong moment none is left.
 
     Args:
-        queue: what is waited for, for messages.
-        bell: what to sleep on; without one, looks are a millisecond apart.
+        bells: of the queues; without them, looks are a millisecond apart.
         timeout: seconds, rounded up to milliseconds; None for no end.
+
+    Raises:
+        OwnershipError: on entering: somebody waits for one of the queues.
     """
 
-    def __init__(self, queue: WaitingQueue, bell: Bell | None, timeout: float | None) -> None:
-        self.bell = bell
-        self._queue = queue
+    def __init__(self, queues: Sequence[WaitingQueue], bells: Sequence[Bell], timeout: float | None) -> None:
+        self._queues, self._bells = queues, bells
         self._end = math.inf if timeout is None else time.monotonic() + number("timeout", timeout, 0, MAX_TIMEOUT)
         self._starved_since: float | None = None
+        self._seen = Sight.NOTHING  # since the last arming
+
+    def __enter__(self) -> Wait:
+        for queue in self._queues:
+            queue.let_wait(self)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """No interrupts from here on, but for files that somebody watches: those tell what may be left."""
+        for queue in self._queues:
+            queue.end_wait(self, self._seen)
+
+    def look(self) -> Sight:
+        """What there is, once what comes later rings."""
+        for bell in self._bells:
+            bell.arm()
+        sights = [queue.look() for queue in self._queues]
+        self._seen = next((sight for sight in (Sight.PACKETS, Sight.STARVED) if sight in sights), Sight.NOTHING)
+        return self._seen
 
     def sleep(self, sight: Sight) -> bool:
         """After this sight sleep until there may be another one; False if the time is up.
@@ -108,34 +138,33 @@ class _Wait:
         if left <= 0:
             return False
         self._note(sight)
-        if sight is Sight.PACKETS:
-            return True
-        if sight is Sight.STARVED or self.bell is None:
+        if sight is Sight.STARVED or not self._bells:
             time.sleep(min(_LOOK_AGAIN, left))  # nothing tells when buffers come back
-        else:
-            poll = select.poll()
-            poll.register(self.bell.fd, select.POLLIN)
-            poll.poll(None if left == math.inf else math.ceil(left * 1000))
+        elif sight is Sight.NOTHING:
+            self._listen(None if left == math.inf else math.ceil(left * 1000))
         return True
 
+    def _listen(self, milliseconds: int | None) -> None:
+        poll = select.poll()
+        for bell in self._bells:
+            poll.register(bell.fd, select.POLLIN)
+        poll.poll(milliseconds)
+
     async def sleep_async(self, sight: Sight) -> None:
-        """The same in a coroutine, without an end."""
+        """The same in a coroutine, of one queue and without an end."""
         import asyncio  # which takes long to load
 
         self._note(sight)
-        if sight is Sight.PACKETS:
-            return
-        if sight is Sight.STARVED or self.bell is None:
+        if sight is Sight.STARVED:
             await asyncio.sleep(_LOOK_AGAIN)
-            return
-        loop = asyncio.get_running_loop()
-        rung = loop.create_future()
-        fd = self.bell.fd
-        loop.add_reader(fd, lambda: rung.done() or rung.set_result(None))
-        try:
-            await rung
-        finally:
-            loop.remove_reader(fd)
+        elif sight is Sight.NOTHING:
+            loop, fd = asyncio.get_running_loop(), self._bells[0].fd
+            rung = loop.create_future()
+            loop.add_reader(fd, lambda: rung.done() or rung.set_result(None))
+            try:
+                await rung
+            finally:
+                loop.remove_reader(fd)
 
     def _note(self, sight: Sight) -> None:
         """Without an end nobody waits for buffers for ever."""
@@ -145,10 +174,10 @@ class _Wait:
         elif self._starved_since is None:
             self._starved_since = now
         elif self._end == math.inf and now - self._starved_since > _PATIENCE:
-            buffers = self._queue.ring.pool.capacity
+            buffers = self._queues[0].ring.pool.capacity
             raise Error(
-                f"{self._queue}: packets wait, but all {buffers} buffers of its pool are in use: free or send what was "
-                f"received, or open the device with a larger pool_size"
+                f"{self._queues[0]}: packets wait, but all {buffers} buffers of its pool are in use: free or send what "
+                f"was received, or open the device with a larger pool_size"
             )
 
 
@@ -160,20 +189,31 @@ class WaitingQueue:
     def __init__(self) -> None:
         self._bell: Bell | None = None
         self._watched: Bell | None = None  # the same, once its file was asked for
-        self._waiter: ReferenceType[_Wait] | None = None
+        self._waiter: ReferenceType[Wait] | None = None
         self._turn = threading.RLock()  # of those who change these
 
+    def _check(self) -> None:
+        """Raise `Error` if the device is closed."""
+        raise NotImplementedError
+
     def _interrupt(self) -> RxInterrupt:
-        """The queue's interrupt; see `ixy.drivers.Driver.rx_interrupt`. Of a closed device, raises `Error`."""
+        """The queue's interrupt; see `ixy.drivers.Driver.rx_interrupt`."""
         raise NotImplementedError
 
     def _poll(self, limit: int) -> Batch:
         """A batch of what is there."""
         raise NotImplementedError
 
-    def _look(self) -> Sight:
-        """What could be received."""
+    def look(self) -> Sight:
+        """What could be received.
+
+        Raises:
+            Error: the device is closed.
+            OwnershipError: another thread uses the queue.
+        """
         raise NotImplementedError
+
+    # What users call
 
     def wait(self, timeout: float | None = None) -> bool:
         """Sleep until there is a packet to receive; False if none came in `timeout` seconds, for ever if that is None.
@@ -186,11 +226,10 @@ class WaitingQueue:
             OwnershipError: another thread uses the queue, or waits for it.
             UnsupportedDevice: the bus delivers no interrupts; the message says what to do.
         """
-        with self._waiting(self._own_bell(), timeout) as wait:
-            sight = self._look()
-            while sight is not Sight.PACKETS and wait.sleep(self._look_armed(wait)):
-                sight = self._look()
-            self._settle(wait, sight is Sight.PACKETS)
+        with Wait([self], [self.bell()], timeout) as wait:
+            sight = self.look()
+            while sight is not Sight.PACKETS and wait.sleep(wait.look()):
+                sight = self.look()
             return sight is Sight.PACKETS
 
     def fileno(self) -> int:
@@ -200,13 +239,11 @@ class WaitingQueue:
             Error: the device is closed. Closing it makes the file readable, and then closes that.
             UnsupportedDevice: the bus delivers no interrupts; the message says what to do.
         """
-        bell = self._own_bell()
+        bell = self.bell()
         with self._turn:
             first, self._watched = self._watched is None, bell
         if first:
-            bell.arm()
-            if self._look() is not Sight.NOTHING:
-                bell.ring()
+            self._arm_watched(bell)
         return bell.fd
 
     async def receive_async(self, limit: int = 32) -> Batch:
@@ -216,10 +253,9 @@ class WaitingQueue:
             …: as `wait`.
         """
         limit = integer("limit", limit, 1, self.ring.size)
-        with self._waiting(self._own_bell(), None) as wait:
+        with Wait([self], [self.bell()], None) as wait:
             while not len(batch := self._poll(limit)):
-                await wait.sleep_async(self._look_armed(wait))
-            self._settle(wait, True)
+                await wait.sleep_async(wait.look())
             return batch
 
     def __aiter__(self) -> WaitingQueue:
@@ -228,70 +264,143 @@ class WaitingQueue:
     async def __anext__(self) -> Batch:
         return await self.receive_async()
 
+    # What `receive` does besides polling
+
     def _receive_in(self, timeout: float, limit: int) -> Batch:
-        """What `receive` does with a timeout, after it has found nothing."""
-        with self._waiting(self._bell_if_any(), timeout) as wait:
+        """With a timeout, after it has found nothing."""
+        with Wait([self], self._bells_if_any(), timeout) as wait:
             batch = self._poll(limit)
-            while not len(batch) and wait.sleep(self._look_armed(wait)):
+            while not len(batch) and wait.sleep(wait.look()):
                 batch = self._poll(limit)
-            self._settle(wait, len(batch) > 0)
             return batch
 
     def _receive_watched(self, limit: int, bell: Bell) -> Batch:
-        """What `receive` does once there is a file: what it leaves in the ring, the file tells."""
+        """Once there is a file: what is left in the ring, that tells."""
         batch = self._poll(limit)
         if len(batch):
             bell.disarm()
-            return batch
-        bell.arm()
-        if self._look() is not Sight.NOTHING:
-            bell.ring()
+        else:
+            self._arm_watched(bell)
         return batch
 
-    def _look_armed(self, wait: _Wait) -> Sight:
-        """What there is, once what comes later rings."""
-        if wait.bell is not None:
-            wait.bell.arm()
-        return self._look()
+    def _arm_watched(self, bell: Bell) -> None:
+        bell.arm()
+        if self.look() is not Sight.NOTHING:
+            bell.ring()
 
-    @contextmanager
-    def _waiting(self, bell: Bell | None, timeout: float | None) -> Generator[_Wait]:
-        """A wait, if nobody else waits."""
-        wait = _Wait(self, bell, timeout)
-        with self._turn:
-            if self._waiter is not None and self._waiter() is not None:
-                raise in_use(self)
-            self._waiter = ref(wait)
-        try:
-            yield wait
-        finally:
-            self._waiter = None
+    # Bells, and who waits
 
-    def _settle(self, wait: _Wait, found: bool) -> None:
-        """After a wait: no interrupts, but for a file that somebody watches; that tells what may be left."""
-        if wait.bell is None:
-            return
-        if self._watched is None:
-            wait.bell.disarm()
-        elif found:
-            wait.bell.ring()
+    def bell(self) -> Bell:
+        """The queue's bell.
 
-    def _own_bell(self) -> Bell:
-        """The queue's bell."""
+        Raises:
+            UnsupportedDevice: the bus delivers no interrupts; the message says what to do.
+        """
+        self._check()
         with self._turn:
             if self._bell is None:
                 self._bell = Bell(self._interrupt())
             return self._bell
 
-    def _bell_if_any(self) -> Bell | None:
+    def _bells_if_any(self) -> Sequence[Bell]:
         try:
-            return self._own_bell()
+            return [self.bell()]
         except UnsupportedDevice:
-            return None
+            return []
 
-    def _end_waits(self) -> None:
+    def let_wait(self, wait: Wait) -> None:
+        """Let it be the one wait for this queue."""
+        with self._turn:
+            other = self._waiter and self._waiter()
+            if other is not None and other is not wait:
+                raise in_use(self)
+            self._waiter = ref(wait)
+
+    def end_wait(self, wait: Wait, seen: Sight) -> None:
+        """That wait is over, if it was one; after the last arming this was seen."""
+        with self._turn:
+            if self._waiter is None or self._waiter() is not wait:
+                return
+            self._waiter = None
+            bell, watched = self._bell, self._watched
+        if watched is None and bell is not None:
+            bell.disarm()
+        if watched is not None and seen is not Sight.NOTHING:
+            watched.ring()
+
+    def end_waits(self) -> None:
         """The device is marked as closed: whoever waits is to see it."""
         with self._turn:
             bell, self._bell, self._watched = self._bell, None, None
         if bell is not None:
             bell.ring()
+
+
+class PollOrWait:
+    """Polls queues while there is load, and waits while there is none.
+
+    Packets that come one by one are waited for, each by itself. If more have gathered when somebody wakes, interrupts
+    are let come later, by some microseconds. Where polling finds packets all the time, it goes on, by longer and longer
+    stretches, until there was none in a whole stretch.
+
+    Args:
+        queues: one at least.
+
+    Raises:
+        UnsupportedDevice: the bus delivers no interrupts; the message says what to do.
+    """
+
+    def __init__(self, queues: Sequence[WaitingQueue]) -> None:
+        self._queues = queues
+        self._bells = [queue.bell() for queue in queues]
+        self._stretch = _SHORTEST  # polls; 0: to wait
+        self._woken = False
+        self._pace = 0  # which one
+
+    def run(self, poll: Callable[[int], int], polls: int, timeout: float) -> int:
+        """Poll up to so many times, or until nothing comes; then wait up to `timeout` seconds. How many packets came.
+
+        Args:
+            poll: `poll(polls)` polls so many times; how many packets came.
+        """
+        received = 0
+        while polls > 0 and self._stretch > 0:
+            part = min(self._stretch, polls)
+            count = poll(part)
+            polls -= part
+            received += count
+            self._adapt(count)
+        if self._stretch == 0:
+            self._wait(timeout)
+        return received
+
+    def _adapt(self, count: int) -> None:
+        """Find out how long to go on polling, and the first time after a wait, when to be woken the next time."""
+        if self._woken:
+            self._set_pace(count)
+            self._woken = False
+        if count == 0:
+            self._stretch = 0
+        elif count < _BUSY:
+            self._stretch = _SHORTEST
+        else:
+            self._stretch = min(2 * self._stretch, _LONGEST)
+
+    def _set_pace(self, count: int) -> None:
+        """Later, if many packets lay there; sooner, if it was one."""
+        step = 1 if count >= _CROWD else -1 if count < _BUSY else 0
+        pace = min(max(self._pace + step, 0), len(_PACES) - 1)
+        if pace != self._pace:
+            self._pace = pace
+            for bell in self._bells:
+                bell.pace(_PACES[pace])
+
+    def _wait(self, timeout: float) -> None:
+        with Wait(self._queues, self._bells, timeout) as wait:
+            sight = wait.look()
+            while sight is Sight.NOTHING and wait.sleep(sight):
+                sight = wait.look()
+            if sight is Sight.STARVED:
+                wait.sleep(sight)  # polling takes back what was sent
+        if sight is not Sight.NOTHING:
+            self._stretch, self._woken = _SHORTEST, True

@@ -125,7 +125,7 @@ def sleeping(interleaving: Interleaving) -> Callable[[Any, Sight], bool]:
 
     def sleep(wait: Any, sight: Sight) -> bool:
         if sight is Sight.NOTHING:
-            interleaving.sleep(wait.bell.fd)
+            interleaving.sleep(wait._bells[0].fd)
         return True
 
     return sleep
@@ -152,14 +152,14 @@ def test_no_packet_is_stranded(
 ) -> None:
     with DEVICES[kind]() as (device, steps):
         queue = device.rx[0]
-        bell: Any = queue._own_bell()
-        driver_steps = [(queue, "_look"), (queue, "_poll"), (bell._interrupt, "clear"), (bell._interrupt, "arm")]
+        bell: Any = queue.bell()
+        driver_steps = [(queue, "look"), (queue, "_poll"), (bell._interrupt, "clear"), (bell._interrupt, "arm")]
         for places in itertools.combinations_with_replacement(range(PLACES + 1), 2 * PACKETS):
             interleaving = Interleaving([step for _ in range(PACKETS) for step in steps()], places)
             with monkeypatch.context() as patches:
                 for owner, name in driver_steps:
                     interleaving.cut(patches, owner, name)
-                patches.setattr(waiting._Wait, "sleep", sleeping(interleaving))
+                patches.setattr(waiting.Wait, "sleep", sleeping(interleaving))
                 received = 0
                 while received < PACKETS:
                     received += receive(queue, interleaving)
