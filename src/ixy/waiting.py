@@ -351,26 +351,28 @@ class PollOrWait:
     """
 
     def __init__(self, queues: Sequence[WaitingQueue]) -> None:
-        self._queues = queues
+        self.queues = queues
         self._bells = [queue.bell() for queue in queues]
-        self._stretch = _SHORTEST  # polls; 0: to wait
-        self._woken = False
+        self._stretch = _SHORTEST  # polls
+        self._idle = self._woken = False  # the last stretch found nothing; the next is the first after a wait
         self._pace = 0  # which one
 
     def run(self, poll: Callable[[int], int], polls: int, timeout: float) -> int:
         """Poll up to so many times, or until nothing comes; then wait up to `timeout` seconds. How many packets came.
 
         Args:
-            poll: `poll(polls)` polls so many times; how many packets came.
+            poll: `poll(polls)` polls so many times; how many packets came. With 0 it is only made ready.
         """
+        if polls == 0:
+            return poll(0)
         received = 0
-        while polls > 0 and self._stretch > 0:
+        while polls > 0 and not self._idle:
             part = min(self._stretch, polls)
             count = poll(part)
             polls -= part
             received += count
             self._adapt(count)
-        if self._stretch == 0:
+        if self._idle:
             self._wait(timeout)
         return received
 
@@ -378,13 +380,15 @@ class PollOrWait:
         """Find out how long to go on polling, and the first time after a wait, when to be woken the next time."""
         if self._woken:
             self._set_pace(count)
-            self._woken = False
-        if count == 0:
-            self._stretch = 0
-        elif count < _BUSY:
+        self._woken = False
+        self._idle = count == 0
+        if count >= _BUSY:
+            self._lengthen()
+        elif count > 0:
             self._stretch = _SHORTEST
-        else:
-            self._stretch = min(2 * self._stretch, _LONGEST)
+
+    def _lengthen(self) -> None:
+        self._stretch = min(2 * self._stretch, _LONGEST)
 
     def _set_pace(self, count: int) -> None:
         """Later, if many packets lay there; sooner, if it was one."""
@@ -396,11 +400,13 @@ class PollOrWait:
                 bell.pace(_PACES[pace])
 
     def _wait(self, timeout: float) -> None:
-        with Wait(self._queues, self._bells, timeout) as wait:
-            sight = wait.look()
-            while sight is Sight.NOTHING and wait.sleep(sight):
-                sight = wait.look()
-            if sight is Sight.STARVED:
-                wait.sleep(sight)  # polling takes back what was sent
-        if sight is not Sight.NOTHING:
-            self._stretch, self._woken = _SHORTEST, True
+        """Wait, unless packets are there all along: they could not be taken on, for want of buffers or of room."""
+        with Wait(self.queues, self._bells, timeout) as wait:
+            if wait.look() is not Sight.NOTHING:
+                self._lengthen()
+                self._idle = False
+                return
+            while self._idle and wait.sleep(Sight.NOTHING):
+                self._idle = wait.look() is Sight.NOTHING
+            self._woken = not self._idle
+            self._stretch = _SHORTEST

@@ -61,8 +61,8 @@ log = logging.getLogger("ixy.sim")
 # a card is found out.
 BUS_BASE = 0x0A_0000_0000_0000
 
-_NAP = 50e-6  # seconds: the shortest sleep
-_LONGEST_SLEEP = 0.02
+_NAP = 50e-6  # seconds: the shortest sleep when something is due
+_SHORTEST_SLEEP, _LONGEST_SLEEP = 0.001, 0.1  # when nothing is
 
 # All machines of the process. They share the tape, so no two cards have the same index: who takes or frees one holds
 # the lock.
@@ -116,7 +116,8 @@ class Machine:
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None  # what ended the thread
         self._parked = False
-        self._bed: Bed | None = None  # where the thread sleeps
+        self._bed: Bed | None = None  # where the thread sleeps,
+        self._slept = _SHORTEST_SLEEP  # and for how long the last time
         self._lock = threading.RLock()
         self._expecting = threading.RLock()
         with _indices:
@@ -436,12 +437,14 @@ class Machine:
         control, bed = self.rack.control, self._bed
         if not control[ASLEEP] or bed is None:
             control[ASLEEP] = 1
+            self._slept = _SHORTEST_SLEEP
         else:
             ports = [(wire, Port(self, plug.card)) for plug in list(self._plugs.values()) for wire in plug.wires]
             dues = [due for wire, port in ports if (due := wire.due(port)) is not None]
             dues += [int(control[DUE])] if control[DUE] else []
             left = (min(dues) - time.monotonic_ns()) / 1e9 if dues else _LONGEST_SLEEP
-            bed.sleep([fd for wire, port in ports for fd in wire.files(port)], min(max(left, _NAP), _LONGEST_SLEEP))
+            self._slept = min(2 * self._slept, _LONGEST_SLEEP)
+            bed.sleep([fd for wire, port in ports for fd in wire.files(port)], min(max(left, _NAP), self._slept))
 
     def _tell_broken(self) -> None:
         """Say which wires have broken since the last time."""

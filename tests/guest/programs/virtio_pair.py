@@ -9,6 +9,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -81,8 +82,21 @@ def main(ours: str, theirs: str, count: int) -> None:
             "rx_errors": stats.rx_errors,
             "rx_refused": stats.rx_refused,
         }
+        report["woken"] = woken(device, packets, frame(0, device.mac, their_mac))
         report["filtered"] = filtered(device, packets, their_mac)
     print(json.dumps(report))
+
+
+def woken(device: ixy.Device, packets: socket.socket, data: bytes) -> bool | str:
+    """Whether a frame wakes who waits until nothing more is there; the error if nobody can."""
+    queue = device.rx[0]
+    try:
+        while queue.wait(0.1):
+            queue.receive().free()
+    except ixy.UnsupportedDevice as error:
+        return str(error)
+    threading.Timer(0.2, packets.send, [data]).start()
+    return queue.wait(TIMEOUT)
 
 
 def filtered(device: ixy.Device, packets: socket.socket, source: bytes) -> list[int]:
