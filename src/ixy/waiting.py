@@ -358,7 +358,8 @@ class PollOrWait:
         self._pace = 0  # which one
 
     def run(self, poll: Callable[[int], int], polls: int, timeout: float) -> int:
-        """Poll up to so many times, or until nothing comes; then wait up to `timeout` seconds. How many packets came.
+        """Poll up to so many times, or until nothing comes; how many packets came. If none did, wait for
+        some, up to `timeout` seconds.
 
         Args:
             poll: `poll(polls)` polls so many times; how many packets came. With 0 it is only made ready.
@@ -372,7 +373,7 @@ class PollOrWait:
             polls -= part
             received += count
             self._adapt(count)
-        if self._idle:
+        if self._idle and received == 0:
             self._wait(timeout)
         return received
 

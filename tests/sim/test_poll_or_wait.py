@@ -69,6 +69,13 @@ def test_where_nothing_comes_it_waits_and_polls_no_more(machine: Machine, device
     assert len(load.stretches) == 2
 
 
+def test_what_came_is_told_before_it_waits(device: Device) -> None:
+    """The call that found packets ends when no more come, without a wait."""
+    load = Load([3])
+    assert PollOrWait(device.rx).run(load.poll, 1 << 14, 3600) == 3
+    assert load.stretches == [64, 128]
+
+
 def test_packets_one_by_one_are_polled_for_in_short_stretches(device: Device) -> None:
     load = Load([32, 32, 1, 1, 1])
     PollOrWait(device.rx).run(load.poll, 1 << 14, 0)

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import ixy
+from ixy.errors import UnsupportedDevice
 from ixy.packets.hugepages import setup
 
 ETHERTYPE = 0x88B5
@@ -90,13 +91,19 @@ def main(ours: str, theirs: str, count: int) -> None:
 def woken(device: ixy.Device, packets: socket.socket, data: bytes) -> bool | str:
     """Whether a frame wakes who waits until nothing more is there; the error if nobody can."""
     queue = device.rx[0]
-    try:
+
+    def take_all() -> None:
         while queue.wait(0.1):
             queue.receive().free()
-    except ixy.UnsupportedDevice as error:
+
+    try:
+        take_all()
+    except UnsupportedDevice as error:
         return str(error)
     threading.Timer(0.2, packets.send, [data]).start()
-    return queue.wait(TIMEOUT)
+    found = queue.wait(TIMEOUT)
+    take_all()
+    return found
 
 
 def filtered(device: ixy.Device, packets: socket.socket, source: bytes) -> list[int]:
