@@ -7,7 +7,7 @@
 # make check   formatting, lint, types, and the layers of the architecture
 # make bench   the figures of the README
 # make evaluate  docs/evaluation.md, on a quiet machine; DPDK beside needs: sudo ixy setup --pages 340
-# make soak    threads, then interrupts, for MINUTES=5 each: is a packet or a buffer lost?
+# make soak    threads, then interrupts, then waits, for MINUTES=5 each: is a packet or a buffer lost, or stranded?
 # make soak-devices  COUNT=10000 devices opened and closed: is anything left?
 # make mutants put faults into the driver and see whether the tests notice; takes an hour
 
@@ -65,6 +65,7 @@ COUNT ?= 10000
 soak: setup
 	$(BIN)/python tools/soak.py threads $(MINUTES)
 	$(BIN)/python tools/soak.py signals $(MINUTES)
+	$(BIN)/python tools/soak.py waits $(MINUTES)
 
 soak-devices: setup
 	$(BIN)/python tools/soak.py devices $(COUNT)

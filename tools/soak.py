@@ -3,19 +3,23 @@
 tools/soak.py threads MINUTES   two compiled paths, a receiver in Python, and a thread that allocates and drops
                                 batches, on two devices, while garbage is collected
 tools/soak.py signals MINUTES   the same, while a signal raises an exception in the main thread every 200 µs
+tools/soak.py waits MINUTES     bursts with random pauses to who waits: by calls, select, asyncio, and as a path
 tools/soak.py devices COUNT     devices opened and closed: file descriptors, threads and memory stay what they were
 """
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import random
+import select
 import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -26,6 +30,7 @@ from ixy.path import touch
 from ixy.sim.machine import Machine
 
 PACKETS = 2_000 if INTERPRETED else 50_000  # that arrive at each device in a round
+BURSTS = 50 if INTERPRETED else 500
 RING, POOL = 128, 512
 PERIOD = 200e-6  # seconds between two signals
 PATIENCE = 60.0  # seconds without a packet until it is said that all stands still
@@ -223,6 +228,107 @@ def soak(minutes: float, storm: Storm | None) -> list[str]:
     return losses
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# Waits
+
+
+class Receiver:
+    """A thread that waits for packets in one way, again and again.
+
+    Attributes:
+        received: packets so far.
+    """
+
+    def __init__(self, receive: Callable[[], int]) -> None:
+        self.received = 0
+        self._receive = receive
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def has(self, count: int) -> bool:
+        """Wait until so many packets were received; False if they are not, with all the time that it takes."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.received >= count, PATIENCE)
+
+    def join(self) -> None:
+        """The device was closed."""
+        self._thread.join()
+
+    def _work(self) -> None:
+        with suppress(ixy.Error):  # until the device is closed
+            while True:
+                count = self._receive()
+                with self._changed:
+                    self.received += count
+                    self._changed.notify_all()
+
+
+def ways(device: ixy.Device) -> dict[str, Callable[[], int]]:
+    """How packets can be waited for: each takes some, after having waited perhaps."""
+    queue = device.rx[0]
+    path = ixy.Path(queue, device.tx[0])
+
+    def wait() -> int:
+        queue.wait(PATIENCE)
+        return len(queue.receive(random.randint(1, 64)))
+
+    def watch() -> int:
+        select.select([queue], [], [], PATIENCE)
+        return len(queue.receive(random.randint(1, 64)))
+
+    async def take() -> int:
+        return len(await queue.receive_async(random.randint(1, 64)))
+
+    return {
+        "wait": wait,
+        "timeout": lambda: len(queue.receive(random.randint(1, 64), timeout=PATIENCE)),
+        "select": watch,
+        "asyncio": lambda: asyncio.run(take()),
+        "path": lambda: path.run(random.randint(1, 1000), wait=PATIENCE),
+    }
+
+
+def bursts(way: str, count: int) -> list[str]:
+    """Send so many bursts to who waits in this way; the next only when the last has arrived, so none helps another."""
+    machine = Machine()
+    with ixy.open("sim:a,cable=b", sim=machine) as source, ixy.open("sim:b", ring_size=RING, sim=machine) as target:
+        receiver = Receiver(ways(target)[way])
+        sent = 0
+        for number in range(count):
+            for _ in range(random.randint(1, 8)):
+                with source.rx[0].pool.allocate(random.randint(1, 8)) as batch:
+                    sent += source.tx[0].send(batch)
+                pause(random.choice((0, 1e-6, 1e-5, 1e-4)))
+            if not receiver.has(sent):
+                return [f"{way}: after burst {number}, {receiver.received} of {sent} packets were received"]
+            pause(random.choice((0, 1e-5, 1e-4, 1e-3, 1e-2)))
+    receiver.join()
+    return []
+
+
+def pause(most: float) -> None:
+    """For a random time: short ones without sleep, which takes 50 µs at least."""
+    end = time.perf_counter() + random.uniform(0, most)
+    if most > 1e-4:
+        time.sleep(end - time.perf_counter())
+    while time.perf_counter() < end:
+        pass
+
+
+def wear_waits(minutes: float) -> list[str]:
+    """Bursts for so many minutes, at least once for each way; what was stranded."""
+    end = time.monotonic() + 60 * minutes
+    rounds = 0
+    losses: list[str] = []
+    while not losses and (rounds == 0 or time.monotonic() < end):
+        for way in ("wait", "timeout", "select", "asyncio", "path"):
+            losses += bursts(way, BURSTS)
+        rounds += 1
+    print(f"{rounds} rounds of {BURSTS} bursts to each of 5 who wait")
+    return losses
+
+
 def footprint() -> tuple[int, int, int]:
     """Open files, threads, and KiB of memory."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
@@ -252,6 +358,8 @@ def wear_devices(count: int) -> list[str]:
 def main(what: str, amount: str) -> int:
     if what == "devices":
         losses = wear_devices(int(amount))
+    elif what == "waits":
+        losses = wear_waits(float(amount))
     else:
         losses = soak(float(amount), Storm() if what == "signals" else None)
     print("\n".join(losses) if losses else "nothing was lost")
@@ -259,6 +367,6 @@ def main(what: str, amount: str) -> int:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or sys.argv[1] not in ("threads", "signals", "devices"):
+    if len(sys.argv) != 3 or sys.argv[1] not in ("threads", "signals", "waits", "devices"):
         sys.exit(__doc__)
     sys.exit(main(sys.argv[1], sys.argv[2]))

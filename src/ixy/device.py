@@ -23,15 +23,16 @@ from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, MAX_ADDRESSES
 from ixy.drivers.rings import ENTERED, POOL_BUSY, RING_BUSY, desert, enter, exit_from, in_use, leave, seize
 from ixy.drivers.rss import Rss, check_key, table_of
 from ixy.dropped import close_dropped
-from ixy.errors import ConfigurationError, Error, OwnershipError
+from ixy.errors import ConfigurationError, Error, OwnershipError, UnsupportedDevice
 from ixy.jit import Direct, compiled
 from ixy.packets import checking
 from ixy.packets.batch import Batch, lent, no_copies
 from ixy.packets.mempool import Mempool
 from ixy.packets.packets import METADATA, Packets, check_metadata
-from ixy.packets.pool import Pools, abandon, free_count, pools, refill
+from ixy.packets.pool import NOWHERE, Pools, abandon, free_count, pools, refill
 from ixy.process import Owner
 from ixy.sim.machine import Machine
+from ixy.waiting import MAX_TIMEOUT, Sight, WaitingQueue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ixy.drivers import Driver, Link, RxRing, TxRing
+    from ixy.drivers import Driver, Link, RxInterrupt, RxRing, TxRing
 
 log = logging.getLogger("ixy.device")
 
@@ -47,12 +48,12 @@ MAX_QUEUES = 64
 MAX_RING_SIZE = 1 << 15
 MAX_POOL_SIZE = 64_000
 MAX_VLAN = 4095  # IEEE 802.1Q: 12 bits
-MAX_TIMEOUT = 86_400.0  # seconds
 LINK_TIMEOUT = 10.0  # seconds; a real link takes a few
 _PATIENCE = 5.0  # seconds that closing waits for threads that use the device; a poll takes microseconds
 
-_STARVED = 3  # besides what `enter` answers: nothing was received, and the pool is empty
+_STARVED, _EMPTY = 3, 4  # besides what `enter` answers: the pool is empty, and of a look: so is the ring
 _REFUSALS = (RING_BUSY, POOL_BUSY)
+_SIGHTS = {ENTERED: Sight.PACKETS, _EMPTY: Sight.NOTHING, _STARVED: Sight.STARVED}
 
 # A device and its queues, and a path and its devices, are one thing in several classes.
 # pyright: reportPrivateUsage=false
@@ -205,6 +206,9 @@ class Port:
             return
         with self._closing:
             self.closed = True
+            for queue in self._queues():
+                if isinstance(queue, RxQueue):
+                    queue.end_waits()
             for path in list(self._paths):
                 path._stop()
             for queue in self._queues():
@@ -219,6 +223,17 @@ class Port:
 
     def _queues(self) -> Sequence[RxQueue | TxQueue]:
         raise NotImplementedError
+
+    def _rx_interrupt(self, _queue: int) -> RxInterrupt:
+        """The interrupt of a receive queue.
+
+        Raises:
+            UnsupportedDevice: there is none.
+        """
+        raise UnsupportedDevice(f"{self.address} does not interrupt: receive(timeout=…) looks each millisecond")
+
+    def _rouse(self) -> None:
+        """Packets were handed to a transmit queue: what sleeps is to look."""
 
     def _give_up(self) -> None:
         """Return memory and whatever else there is. Nobody uses the queues any more."""
@@ -370,6 +385,12 @@ class Device(Port):
     def _queues(self) -> Sequence[RxQueue | TxQueue]:
         return *self.rx, *self.tx
 
+    def _rx_interrupt(self, queue: int) -> RxInterrupt:
+        return self._driver.rx_interrupt(queue)
+
+    def _rouse(self) -> None:
+        self._driver.rouse()
+
     def _give_up(self) -> None:
         self._driver.close()
 
@@ -407,7 +428,7 @@ os.register_at_fork(after_in_child=_disown)
 
 
 @no_copies
-class RxQueue:
+class RxQueue(WaitingQueue):
     """A receive queue, used by one thread at a time.
 
     Attributes:
@@ -417,12 +438,14 @@ class RxQueue:
     """
 
     def __init__(self, device: Port, ring: RxRing, name: str, number: int = 0) -> None:
+        super().__init__()
         self.device = device
         self.number = number
         self.ring = ring
         self._name = name
         self._pools = pools()
         self._receive = Direct(_receive_kernel(ring.kernel))
+        self._ask = Direct(_look_kernel(ring.ready))
 
     @property
     def pool(self) -> Mempool:
@@ -435,14 +458,29 @@ class RxQueue:
             raise ConfigurationError(f"{self} has no pool: its packets are of the pools of those who send them")
         return self.ring.pool
 
-    def receive(self, limit: int = 32) -> Batch:
+    def receive(self, limit: int = 32, timeout: float | None = None) -> Batch:
         """Up to `limit` packets that have arrived, none if there are none.
 
+        Args:
+            timeout: seconds to wait for the first, by an interrupt, or where the bus delivers none, by a look each
+                millisecond; None does not wait.
+
         Raises:
-            ConfigurationError: `limit` is below 1 or above the size of the ring.
-            OwnershipError: another thread uses the queue.
+            ConfigurationError: `limit` is below 1 or above the size of the ring, or `timeout` below 0.
+            OwnershipError: another thread uses the queue, or waits for it.
         """
         limit = integer("limit", limit, 1, self.ring.size)
+        watched = self._watched
+        batch = self._poll(limit) if watched is None else self._receive_watched(limit, watched)
+        return batch if timeout is None or len(batch) else self._receive_in(timeout, limit)
+
+    def _check(self) -> None:
+        self.device._check()
+
+    def _interrupt(self) -> RxInterrupt:
+        return self.device._rx_interrupt(self.number)
+
+    def _poll(self, limit: int) -> Batch:
         batch, outcome = self._take(limit)
         if outcome == _STARVED and self.ring.pool._sweep():
             batch, outcome = self._take(limit)
@@ -450,6 +488,13 @@ class RxQueue:
             self._refuse(outcome)
         checking.report(self._pools)
         return batch
+
+    def look(self) -> Sight:
+        self.device._check()
+        outcome = self._ask((), self.ring.state, self._pools)
+        if outcome in _REFUSALS:
+            self._refuse(outcome)
+        return _SIGHTS[outcome]
 
     def _take(self, limit: int) -> tuple[Batch, int]:
         """A new batch of what is there, and how that went."""
@@ -509,6 +554,7 @@ class TxQueue:
             self.device._check()
             raise in_use(self)
         checking.report(self._pools)
+        self.device._rouse()
         return int(sent)  # interpreted, NumPy's
 
     @property
@@ -547,6 +593,24 @@ def _receive_kernel(rx_batch: Callable[..., int]) -> Any:
         return outcome
 
     return receive
+
+
+@cache
+def _look_kernel(ready: Callable[..., bool]) -> Any:
+    @compiled
+    def look(ring: Any, pools: Pools) -> int:
+        """Whether a packet could be received; if not, why."""
+        outcome = enter(ring, pools)
+        if outcome != ENTERED:
+            return outcome
+        if not ready(ring):
+            outcome = _EMPTY
+        elif ring.pool != NOWHERE and free_count(pools, ring.pool) == 0 and refill(pools, ring.pool) == 0:
+            outcome = _STARVED
+        exit_from(ring, pools)
+        return outcome
+
+    return look
 
 
 @cache

@@ -242,11 +242,12 @@ def _packet_method(name: str) -> Any:
 
     class Method(AbstractTemplate):
         key = method_key(name)
+        this: Any = None  # the packet's type; Numba sets it
 
         def generic(self, args: Any, kws: Any) -> Any:
             if kws or len(args) != 2 or not all(isinstance(each, WHOLE) for each in args):
                 return None
-            return signature(types.none, types.int64, types.int64)
+            return signature(types.none, types.int64, types.int64, recvr=self.this)
 
     return Method
 

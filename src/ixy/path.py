@@ -59,6 +59,7 @@ from ixy.ring import MIN_SIZE, Ring
 from ixy.trouble import told
 from ixy.unsafe import load_acquire, nap, pause, this_thread
 from ixy.verdicts import FORWARD, MAX_OUTPUTS, UP, copy_to
+from ixy.waiting import PollOrWait
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -213,19 +214,25 @@ class Path:
             record=record.claim(self) if record is not None else None,
             culprit=np.zeros(CULPRIT_BYTES, np.uint8),
         )
+        self._poll_or_wait: PollOrWait | None = None
         for device in (rx.device, *(queue.device for queue in outputs)):
             device._paths.add(self)
 
-    def run(self, polls: int = POLLS) -> int:
+    def run(self, polls: int = POLLS, wait: float | None = None) -> int:
         """Poll the receive queue `polls` times and forward what is there; how many packets were received.
+
+        Args:
+            wait: seconds to sleep, once nothing comes, until something does; None to poll on. Call it again and again:
+                from load to load it polls as without, and each wait ends in time for whatever else there is to do.
 
         Raises:
             Error: a device is closed. Closing one ends a run in another thread.
             IndexError: the function went outside a packet, or there is no such output. The packets at hand were
                 dropped, and counted so.
             OwnershipError: another thread uses one of the queues.
+            UnsupportedDevice: there is a `wait`, and the bus delivers no interrupts.
         """
-        return run([self], polls)
+        return run([self], polls, wait)
 
     @property
     def closed(self) -> bool:
@@ -264,6 +271,13 @@ class Path:
     def _check(self) -> None:
         for queue in (self._rx, *self._outputs):
             queue.device._check()
+
+    def _alternation(self, paths: Sequence[Path]) -> PollOrWait:
+        """What decides when to poll these paths, of which this is the first, and when to wait."""
+        queues = [path._rx for path in paths]
+        if self._poll_or_wait is None or self._poll_or_wait.queues != queues:
+            self._poll_or_wait = PollOrWait(queues)
+        return self._poll_or_wait
 
     def _stop(self) -> None:
         """End a run of the path after its next poll, in whichever thread it is."""
@@ -339,8 +353,10 @@ def _check_spare(rx: RxQueue, outputs: int) -> None:
         raise ConfigurationError(f"{rx}: {outputs} outputs need a pool of {needed} packet buffers")
 
 
-def run(paths: Sequence[Path], polls: int = POLLS) -> int:
+def run(paths: Sequence[Path], polls: int = POLLS, wait: float | None = None) -> int:
     """Run one or two paths in turn, as a forwarder between two devices does; how many packets were received.
+
+    With `wait`, see `Path.run`, for a packet on any of them.
 
     Raises:
         ConfigurationError: no path, or more than two.
@@ -352,6 +368,12 @@ def run(paths: Sequence[Path], polls: int = POLLS) -> int:
         if not isinstance(cast(object, path), Path):
             raise TypeError(f"paths are run, not {type(path).__name__}")
         path._check()
+    if wait is None:
+        return _run(paths, polls)
+    return paths[0]._alternation(paths).run(lambda part: _run(paths, part), polls, wait)
+
+
+def _run(paths: Sequence[Path], polls: int) -> int:
     loop = _loop_kernel(*(path.kernels.poll for path in paths))
     recover = _recover_kernel(paths[0].kernels.recover, paths[-1].kernels.recover)
     states = [path.state for path in paths]

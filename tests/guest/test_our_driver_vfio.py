@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 
 import pytest
 from cards import guest_with_cards
 from harness import Guest
-from in_guest import python
+from in_guest import PROGRAMS, python
 from ours import (
     CARDS,
     FRAMES,
@@ -20,6 +21,8 @@ from ours import (
     dma_refused,
     driver,
     killed_under_traffic,
+    silence,
+    wait_for_file,
 )
 
 from ixy.sim.card.state import DMA_ADDRESS
@@ -56,6 +59,19 @@ def test_an_ordinary_user_through_vfio(vfio: tuple[Guest, Attachment]) -> None:
     check_forwarded(report, attachment)
     check_sunk(attachment, report["tx"])
     assert dma_refused(attachment) == 0
+
+
+def test_interrupts_through_vfio(vfio: tuple[Guest, Attachment]) -> None:
+    """The driver sleeps while no frame comes; the next one wakes it, by MSI-X."""
+    guest, attachment = vfio
+    with silence(attachment):
+        running = guest.start(python(f"{PROGRAMS / 'our_driver.py'} wait_for_packets {A}"))
+        wait_for_file(guest, running, "asleep")
+    result = guest.wait(running)
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.output)
+    assert report["woken"]
+    assert report["received"] > 0
 
 
 def test_a_process_killed_under_traffic_leaves_a_card_that_is_reset(vfio: tuple[Guest, Attachment]) -> None:

@@ -56,6 +56,10 @@ def test_a_thousand_frames_pass_each_way(guest: Guest, kind: str) -> None:
     assert report["rx_errors"] == report["rx_refused"] == 0
     assert report["link"]
     assert report["mac"] == f"52:54:00:00:00:{slot:02x}"
+    if kind == "legacy":
+        assert report["woken"].startswith(f"{ours}: no interrupts from a legacy device; poll, or")
+    else:
+        assert report["woken"] == f"{ours}: 1 MSI-X interrupts: sysfs delivers none; poll, or run: sudo ixy bind {ours}"
     assert report["filtered"] == [1, 2, 4, 5, 6]
     assert ("VERSION_1" in report["features"]) == (kind != "legacy")
     assert ("RING_PACKED" in report["features"]) == (kind == "packed")

@@ -114,7 +114,7 @@ def report(guest: Guest, program: str, *words: object) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", PAIRS)
 def test_a_thousand_frames_pass_each_way(guest: Guest, kind: str) -> None:
     """Frames of 60 to 1,514 bytes between the driver and Linux's, through a hub: all arrive, in order. The card is told
-    addresses that only the IOMMU knows, and that finds nothing to refuse.
+    addresses that only the IOMMU knows, and that finds nothing to refuse. Who waits is woken by MSI-X.
     """
     number, _ = PAIRS[kind]
     found = report(guest, "virtio_pair.py", slot(number), slot(number + 1), FRAMES)
@@ -125,6 +125,7 @@ def test_a_thousand_frames_pass_each_way(guest: Guest, kind: str) -> None:
     assert found["rx_errors"] == found["rx_refused"] == 0
     assert found["link"]
     assert found["mac"] == f"52:54:00:00:00:{number:02x}"
+    assert found["woken"] is True
     assert found["filtered"] == [1, 2, 4, 5, 6]
     assert {"VERSION_1", "ACCESS_PLATFORM"} <= set(found["features"])
     assert ("RING_PACKED" in found["features"]) == (kind == "packed")

@@ -23,6 +23,7 @@ from vhost_back_end import (
     GET_VRING_BASE,
     SET_MEM_TABLE,
     SET_OWNER,
+    SET_VRING_CALL,
     SET_VRING_ENABLE,
     SET_VRING_KICK,
     Answer,
@@ -355,6 +356,37 @@ def test_the_back_end_is_woken(path: Path) -> None:
         assert device.tx[0].send(device.rx[0].pool.allocate(8)) == 8
         assert [can_be_read(kick) for kick in kicks] == [False, True]
         assert os.read(kicks[1], 8) == (1).to_bytes(8, "little")
+
+
+def test_the_back_end_wakes_who_waits(path: Path) -> None:
+    """By the eventfd of the receive ring, and of no other; a call for nothing is forgotten with the next look."""
+    with BackEnd(path) as back_end, opened(path) as device:
+        queue = device.rx[0]
+        receive_call, transmit_call = (fd for request, fd in back_end.files if request == SET_VRING_CALL)
+        os.eventfd_write(transmit_call, 1)
+        assert not can_be_read(queue.fileno())
+        os.eventfd_write(receive_call, 1)
+        assert can_be_read(queue.fileno())
+        assert len(queue.receive()) == 0
+        assert not can_be_read(queue.fileno())
+        threading.Timer(0.01, os.eventfd_write, [receive_call, 1]).start()
+        assert not queue.wait(0.1)
+
+
+@pytest.mark.usefixtures("no_file_is_left")
+@pytest.mark.parametrize("full", [False, True])
+def test_a_back_end_cannot_hold_who_waits(path: Path, full: bool) -> None:
+    """The eventfd is made a blocking one, for both sides, and is empty, or full: nobody reads or writes it for ever."""
+    with BackEnd(path) as back_end, opened(path) as device:
+        call = next(fd for request, fd in back_end.files if request == SET_VRING_CALL)
+        fcntl.fcntl(call, fcntl.F_SETFL, 0)
+        if full:
+            os.eventfd_write(call, 2**64 - 2)
+        in_time(lambda: device.rx[0].wait(0.01))
+        in_time(lambda: device.rx[0].wait(0.01))
+        if full:
+            os.eventfd_write(call, 2**64 - 2)
+        in_time(device.close)
 
 
 def can_be_read(fd: int) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ixy.apps.report import Report
-from ixy.apps.session import open_devices, repeat
+from ixy.apps.session import open_devices, patiently, repeat
 from ixy.apps.settings import MAX_SNAPLEN
 from ixy.apps.signals import stop_on_signals
 from ixy.arguments import integer
@@ -85,31 +85,36 @@ class Recorder:
             counts=np.zeros(COUNTS, np.int64),
         )
 
-    def run(self, polls: int) -> None:
-        """Poll the queue up to `polls` times, and write what was there to the file. A call with 0 compiles it all.
+    def run(self, polls: int) -> int:
+        """Poll the queue up to `polls` times, and write what was there to the file; how many packets were.
+
+        A call with 0 compiles it all.
 
         Raises:
             CaptureError: the disk is full, the pipe closed, or the like.
             OwnershipError: another thread uses the queue.
         """
+        before = int(self._state.counts[CAPTURED])
         if not self._kernel(self._state, polls):
             raise in_use(self._rx)
         used = int(self._state.counts[USED])
         if used or polls == 0:  # of none, so that all that writes is compiled, too
             self._state.counts[USED] = 0
             self._writer.flush(self._state.records, used)
+        return int(self._state.counts[CAPTURED]) - before
 
     def done(self) -> bool:
         """Whether the limit is reached."""
         return bool(self._state.counts[CAPTURED] >= self._state.limit)
 
 
-def capture(address: str, path: str, settings: Settings, *, snaplen: int) -> int:
+def capture(address: str, path: str, settings: Settings, *, snaplen: int, wait: bool = False) -> int:
     """Write what a device receives to a pcap file until the limit or a signal; the exit code.
 
     Args:
         path: of the file; "-" is standard output, and then the report goes to standard error.
         snaplen: bytes of a packet that are kept, 1 to 262144.
+        wait: sleep while no packets come.
 
     Raises:
         CaptureError: the file cannot be opened or written. What was written stays readable.
@@ -122,7 +127,8 @@ def capture(address: str, path: str, settings: Settings, *, snaplen: int) -> int
         recorder = Recorder(device.rx[0], file, settings.batch, settings.count)
         with Report([device], [address], as_json=settings.as_json, file=path) as report:
             try:
-                repeat(recorder.run, recorder.done, settings, stop, report)
+                work = patiently(recorder.run, device.rx) if wait else recorder.run
+                repeat(work, recorder.done, settings, stop, report)
             finally:
                 report.results = {"captured": file.packets}
     return stop.exit_code(settings)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ixy.apps.relay import Relay
 from ixy.apps.report import Report
-from ixy.apps.session import open_devices, repeat
+from ixy.apps.session import open_devices, patiently, repeat
 from ixy.apps.signals import stop_on_signals
 from ixy.path import kernel
 from ixy.verdicts import DROP, FORWARD
@@ -28,8 +28,11 @@ def swap_addresses(packet: Packet) -> int:
     return FORWARD
 
 
-def echo(address: str, settings: Settings) -> int:
+def echo(address: str, settings: Settings, *, wait: bool = False) -> int:
     """Send what a device receives back to its sender until the limit or a signal; the exit code.
+
+    Args:
+        wait: sleep while no packets come.
 
     Raises:
         Error: as `ixy.open` and `ixy.Path`.
@@ -37,7 +40,8 @@ def echo(address: str, settings: Settings) -> int:
     with stop_on_signals() as stop, open_devices([address], settings) as (device,):
         relay = Relay([(device, device)], swap_addresses, settings.batch, settings.count)
         with Report([device], [address], as_json=settings.as_json) as report:
-            repeat(relay.run, relay.done, settings, stop, report)
+            work = patiently(relay.run, relay.sources) if wait else relay.run
+            repeat(work, relay.done, settings, stop, report)
             relay.drain()
             report.results = relay.counts()._asdict()
     return stop.exit_code(settings)

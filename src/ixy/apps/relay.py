@@ -22,6 +22,9 @@ class Relay:
         batch: the most packets that a path takes at a time.
         count: how many packets to relay in all, None for no limit.
 
+    Attributes:
+        sources: the queues that are received from.
+
     Raises:
         ConfigurationError: `batch` is below 1 or above the size of a ring.
     """
@@ -30,19 +33,20 @@ class Relay:
         self, ways: Sequence[tuple[Device, Device]], function: PacketFunction, batch: int, count: int | None = None
     ) -> None:
         self._paths = [Path(source.rx[0], target.tx[0], function, batch=batch) for source, target in ways]
+        self.sources = [source.rx[0] for source, _ in ways]
         self._targets = [target for _, target in ways]
         self._batch = batch
         self._count = count
         self._turn = 0
 
-    def run(self, polls: int) -> None:
-        """Poll each path `polls` times, or fewer near the limit."""
+    def run(self, polls: int) -> int:
+        """Poll each path `polls` times, or fewer near the limit; how many packets came."""
         if self._count is not None:
             whole = (self._count - self.counts().received) // (self._batch * len(self._paths))
             if whole == 0 < polls:
                 self._take_turns(self._count - self.counts().received)
             polls = min(polls, max(whole, 1))
-        run(self._paths, polls)
+        return run(self._paths, polls)
 
     def done(self) -> bool:
         """Whether the limit is reached."""

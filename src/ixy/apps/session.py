@@ -13,16 +13,18 @@ from ixy.addresses import check_address
 from ixy.device import open_device
 from ixy.path import POLLS
 from ixy.sim.spec import check_files, parse_spec
+from ixy.waiting import PollOrWait
 
 if TYPE_CHECKING:
     from ixy.apps.report import Report
     from ixy.apps.settings import Settings
     from ixy.apps.signals import Stop
-    from ixy.device import Device
+    from ixy.device import Device, RxQueue
 
 log = logging.getLogger("ixy.apps")
 
 _SHORT, _LONG = 0.005, 0.02  # seconds: slices of compiled code within these let signals and reports come in time
+_WAIT = 0.1  # seconds: so late may signals and reports come while no packets do
 _DRAIN_TIMEOUT = 1.0  # seconds; a full ring of the longest packets takes 5 ms at 10 Gbit/s
 
 
@@ -113,3 +115,13 @@ def repeat(
                 polls = max(polls // 2, 1)
             report.tick(now)
     return now - started
+
+
+def patiently(work: Callable[[int], int], queues: Sequence[RxQueue]) -> Callable[[int], int]:
+    """The same work, which says how many packets came from these queues, but asleep while none come.
+
+    Raises:
+        UnsupportedDevice: a bus delivers no interrupts; the message says what to do.
+    """
+    turns = PollOrWait(queues)
+    return lambda polls: turns.run(work, polls, _WAIT)

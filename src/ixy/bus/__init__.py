@@ -123,6 +123,10 @@ class Function(Protocol):
         """Switch the first `vectors` interrupts of `kind` on. Messages also need bus mastering."""
         ...
 
+    def rouse(self) -> None:
+        """Python has rung a doorbell: a device that sleeps, as only a simulated one does, is to look."""
+        ...
+
     def reset(self) -> None:
         """Reset the function by the means of PCI; the configuration space is kept."""
         ...

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ixy.bus import Irq
 from ixy.dropped import close_dropped
 from ixy.errors import UnsupportedDevice
 from ixy.once import once
+from ixy.process import forget_in_child
+from ixy.sim.card.interrupts import VECTORS
 from ixy.sim.machine import Machine
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ixy.bus import Interrupts, Irq, Ports
+    from ixy.bus import Ports
     from ixy.packets.dma import DmaMapping, DmaMemory
     from ixy.sim.card.registers import Card
 
@@ -60,13 +65,21 @@ class SimulatedFunction:
     def unmap(self, memory: DmaMemory) -> None:
         self.machine.unmap(memory)
 
-    def interrupt_vectors(self, kind: Irq) -> int:  # noqa: ARG002
-        """None of any kind: a driver polls a simulated card."""
-        return 0
+    def interrupt_vectors(self, kind: Irq) -> int:
+        return VECTORS if kind is Irq.MSIX else 0
 
-    def interrupts(self, kind: Irq, vectors: int) -> Interrupts:
-        """Raises UnsupportedDevice: a driver polls a simulated card."""
-        raise UnsupportedDevice(f"{self.address}: {vectors} {kind.value} interrupts: a simulated card has none; poll")
+    def interrupts(self, kind: Irq, vectors: int) -> SimulatedInterrupts:
+        """Deliver the first `vectors` interrupts.
+
+        Raises:
+            UnsupportedDevice: the card has fewer, or none of this kind.
+        """
+        if vectors > (available := self.interrupt_vectors(kind)):
+            raise UnsupportedDevice(f"{self.address}: {vectors} {kind.value} interrupts: it has {available}")
+        return SimulatedInterrupts(self.card, vectors)
+
+    def rouse(self) -> None:
+        self.machine.rouse()
 
     def reset(self) -> None:
         with self.machine.paused():
@@ -87,3 +100,40 @@ class SimulatedBar:
         self.words = words
         self.read32 = card.read32
         self.write32 = card.write32
+
+
+class SimulatedInterrupts:
+    """Messages of a simulated card. Implements `ixy.bus.Interrupts`, and is the card's `Sink`."""
+
+    msix_enabled = True
+
+    def __init__(self, card: Card, vectors: int) -> None:
+        self._card = card
+        self.events: Sequence[int] = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(vectors)]
+        forget_in_child(self)
+        card.interrupt_own(self)
+
+    def signal(self, vector: int) -> None:
+        """A message is a write by a bus master."""
+        if vector < len(self.events) and self._card.masters_bus:
+            os.eventfd_write(self.events[vector], 1)
+
+    def set_line(self, asserted: bool) -> None:
+        """With MSI-X there is no line."""
+
+    def rearm(self) -> None:
+        """Messages need none of this."""
+
+    def close(self) -> None:
+        self._card.interrupt_no_more()
+        self.forget()
+
+    def forget(self) -> None:
+        """Close the files; see `ixy.process.Inheritance`."""
+        events, self.events = self.events, []
+        for event in events:
+            os.close(event)
+
+    def __del__(self) -> None:
+        if hasattr(self, "events"):
+            self.forget()

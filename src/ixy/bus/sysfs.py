@@ -202,6 +202,9 @@ class SysfsFunction:
         advice = f"poll, or run: sudo ixy bind {self.address}"
         raise UnsupportedDevice(f"{self.address}: {vectors} {kind.value} interrupts: sysfs delivers none; {advice}")
 
+    def rouse(self) -> None:
+        """A card never sleeps."""
+
     def reset(self) -> None:
         """Reset the function, by the first way that the kernel knows for it.
 

@@ -241,6 +241,9 @@ class VfioFunction:
         with explained(self.address, f"switch {kind.value} interrupts on"):
             return VfioInterrupts(self._fd, kind, vectors)
 
+    def rouse(self) -> None:
+        """A card never sleeps."""
+
     def reset(self) -> None:
         """Reset the function, by the first way that the kernel knows for it.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ixy.apps.settings import MAX_SNAPLEN
-from ixy.cli.options import Whole, logging_options, packet_options
+from ixy.cli.options import Whole, logging_options, packet_options, wait_option
 
 if TYPE_CHECKING:
     from ixy.apps.settings import Settings
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 @click.option(
     "--snaplen", type=Whole(1, MAX_SNAPLEN), default=65535, show_default=True, help="Bytes of a packet that are kept."
 )
+@wait_option
 @packet_options
 @logging_options
-def capture(settings: Settings, address: str, file: str, snaplen: int) -> int:
+def capture(settings: Settings, address: str, file: str, snaplen: int, wait: bool) -> int:
     """Write what device A receives to a pcap FILE, with time stamps in nanoseconds. FILE may be - for standard output.
 
     Runs until Ctrl-C or a limit. What was written stays readable, whatever happens.
@@ -34,4 +35,4 @@ def capture(settings: Settings, address: str, file: str, snaplen: int) -> int:
     """
     from ixy.apps.capture import capture
 
-    return capture(address, file, settings, snaplen=snaplen)
+    return capture(address, file, settings, snaplen=snaplen, wait=wait)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ixy.cli.options import logging_options, packet_options
+from ixy.cli.options import logging_options, packet_options, wait_option
 
 if TYPE_CHECKING:
     from ixy.apps.settings import Settings
@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("address", metavar="A")
+@wait_option
 @packet_options
 @logging_options
-def echo(settings: Settings, address: str) -> int:
+def echo(settings: Settings, address: str, wait: bool) -> int:
     """Send each packet that device A receives back to its sender: its MAC addresses are swapped.
 
     Runs until Ctrl-C or a limit.
@@ -29,4 +30,4 @@ def echo(settings: Settings, address: str) -> int:
     """
     from ixy.apps.echo import echo
 
-    return echo(address, settings)
+    return echo(address, settings, wait=wait)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ixy.cli.options import logging_options, packet_options
+from ixy.cli.options import logging_options, packet_options, wait_option
 
 if TYPE_CHECKING:
     from ixy.apps.settings import Settings
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 @click.argument("b")
 @click.option("--touch", "touched", is_flag=True, help="Raise byte 48 of each packet by one.")
 @click.option("--one-way", is_flag=True, help="From A to B only.")
+@wait_option
 @packet_options
 @logging_options
-def forward(settings: Settings, a: str, b: str, touched: bool, one_way: bool) -> int:
+def forward(settings: Settings, a: str, b: str, touched: bool, one_way: bool, wait: bool) -> int:
     """Forward packets between devices A and B, both ways, unchanged.
 
     Runs until Ctrl-C or a limit. Once a second a line per device says what goes in and out.
@@ -33,4 +34,4 @@ def forward(settings: Settings, a: str, b: str, touched: bool, one_way: bool) ->
     """
     from ixy.apps.forward import forward
 
-    return forward((a, b), settings, touched=touched, one_way=one_way)
+    return forward((a, b), settings, touched=touched, one_way=one_way, wait=wait)

@@ -104,6 +104,7 @@ def packet_options(function: Callable[..., int]) -> Callable[..., int]:
     return command
 
 
+wait_option = click.option("--wait", is_flag=True, help="Sleep while no packets come, and poll while they do.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Report in JSON, an object a line.")
 batch_option = click.option(
     "--batch",

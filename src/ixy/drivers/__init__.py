@@ -79,12 +79,43 @@ class TxSingle(NamedTuple):
     finish: Callable[..., None]
 
 
+class RxInterrupt(Protocol):
+    """The interrupt of a receive queue. It is off until `arm`.
+
+    Attributes:
+        fd: a file that is readable after an interrupt, until `clear`. The driver closes it with the device.
+    """
+
+    fd: int
+
+    def arm(self) -> None:
+        """Switch the interrupt on for the next packet. One that came before need not cause any: look once more."""
+        ...
+
+    def disarm(self) -> None:
+        """Switch it off. One that is under way may still come."""
+        ...
+
+    def pace(self, seconds: float) -> None:
+        """Let at least so long pass between two interrupts, as far as the device can."""
+        ...
+
+    def clear(self) -> None:
+        """Forget the interrupts so far."""
+        ...
+
+    def wake(self) -> None:
+        """Make `fd` readable, whatever the device does."""
+        ...
+
+
 class RxRing(Protocol):
     """A receive ring behind its kernel.
 
     Attributes:
         kernel: `kernel(state, pools, packets, limit) -> received` fills `packets`, which have room for `limit`, from
             the front, with all columns that are there, and never raises. For the ring's runner (`rings.enter`).
+        ready: the kernel `ready(state) -> bool` says whether the device has put something on the ring.
         single: what takes packets one at a time; None if the driver has no such kernels.
         state: the named tuple that the kernel works on.
         size: descriptors.
@@ -92,6 +123,7 @@ class RxRing(Protocol):
     """
 
     kernel: Callable[..., int]
+    ready: Callable[..., bool]
     single: RxSingle | None
     state: Any
     size: int
@@ -206,6 +238,18 @@ class Driver(Protocol):
 
     def attach(self, pool: Mempool) -> None:
         """Let the device reach the buffers of `pool`, so that packets from it can be sent."""
+        ...
+
+    def rx_interrupt(self, queue: int) -> RxInterrupt:
+        """The interrupt of a receive queue.
+
+        Raises:
+            UnsupportedDevice: the bus has none, or too few; the message says what to do.
+        """
+        ...
+
+    def rouse(self) -> None:
+        """Python has rung a doorbell: a device that sleeps, as only a simulated one does, is to look."""
         ...
 
     def close(self) -> None:

@@ -101,6 +101,16 @@ def tx_batch(ring: LaneTxState, pools: Pools, packets: Packets, first: int, last
 
 
 @compiled
+def ready(ring: LaneRxState) -> bool:
+    """Whether there is a packet in one of the lanes."""
+    for lane in range(ring.taken.size // LINE):
+        words = lane * LINE & INDEX_MASK
+        if load_acquire(ring.put_in, words + NEXT) != ring.taken[words + NEXT]:
+            return True
+    return False
+
+
+@compiled
 def rx_batch(ring: LaneRxState, pools: Pools, packets: Packets, limit: int) -> int:
     """Take up to `limit` packets out of the lanes, which take turns in being the first."""
     lane, count = ring.state[TURN], 0
@@ -153,6 +163,7 @@ class LaneRxRing(Ring):
     """
 
     kernel = staticmethod(rx_batch)
+    ready = staticmethod(ready)
     single: RxSingle | None = None
     dropped = starved = 0
 

@@ -57,6 +57,7 @@ IVAR = register(
     TX_ODD=(24, 31),
 )
 IVAR_MISC = register("IVAR_MISC", 0x00A00, RW, "8.2.3.5.17", TIMER=(0, 7), OTHER=(8, 15))
+IVAR_VALID = 0x80  # in each of the fields; else there is no interrupt
 GPIE = register("GPIE", 0x00898, RW, "8.2.3.5.18", MULTIPLE_MSIX=4, OCD=5, EIMEN=6, EIAME=30, PBA_SUPPORT=31)
 
 # 8.2.3.7 Receive: filters

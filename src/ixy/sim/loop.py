@@ -9,7 +9,10 @@ from ixy.sim.card.offload import MIN_FRAME
 from ixy.sim.card.state import FEATURES, LOOPBACK, OFFLOAD, RAISED, SEGMENT, TX_QUEUES
 from ixy.sim.rack import (
     ALARM,
+    ASLEEP,
+    AWAITED,
     CARDS,
+    DUE,
     FRAME,
     KIND,
     NOTHING,
@@ -27,25 +30,27 @@ from ixy.sim.slots import call
 from ixy.sim.wires import generator, sink
 from ixy.sim.wires.generator import Generator
 from ixy.sim.wires.sink import Sink
-from ixy.unsafe import load_acquire, nap, store_release
+from ixy.unsafe import load_acquire, monotonic_ns, nap, store_release
 
 YIELD_AFTER = 0xFF  # a mask: after so many turns in vain let other threads run
-NAP_AFTER = 20_000  # and after so many sleep a little
+NAP_AFTER = 20_000  # and after so many sleep a little,
+SLEEP_AFTER = 2000  # or after so many until something is due
 PARK_AFTER = 2000  # looks for the end of a pause, after which it is left to Python to wait for it
 BURST = 64  # frames that a card handles before the next card has its turn
 
 
-STOPPED, HELD, ALARMED = range(3)  # why `run` ends
+STOPPED, HELD, ALARMED, IDLE = range(4)  # why `run` ends
 
 _GENERATOR, _SINK = Generator.kind, Sink.kind
 
 
 @compiled
 def run(rack: Rack) -> int:
-    """Run all cards until `control` says stop, a pause takes long, or there is an alarm; which of these.
+    """Run all cards until `control` says stop, a pause takes long, there is an alarm, or nothing to do; which of these.
 
     The owner pauses the cards with a ticket: PAUSE is raised, PAUSED answers, RESUMED lets them go on. A rack that has
-    nothing to do first yields, then naps, so that idle cards leave the processor to others.
+    nothing to do first yields, then naps, so that idle cards leave the processor to others. If somebody waits for an
+    interrupt it ends instead, so that the thread can sleep; if it falls asleep already, after one look.
     """
     idle = held = 0
     while load_acquire(rack.control, STOP) == 0:
@@ -58,14 +63,33 @@ def run(rack: Rack) -> int:
                 return HELD
             continue
         held = 0
-        idle = 0 if step(rack) > 0 else idle + 1
-        if load_acquire(rack.control, ALARM) != 0:
+        idle += 1
+        if step(rack) > 0:
+            idle = 0
+            if load_acquire(rack.control, ASLEEP) != 0:
+                store_release(rack.control, ASLEEP, 0)
+        if load_acquire(rack.control, ALARM) != 0 or is_due(rack):
             return ALARMED
+        if load_acquire(rack.control, AWAITED) != 0 and can_sleep(rack, idle):
+            return IDLE
         if idle > NAP_AFTER:
             nap(50)
         elif idle & YIELD_AFTER == YIELD_AFTER:
             nap(0)
     return STOPPED
+
+
+@compiled
+def can_sleep(rack: Rack, idle: int) -> bool:
+    """Whether the rack was idle for so long, or the thread has said that it sleeps, and this was its last look."""
+    return idle > SLEEP_AFTER or (idle > 0 and load_acquire(rack.control, ASLEEP) != 0)
+
+
+@compiled
+def is_due(rack: Rack) -> bool:
+    """Whether the thread is to see to something now."""
+    due = load_acquire(rack.control, DUE)
+    return due != 0 and monotonic_ns() >= due
 
 
 @compiled
@@ -77,7 +101,6 @@ def step(rack: Rack) -> int:
         if (plugged >> card) & 1:
             work += drain(rack, card) + feed(rack, card)
             if rack.cards[card, RAISED] != 0:
-                rack.cards[card, RAISED] = 0
                 call(rack, slots.INTERRUPT, card, 0, 0, 0)
     return work
 

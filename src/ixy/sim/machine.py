@@ -18,13 +18,17 @@ import numpy as np
 from ixy.errors import AddressError, DeviceBusy, Error
 from ixy.packets.dma import DmaMapping, DmaMemory, window
 from ixy.process import Owner
+from ixy.sim.bed import Bed
 from ixy.sim.card import state
 from ixy.sim.card.registers import Card
-from ixy.sim.loop import HELD, STOPPED, run, step
+from ixy.sim.loop import ALARMED, HELD, STOPPED, run, step
 from ixy.sim.rack import (
     ALARM,
+    ASLEEP,
+    AWAITED,
     BROKEN,
     CARDS,
+    DUE,
     KIND,
     NOTHING,
     PAGE,
@@ -56,6 +60,9 @@ log = logging.getLogger("ixy.sim")
 # Where the simulated bus shows DMA memory. No pointer of a process looks like this, so a driver that hands a pointer to
 # a card is found out.
 BUS_BASE = 0x0A_0000_0000_0000
+
+_NAP = 50e-6  # seconds: the shortest sleep when something is due
+_SHORTEST_SLEEP, _LONGEST_SLEEP = 0.001, 0.1  # when nothing is
 
 # All machines of the process. They share the tape, so no two cards have the same index: who takes or frees one holds
 # the lock.
@@ -109,7 +116,10 @@ class Machine:
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None  # what ended the thread
         self._parked = False
+        self._bed: Bed | None = None  # where the thread sleeps,
+        self._slept = _SHORTEST_SLEEP  # and for how long the last time
         self._lock = threading.RLock()
+        self._expecting = threading.RLock()
         with _indices:
             _machines.add(self)
 
@@ -221,6 +231,7 @@ class Machine:
             stack.callback(plug.stack.close)
             with self.paused():
                 card.reset()
+                card.interrupt_no_more()
                 if rack.outputs[card.index, KIND] != Cable.kind:
                     rack.inputs[card.index, KIND] = rack.outputs[card.index, KIND] = NOTHING
 
@@ -319,6 +330,7 @@ class Machine:
     def _await_pause(self) -> None:
         """Wait until the thread pauses: a turn of all cards at most, unless it is being compiled."""
         control = self.rack.control
+        self.rouse()
         while self._thread is not None and not self._parked and control[PAUSED] != control[PAUSE]:
             self._check_thread()
             time.sleep(0.00001)
@@ -351,6 +363,8 @@ class Machine:
                 raise Error(f"the simulated cards cannot run: {type(error).__name__}: {error}") from error
             self.rack.control[STOP] = 0
             self._parked, self._failure = False, None
+            self.rack.control[ASLEEP] = 0
+            self._bed = self._bed or Bed()
             self._thread = threading.Thread(target=self._serve, name="ixy-sim", daemon=True)
             try:
                 self._thread.start()
@@ -364,8 +378,10 @@ class Machine:
             while (reason := run(self.rack)) != STOPPED:
                 if reason == HELD:
                     self._park()
-                else:
+                elif reason == ALARMED:
                     self._answer()
+                else:
+                    self._sleep()
         except BaseException as error:
             self._failure = error
 
@@ -383,7 +399,52 @@ class Machine:
         """See to what the alarm was for. Whether a turn of the cards was cut short, as a kernel was not there yet."""
         self.rack.control[ALARM] = 0
         self._tell_broken()
+        self._interrupt()
         return provide_wanted(self.rack)
+
+    def _interrupt(self) -> None:
+        """Send the interrupts of cards whose owners are in this process; what is throttled is due later."""
+        with self._expecting:
+            self.rack.control[DUE] = 0
+        for plug in list(self._plugs.values()):
+            if plug.card.interrupts_own:
+                plug.card.interrupts.collect()  # which tells `expect`
+
+    def expect(self, card: Card, waits: bool, throttled: float | None = None) -> None:
+        """Whether somebody waits for an interrupt of the card; in how many seconds one may be sent that is throttled.
+
+        While somebody waits, the thread sleeps when there is nothing to do.
+        """
+        control, bit = self.rack.control, 1 << card.index
+        with self._expecting:
+            control[AWAITED] = int(control[AWAITED]) | bit if waits else int(control[AWAITED]) & ~bit
+            if throttled is not None:
+                due = time.monotonic_ns() + int(throttled * 1e9)
+                control[DUE] = min(due, int(control[DUE]) or due)
+                self.rouse()
+
+    def rouse(self) -> None:
+        """If the thread sleeps, let it look what there is to do."""
+        if self.rack.control[ASLEEP] and self._bed is not None:
+            self._bed.rouse()
+
+    def _sleep(self) -> None:
+        """Sleep until something is due, or somebody rouses the thread.
+
+        He has to know that it sleeps, so it says so first, and looks once more. A doorbell that is rung in the loop of
+        a kernel rouses nobody: for that the thread looks now and then.
+        """
+        control, bed = self.rack.control, self._bed
+        if not control[ASLEEP] or bed is None:
+            control[ASLEEP] = 1
+            self._slept = _SHORTEST_SLEEP
+        else:
+            ports = [(wire, Port(self, plug.card)) for plug in list(self._plugs.values()) for wire in plug.wires]
+            dues = [due for wire, port in ports if (due := wire.due(port)) is not None]
+            dues += [int(control[DUE])] if control[DUE] else []
+            left = (min(dues) - time.monotonic_ns()) / 1e9 if dues else _LONGEST_SLEEP
+            self._slept = min(2 * self._slept, _LONGEST_SLEEP)
+            bed.sleep([fd for wire, port in ports for fd in wire.files(port)], min(max(left, _NAP), self._slept))
 
     def _tell_broken(self) -> None:
         """Say which wires have broken since the last time."""
@@ -400,6 +461,7 @@ class Machine:
             return
         with self._lock:
             self.rack.control[STOP] = 1
+            self.rouse()
             if self._thread is not None and self._thread.is_alive():
                 self._thread.join()
             self._thread = None

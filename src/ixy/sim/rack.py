@@ -37,7 +37,9 @@ SLOTS = 48  # for what is in them see `slots.py`
 IMAGE_WORDS = 160  # and some to spare
 
 # Words of `control`, by which the thread that runs the cards and the one that owns them speak; a cache line each.
-STOP, PAUSE, PAUSED, RESUMED, PLUGGED, ALARM, CONTROL_WORDS = range(0, 56, 8)
+# AWAITED has a bit for each card of which somebody in this process waits for an interrupt, ASLEEP says that the thread
+# falls asleep or sleeps, DUE when it is to see to something, in nanoseconds; 0: never.
+STOP, PAUSE, PAUSED, RESUMED, PLUGGED, ALARM, AWAITED, ASLEEP, DUE, CONTROL_WORDS = range(0, 80, 8)
 
 # A card's slot of the tape: the card's own part (`card/state.py`), that of its wire's output, and that of its input.
 SLOT = 8 << 30

@@ -74,6 +74,7 @@ class BackEnd:
         config: the device's configuration, 5.1.4.
         queues: the rings that the driver has set up, by index.
         doorbells: what the driver stored to notify, per ring.
+        calls: the eventfds by which it interrupts, of those rings that have one. It does so as it is told.
         failed: the device says that it needs a reset.
     """
 
@@ -83,6 +84,7 @@ class BackEnd:
         self.config = bytearray(bytes.fromhex("020000000001") + bytes([reg.LINK_UP, 0, pairs, 0, 0xDC, 5]) + bytes(8))
         self.queues: dict[int, Queue] = {}
         self.doorbells = np.zeros(MAX_RINGS, np.uint16)
+        self.calls: dict[int, int] = {}
         self.failed = False
         self._rings = 2 * pairs
         self._limit = ring_limit

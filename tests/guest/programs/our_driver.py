@@ -79,6 +79,15 @@ def attempt(*arguments: str) -> dict[str, Any]:
         return {"error": f"{type(error).__name__}: {error}"}
 
 
+def wait_for_packets(address: str) -> dict[str, Any]:
+    """Take all that is there, then sleep until more comes; a file tells that nothing more is there."""
+    with open_device(address) as device:
+        queue = device.rx[0]
+        until(lambda: receive(device) == 0 and not queue.wait(0.1))
+        Path("asleep").touch()
+        return {"woken": queue.wait(DEADLINE), "received": receive(device)}
+
+
 def forward_for_ever(one: str, other: str) -> None:
     """Forward until the process is killed; a file tells that packets flow.
 

@@ -9,10 +9,12 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import ixy
+from ixy.errors import UnsupportedDevice
 from ixy.packets.hugepages import setup
 
 ETHERTYPE = 0x88B5
@@ -81,8 +83,27 @@ def main(ours: str, theirs: str, count: int) -> None:
             "rx_errors": stats.rx_errors,
             "rx_refused": stats.rx_refused,
         }
+        report["woken"] = woken(device, packets, frame(0, device.mac, their_mac))
         report["filtered"] = filtered(device, packets, their_mac)
     print(json.dumps(report))
+
+
+def woken(device: ixy.Device, packets: socket.socket, data: bytes) -> bool | str:
+    """Whether a frame wakes who waits until nothing more is there; the error if nobody can."""
+    queue = device.rx[0]
+
+    def take_all() -> None:
+        while queue.wait(0.1):
+            queue.receive().free()
+
+    try:
+        take_all()
+    except UnsupportedDevice as error:
+        return str(error)
+    threading.Timer(0.2, packets.send, [data]).start()
+    found = queue.wait(TIMEOUT)
+    take_all()
+    return found
 
 
 def filtered(device: ixy.Device, packets: socket.socket, source: bytes) -> list[int]:

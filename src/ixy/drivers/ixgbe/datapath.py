@@ -123,6 +123,13 @@ def arm_one(ring: RxState, slot: int, buffer: int) -> None:
 
 
 @compiled
+def ready(ring: RxState) -> bool:
+    """Whether the card has written the next descriptor back."""
+    slot = ring.state[NEXT] & (ring.held.ids.size - 1)
+    return load_acquire(ring.descriptors, 2 * slot + 1) & RX_DD != 0
+
+
+@compiled
 def rx_batch(ring: RxState, pools: Pools, packets: Packets, limit: int) -> int:
     """Take up to `limit` received packets off the ring and give the card a fresh buffer for each (7.1.6, 7.1.9).
 

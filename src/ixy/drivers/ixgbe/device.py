@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ixy.bus import set_bus_master
+from ixy.bus import Irq, set_bus_master
 from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, DeviceCounters, Link, check_pool
 from ixy.drivers.ixgbe.cards import CARDS, TX_BUFFER, Card, Connection
 from ixy.drivers.ixgbe.datapath import CLEAN_GROUP
+from ixy.drivers.ixgbe.interrupts import QueueInterrupt
 from ixy.drivers.ixgbe.phy import Phy
 from ixy.drivers.ixgbe.rings import IxgbeRxRing, IxgbeTxRing
 from ixy.drivers.ixgbe.semaphore import owned
@@ -34,7 +35,7 @@ from ixy.registers import i82599 as reg
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from ixy.bus import Function
+    from ixy.bus import Function, Interrupts
 
 log = logging.getLogger("ixy.ixgbe")
 
@@ -83,6 +84,7 @@ class Ixgbe:
         self._addresses_used = 1
         self._filters_vlans = False
         self._phy: Phy | None = None
+        self._interrupts: Interrupts | None = None
         self._running = False  # or it was touched, and must be stopped
         self._undo = ExitStack()
         self._undo.callback(function.close)
@@ -137,6 +139,9 @@ class Ixgbe:
         """Let the card reach the buffers of `pool`."""
         with self._control():
             self._attached.attach(pool)
+
+    def rouse(self) -> None:
+        self._function.rouse()
 
     def _doorbell(self, register: Register) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
         return self._bar.words[register.offset // 4 : register.offset // 4 + 1]
@@ -331,6 +336,31 @@ class Ixgbe:
         """4.6.8.1."""
         self._registers.update(reg.TXDCTL[queue], ENABLE=1)
         self._registers.wait(reg.TXDCTL[queue], 1.0, ENABLE=1)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Interrupts
+
+    def rx_interrupt(self, queue: int) -> QueueInterrupt:
+        """The interrupt of a receive queue. Asking for the first switches MSI-X on, for all of them."""
+        with self._control() as regs:
+            if self._interrupts is None:
+                interrupts = self._function.interrupts(Irq.MSIX, len(self.rx_rings))
+                self._undo.callback(interrupts.close)
+                self._init_interrupts(regs)
+                self._interrupts = interrupts
+            return QueueInterrupt(self._interrupts.events[queue], queue, self._control)
+
+    def _init_interrupts(self, regs: RegisterFile) -> None:
+        """4.6.6, of MSI-X: vector n is that of receive queue n, and nothing else causes an interrupt."""
+        for queue in range(len(self.rx_rings)):
+            entry = {f"RX_{'ODD' if queue % 2 else 'EVEN'}": reg.IVAR_VALID | queue}
+            regs.update(reg.IVAR[queue // 2], **entry)
+        # 7.3.1: a message clears its cause, and masks its vector until it is armed again. That a cause is kept while
+        # the vector is masked loses none.
+        regs.write(reg.EIAC, AUTO_CLEAR=0xFFFF)
+        for register in reg.EIAM_EX:
+            regs.write(register, AUTO_MASK=0xFFFFFFFF)
+        regs.write(reg.GPIE, MULTIPLE_MSIX=1, OCD=1, EIAME=1, PBA_SUPPORT=1)
 
     # -----------------------------------------------------------------------------------------------------------------
     # Link, filters, statistics

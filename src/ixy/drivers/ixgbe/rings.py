@@ -26,6 +26,7 @@ class IxgbeRxRing(FilledRing):
     """A receive ring; see `ixy.drivers.RxRing`."""
 
     kernel = staticmethod(datapath.rx_batch)
+    ready = staticmethod(datapath.ready)
     single: RxSingle | None = RxSingle(
         datapath.begin, datapath.look, datapath.describe_one, datapath.replace, datapath.finish
     )

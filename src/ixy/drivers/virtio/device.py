@@ -20,6 +20,7 @@ from ixy.drivers.pools import AttachedPools
 from ixy.drivers.rss import DEFAULT_KEY, Rss, table_of
 from ixy.drivers.virtio.control import COMMAND_BYTES, ControlQueue
 from ixy.drivers.virtio.features import Features, negotiate
+from ixy.drivers.virtio.interrupts import RingInterrupt
 from ixy.drivers.virtio.rings.rings import Layout, Terms, VirtioRxRing, VirtioTxRing, resume_at
 from ixy.drivers.virtio.rings.state import GROUP
 from ixy.drivers.virtio.transports.transport import ring_doorbell
@@ -257,6 +258,14 @@ class VirtioNet:
         """Let the device reach the buffers of `pool`, and the header before each."""
         with self._control_plane():
             self._attached.attach(pool)
+
+    def rx_interrupt(self, queue: int) -> RingInterrupt:
+        """The interrupt of a receive queue."""
+        with self._control_plane():
+            return RingInterrupt(self._rx[queue], self._transport.interrupt(queue, len(self.rx_rings)))
+
+    def rouse(self) -> None:
+        """The device is another's, and knows by itself when to look."""
 
     @contextmanager
     def _control_plane(self) -> Generator[None]:

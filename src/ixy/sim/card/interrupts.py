@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, Protocol
 
 from ixy.jit import compiled
 from ixy.registers import Register
 from ixy.registers import i82599 as reg
-from ixy.sim.card.state import EVENT, NOTICE
-from ixy.sim.rack import SLOT, Rack
-from ixy.unsafe import write_file
+from ixy.sim.card.state import EVENT, NOTICE, RAISED
+from ixy.sim.rack import ALARM, AWAITED, SLOT, Rack
+from ixy.unsafe import load_acquire, store_release, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,9 +30,22 @@ _INTERVAL_NS = 2000  # unit of EITR's interval at 10 Gbit/s (8.2.3.5.12)
 LINK_CHANGE = reg.EICR.mask("LSC")
 
 
+OWN_THREAD = -1  # in the place of a file descriptor, in EVENT: the thread that runs the cards sees to it, by an alarm
+
+
 @compiled
 def notify(rack: Rack, card: int) -> int:
-    """Tell the card's owner that queues are `done` with something: it adds one to an eventfd. What write(2) gave."""
+    """Tell the card's owner that queues are `done` with something: it adds one to an eventfd. What write(2) gave.
+
+    The rack's own thread is told only while it would interrupt somebody; else the word RAISED stays as it is, and is
+    looked at again in the next turn.
+    """
+    if rack.cards[card, EVENT] == OWN_THREAD:
+        if (load_acquire(rack.control, AWAITED) >> card) & 1:
+            rack.cards[card, RAISED] = 0
+            store_release(rack.control, ALARM, 1)
+        return 0
+    rack.cards[card, RAISED] = 0
     place = card * SLOT + NOTICE
     for i in range(8):
         rack.tape[place + i] = 1 if i == 0 else 0
@@ -48,7 +62,7 @@ class Sink(Protocol):
 
 
 class Interrupts:
-    """The interrupt logic of one card. Everything here runs in the thread that serves the card's registers.
+    """The interrupt logic of one card. Any thread may use it: that which serves the card's registers, and the rack's.
 
     Args:
         registers: the card's, for the rows that are plain memory: IVAR, EITR, GPIE, EIAC, EIAM.
@@ -56,10 +70,14 @@ class Interrupts:
 
     Attributes:
         sink: where interrupts go; without one they are only seen in the registers.
+        expect: is told whether somebody waits for one, that is, whether any is not masked; and in how many seconds
+            something throttled may be sent, None if nothing is.
     """
 
     def __init__(self, registers: NDArray[np.uint32], done: NDArray[np.uint8]) -> None:
         self.sink: Sink | None = None
+        self.expect: Callable[[bool, float | None], None] | None = None
+        self._turn = threading.RLock()
         self._registers = registers
         self._done = done
         self.reset()
@@ -72,6 +90,7 @@ class Interrupts:
         self._signalled = 0  # vectors whose message is sent, while what caused it stays
         self._allowed = [0] * VECTORS  # when, in nanoseconds, the next message of a vector may be sent
         self._done[:] = 0
+        self._tell()
 
     def rules(self) -> tuple[dict[int, Callable[[], int]], dict[int, Callable[[int], None]]]:
         """What reading and writing the registers does, by offset."""
@@ -95,6 +114,11 @@ class Interrupts:
 
     def collect(self) -> None:
         """Take over what queues have done since the last time."""
+        with self._turn:
+            self._raise(self._collected())
+
+    def _collected(self) -> int:
+        """The vectors of the queues that have done something."""
         vectors = 0
         # A copy: the rack goes on writing, and NumPy gives up on an array that changes while it is searched.
         for queue in self._done.copy().nonzero()[0].tolist():
@@ -103,7 +127,7 @@ class Interrupts:
             entry = self._get(reg.IVAR, number // 2) >> (16 * (number % 2) + 8 * sends) & 0xFF
             if entry & _VALID:
                 vectors |= 1 << (entry & _ALLOCATION)
-        self._raise(vectors)
+        return vectors
 
     def link_changed(self) -> None:
         """The link came up or went down."""
@@ -114,6 +138,12 @@ class Interrupts:
 
         A message is sent when a cause that is not masked appears, and again only after it went.
         """
+        with self._turn:
+            wait = self._send_all()
+            self._tell(wait)
+            return wait
+
+    def _send_all(self) -> float | None:
         if self.sink is None:
             return None
         if not self.sink.msix_enabled:
@@ -134,6 +164,10 @@ class Interrupts:
         return wait
 
     # -- inside
+
+    def _tell(self, wait: float | None = None) -> None:
+        if self.expect is not None:
+            self.expect(bool(self._vector_mask or self._other_mask), wait)
 
     @property
     def _causes(self) -> int:
@@ -163,33 +197,40 @@ class Interrupts:
 
     def _read_causes(self) -> int:
         """Reading clears; with EIAM it masks too (7.3.1.4). GPIE.OCD keeps the causes of queues."""
-        causes = self._causes
-        kept = _QUEUE_CAUSES if self._get(reg.GPIE) & reg.GPIE.mask("OCD") else 0
-        self._clear(causes & ~kept & _QUEUE_CAUSES, causes)
-        if causes:
-            auto_mask = self._get(reg.EIAM)
-            self._mask(auto_mask & _QUEUE_CAUSES, auto_mask)
-        return causes
+        with self._turn:
+            causes = self._causes
+            kept = _QUEUE_CAUSES if self._get(reg.GPIE) & reg.GPIE.mask("OCD") else 0
+            self._clear(causes & ~kept & _QUEUE_CAUSES, causes)
+            if causes:
+                auto_mask = self._get(reg.EIAM)
+                self._mask(auto_mask & _QUEUE_CAUSES, auto_mask)
+            return causes
 
     def _raise(self, vectors: int, other: int = 0) -> None:
-        self._vectors |= vectors
-        self._other |= other & _OTHER_CAUSES
-        self.update()
+        with self._turn:
+            self._vectors |= vectors
+            self._other |= other & _OTHER_CAUSES
+            self.update()
 
     def _clear(self, vectors: int, other: int) -> None:
-        self._vectors &= ~vectors
-        self._other &= ~other
-        self.update()
+        with self._turn:
+            self._vectors &= ~vectors
+            self._other &= ~other
+            self.update()
 
     def _unmask(self, vectors: int, other: int = 0) -> None:
-        self._vector_mask |= vectors
-        self._other_mask |= other & _OTHER_CAUSES
-        self.update()
+        """What queues did while all was masked, nobody may have been told: it is looked up now."""
+        with self._turn:
+            self._vector_mask |= vectors
+            self._other_mask |= other & _OTHER_CAUSES
+            self._tell()
+            self._raise(self._collected())
 
     def _mask(self, vectors: int, other: int = 0) -> None:
-        self._vector_mask &= ~vectors
-        self._other_mask &= ~other
-        self.update()
+        with self._turn:
+            self._vector_mask &= ~vectors
+            self._other_mask &= ~other
+            self.update()
 
     def _get(self, register: Register, index: int = 0) -> int:
         return int(self._registers[register.offset // 4 + index])

@@ -12,7 +12,7 @@ from ixy.registers import i82599 as reg
 from ixy.sim.card import config, state
 from ixy.sim.card.config import ConfigSpace
 from ixy.sim.card.eeprom import EEPROM_WORDS, build_eeprom
-from ixy.sim.card.interrupts import Interrupts
+from ixy.sim.card.interrupts import OWN_THREAD, Interrupts
 from ixy.sim.card.module import Module
 from ixy.sim.card.statistics import Statistics
 from ixy.sim.rack import KIND, NOTHING
@@ -90,12 +90,33 @@ class Card:
         self.config.write(offset, size, value)
         self.set_bus_master(int(self.config.has(config.COMMAND, config.COMMAND_BUS_MASTER)))
 
-    def interrupt_through(self, sink: Sink, event: int) -> None:
+    def interrupt_through(self, sink: Sink | None, event: int) -> None:
         """Send interrupts to `sink`; the rack adds one to the eventfd `event` when `interrupts.collect` has work."""
         with self._machine.paused():
             self.interrupts.sink = sink
             self._words[state.EVENT] = event
             self._note_features()
+
+    def interrupt_own(self, sink: Sink) -> None:
+        """Send interrupts to `sink`, in this process: the machine's thread does what `interrupts.collect` does."""
+        self.interrupts.expect = lambda waits, throttled: self._machine.expect(self, waits, throttled)
+        self.interrupt_through(sink, OWN_THREAD)
+
+    def interrupt_no_more(self) -> None:
+        """Send interrupts nowhere."""
+        self.interrupt_through(None, 0)
+        self.interrupts.expect = None
+        self._machine.expect(self, False)
+
+    @property
+    def masters_bus(self) -> bool:
+        """Whether the card may use the bus."""
+        return self.config.has(config.COMMAND, config.COMMAND_BUS_MASTER)
+
+    @property
+    def interrupts_own(self) -> bool:
+        """Whether the machine's thread sees to the card's interrupts."""
+        return int(self._words[state.EVENT]) == OWN_THREAD
 
     def stand_behind(self, root_table: int, requester: int) -> None:
         """Let an IOMMU translate the card's DMA, by tables in memory that it reaches; `root_table` 0: none does."""

@@ -11,7 +11,7 @@ from __future__ import annotations
     STAGED,  # bytes of the packet that is being gathered
     STAGING,  # the queue that it comes from
     OFFLOAD,  # its first descriptor, if it asks for an offload
-    EVENT,  # file descriptor that tells the card's owner of something to interrupt for
+    EVENT,  # file descriptor that tells the card's owner of something to interrupt for, or OWN_THREAD
     RAISED,  # whether there is
     ROOT_TABLE,  # address of the IOMMU's root table; 0: no IOMMU translates
     REQUESTER,  # bus, device and function, by which the IOMMU knows the card

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ixy.jit import compiled
 from ixy.registers import i82599 as reg
-from ixy.sim.card.state import FEATURES, INTERRUPT, RX_QUEUES
+from ixy.sim.card.state import EVENT, RX_QUEUES
 from ixy.sim.rack import HEADS, STARTED, TAILS, Rack
 from ixy.unsafe import load_acquire, monotonic_ns
 
@@ -26,13 +26,14 @@ def now(rack: Rack, card: int) -> int:
     """The time by which a card's wire delivers, in nanoseconds; 0 while it has to wait.
 
     Software that polls may have opened the card long before it looks at it: its loop is still being compiled. So the
-    wire begins with a frame, and while that lies in its queue the clock stands still. Who is interrupted is ready.
+    wire begins with a frame, and while that lies in its queue the clock stands still. A virtual machine's
+    driver, which is interrupted, is ready.
     """
     wire, registers = rack.inputs[card], rack.registers[card]
     queues = rack.cards[card, RX_QUEUES]
     moment = monotonic_ns()
     if wire[STARTED] == 0:  # there was no frame yet
-        interrupted = rack.cards[card, FEATURES] & INTERRUPT != 0
+        interrupted = rack.cards[card, EVENT] > 0
         wire[TAILS] = _RUNNING if interrupted else total(registers, _RDT, queues)
         wire[HEADS] = total(registers, _RDH, queues)
     elif wire[TAILS] != _RUNNING:

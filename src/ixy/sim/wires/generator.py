@@ -11,7 +11,7 @@ import numpy as np
 
 from ixy.formats.frames import MAX_FRAME, MIN_FRAME, udp_frame
 from ixy.jit import compiled
-from ixy.pacing import due
+from ixy.pacing import SECOND, due
 from ixy.sim.rack import FRAME, OWN_WORDS, PACED, STARTED, Rack
 from ixy.sim.wires.wire import Options, Port, Wire
 
@@ -90,6 +90,14 @@ class Generator(Wire):
             options.number("rate", 1, MAX_RATE) or 0,
             options.number("count", 1, MAX_COUNT) or 0,
         )
+
+    def due(self, port: Port) -> int | None:
+        position, started = int(port.input[POSITION]), int(port.input[STARTED])
+        if self.count and position >= self.count:
+            return None
+        if not self.paced:
+            return 0  # there is one all the time
+        return started + position * SECOND // self.rate if started else None
 
     @contextmanager
     def plugged(self, port: Port) -> Steps[None]:

@@ -84,6 +84,15 @@ class Replay(Wire):
             raise AddressError(f"{options.address}: timing={timing}: possible are fast and original")
         return cls(options.values[cls.option], timing == "original")
 
+    def due(self, port: Port) -> int | None:
+        wire = port.input
+        position, started = int(wire[POSITION]), int(wire[STARTED])
+        if position >= wire[COUNT]:
+            return None
+        if not self.paced:
+            return 0  # there is one all the time
+        return started + int(port.rack.tape_words[wire[TABLE] + position * ROW + TIME]) if started else None
+
     @contextmanager
     def plugged(self, port: Port) -> Generator[None]:
         """Lay the file's frames on the tape. As long as they are there, no `Writer` opens the file.

@@ -8,14 +8,14 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ixy.errors import AddressError, Error, PermissionDenied
 from ixy.jit import compiled
 from ixy.sim.card.offload import MIN_FRAME
-from ixy.sim.rack import FRAME, OWN_WORDS, Rack
+from ixy.sim.rack import FRAME, KIND, OWN_WORDS, Rack
 from ixy.sim.wires.wire import Options, Port, Wire, snap
 from ixy.unsafe import read_file, write_file
 
@@ -80,6 +80,9 @@ class Tap(Wire):
         with self._opened() as fd, port.input_memory(_FRAME_SIZE):
             port.input[FRAME], port.input[FD], port.output[FD] = port.input_part, fd, fd
             yield
+
+    def files(self, port: Port) -> Sequence[int]:
+        return [int(port.input[FD])] if port.input[KIND] == self.kind else []
 
     def broken(self) -> str:
         return f"the TAP device {self.interface} was deleted: the link is down"

@@ -8,7 +8,7 @@ is plugged in and pulled out.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -171,6 +171,14 @@ class Wire(ABC):
             Error: it cannot be plugged in.
             CaptureError: on leaving: what the card sent could not all be written to its file.
         """
+
+    def due(self, port: Port) -> int | None:  # noqa: ARG002
+        """When it has its next frame for the card, in nanoseconds of the monotonic clock; None if that is unknown."""
+        return None
+
+    def files(self, port: Port) -> Sequence[int]:  # noqa: ARG002
+        """Files that are readable when it has a frame for the card."""
+        return ()
 
     def broken(self) -> str:
         """What has happened if a kernel found the wire broken, for a message."""

@@ -43,7 +43,15 @@ from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, LENGTH_MASK, device_addres
 from ixy.packets.checking import hand_over
 from ixy.packets.packets import INDEX_MASK, Packets, stamp
 from ixy.packets.pool import Pools, free_count, fresh, give, took, trade
-from ixy.registers.virtio import EVENT_DESC, EVENT_DISABLE, PACKED_AVAIL, PACKED_ID_SHIFT, PACKED_USED, PACKED_WRITE
+from ixy.registers.virtio import (
+    EVENT_DESC,
+    EVENT_DISABLE,
+    EVENT_ENABLE,
+    PACKED_AVAIL,
+    PACKED_ID_SHIFT,
+    PACKED_USED,
+    PACKED_WRITE,
+)
 from ixy.unsafe import fence_acquire, load_acquire, load_ordered, store_ordered, store_release
 
 if TYPE_CHECKING:
@@ -61,7 +69,7 @@ class PackedRing(NamedTuple):
 
     Attributes:
         descriptors: shape (2 * size,), int64: two words each.
-        device_event: event suppression by the device: shape (2,), uint16: offset and wrap counter, flags.
+        driver_event, device_event: event suppression by either, shape (2,), uint16: offset and wrap counter, flags.
         held: the buffer at each place.
         order: the identifier at each place, shape (size,), int32.
         place: the place of each identifier, shape (size,), int32.
@@ -75,6 +83,7 @@ class PackedRing(NamedTuple):
     """
 
     descriptors: NDArray[np.int64]
+    driver_event: NDArray[np.uint16]
     device_event: NDArray[np.uint16]
     held: Packets
     order: NDArray[np.int32]
@@ -120,6 +129,24 @@ def offer_all(ring: PackedRing, count: int) -> None:
     for slot in range(count):
         arm(ring, slot, tag(available_flags(slot, size), slot))
     ring.state[OFFERED] = count
+
+
+@compiled
+def want_interrupt(ring: PackedRing) -> None:
+    """Have the device interrupt for what it uses next; what it used before, a look afterwards shows (2.8.10)."""
+    store_ordered(ring.driver_event, 1, EVENT_ENABLE)
+
+
+@compiled
+def want_no_interrupt(ring: PackedRing) -> None:
+    store_ordered(ring.driver_event, 1, EVENT_DISABLE)
+
+
+@compiled
+def ready(ring: PackedRing) -> bool:
+    """Whether the device has used the next descriptor."""
+    size, first = ring.held.ids.size, ring.state[NEXT]
+    return load_acquire(ring.descriptors, 2 * (first & (size - 1)) + 1) & _FLAGS == used_flags(first, size)
 
 
 @compiled

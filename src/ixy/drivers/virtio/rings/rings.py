@@ -12,6 +12,7 @@ from ixy.drivers.virtio.rings.packed import PackedRing
 from ixy.drivers.virtio.rings.split import SplitRing
 from ixy.drivers.virtio.rings.state import BREACHES, BROKEN, BYTES, PACKETS, STATE_WORDS
 from ixy.drivers.virtio.transports.transport import Doorbell, RingAddresses
+from ixy.jit import Direct
 from ixy.packets.dma import PAGE
 from ixy.packets.packets import slots
 from ixy.packets.pool import pools
@@ -116,8 +117,18 @@ class VirtioRxRing(FilledRing, _Counting):
     ) -> None:
         kernels = packed if terms.packed else split
         self.kernel = kernels.rx_batch
+        self.ready = kernels.ready
+        self._want, self._want_none = Direct(kernels.want_interrupt), Direct(kernels.want_no_interrupt)
         state = _state(memory, terms, size, doorbell, addresses, pool.number)
         super().__init__(state, pool, kernels.offer_all, metadata)
+
+    def want_interrupt(self) -> None:
+        """Have the device interrupt for the next packet. One that came before need not: look once more."""
+        self._want((), self.state)
+
+    def want_no_interrupt(self) -> None:
+        """Have it interrupt no more; now and then it may."""
+        self._want_none((), self.state)
 
 
 class VirtioTxRing(SendingRing, _Counting):
@@ -195,9 +206,11 @@ def _split_ring(memory: NDArray[np.uint8], size: int, event_index: int, common: 
 
 def _packed_ring(memory: NDArray[np.uint8], size: int, common: dict[str, Any]) -> PackedRing:
     layout = packed_layout(size)
-    memory[layout.driver : layout.driver + 4].view(np.uint16)[1] = EVENT_DISABLE  # the driver polls
+    driver_event = memory[layout.driver : layout.driver + 4].view(np.uint16)
+    driver_event[1] = EVENT_DISABLE  # the driver polls
     return PackedRing(
         descriptors=memory[: layout.driver].view(np.int64),
+        driver_event=driver_event,
         device_event=memory[layout.device : layout.device + 4].view(np.uint16),
         **common,
     )

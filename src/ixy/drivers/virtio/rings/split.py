@@ -45,7 +45,7 @@ from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, LENGTH_MASK, device_addres
 from ixy.packets.checking import hand_over
 from ixy.packets.packets import INDEX_MASK, Packets, stamp
 from ixy.packets.pool import Pools, free_count, fresh, give, took, trade
-from ixy.registers.virtio import NO_NOTIFY, SPLIT_WRITE
+from ixy.registers.virtio import NO_INTERRUPT, NO_NOTIFY, SPLIT_WRITE
 from ixy.unsafe import load_acquire, load_ordered, store_ordered
 
 if TYPE_CHECKING:
@@ -107,6 +107,28 @@ def offer_all(ring: SplitRing, count: int) -> None:
         ring.descriptors[2 * slot + 1] = SPLIT_WRITE | (ring.header + BUFFER_SIZE)
     ring.state[OFFERED] = count
     store_ordered(ring.available, INDEX, count)
+
+
+@compiled
+def want_interrupt(ring: SplitRing) -> None:
+    """Have the device interrupt for what it uses next; what it used before, a look afterwards shows (2.7.7)."""
+    if ring.event_index != 0:
+        store_ordered(ring.available, PLACES + ring.held.ids.size, ring.state[NEXT] & 0xFFFF)
+    else:
+        store_ordered(ring.available, FLAGS, 0)
+
+
+@compiled
+def want_no_interrupt(ring: SplitRing) -> None:
+    """With an event index there is none until the index comes round, in 65,536 packets."""
+    if ring.event_index == 0:
+        store_ordered(ring.available, FLAGS, NO_INTERRUPT)
+
+
+@compiled
+def ready(ring: SplitRing) -> bool:
+    """Whether the device has used a buffer that was not taken from the ring."""
+    return load_acquire(ring.used_flags, INDEX) != ring.state[NEXT] & 0xFFFF
 
 
 @compiled

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
+from ixy.drivers.interrupts import EventFile
 from ixy.drivers.virtio.transports.transport import Doorbell, RingAddresses, register_doorbell
 from ixy.packets.dma import DmaMapping, DmaMemory
 
@@ -54,6 +56,12 @@ class InProcess:
     def set_ring(self, index: int, addresses: RingAddresses, resume: Callable[[], int]) -> None:  # noqa: ARG002
         self._back_end.set_ring(index, *addresses, self._features)
 
+    def interrupt(self, queue: int, queues: int) -> EventFile:  # noqa: ARG002
+        calls = self._back_end.calls
+        if 2 * queue not in calls:
+            calls[2 * queue] = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        return EventFile(calls[2 * queue])
+
     def start(self) -> None:
         """The model runs from the first ring on."""
 
@@ -68,3 +76,5 @@ class InProcess:
 
     def close(self) -> None:
         """The model is its owner's to keep."""
+        while self._back_end.calls:
+            os.close(self._back_end.calls.popitem()[1])

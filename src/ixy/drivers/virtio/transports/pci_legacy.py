@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ixy.drivers.interrupts import EventFile
 from ixy.drivers.virtio.features import Features
 from ixy.drivers.virtio.transports.pci import PciTransport
 from ixy.drivers.virtio.transports.transport import Doorbell, RingAddresses, file_doorbell
-from ixy.errors import MemoryUnavailable
+from ixy.errors import MemoryUnavailable, UnsupportedDevice
 
 if TYPE_CHECKING:
     from ixy.bus import Function
@@ -77,6 +78,11 @@ class PciLegacy(PciTransport):
             )
         self._ports.write(*_QUEUE_SELECT, index)
         self._ports.write(*_QUEUE_ADDRESS, page)
+
+    def interrupt(self, queue: int, queues: int) -> EventFile:  # noqa: ARG002
+        """With MSI-X on its registers would lie elsewhere; and through VFIO, which delivers it, it is not used."""
+        advice = "poll, or let it be a modern one (QEMU: disable-legacy=on)"
+        raise UnsupportedDevice(f"{self.address}: no interrupts from a legacy device; {advice}")
 
     def start(self) -> None:
         self._run(0)

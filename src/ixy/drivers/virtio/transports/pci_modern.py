@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ixy.bus import Irq
+from ixy.drivers.interrupts import EventFile
 from ixy.drivers.virtio.features import Features
 from ixy.drivers.virtio.transports.pci import PciTransport
 from ixy.drivers.virtio.transports.transport import Doorbell, RingAddresses, register_doorbell
@@ -16,7 +18,7 @@ from ixy.registers import virtio as reg
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ixy.bus import Function
+    from ixy.bus import Function, Interrupts
 
 _STATUS_REGISTER, _CAPABILITY_LIST, _CAPABILITIES = 0x06, 1 << 4, 0x34
 _MOST_CAPABILITIES = 48  # that fit into 192 bytes: a list that is longer runs in a circle
@@ -115,6 +117,7 @@ class PciModern(PciTransport):
         self._notify = _Structure(function, found[reg.CAP_NOTIFY])
         self._multiplier = found[reg.CAP_NOTIFY].multiplier
         self._device = _Structure(function, found[reg.CAP_DEVICE])
+        self._interrupts: Interrupts | None = None
 
     def _read_status(self) -> int:
         return self._common.read(_DEVICE_STATUS)
@@ -180,6 +183,25 @@ class PciModern(PciTransport):
             self._common.write((offset, 4), address & 0xFFFFFFFF)
             self._common.write((offset + 4, 4), address >> 32)
         self._common.write(_QUEUE_ENABLE, 1)
+
+    def interrupt(self, queue: int, queues: int) -> EventFile:
+        """4.1.5.1.2: vector n belongs to receive queue n. Asking for the first switches MSI-X on.
+
+        Raises:
+            UnsupportedDevice: the bus delivers no interrupts, or the device has too few.
+        """
+        if self._interrupts is None:
+            self._interrupts = self._function.interrupts(Irq.MSIX, queues)
+        self._common.write(_QUEUE_SELECT, 2 * queue)
+        self._common.write(_QUEUE_VECTOR, queue)
+        if self._common.read(_QUEUE_VECTOR) != queue:
+            raise UnsupportedDevice(f"{self.address}: the device has no interrupt for ring {2 * queue}")
+        return EventFile(self._interrupts.events[queue])
+
+    def close(self) -> None:
+        if self._interrupts is not None:
+            self._interrupts.close()
+        super().close()
 
     def start(self) -> None:
         self._common.write(_CONFIG_VECTOR, reg.NO_VECTOR)

@@ -66,6 +66,24 @@ def ring_doorbell(doorbell: Doorbell) -> None:
         write_file_at(doorbell.fd, doorbell.message, 0, doorbell.message.size, doorbell.offset)
 
 
+class Signal(Protocol):
+    """How the device interrupts for one ring.
+
+    Attributes:
+        fd: a file that is readable after an interrupt, until `clear`.
+    """
+
+    fd: int
+
+    def clear(self) -> None:
+        """Forget the interrupts so far."""
+        ...
+
+    def wake(self) -> None:
+        """Make `fd` readable, whatever the device does."""
+        ...
+
+
 class Transport(Protocol):
     """One VirtIO network device, taken by this process alone until `close`.
 
@@ -122,6 +140,14 @@ class Transport(Protocol):
 
         Args:
             resume: says where a device that comes back goes on; see `rings.resume_at`.
+        """
+        ...
+
+    def interrupt(self, queue: int, queues: int) -> Signal:
+        """How the device interrupts for a receive queue out of so many, from now on, if the ring says that it may.
+
+        Raises:
+            UnsupportedDevice: the bus delivers no interrupts.
         """
         ...
 

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from ixy.arguments import integer
 from ixy.bus.pci import explained
+from ixy.drivers.interrupts import SharedEventFile
 from ixy.drivers.virtio.features import Features
 from ixy.drivers.virtio.transports.transport import Doorbell, RingAddresses, file_doorbell
 from ixy.drivers.virtio.transports.vhost_messages import CLOSING, TIMEOUT, Connection, Region, Request
@@ -94,7 +95,7 @@ class _Bells(NamedTuple):
     Attributes:
         kick: the end of the pipe that the back end reads.
         ring: the end that we write.
-        call: an eventfd by which the back end would wake us. We poll, but it wants one.
+        call: an eventfd by which the back end wakes us, if we wait. It may do to it what it likes.
     """
 
     kick: int
@@ -151,6 +152,7 @@ class VhostUser:
         self._memory: list[DmaMemory] = []
         self._rings: dict[int, _Ring] = {}
         self._bells: dict[int, _Bells] = {}
+        self._calls: dict[int, SharedEventFile] = {}
         self._accepted = 0
         self._running = False
         self._unwatched = False
@@ -208,6 +210,13 @@ class VhostUser:
         """The back end hears of the ring when the driver is ready: it wants the memory first."""
         self._rings[index] = _Ring(addresses, resume)
 
+    def interrupt(self, queue: int, queues: int) -> SharedEventFile:  # noqa: ARG002
+        """The rings' eventfds are there from the start."""
+        if queue not in self._calls:
+            with explained(self.address, "open a file"):
+                self._calls[queue] = SharedEventFile(self._bells[2 * queue].call)
+        return self._calls[queue]
+
     def start(self) -> None:
         """Hand everything over, and watch the back end from then on.
 
@@ -261,6 +270,8 @@ class VhostUser:
     def forget(self) -> None:
         """Close all files; see `ixy.process.Inheritance`."""
         self._drop()
+        while self._calls:
+            self._calls.popitem()[1].close()
         while self._bells:
             _, bells = self._bells.popitem()
             for fd in bells:

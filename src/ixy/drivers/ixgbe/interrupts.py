@@ -1,0 +1,44 @@
+"""The interrupts of receive queues: vector n of MSI-X belongs to queue n."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from ixy.drivers.interrupts import EventFile
+from ixy.registers import RegisterFile
+from ixy.registers import i82599 as reg
+
+_UNIT = 2e-6  # seconds: of EITR's interval at 10 Gbit/s (8.2.3.5.12)
+_LONGEST = 0x1FF  # units
+
+
+class QueueInterrupt(EventFile):
+    """See `ixy.drivers.RxInterrupt`.
+
+    Args:
+        fd: the eventfd that counts the vector's messages.
+        queue: the number of queue and vector.
+        control: the card's registers, for one thread at a time, while the card is open.
+    """
+
+    def __init__(self, fd: int, queue: int, control: Callable[[], AbstractContextManager[RegisterFile]]) -> None:
+        super().__init__(fd)
+        self._control = control
+        self._half, self._bit = queue // 32, 1 << queue % 32
+        self._interval = reg.EITR[queue] if queue < reg.EITR.count else reg.EITR_HIGH[queue - reg.EITR.count]
+
+    def arm(self) -> None:
+        """8.2.3.5.8: unmask the vector. A cause that was kept while it was masked makes a message at once."""
+        with self._control() as regs:
+            regs.write(reg.EIMS_EX[self._half], MASK=self._bit)
+
+    def disarm(self) -> None:
+        """8.2.3.5.9: mask the vector, if no message has done so."""
+        with self._control() as regs:
+            regs.write(reg.EIMC_EX[self._half], MASK=self._bit)
+
+    def pace(self, seconds: float) -> None:
+        """8.2.3.5.12; the counter that runs goes on as it is (CNT_WDIS)."""
+        with self._control() as regs:
+            regs.write(self._interval, INTERVAL=min(round(seconds / _UNIT), _LONGEST), CNT_WDIS=1)

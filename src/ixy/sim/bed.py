@@ -1,0 +1,45 @@
+"""Where the thread that runs the cards sleeps."""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+from collections.abc import Sequence
+
+from ixy.process import forget_in_child
+
+
+class Bed:
+    """A file among others on which a thread sleeps, and by which it is roused."""
+
+    def __init__(self) -> None:
+        self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        forget_in_child(self)
+
+    def rouse(self) -> None:
+        """Wake whoever sleeps, or falls asleep next."""
+        os.eventfd_write(self._fd, 1)
+
+    def sleep(self, files: Sequence[int], seconds: float) -> None:
+        """Sleep until one of the files is readable, or for so long."""
+        files = [self._fd, *files]
+        try:
+            ready, _, _ = select.select(files, [], [], seconds)
+        except ValueError:  # of files with numbers above 1023; poll has no microseconds
+            poll = select.poll()
+            for fd in files:
+                poll.register(fd, select.POLLIN)
+            ready = [fd for fd, _ in poll.poll(math.ceil(seconds * 1000))]
+        if self._fd in ready:
+            os.eventfd_read(self._fd)
+
+    def forget(self) -> None:
+        """Close the file; see `ixy.process.Inheritance`."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __del__(self) -> None:
+        if hasattr(self, "_fd"):
+            self.forget()
