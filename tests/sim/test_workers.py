@@ -298,9 +298,9 @@ def test_cores_that_are_refused(cards: list[ixy.Device], monkeypatch: pytest.Mon
     paths = [ixy.Path(a.rx[0], b.tx[0]), ixy.Path(c.rx[0], d.tx[0])]
     known = os.sched_getaffinity(0)
     for cores, error, message in (
-        ([ALLOWED[0]], ConfigurationError, "1 cores for 2 workers: name one for each"),
-        ([0, 1, 2], ConfigurationError, "3 cores for 2 workers: name one for each"),
-        ([], ConfigurationError, "0 cores for 2 workers"),
+        ([ALLOWED[0]], ConfigurationError, "number of cores 1: one for each worker is needed, 2"),
+        ([0, 1, 2], ConfigurationError, "number of cores 3: one for each worker is needed, 2"),
+        ([], ConfigurationError, "number of cores 0: one"),
         ([ALLOWED[0], ALLOWED[0]], ConfigurationError, f"core {ALLOWED[0]} is named twice"),
         ([ALLOWED[0], 99_999], ConfigurationError, "core 99999: this machine has none, possible are core"),
         ([ALLOWED[0], -1], ConfigurationError, "core -1: 0 to"),
@@ -311,7 +311,9 @@ def test_cores_that_are_refused(cards: list[ixy.Device], monkeypatch: pytest.Mon
         with pytest.raises(error, match=f"^{message}"):
             ixy.Workers(paths, cores=cores)  # type: ignore[arg-type]
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: known - {ALLOWED[-1]} | {1000})
-    with pytest.raises(ConfigurationError, match=f"^core {ALLOWED[-1]}: not for this process, possible are core"):
+    with pytest.raises(
+        ConfigurationError, match=f"^core {ALLOWED[-1]}: this process may not run there, possible are core"
+    ):
         ixy.Workers(paths, cores=[1000, ALLOWED[-1]][::-1])
 
 

@@ -4,31 +4,73 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ixy.apps.crew import Crew
 from ixy.apps.relay import Relay
 from ixy.apps.report import Report
 from ixy.apps.session import open_devices, repeat
 from ixy.apps.signals import stop_on_signals
 from ixy.path import touch, unchanged
+from ixy.workers import choose_cores
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ixy.apps.settings import Settings
+    from ixy.device import Device
 
 
-def forward(addresses: tuple[str, str], settings: Settings, *, touched: bool, one_way: bool) -> int:
+def forward(
+    addresses: tuple[str, str],
+    settings: Settings,
+    *,
+    touched: bool,
+    one_way: bool,
+    queues: int | None = None,
+    cores: Sequence[int] | None = None,
+) -> int:
     """Forward between two devices until the limit or a signal; the exit code.
 
     Args:
         touched: raise byte 48 of each packet by one, instead of leaving it as it is.
         one_way: from the first device to the second only.
+        queues: how many pairs of queues each device has, with a worker for each; None for as many as there are cores,
+            or without cores, for one pair that is run by this thread.
+        cores: of the workers, see `ixy.Workers`.
 
     Raises:
-        Error: as `ixy.open` and `ixy.Path`.
+        Error: as `ixy.open`, `ixy.Path` and `ixy.Workers`.
     """
     function = touch if touched else unchanged
-    with stop_on_signals() as stop, open_devices(addresses, settings) as (a, b):
-        relay = Relay([(a, b)] if one_way else [(a, b), (b, a)], function, settings.batch, settings.count)
-        with Report([a, b], addresses, as_json=settings.as_json) as report:
-            repeat(relay.run, relay.done, settings, stop, report)
-            relay.drain()
-            report.results = relay.counts()._asdict()
+    workers = queues or len(cores or ())
+    if workers:
+        cores = choose_cores(cores, workers)
+    with stop_on_signals() as stop, open_devices(addresses, settings, queues=workers or 1) as (a, b):
+        ways = [(a, b)] if one_way else [(a, b), (b, a)]
+        report = Report([a, b], addresses, as_json=settings.as_json)
+        if not workers:
+            relay = Relay(ways, function, settings.batch, settings.count)
+            with report:
+                repeat(relay.run, relay.done, settings, stop, report)
+                relay.drain()
+                report.results = relay.counts()._asdict()
+            return stop.exit_code(settings)
+        relays = [Relay(ways, function, settings.batch, queue=queue) for queue in range(workers)]
+        crew = Crew(relays, cores, settings.count)
+        _announce(crew, [source for source, _ in ways], report)
+        with report:
+            with crew:
+                repeat(crew.watch, crew.done, settings, stop, report)
+            crew.drain()
+            report.workers = crew.results()
+            report.results = crew.total()._asdict()
     return stop.exit_code(settings)
+
+
+def _announce(crew: Crew, sources: Sequence[Device], report: Report) -> None:
+    """Say which worker carries what, and how packets come to the queues."""
+    plan, spread = crew.plan(), {source.address: source.spread for source in sources}
+    lines = [f"{address}: {how}" for address, how in spread.items()]
+    for worker in plan:
+        ways = ", ".join(f"{path['from']} → {path['to']}" for path in worker["paths"])
+        lines.append(f"worker {worker['worker']} on core {worker['core']}: {ways}")
+    report.say(lines, {"type": "workers", "workers": plan, "spread": spread})
