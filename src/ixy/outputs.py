@@ -37,6 +37,7 @@ from ixy.polls import (
     drop_held,
     is_stopped,
 )
+from ixy.unsafe import own_lines
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -96,9 +97,10 @@ def _shape(state: Any) -> Any:
 
 def new_outputs(rings: Grouped, packets: Packets) -> Outputs:
     """What the kernels need, for batches such as `packets`. Buffers of packets that are picked have the same owner."""
-    columns: list[Any] = [np.empty_like(column) if column is not None else None for column in packets[:-1]]
+    size = len(packets.ids)
+    columns: list[Any] = [own_lines(size, column.dtype) if column is not None else None for column in packets[:-1]]
     picked = Packets(*columns, holder=packets.holder)
-    return Outputs(rings.groups, np.empty(len(packets.ids), np.int32), picked)
+    return Outputs(rings.groups, own_lines(size, np.int32), picked)
 
 
 def poll_kernels(rx: RxRing, rings: Grouped, function: PacketFunction, record: np.dtype[Any] | None) -> PollKernels:

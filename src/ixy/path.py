@@ -53,7 +53,7 @@ from ixy.polls import (
 )
 from ixy.record import Record
 from ixy.trouble import TROUBLE_WORDS, told
-from ixy.unsafe import load_acquire, nap, pause, this_thread
+from ixy.unsafe import load_acquire, nap, own_lines, pause, this_thread
 
 if TYPE_CHECKING:
     from ixy.packets.batch import Packet
@@ -148,7 +148,7 @@ class Path:
         if not isinstance(cast(object, record), Record | None):
             raise TypeError(f"record must be an ixy.Record, such as Counters(), not {record!r}; batch=… goes by name")
         dtype = record.dtype if record is not None else None
-        packets = new_packets(batch, rx.ring.metadata)
+        packets = new_packets(batch, rx.ring.metadata, new=own_lines)
         function = check(function, argument_types(packets, dtype))
         for queue in outputs:
             rx.ring.pool.supply(queue.device)
@@ -166,7 +166,7 @@ class Path:
             words=tuple(queue.ring.state.state for queue in outputs),
             pools=pools(),
             packets=packets,
-            counts=np.zeros(COUNTS if isinstance(tx, TxQueue) else COUNTS + len(outputs), np.int64),
+            counts=own_lines(COUNTS if isinstance(tx, TxQueue) else COUNTS + len(outputs)),
             limit=batch,
             record=record.claim(self) if record is not None else None,
             trouble=np.zeros(TROUBLE_WORDS, np.int64),

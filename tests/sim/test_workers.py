@@ -344,3 +344,16 @@ def test_a_core_far_from_the_card(
         ixy.Workers([path])
     core = ALLOWED[0]
     assert caplog.messages == [f"worker 0 on core {core}: 0000:03:00.0 is attached to NUMA node 1, the core to node 0"]
+
+
+def test_nothing_that_two_workers_write_shares_a_line(cards: list[ixy.Device]) -> None:
+    """Pairs of cache lines with the words of paths and rings, and batches, belong to one path each."""
+    lines: list[set[int]] = []
+    for source, target in zip(cards[::2], cards[1::2], strict=True):
+        path = ixy.Path(source.rx[0], [target.tx[0], source.tx[0]], batch=8)
+        state = path.state
+        arrays = [state.counts, state.packets.ids, state.packets.lengths, state.tx.verdicts, state.tx.picked.ids]
+        arrays += [queue.ring.state.state for queue in (source.rx[0], target.tx[0], source.tx[0])]
+        spans = [(array.__array_interface__["data"][0], array.nbytes) for array in arrays]
+        lines.append({place // 128 for start, size in spans for place in range(start, start + size)})
+    assert not lines[0] & lines[1]
