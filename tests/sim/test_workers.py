@@ -7,11 +7,13 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lab import arrive, depart, frame, number_of, open_card, run_by_another_thread
+from vhost_back_end import BackEnd
 
 import ixy
 from ixy import workers as module
@@ -207,6 +209,28 @@ def test_a_ring_closed_under_them(cards: list[ixy.Device]) -> None:
     ring.close()
     with pytest.raises(WorkerError, match=r"^worker \d on core \d+: ring \d+ is closed: make a new one$"):
         workers.join()
+    assert home(cards)
+
+
+def test_a_back_end_gone_under_them(
+    machine: Machine, cards: list[ixy.Device], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is said in one line, and workers go on, as it may come back; whatever they have is home in the end."""
+    a, b, *_ = cards
+    address = f"vhost-user:{tmp_path / 'socket'}"
+    with ExitStack() as back_end:
+        back_end.enter_context(BackEnd(tmp_path / "socket"))
+        with ixy.open(address, ring_size=RING, pool_size=POOL, link_timeout=0) as device:
+            there, back = ixy.Path(a.rx[0], device.tx[0]), ixy.Path(device.rx[0], b.tx[0])
+            with ixy.Workers([there, back]) as workers:
+                until(lambda: all(worker.polls for worker in workers.stats()))
+                back_end.close()
+                until(lambda: not device.link.up)
+                for number in range(5):
+                    arrive(machine, frame(number))
+                until(lambda: there.counts.forwarded == 5)
+                assert not workers.join(0)
+    assert caplog.messages.count(f"{address}: the back end has gone; waiting for it to come back") == 1
     assert home(cards)
 
 
