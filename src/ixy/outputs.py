@@ -23,7 +23,7 @@ from ixy.packets.packets import INDEX_MASK, Packets, carry
 from ixy.packets.pool import NOWHERE, Pools, free_count, give, pool_of, refill, take, take_soon
 from ixy.packets.views import packet_view
 from ixy.polls import ALL, STOPPED, PollKernels, drop_held, is_stopped
-from ixy.unsafe import copy
+from ixy.unsafe import copy, own_lines
 from ixy.verdicts import DROP, FORWARD, OUTPUTS_MASK, UP
 
 if TYPE_CHECKING:
@@ -88,13 +88,13 @@ def _shape(state: Any) -> Any:
 def new_outputs(rings: Grouped, up: TxRing | None, packets: Packets) -> Outputs:
     """What the kernels need, for batches such as `packets`. Buffers of packets that are picked have the same owner."""
     picked = _columns_like(packets, len(packets.ids))
-    verdicts, single = np.empty(len(packets.ids), np.int64), _columns_like(packets, 1)
+    verdicts, single = own_lines(len(packets.ids), np.int64), _columns_like(packets, 1)
     return Outputs(rings.groups, verdicts, picked, single, up.state if up else None)
 
 
 def _columns_like(packets: Packets, count: int) -> Packets:
     """Room for `count` packets, with the columns that these have, and the same owner."""
-    columns: list[Any] = [np.empty(count, column.dtype) if column is not None else None for column in packets[:-1]]
+    columns: list[Any] = [own_lines(count, column.dtype) if column is not None else None for column in packets[:-1]]
     return Packets(*columns, holder=packets.holder)
 
 

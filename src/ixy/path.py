@@ -57,7 +57,7 @@ from ixy.polls import poll_kernels
 from ixy.record import Record
 from ixy.ring import MIN_SIZE, Ring
 from ixy.trouble import told
-from ixy.unsafe import load_acquire, nap, pause, this_thread
+from ixy.unsafe import load_acquire, nap, own_lines, pause, this_thread
 from ixy.verdicts import FORWARD, MAX_OUTPUTS, UP, copy_to
 from ixy.waiting import PollOrWait
 
@@ -186,7 +186,7 @@ class Path:
         if not isinstance(cast(object, record), Record | None):
             raise TypeError(f"record must be an ixy.Record, such as Counters(), not {record!r}; batch=… goes by name")
         dtype = record.dtype if record is not None else None
-        packets = new_packets(batch, rx.ring.metadata)
+        packets = new_packets(batch, rx.ring.metadata, new=own_lines)
         at_once = is_at_once(function)
         function = check(function, argument_types(packets, dtype, at_once))
         for queue in outputs:
@@ -312,7 +312,7 @@ def _new_counts(rx: RxQueue, outputs: int, seed: int | None) -> NDArray[np.int64
     """The words of a path from a queue, with room for the counts of so many outputs."""
     if seed is None:
         seed = int.from_bytes(os.urandom(7))
-    counts = np.zeros(COUNTS + outputs, np.int64)
+    counts = own_lines(COUNTS + outputs)
     counts[QUEUE] = rx.number
     # SplitMix64 spreads small seeds, and xorshift needs one that is not 0.
     counts[RANDOM] = _spread(integer("seed", seed, 0, sys.maxsize)) or 1

@@ -81,15 +81,15 @@ class Workers:
         groups = _grouped(paths)
         _check_shared(groups)
         self._workers = [
-            _Worker(self, place, group, core)
-            for place, (group, core) in enumerate(zip(groups, _chosen(cores, len(groups)), strict=True))
+            Worker(self, place, group, core)
+            for place, (group, core) in enumerate(zip(groups, choose_cores(cores, len(groups)), strict=True))
         ]
         for worker in self._workers:
             worker.warn_of_distance()
             run(worker.paths, 0)  # which compiles it
         self._owner = Owner()
         self._started = self._ending = False
-        self._failure: tuple[_Worker, BaseException] | None = None
+        self._failure: tuple[Worker, BaseException] | None = None
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -162,6 +162,10 @@ class Workers:
     def __repr__(self) -> str:
         return f"<Workers on {_listed([worker.core for worker in self._workers])}>"
 
+    def _run(self, worker: Worker) -> None:
+        """Run a worker's paths until they are paused, or for a while."""
+        run(worker.paths, sys.maxsize)
+
     def _let_go(self) -> None:
         """All have ended: their paths can be run by others."""
         for worker in self._workers:
@@ -172,7 +176,7 @@ class Workers:
         for worker in self._workers:
             worker.pause(True)
 
-    def _failed(self, worker: _Worker, error: BaseException) -> None:
+    def _failed(self, worker: Worker, error: BaseException) -> None:
         """The first error is kept; all are to end."""
         with self._lock:
             if self._failure is None:
@@ -185,21 +189,25 @@ class Workers:
             raise WorkerError(f"{worker}: {worker.described(error)}") from error
 
 
-class _Worker:
-    """One thread and its paths."""
+class Worker:
+    """One thread and its paths.
+
+    Attributes:
+        place: its number among the workers.
+    """
 
     def __init__(self, all_of_them: Workers, place: int, paths: list[Path], core: int) -> None:
+        self.place = place
         self.paths = paths
         self.core = core
         self._all = all_of_them
-        self._place = place
         self.thread = threading.Thread(target=self._work, name=f"ixy-worker-{place}", daemon=True)
 
     def _work(self) -> None:
         try:
             os.sched_setaffinity(0, {self.core})  # of this thread
             while not self._all._ending:
-                run(self.paths, sys.maxsize)
+                self._all._run(self)
         except BaseException as error:
             self._all._failed(self, error)
 
@@ -232,7 +240,7 @@ class _Worker:
                 log.warning("%s: %s is attached to NUMA node %d, the core to node %d", self, port.address, node, own)
 
     def __str__(self) -> str:
-        return f"worker {self._place} on core {self.core}"
+        return f"worker {self.place} on core {self.core}"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -276,8 +284,8 @@ def _check_shared(groups: list[list[Path]]) -> None:
                     )
 
 
-def _chosen(cores: Sequence[int] | None, workers: int) -> list[int]:
-    """The core of each worker."""
+def choose_cores(cores: Sequence[int] | None, workers: int) -> list[int]:
+    """The core of each worker; raises as `Workers`."""
     allowed = sorted(os.sched_getaffinity(0))
     if cores is None:
         return [allowed[place % len(allowed)] for place in range(workers)]
@@ -285,12 +293,12 @@ def _chosen(cores: Sequence[int] | None, workers: int) -> list[int]:
         raise TypeError(f"cores must be numbers, such as [2, 3], not {cores!r}")
     numbers = [integer("core", core, 0, sys.maxsize) for core in cores]
     if len(numbers) != workers:
-        raise ConfigurationError(f"{len(numbers)} cores for {workers} workers: name one for each")
+        raise ConfigurationError(f"number of cores {len(numbers)}: one for each worker is needed, {workers}")
     for core in numbers:
         if not (_CORES / f"cpu{core}").exists():
             raise ConfigurationError(f"core {core}: this machine has none, possible are {_listed(allowed)}")
         if core not in allowed:
-            raise ConfigurationError(f"core {core}: not for this process, possible are {_listed(allowed)}")
+            raise ConfigurationError(f"core {core}: this process may not run there, possible are {_listed(allowed)}")
         if numbers.count(core) > 1:
             raise ConfigurationError(f"core {core} is named twice: each worker has one of its own")
     return numbers

@@ -223,3 +223,34 @@ def test_rates_keep_the_process_on_its_cores() -> None:
     cores = os.sched_getaffinity(0)
     rates.measure("compiled", 32, 0.1, 1)
     assert os.sched_getaffinity(0) == cores
+
+
+def test_cores_measures_and_computes() -> None:
+    """An object a figure: what two paths cost with a ring between them, on one core and on two, and two queues at once;
+    more queues follow from that by multiplication.
+    """
+    results = {str(result.pop("what")): result for result in run("cores", "--rounds", "4", "--repeat", "1")}
+    assert list(results) == [
+        "forward, one queue on one core",
+        "through a ring, one core",
+        "handed on, one core",
+        "through a ring, two cores",
+        "handed on, two cores",
+        "two queues on two cores, each",
+        "two queues by one",
+        *(f"{queues} queue{'s' * (queues > 1)}, computed" for queues in (1, 2, 4, 8, 16)),
+    ]
+    median: Any = {what: result.get("median") for what, result in results.items()}
+    for cores in ("one core", "two cores"):
+        handed = median[f"through a ring, {cores}"] - median["forward, one queue on one core"]
+        assert median[f"handed on, {cores}"] == pytest.approx(handed, abs=0.02)
+    gain = 2 * median["forward, one queue on one core"] / median["two queues on two cores, each"]
+    assert median["two queues by one"] == pytest.approx(gain, rel=0.01)
+    rates: Any = {queues: results[f"{queues} queues, computed"]["mpps"] for queues in (4, 8, 16)}
+    assert rates[16] == pytest.approx(2 * rates[8], abs=0.11)
+
+
+def test_cores_needs_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    with pytest.raises(Error, match="core 0 is the only one for this process: two are compared"):
+        run("cores")

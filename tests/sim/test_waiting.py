@@ -283,7 +283,7 @@ def test_a_starved_queue_waits_for_buffers_but_not_for_ever(machine: Machine, de
     deliver(machine, 1)
     assert not queue.wait(0.005)
     assert len(queue.receive(timeout=0.005)) == 0
-    expected = r"sim:a rx\[0\]: packets wait, but all 100 buffers of its pool are in use: free or send"
+    expected = r"sim:a rx\[0\]: packets wait, but all buffers of its pool are in use: free or send"
     with pytest.raises(Error, match=expected):
         queue.wait()
     with pytest.raises(Error, match=expected):

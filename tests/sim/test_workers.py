@@ -7,11 +7,13 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lab import arrive, depart, frame, number_of, open_card, run_by_another_thread
+from vhost_back_end import BackEnd
 
 import ixy
 from ixy import workers as module
@@ -210,6 +212,28 @@ def test_a_ring_closed_under_them(cards: list[ixy.Device]) -> None:
     assert home(cards)
 
 
+def test_a_back_end_gone_under_them(
+    machine: Machine, cards: list[ixy.Device], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is said in one line, and workers go on, as it may come back; whatever they have is home in the end."""
+    a, b, *_ = cards
+    address = f"vhost-user:{tmp_path / 'socket'}"
+    with ExitStack() as back_end:
+        back_end.enter_context(BackEnd(tmp_path / "socket"))
+        with ixy.open(address, ring_size=RING, pool_size=POOL, link_timeout=0) as device:
+            there, back = ixy.Path(a.rx[0], device.tx[0]), ixy.Path(device.rx[0], b.tx[0])
+            with ixy.Workers([there, back]) as workers:
+                until(lambda: all(worker.polls for worker in workers.stats()))
+                back_end.close()
+                until(lambda: not device.link.up)
+                for number in range(5):
+                    arrive(machine, frame(number))
+                until(lambda: there.counts.forwarded == 5)
+                assert not workers.join(0)
+    assert caplog.messages.count(f"{address}: the back end has gone; waiting for it to come back") == 1
+    assert home(cards)
+
+
 def test_ctrl_c(machine: Machine, cards: list[ixy.Device]) -> None:
     """The main thread waits, and is interrupted: what it then says is the interrupt, and all threads have ended."""
     a, b, *_ = cards
@@ -298,9 +322,9 @@ def test_cores_that_are_refused(cards: list[ixy.Device], monkeypatch: pytest.Mon
     paths = [ixy.Path(a.rx[0], b.tx[0]), ixy.Path(c.rx[0], d.tx[0])]
     known = os.sched_getaffinity(0)
     for cores, error, message in (
-        ([ALLOWED[0]], ConfigurationError, "1 cores for 2 workers: name one for each"),
-        ([0, 1, 2], ConfigurationError, "3 cores for 2 workers: name one for each"),
-        ([], ConfigurationError, "0 cores for 2 workers"),
+        ([ALLOWED[0]], ConfigurationError, "number of cores 1: one for each worker is needed, 2"),
+        ([0, 1, 2], ConfigurationError, "number of cores 3: one for each worker is needed, 2"),
+        ([], ConfigurationError, "number of cores 0: one"),
         ([ALLOWED[0], ALLOWED[0]], ConfigurationError, f"core {ALLOWED[0]} is named twice"),
         ([ALLOWED[0], 99_999], ConfigurationError, "core 99999: this machine has none, possible are core"),
         ([ALLOWED[0], -1], ConfigurationError, "core -1: 0 to"),
@@ -311,7 +335,9 @@ def test_cores_that_are_refused(cards: list[ixy.Device], monkeypatch: pytest.Mon
         with pytest.raises(error, match=f"^{message}"):
             ixy.Workers(paths, cores=cores)  # type: ignore[arg-type]
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: known - {ALLOWED[-1]} | {1000})
-    with pytest.raises(ConfigurationError, match=f"^core {ALLOWED[-1]}: not for this process, possible are core"):
+    with pytest.raises(
+        ConfigurationError, match=f"^core {ALLOWED[-1]}: this process may not run there, possible are core"
+    ):
         ixy.Workers(paths, cores=[1000, ALLOWED[-1]][::-1])
 
 
@@ -342,3 +368,16 @@ def test_a_core_far_from_the_card(
         ixy.Workers([path])
     core = ALLOWED[0]
     assert caplog.messages == [f"worker 0 on core {core}: 0000:03:00.0 is attached to NUMA node 1, the core to node 0"]
+
+
+def test_nothing_that_two_workers_write_shares_a_line(cards: list[ixy.Device]) -> None:
+    """Pairs of cache lines with the words of paths and rings, and batches, belong to one path each."""
+    lines: list[set[int]] = []
+    for source, target in zip(cards[::2], cards[1::2], strict=True):
+        path = ixy.Path(source.rx[0], [target.tx[0], source.tx[0]], batch=8)
+        state = path.state
+        arrays = [state.counts, state.packets.ids, state.packets.lengths, state.tx.verdicts, state.tx.picked.ids]
+        arrays += [queue.ring.state.state for queue in (source.rx[0], target.tx[0], source.tx[0])]
+        spans = [(array.__array_interface__["data"][0], array.nbytes) for array in arrays]
+        lines.append({place // 128 for start, size in spans for place in range(start, start + size)})
+    assert not lines[0] & lines[1]

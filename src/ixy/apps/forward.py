@@ -4,33 +4,95 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ixy.apps.crew import Crew
 from ixy.apps.relay import Relay
 from ixy.apps.report import Report
 from ixy.apps.session import open_devices, patiently, repeat
 from ixy.apps.signals import stop_on_signals
+from ixy.errors import ConfigurationError
 from ixy.path import touch, unchanged
+from ixy.workers import choose_cores
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ixy.apps.settings import Settings
+    from ixy.apps.signals import Stop
+    from ixy.asking import PacketFunction
+    from ixy.device import Device
+
+    Ways = Sequence[tuple[Device, Device]]
 
 
-def forward(addresses: tuple[str, str], settings: Settings, *, touched: bool, one_way: bool, wait: bool = False) -> int:
+def forward(
+    addresses: tuple[str, str],
+    settings: Settings,
+    *,
+    touched: bool,
+    one_way: bool,
+    wait: bool = False,
+    queues: int | None = None,
+    cores: Sequence[int] | None = None,
+) -> int:
     """Forward between two devices until the limit or a signal; the exit code.
 
     Args:
         touched: raise byte 48 of each packet by one, instead of leaving it as it is.
         one_way: from the first device to the second only.
         wait: sleep while no packets come.
+        queues: how many pairs of queues each device has, with a worker for each; None for as many as there are cores,
+            or without cores, for one pair that is run by this thread.
+        cores: of the workers, see `ixy.Workers`.
 
     Raises:
-        Error: as `ixy.open` and `ixy.Path`.
+        ConfigurationError: workers poll, and cannot wait.
+        Error: as `ixy.open`, `ixy.Path` and `ixy.Workers`.
     """
     function = touch if touched else unchanged
-    with stop_on_signals() as stop, open_devices(addresses, settings) as (a, b):
-        relay = Relay([(a, b)] if one_way else [(a, b), (b, a)], function, settings.batch, settings.count)
-        with Report([a, b], addresses, as_json=settings.as_json) as report:
-            work = patiently(relay.run, relay.sources) if wait else relay.run
-            repeat(work, relay.done, settings, stop, report)
-            relay.drain()
-            report.results = relay.counts()._asdict()
+    workers = queues or len(cores or ())
+    if workers and wait:
+        raise ConfigurationError("--wait: workers poll all the time; leave out --queues and --cores, or --wait")
+    cores = choose_cores(cores, workers) if workers else None
+    with stop_on_signals() as stop, open_devices(addresses, settings, queues=workers or 1) as (a, b):
+        ways = [(a, b)] if one_way else [(a, b), (b, a)]
+        report = Report([a, b], addresses, as_json=settings.as_json)
+        if cores is None:
+            _by_this_thread(ways, function, settings, stop, report, wait=wait)
+        else:
+            _by_workers(ways, function, settings, stop, report, cores)
     return stop.exit_code(settings)
+
+
+def _by_this_thread(
+    ways: Ways, function: PacketFunction, settings: Settings, stop: Stop, report: Report, *, wait: bool
+) -> None:
+    relay = Relay(ways, function, settings.batch, settings.count)
+    with report:
+        work = patiently(relay.run, relay.sources) if wait else relay.run
+        repeat(work, relay.done, settings, stop, report)
+        relay.drain()
+        report.results = relay.counts()._asdict()
+
+
+def _by_workers(
+    ways: Ways, function: PacketFunction, settings: Settings, stop: Stop, report: Report, cores: Sequence[int]
+) -> None:
+    relays = [Relay(ways, function, settings.batch, queue=queue) for queue in range(len(cores))]
+    crew = Crew(relays, cores, settings.count)
+    _announce(crew, [source for source, _ in ways], report)
+    with report:
+        with crew:
+            repeat(crew.watch, crew.done, settings, stop, report)
+        crew.drain()
+        report.workers = crew.results()
+        report.results = crew.total()._asdict()
+
+
+def _announce(crew: Crew, sources: Sequence[Device], report: Report) -> None:
+    """Say which worker carries what, and how packets come to the queues."""
+    plan, spread = crew.plan(), {source.address: source.spread for source in sources}
+    lines = [f"{address}: {how}" for address, how in spread.items()]
+    for worker in plan:
+        ways = ", ".join(f"{path['from']} → {path['to']}" for path in worker["paths"])
+        lines.append(f"worker {worker['worker']} on core {worker['core']}: {ways}")
+    report.say(lines, {"type": "workers", "workers": plan, "spread": spread})

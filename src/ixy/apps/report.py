@@ -36,12 +36,14 @@ class Report:
 
     Attributes:
         results: what the application itself counted, for the summary; "ok" is its verdict, if it has one.
+        workers: what each of its workers has done, if it has some.
     """
 
     def __init__(
         self, devices: Sequence[Device], addresses: Sequence[str], *, as_json: bool, file: str | None = None
     ) -> None:
         self.results: dict[str, int | bool] = {}
+        self.workers: list[dict[str, Any]] = []
         self._devices = devices
         self._sinks = _sinks(addresses)
         self._as_json = as_json
@@ -54,6 +56,14 @@ class Report:
         self._started = self._last = time.monotonic()
         self._before = [device.stats() for device in self._devices]
         return self._started
+
+    def say(self, lines: Sequence[str], value: dict[str, Any]) -> None:
+        """Print something besides, as text or as JSON."""
+        if self._as_json:
+            self._print_json(value)
+            return
+        for line in lines:
+            self._print(line)
 
     def tick(self, now: float) -> None:
         """Print the rates if a second has passed since they were printed."""
@@ -79,15 +89,17 @@ class Report:
         sinks = [found for found in (_found(*names) for names in self._sinks) if found]
         seconds = round(time.monotonic() - self._started, 3)
         if self._as_json:
-            self._print_json(
-                {"type": "summary", "seconds": seconds} | self.results | {"devices": devices, "sinks": sinks}
-            )
+            workers = {"workers": self.workers} if self.workers else {}
+            found = self.results | workers | {"devices": devices, "sinks": sinks}
+            self._print_json({"type": "summary", "seconds": seconds} | found)
             return
         self._print(f"after {seconds:.3f} s:")
         for totals in devices:
             self._print(_totals_line(totals, self._width))
         for counts in sinks:
             self._print(f"{counts.pop('generator')} → {counts.pop('sink')}: {_listed(counts)}")
+        for counts in self.workers:
+            self._print(_worker_line(counts))
         if self.results:
             self._print(_said(self.results))
 
@@ -140,6 +152,11 @@ def _totals_line(totals: dict[str, Any], width: int) -> str:
         f", refused {totals['rx_refused']}, starved {totals['rx_starved']}"
     )
     return line + (f"; DMA refused {totals['dma_refused']}" if totals.get("dma_refused") else "")
+
+
+def _worker_line(counts: dict[str, Any]) -> str:
+    packets = _listed({name: counts[name] for name in ("received", "forwarded", "dropped")})
+    return f"worker {counts['worker']} on core {counts['core']}: {packets}; {100 * counts['idle']:.1f} % of polls idle"
 
 
 def _listed(counts: dict[str, Any]) -> str:

@@ -33,8 +33,10 @@ _DRAIN_TIMEOUT = 1.0  # seconds; a full ring of the longest packets takes 5 ms a
 
 
 @contextmanager
-def open_devices(addresses: Sequence[str], settings: Settings) -> Generator[list[Device], None, None]:
-    """Open devices with a queue of each kind, wait for their links, and close them in the end.
+def open_devices(
+    addresses: Sequence[str], settings: Settings, *, queues: int = 1
+) -> Generator[list[Device], None, None]:
+    """Open devices with so many queues of each kind, wait for their links, and close them in the end.
 
     A malformed address is refused before the first device is opened, which may take long. All are open before the first
     link is awaited: they may be each other's link partners.
@@ -50,6 +52,8 @@ def open_devices(addresses: Sequence[str], settings: Settings) -> Generator[list
         for address in addresses:
             device = open_device(
                 address,
+                rx_queues=queues,
+                tx_queues=queues,
                 ring_size=settings.ring,
                 pool_size=settings.pool,
                 force=settings.force,

@@ -12,6 +12,8 @@ MAX_POOL = 64_000  # buffers
 MAX_COUNT = 10**15  # packets: 11 days at the highest rate
 MAX_RATE = 10**9  # packets per second; times 292 years it still is a 64-bit number
 MAX_SECONDS = 10**9  # 31 years
+MAX_QUEUES = 64  # pairs; a device may have fewer
+MAX_CORES = 1 << 16
 MAX_SNAPLEN = 262144  # bytes; what libpcap takes for a sane length (pcap/pcap-int.h: MAXIMUM_SNAPLEN)
 _ON_THEIR_WAY = 32  # buffers that a pool needs besides those of its ring
 

@@ -133,7 +133,7 @@ class Lane:
         Other programs, interrupts and the hypervisor interrupt now and then. So the rounds are cut in short stretches,
         and the median stretch counts; each is long enough for all work that is not done in every round.
         """
-        stretch = min(rounds, -(-_STRETCH // batch))
+        stretch = min(rounds, stretch_of(batch))
         spent = np.zeros(rounds // stretch, np.int64)
         with self._prepare(batch) as (poll, state):
             run = _lock_step_kernel(poll)
@@ -188,7 +188,12 @@ def lanes(metadata: Sequence[str] = ()) -> Generator[tuple[Lanes, str]]:
         yield Lanes(driver, layout, reference, scalar, simd, telling), ""
 
 
-def _open_pair(
+def stretch_of(batch: int) -> int:
+    """The batches of a stretch."""
+    return -(-_STRETCH // batch)
+
+
+def open_pair(
     stack: ExitStack,
     host: Machine,
     source: str,
@@ -197,6 +202,7 @@ def _open_pair(
     frame: int = 60,
     ring_size: int = RING_SIZE,
 ) -> tuple[Device, Device]:
+    """Two cards for a lane, which `stack` closes."""
     rx = open_device(f"sim:{source},gen={frame}", ring_size=ring_size, metadata=metadata, sim=host)
     stack.enter_context(rx)
     tx = open_device(f"sim:{target},sink={source},touch=48", ring_size=ring_size, sim=host)
@@ -210,7 +216,7 @@ def driver_lane(stack: ExitStack, host: Machine, source: str, target: str, **opt
     Args:
         options: `metadata`, the `frame` size in bytes, and `ring_size`, where they are not the usual ones.
     """
-    rx, tx = _open_pair(stack, host, source, target, **options)
+    rx, tx = open_pair(stack, host, source, target, **options)
     return Lane(host, source, target, partial(_driver_path, rx, tx))
 
 
@@ -227,7 +233,7 @@ def _reference_lane(
 ) -> Lane:
     """The reference's packets stay until its devices, opened on a stack of their own, are closed."""
     devices = ExitStack()
-    rx, tx = _open_pair(devices, host, source, target)
+    rx, tx = open_pair(devices, host, source, target)
     reference = take_over(rx=rx.rx[0], tx=tx.tx[0], host=host)
     stack.callback(reference.close)
     stack.push(devices)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ixy.arguments import whole_number
-from ixy.cli.options import ParamType, Seconds, Whole, logging_options
+from ixy.cli.options import Cores, ParamType, Seconds, Whole, logging_options
 
 # What measures is imported when it is needed, so that `--help` answers at once.
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def bench() -> None:
     ixy bench rate         packets per second, compiled
     ixy bench python       packets per second of ordinary Python
     ixy bench virtio       cycles per packet of the VirtIO driver, or its rates beside DPDK's
+    ixy bench cores        what handing packets to another core costs, and what two cores do at once
     ixy bench start        seconds until packets flow, with an empty cache and with a full one
     """
 
@@ -144,6 +145,27 @@ def virtio(peer: str | None, ring: str, repeat: int, as_json: bool) -> None:
 
     rings = ("split", "packed") if ring == "both" else (ring,)
     for line in peer_lines(rings, repeat, as_json) if peer else lock_step_lines(rings, repeat, as_json):
+        click.echo(line)
+
+
+@bench.command()
+@click.option("--batch", type=Whole(1, 256), default=32, show_default=True, help="Packets taken at a time.")
+@click.option("--cores", type=Cores(), help="Two cores, by default the first.")
+@click.option("--rounds", type=Whole(1, 10**7), help="Batches in one measurement.  [default: 262144 packets' worth]")
+@_options(_repeat_option, _json_option, logging_options)
+def cores(batch: int, cores: list[int] | None, rounds: int | None, repeat: int, as_json: bool) -> None:
+    """Cycles per packet to hand it to another worker through a ring, and of two queues on two cores at once.
+
+    In lock step with the model, as `ixy bench forward`. What more queues would do is computed from the cost of two.
+
+    \b
+    ixy bench cores
+    ixy bench cores --batch 64 --cores 2,3 --json
+    """
+    from ixy.bench.cores import lines, measure
+
+    results = measure(batch, cores, rounds, repeat)
+    for line in map(json.dumps, results) if as_json else lines(results):
         click.echo(line)
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ixy.cli.options import logging_options, packet_options, wait_option
+from ixy.apps.settings import MAX_QUEUES
+from ixy.cli.options import Cores, Whole, logging_options, packet_options, wait_option
 
 if TYPE_CHECKING:
     from ixy.apps.settings import Settings
@@ -17,21 +18,37 @@ if TYPE_CHECKING:
 @click.argument("b")
 @click.option("--touch", "touched", is_flag=True, help="Raise byte 48 of each packet by one.")
 @click.option("--one-way", is_flag=True, help="From A to B only.")
+@click.option(
+    "--queues", type=Whole(1, MAX_QUEUES), help="Pairs of queues per device, with a thread each; else one per core."
+)
+@click.option("--cores", type=Cores(), help="The core of each of these threads; else those that are there, in order.")
 @wait_option
 @packet_options
 @logging_options
-def forward(settings: Settings, a: str, b: str, touched: bool, one_way: bool, wait: bool) -> int:
+def forward(
+    settings: Settings,
+    a: str,
+    b: str,
+    touched: bool,
+    one_way: bool,
+    wait: bool,
+    queues: int | None,
+    cores: list[int] | None,
+) -> int:
     """Forward packets between devices A and B, both ways, unchanged.
 
-    Runs until Ctrl-C or a limit. Once a second a line per device says what goes in and out.
+    Runs until Ctrl-C or a limit. Once a second a line per device says what goes in and out. With --queues or --cores,
+    each pair of queues has a thread of its own on a core of its own, which carries both ways; it is said which, how
+    packets are spread over the queues, and at the end what each has done.
 
     \b
     Examples:
       sudo ixy forward 0000:03:00.0 0000:03:00.1
       sudo ixy forward sim:a,tap=ixy0 sim:b,tap=ixy1
       ixy forward sim:a,gen=60 sim:b,sink=a,touch=48 --touch --seconds 5
+      sudo ixy forward 0000:03:00.0 0000:03:00.1 --queues 4 --cores 2,3,4,5
       ixy forward --one-way sim:a,rx_pcap=in.pcap sim:b,tx_pcap=out.pcap --count 1000
     """
     from ixy.apps.forward import forward
 
-    return forward((a, b), settings, touched=touched, one_way=one_way, wait=wait)
+    return forward((a, b), settings, touched=touched, one_way=one_way, wait=wait, queues=queues, cores=cores)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ixy.apps.settings import MAX_COUNT, MAX_POOL, MAX_RING, MAX_SECONDS, MIN_RING, Settings
+from ixy.apps.settings import MAX_CORES, MAX_COUNT, MAX_POOL, MAX_RING, MAX_SECONDS, MIN_RING, Settings
 from ixy.arguments import number, whole_number
 from ixy.errors import ConfigurationError
 from ixy.formats.frames import MAX_FRAME, MIN_FRAME
@@ -43,6 +43,15 @@ class Seconds(_Within):
         except ValueError:
             raise ConfigurationError(f"{_name(param)} {value!r} is no number") from None
         return number(_name(param), seconds, self.low, self.high)
+
+
+class Cores(ParamType):
+    """Numbers of processor cores, with commas between them."""
+
+    name = "N,N…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:  # noqa: ARG002
+        return [whole_number(_name(param), text, 0, MAX_CORES) for text in str(value).split(",")]
 
 
 def _name(option: click.Parameter | None) -> str:

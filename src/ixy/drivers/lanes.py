@@ -11,7 +11,6 @@ Kernels are those of a device's rings, see `ixy.drivers`.
 
 from __future__ import annotations
 
-import mmap
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -21,7 +20,7 @@ from ixy.jit import compiled
 from ixy.packets.checking import hand_over
 from ixy.packets.packets import INDEX_MASK, Packets, carry, new_packets
 from ixy.packets.pool import NOWHERE, Pools, give, pools
-from ixy.unsafe import load_acquire, store_release
+from ixy.unsafe import LINES, load_acquire, own_lines, store_release
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from ixy.drivers import RxSingle, TxSingle
     from ixy.packets.batch import Lender
 
-LINE = 16  # words: two cache lines, as processors fetch them in pairs
+LINE = LINES // 8  # words
 
 # The words of each lane, on either side: NEXT, what that side has done, and CLEAN, what it remembers of the other.
 # Of the receiving side besides the common words:
@@ -195,15 +194,10 @@ class LaneTxRing(Ring):
 
 def new_lanes(size: int, lanes: int, pool: Lender, metadata: Sequence[str]) -> tuple[LaneRxRing, list[LaneTxRing]]:
     """Both ends of `lanes` lanes of `size` entries, a power of two; 65,536 entries in all at most."""
-    held, taken, put_in = new_packets(size * lanes, metadata), _words(lanes), _words(lanes)
-    rx = LaneRxState(held, size, taken, put_in, _words(1), NOWHERE)
+    held, taken, put_in = new_packets(size * lanes, metadata), own_lines(lanes * LINE), own_lines(lanes * LINE)
+    rx = LaneRxState(held, size, taken, put_in, own_lines(LINE), NOWHERE)
     tx = [LaneTxState(_part(held, k, size), _part_of(put_in, k, LINE), _part_of(taken, k, LINE)) for k in range(lanes)]
     return LaneRxRing(rx, pool, metadata), [LaneTxRing(state) for state in tx]
-
-
-def _words(lanes: int) -> NDArray[np.int64]:
-    """Words on pages of their own, so on cache lines of their own."""
-    return np.frombuffer(mmap.mmap(-1, 8 * LINE * lanes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.int64)
 
 
 def _part(held: Packets, lane: int, size: int) -> Packets:

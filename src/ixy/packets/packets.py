@@ -7,7 +7,7 @@ or carries it is compiled to nothing. Kernels write columns by `unsafe.put` and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntFlag
 from itertools import count as count_from
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -79,15 +79,21 @@ class Packets(NamedTuple):
     holder: int = PROGRAM
 
 
-def new_packets(count: int, metadata: Sequence[str] = ()) -> Packets:
-    """Room for `count` packets, with the columns that are asked for by the names in `METADATA`."""
+def new_packets(
+    count: int, metadata: Sequence[str] = (), *, new: Callable[[int, Any], NDArray[Any]] = np.empty
+) -> Packets:
+    """Room for `count` packets, with the columns that are asked for by the names in `METADATA`.
+
+    Args:
+        new: makes a column, from `count` and its type.
+    """
     return Packets(
-        ids=np.empty(count, np.int32),
-        lengths=np.empty(count, np.int32),
-        flags=np.empty(count, np.uint32) if "flags" in metadata else None,
-        hashes=np.empty(count, np.uint32) if "hash" in metadata else None,
-        vlans=np.empty(count, np.uint16) if "vlan" in metadata else None,
-        times=np.empty(count, np.int64) if "time" in metadata else None,
+        ids=new(count, np.int32),
+        lengths=new(count, np.int32),
+        flags=new(count, np.uint32) if "flags" in metadata else None,
+        hashes=new(count, np.uint32) if "hash" in metadata else None,
+        vlans=new(count, np.uint16) if "vlan" in metadata else None,
+        times=new(count, np.int64) if "time" in metadata else None,
         holder=_new_holder(),
     )
 

@@ -456,6 +456,17 @@ else:
         return types.int64(types.int64, array, types.int64, types.int64, types.int64), codegen
 
 
+LINES = 128  # bytes: two cache lines, as processors fetch them in pairs
+
+
+def own_lines(count: int, dtype: Any = np.int64) -> Words:
+    """Zeros that share no pair of cache lines with anything else: for what one thread writes all the time."""
+    size = -(-count * np.dtype(dtype).itemsize // LINES) * LINES
+    room = np.zeros(size + LINES, np.uint8)
+    start = -room.ctypes.data % LINES
+    return room[start : start + size].view(dtype)[:count]
+
+
 def put_image(record: tuple[Any, ...], image: Words) -> None:
     """Write a named tuple of arrays and integers into an array of int64, as compiled code has it in memory.
 

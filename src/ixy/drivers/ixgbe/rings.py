@@ -12,6 +12,7 @@ from ixy.drivers.ixgbe.datapath import STATE_WORDS, RxState, TxState
 from ixy.drivers.rings import FilledRing, SendingRing
 from ixy.packets.packets import Packets, slots
 from ixy.registers.i82599 import DESCRIPTOR_BYTES, DESCRIPTOR_WORDS
+from ixy.unsafe import own_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +57,7 @@ class IxgbeTxRing(SendingRing):
 
 def _bookkeeping(memory: NDArray[np.uint8]) -> tuple[Packets, NDArray[np.int64]]:
     """The driver's own side of a ring: the buffer in each descriptor, and the words of its state."""
-    return slots(len(memory) // DESCRIPTOR_BYTES), np.zeros(STATE_WORDS, np.int64)
+    return slots(len(memory) // DESCRIPTOR_BYTES), own_lines(STATE_WORDS)
 
 
 def _descriptors(memory: NDArray[np.uint8]) -> NDArray[np.int64]:

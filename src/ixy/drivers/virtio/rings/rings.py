@@ -17,6 +17,7 @@ from ixy.packets.dma import PAGE
 from ixy.packets.packets import slots
 from ixy.packets.pool import pools
 from ixy.registers.virtio import DESCRIPTOR_BYTES, EVENT_DISABLE, NO_INTERRUPT
+from ixy.unsafe import own_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -172,7 +173,7 @@ def _state(
         "held": slots(size),
         "order": np.arange(size, dtype=np.int32),
         "place": np.arange(size, dtype=np.int32),
-        "state": np.zeros(STATE_WORDS, np.int64),
+        "state": own_lines(STATE_WORDS),
         "addresses": addresses,
         "headers": pools().bytes.reshape(-1).view(np.int32),
         "doorbell": doorbell,
