@@ -19,6 +19,7 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Raw
 
 import ixy
+from ixy import tables
 from ixy.sim.machine import Machine
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -60,9 +61,7 @@ def test_flow_counter(machine: Machine) -> None:
     flows = module.Flows()
     assert through(machine, module.count, flows, [*packets, tcp, *others]) == [*map(bytes, [*packets, tcp, *others])]
     found = {
-        (flow.src & 0xFF, flow.ports >> 32, flow.ports >> 16 & 0xFFFF): flow.packets
-        for flow in flows.table
-        if flow.packets
+        (flow.key0 >> 16 & 0xFF, flow.key1 >> 48, flow.key0 & 0xFFFF): flow.packets for flow in tables.used(flows.table)
     }
     assert found == {**Counter((host, 17, 1000 + port) for host, port in numbers), (1, 6, 1001): 1}
     assert sum(flow.bytes for flow in flows.table) == 40 * len(bytes(packets[0])) + len(bytes(tcp))

@@ -176,6 +176,15 @@ def test_half_full_every_flow_has_a_place() -> None:
     assert twins.run(on_many, flows) == places
 
 
+def test_keys_are_taken_with_64_bits() -> None:
+    """As compiled code has them, whatever the interpreter reckons with."""
+    twins, keys = Twins(), [(-1, 0), (1 << 63, 5), ((1 << 64) - 1, 0), (3 << 64 | 7, 1), (-(1 << 63), 5), (7, 1)]
+    places = [tables.find(twins.python.many, *key) for key in keys]
+    assert places == [places[0], places[1], places[0], places[3], places[1], places[3]]
+    assert [tables.seek(twins.python.many, *key) for key in keys] == places
+    assert [flow.key0 for flow in tables.used(twins.python.many) if flow.key1 == 5] == [-(1 << 63)]
+
+
 def test_one_entry_is_a_table() -> None:
     class Tiny(ixy.Record):
         table = ixy.array(1, Flow)

@@ -23,7 +23,7 @@ from ixy.unsafe.records import clear
 PROBES = 64  # places that a flow may have
 FOREVER = 1 << 62  # an age that nothing reaches, in ns
 
-_HALF = 0xFFFF_FFFF
+_HALF, _SIGN = 0xFFFF_FFFF, 0x8000_0000
 _LOW = 0x7FFF_FFFF
 
 
@@ -70,7 +70,7 @@ def find(entries: Elements[Any], key0: int, key1: int, now: int = 1, age: int = 
     Returns:
         -1 if there is no place for it.
     """
-    size = len(entries)
+    size, key0, key1 = len(entries), _signed(key0), _signed(key1)
     place = scaled(hash(key0, key1) & _LOW, size)
     free = -1
     for _ in range(min(PROBES, size)):
@@ -92,7 +92,7 @@ def find(entries: Elements[Any], key0: int, key1: int, now: int = 1, age: int = 
 @shared(compiled)
 def seek(entries: Elements[Any], key0: int, key1: int, now: int = 1, age: int = FOREVER) -> int:
     """The place of a flow's entry, left as it is; -1 if the flow has none, or an old one."""
-    size = len(entries)
+    size, key0, key1 = len(entries), _signed(key0), _signed(key1)
     place = scaled(hash(key0, key1) & _LOW, size)
     for _ in range(min(PROBES, size)):
         entry = entries[place]
@@ -102,6 +102,12 @@ def seek(entries: Elements[Any], key0: int, key1: int, now: int = 1, age: int = 
             return place if now - entry.last <= age else -1
         place = place + 1 if place + 1 < size else 0
     return -1
+
+
+@shared(compiled)
+def _signed(key: int) -> int:
+    """A key as its field has it: in the interpreter it may have more than 64 bits."""
+    return ((key >> 32 & _HALF ^ _SIGN) - _SIGN) << 32 | key & _HALF
 
 
 @shared(outlined)
