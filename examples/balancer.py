@@ -23,8 +23,7 @@ def populate(balancer: Balancer, servers: dict[int, str]) -> None:
     """Let servers in turn take the next free place of their permutations (Eisenbud and others, "Maglev", 2016, 3.4)."""
     places, orders = [0] * SIZE, list[list[int]]()
     for number, mac in servers.items():
-        balancer.macs[number] = ixy.MacAddress.parse(mac)
-        digest = int.from_bytes(sha256(mac.encode()).digest()[:8])
+        balancer.macs[number], digest = ixy.MacAddress.parse(mac), int.from_bytes(sha256(mac.encode()).digest()[:8])
         orders.append([number, digest % SIZE, digest // SIZE % (SIZE - 1) + 1])  # with where it begins, and its step
     for turn in range(SIZE):
         number, place, step = orders[turn % len(orders)]
@@ -53,6 +52,7 @@ def main(clients: str, servers: str, address: str, *macs: str) -> None:
         path = ixy.Path(a.rx[0], b.tx[0], balance, balancer)
         while time.monotonic() < end:
             path.run()
+        print(path.counts)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Record one packet of so many, drawn at random, in a capture file, while all of them pass.
 
-python examples/sampler.py sim:a,gen=60 sim:b,sink=a 100000 /tmp/samples.pcap
+python examples/sampler.py sim:a,gen=60 sim:b,sink=a 100000 samples.pcap
 """
 
 import sys
