@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import dpkt
 import numpy as np
 import pytest
 from lab import arrive, depart, open_card
+from loading import EXAMPLES, example
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Raw
@@ -25,19 +25,8 @@ from ixy import tables
 from ixy.formats import pcap
 from ixy.sim.machine import Machine
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 ETHER = Ether(dst="02:00:00:00:00:01", src="02:00:00:00:00:02")
 PAYLOAD = Raw(bytes(range(40)))
-
-
-def example(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # helpers that call each other are looked up there
-    spec.loader.exec_module(module)
-    return module
 
 
 def through(machine: Machine, function: Any, record: Any, packets: list[Any]) -> list[bytes]:
