@@ -43,7 +43,7 @@ def main(source: str, target: str, seconds: float = 1.0) -> None:
     with ixy.open(source) as a, ixy.open(target) as b:
         path = ixy.Path(a.rx[0], b.tx[0], count, flows)
         while time.monotonic() < end:
-            path.run()
+            path.run(256)
     print(f"{sum(1 for _ in tables.used(flows.table))} flows, {flows.others} packets of none")
 
 

@@ -46,7 +46,7 @@ def main(source: str, target: str, seconds: float = 1.0) -> None:
     with ixy.open(source) as a, ixy.open(target) as b:
         path = ixy.Path(a.rx[0], b.tx[0], observe, sketch)
         while time.monotonic() < end:
-            path.run()
+            path.run(256)
     for found in sorted(sketch.heavy, key=lambda each: -each.packets):
         print(ixy.Ipv4Address(found.address), found.packets)
 

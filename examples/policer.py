@@ -43,7 +43,7 @@ def main(source: str, target: str, rate: str, burst: str) -> None:
     with ixy.open(source) as a, ixy.open(target) as b:
         path = ixy.Path(a.rx[0], b.tx[0], police, policer)
         while time.monotonic() < end:
-            path.run()
+            path.run(256)
         print(f"passed {path.counts.forwarded}")
     for found in tables.used(policer.sources):
         print(f"{ixy.Ipv4Address(found.key0 << 8)}/24: dropped {found.dropped}")

@@ -36,7 +36,7 @@ def save(samples: tables.Reader, writer: pcap.Writer) -> None:
 
 def run(path: ixy.Path, end: float) -> None:
     while time.monotonic() < end:
-        path.run()
+        path.run(256)
 
 
 def main(source: str, target: str, one_of: str, file: str) -> None:

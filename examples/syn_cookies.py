@@ -51,7 +51,7 @@ def main(clients: str, servers: str) -> None:
     with ixy.open(clients) as a, ixy.open(servers) as b:
         path = ixy.Path(a.rx[0], [a.tx[0], b.tx[0]], guard, state)
         while time.monotonic() < end:
-            path.run()
+            path.run(256)
         print(path.sent)
 
 
