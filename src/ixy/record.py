@@ -127,6 +127,16 @@ def _check_field(record: type, name: str, value: object) -> None:
         raise TypeError(f"{record.__name__}.{name} is 0 at first: assign {value!r} to it once the record is made")
 
 
+def _check_names(record: type, names: list[str]) -> None:
+    """
+    Raises:
+        TypeError: a field is there twice, as a base has one of the same name and another type.
+    """
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise TypeError(f"{record.__name__}.{name} is of two types, one of them a base's: choose another name")
+
+
 def _kind(what: str, annotation: Any) -> np.dtype[Any]:
     """The dtype of a number."""
     name = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
@@ -216,6 +226,7 @@ class Record:
         inherited = (field for base in cls.__bases__ if issubclass(base, Record) for field in base._fields)
         own_arrays = ((name, each.dtype, (each.count,)) for name, each in arrays.items())
         cls._fields = tuple(dict.fromkeys((*inherited, *numbers, *own_arrays)))  # two bases may have one of their own
+        _check_names(cls, [name for name, *_ in cls._fields])
         cls.dtype = np.dtype(list(cls._fields), align=True)
         for name in arrays:
             delattr(cls, name)

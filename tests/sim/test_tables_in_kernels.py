@@ -65,6 +65,26 @@ class ReadOnly(bytes):
         return len(self)
 
 
+@ixy.batch_kernel
+def ahead(packets: ixy.Batch, state: All) -> None:
+    """Two passes: what will be looked at is fetched first."""
+    for i in range(len(packets)):
+        ixy.prefetch(state.sources, tables.start(state.sources, packets[i][21] & 3))
+    for i in range(len(packets)):
+        place = tables.find(state.sources, packets[i][21] & 3, 0)
+        state.sources[place].packets += 1
+
+
+def test_a_table_looked_up_ahead(machine: Machine) -> None:
+    state = All()
+    with open_card(machine) as device:
+        path = ixy.Path(device.rx[0], device.tx[0], ahead, state)
+        for number in range(14):
+            arrive(machine, frame(number))
+        path.run(20)
+    assert {source.key0: source.packets for source in tables.used(state.sources)} == {0: 4, 1: 4, 2: 3, 3: 3}
+
+
 class Plain(ixy.Record):
     key: int
 

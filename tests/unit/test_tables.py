@@ -427,6 +427,10 @@ def test_a_record_may_have_several_bases() -> None:
         more: int
 
     assert Again.dtype.names == (*World.dtype.names, "more")  # type: ignore[misc]
+    with pytest.raises(TypeError, match=r"Other.refused is of two types"):
+
+        class Other(Limit):  # pyright: ignore[reportUnusedClass]
+            refused: float  # type: ignore[assignment]
 
 
 def test_sizes_that_cannot_be() -> None:

@@ -21,7 +21,7 @@ Keys, times and amounts are integers of 64 bits with a sign. Several threads may
 """
 
 from ixy.tables.bucket import SECOND, Bucket, take
-from ixy.tables.flows import FOREVER, Entry, find, hash, merge, seek, used  # noqa: A004
+from ixy.tables.flows import FOREVER, Entry, find, hash, merge, seek, start, used  # noqa: A004
 from ixy.tables.histogram import histogram, observe, quantile
 from ixy.tables.routes import add_route, lookup, routes
 from ixy.tables.samples import Reader, Sample, Samples, keep, slots
@@ -50,6 +50,7 @@ __all__ = [
     "seek",
     "sketch",
     "slots",
+    "start",
     "take",
     "used",
 ]

@@ -60,6 +60,13 @@ def scaled(value: int, size: int) -> int:
 
 
 @shared(compiled)
+def start(entries: Elements[Any], key0: int, key1: int = 0) -> int:
+    """The place where a flow's entry is looked for first: what to `ixy.prefetch` of a table that is larger than the
+    cache."""
+    return scaled(hash(key0, key1) & _LOW, len(entries))
+
+
+@shared(compiled)
 def find(entries: Elements[Any], key0: int, key1: int, now: int = 1, age: int = FOREVER) -> int:
     """The place of a flow's entry, which is a new one if the flow has none: then all other fields are 0.
 
@@ -70,8 +77,7 @@ def find(entries: Elements[Any], key0: int, key1: int, now: int = 1, age: int = 
     Returns:
         -1 if there is no place for it.
     """
-    size, key0, key1 = len(entries), _signed(key0), _signed(key1)
-    place = scaled(hash(key0, key1) & _LOW, size)
+    size, place, key0, key1 = len(entries), start(entries, key0, key1), _signed(key0), _signed(key1)
     free = -1
     for _ in range(min(PROBES, size)):
         entry = entries[place]
@@ -92,8 +98,7 @@ def find(entries: Elements[Any], key0: int, key1: int, now: int = 1, age: int = 
 @shared(compiled)
 def seek(entries: Elements[Any], key0: int, key1: int, now: int = 1, age: int = FOREVER) -> int:
     """The place of a flow's entry, left as it is; -1 if the flow has none, or an old one."""
-    size, key0, key1 = len(entries), _signed(key0), _signed(key1)
-    place = scaled(hash(key0, key1) & _LOW, size)
+    size, place, key0, key1 = len(entries), start(entries, key0, key1), _signed(key0), _signed(key1)
     for _ in range(min(PROBES, size)):
         entry = entries[place]
         if entry.last == 0:
