@@ -185,6 +185,13 @@ def test_keys_are_taken_with_64_bits() -> None:
     assert [flow.key0 for flow in tables.used(twins.python.many) if flow.key1 == 5] == [-(1 << 63)]
 
 
+def test_time_may_begin_at_zero() -> None:
+    """A flow that was found at 0 is found again, and a bucket that was emptied at 0 is empty."""
+    twins = Twins()
+    assert [result // 1000 for result in twins.run(on_flow, [(1, 2, 0, 10)] * 3)] == [1, 2, 3]
+    assert twins.run(on_bucket, [(60, 10, 100, 0)] * 2) == [1, 0]
+
+
 def test_one_entry_is_a_table() -> None:
     class Tiny(ixy.Record):
         table = ixy.array(1, Flow)

@@ -31,9 +31,9 @@ def take(bucket: Bucket, amount: int, rate: int, burst: int, now: int) -> bool:
         amount: of tokens, such as the bytes of a packet; up to 2**32.
         rate: tokens that come in a second, 0 or more.
         burst: the most tokens that it holds, up to 2**32.
-        now: the time in ns, above 0. One that goes back brings none.
+        now: the time in ns; 0 counts as 1. One that goes back brings none.
     """
-    full = burst * SECOND
+    full, now = burst * SECOND, max(now, 1)
     if bucket.filled == 0:
         bucket.tokens, bucket.filled = full, now
     missing, elapsed = full - bucket.tokens, now - bucket.filled

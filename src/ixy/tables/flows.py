@@ -71,14 +71,14 @@ def find(entries: Elements[Any], key0: int, key1: int, now: int = 1, age: int = 
     """The place of a flow's entry, which is a new one if the flow has none: then all other fields are 0.
 
     Args:
-        now: the time in ns, above 0.
+        now: the time in ns; 0 counts as 1.
         age: in ns. An entry that was last found longer ago is another flow's to take over, or begins anew.
 
     Returns:
         -1 if there is no place for it.
     """
     size, place, key0, key1 = len(entries), start(entries, key0, key1), _signed(key0), _signed(key1)
-    free = -1
+    now, free = max(now, 1), -1
     for _ in range(min(PROBES, size)):
         entry = entries[place]
         if entry.last == 0:
