@@ -7,40 +7,34 @@ import sys
 import time
 
 import ixy
+from ixy import tables
 
-PLACES = 1 << 16  # a power of two; give it twice as many as there may be flows
-PROBES = 16
+AGE = 300 * tables.SECOND  # after which a flow is forgotten where another one needs its place
 
 
-class Flow(ixy.Record):
-    src: int
-    dst: int
-    ports: int  # with the protocol before them
+class Flow(tables.Entry):  # key0 is the source's address and port, key1 protocol and destination's address and port
     packets: int
     bytes: int
 
 
 class Flows(ixy.Record):
     others: int  # packets of no flow, or of one that found no place
-    table = ixy.array(PLACES, Flow)
+    table = ixy.array(1 << 16, Flow)
 
 
 @ixy.kernel
 def count(packet: ixy.Packet, flows: Flows) -> int:
     ip, udp, tcp = packet.ipv4, packet.udp, packet.tcp
-    if not ip or not (udp or tcp):
+    place = -1
+    if ip and (udp or tcp):
+        sport, dport = (udp.sport, udp.dport) if udp else (tcp.sport, tcp.dport)
+        target = ip.protocol << 48 | ip.dst << 16 | dport
+        place = tables.find(flows.table, ip.src << 16 | sport, target, ixy.now(), AGE)
+    if place >= 0:
+        flows.table[place].packets += 1
+        flows.table[place].bytes += packet.length
+    else:
         flows.others += 1
-        return ixy.FORWARD
-    ports = ip.protocol << 32 | ((udp.sport << 16 | udp.dport) if udp else (tcp.sport << 16 | tcp.dport))
-    place = ((ip.src ^ ip.dst ^ ports) & 0x7FFF_FFFF) * 0x9E37_79B1 >> 20  # a product of no more than 63 bits
-    for i in range(PROBES):
-        flow = flows.table[(place + i) & (PLACES - 1)]
-        if flow.packets == 0 or (flow.src == ip.src and flow.dst == ip.dst and flow.ports == ports):
-            flow.src, flow.dst, flow.ports = ip.src, ip.dst, ports
-            flow.packets += 1
-            flow.bytes += packet.length
-            return ixy.FORWARD
-    flows.others += 1
     return ixy.FORWARD
 
 
@@ -49,8 +43,8 @@ def main(source: str, target: str, seconds: float = 1.0) -> None:
     with ixy.open(source) as a, ixy.open(target) as b:
         path = ixy.Path(a.rx[0], b.tx[0], count, flows)
         while time.monotonic() < end:
-            path.run()
-    print(f"{sum(flow.packets > 0 for flow in flows.table)} flows, {flows.others} packets of none")
+            path.run(256)
+    print(f"{sum(1 for _ in tables.used(flows.table))} flows, {flows.others} packets of none")
 
 
 if __name__ == "__main__":

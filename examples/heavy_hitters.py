@@ -7,9 +7,9 @@ import sys
 import time
 
 import ixy
+from ixy import tables
 
-COLUMNS, KEPT = 1 << 12, 16
-FACTORS = (0x2C1B3C6D, 0x297A2D39, 0x5BD1E995, 0x1B873593)  # one for each row
+KEPT = 16
 
 
 class Source(ixy.Record):
@@ -18,7 +18,7 @@ class Source(ixy.Record):
 
 
 class Sketch(ixy.Record):
-    counts = ixy.array(4 * COLUMNS)
+    counts = tables.sketch()
     heavy = ixy.array(KEPT, Source)
 
 
@@ -27,11 +27,7 @@ def observe(packet: ixy.Packet, sketch: Sketch) -> int:
     if not packet.ipv4:
         return ixy.FORWARD
     source = packet.ipv4.src
-    estimate = 1 << 62
-    for row in range(4):
-        place = row * COLUMNS + ((source * FACTORS[row] & 0xFFFF_FFFF) >> 20)
-        sketch.counts[place] += 1
-        estimate = min(estimate, sketch.counts[place])
+    estimate = tables.count(sketch.counts, source)
     lightest = 0
     for i in range(KEPT):
         if sketch.heavy[i].address == source:
@@ -50,7 +46,7 @@ def main(source: str, target: str, seconds: float = 1.0) -> None:
     with ixy.open(source) as a, ixy.open(target) as b:
         path = ixy.Path(a.rx[0], b.tx[0], observe, sketch)
         while time.monotonic() < end:
-            path.run()
+            path.run(256)
     for found in sorted(sketch.heavy, key=lambda each: -each.packets):
         print(ixy.Ipv4Address(found.address), found.packets)
 

@@ -90,8 +90,8 @@ def shared(how: Callable[[F], F]) -> Callable[[F], F]:
 def _called_interpreted(kind: type) -> type:
     """A class of kernels like this one, which Python runs by their source."""
 
-    def call(kernel: Any, *arguments: Any) -> Any:
-        return kernel.py_func(*arguments)
+    def call(kernel: Any, *arguments: Any, **named: Any) -> Any:
+        return kernel.py_func(*arguments, **named)
 
     return type(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})
 

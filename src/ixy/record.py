@@ -55,7 +55,7 @@ _KINDS: dict[str, np.dtype[Any]] = {
 _LINES = 128  # bytes: two cache lines, as processors fetch them in pairs; rows of workers do not share one
 _HUGE = 1 << 21  # bytes from which on huge pages are asked for
 _MOST = 1 << 30  # bytes that an array may have
-MAX_WORKERS = 256
+MAX_WORKERS = MAX_PATHS = 256
 
 
 class Elements(Generic[T]):
@@ -127,6 +127,16 @@ def _check_field(record: type, name: str, value: object) -> None:
         raise TypeError(f"{record.__name__}.{name} is 0 at first: assign {value!r} to it once the record is made")
 
 
+def _check_names(record: type, names: list[str]) -> None:
+    """
+    Raises:
+        TypeError: a field is there twice, as a base has one of the same name and another type.
+    """
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise TypeError(f"{record.__name__}.{name} is of two types, one of them a base's: choose another name")
+
+
 def _kind(what: str, annotation: Any) -> np.dtype[Any]:
     """The dtype of a number."""
     name = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
@@ -193,10 +203,12 @@ class Record:
     """What a kernel keeps. Subclasses say which fields it has.
 
     Args:
-        workers: how many paths use it, each a record of its own: `record[0]`, `record[1]` …, and `total()`.
+        workers: how many there are, each with a record of its own: `record[0]`, `record[1]` …, and `total()`.
+        paths: how many paths each worker gives its record to, such as both directions of a NAT. One thread is to run
+            them, as two would overwrite each other's work.
 
     Raises:
-        ConfigurationError: `workers` is not within 1 and 256.
+        ConfigurationError: `workers` or `paths` is not within 1 and 256.
     """
 
     dtype: ClassVar[np.dtype[Any]] = np.dtype([])
@@ -211,19 +223,23 @@ class Record:
         numbers = [
             (name, _kind(f"{cls.__name__}.{name}", kind)) for name, kind in annotations.items() if name not in arrays
         ]
-        cls._fields = (*cls._fields, *numbers, *((name, each.dtype, (each.count,)) for name, each in arrays.items()))
+        inherited = (field for base in cls.__bases__ if issubclass(base, Record) for field in base._fields)
+        own_arrays = ((name, each.dtype, (each.count,)) for name, each in arrays.items())
+        cls._fields = tuple(dict.fromkeys((*inherited, *numbers, *own_arrays)))  # two bases may have one of their own
+        _check_names(cls, [name for name, *_ in cls._fields])
         cls.dtype = np.dtype(list(cls._fields), align=True)
         for name in arrays:
             delattr(cls, name)
 
-    def __init__(self, workers: int = 1) -> None:
+    def __init__(self, workers: int = 1, *, paths: int = 1) -> None:
         workers = integer("workers", workers, 1, MAX_WORKERS)
+        paths = integer("paths", paths, 1, MAX_PATHS)
         if self.dtype.itemsize == 0:
             raise TypeError(f"{type(self).__name__} has no fields: annotate them, such as packets: int")
         stride = -(-self.dtype.itemsize // _LINES) * _LINES
         memory = _memory(workers * stride).reshape(workers, stride)
         object.__setattr__(self, "_rows", memory)
-        object.__setattr__(self, "_users", [None] * workers)
+        object.__setattr__(self, "_users", [None] * workers * paths)
 
     def __len__(self) -> int:
         """How many workers it is for."""
@@ -252,23 +268,25 @@ class Record:
 
     def merge(self, into: Self, other: Self) -> None:
         """Add one worker's record to the total: here, every number. Override it where that makes no sense."""
-        _add(cast(Any, into)._row, cast(Any, other)._row)
+        add(cast(Any, into)._row, cast(Any, other)._row)
 
     def claim(self, user: object) -> np.ndarray[Any, Any]:
-        """The bytes of a record for `user` alone, while that lives and is not closed.
+        """The bytes of the first record that lacks a user, for `user`, while that lives and is not closed.
 
         Raises:
-            ConfigurationError: each record has a user.
+            ConfigurationError: each record has as many as it may.
         """
         users: list[ref[Any] | None] = object.__getattribute__(self, "_users")
-        for worker, known in enumerate(users):
+        workers, name = len(self), type(self).__name__
+        for place, known in enumerate(users):
             holder = known() if known is not None else None
             if holder is None or holder.closed:
-                users[worker] = ref(user)
-                return self._memory[worker]
+                users[place] = ref(user)
+                return self._memory[place * workers // len(users)]
         raise ConfigurationError(
-            f"this {type(self).__name__} has a path for each of its {len(users)} records: make it for more, "
-            f"{type(self).__name__}(workers={len(users) + 1}), or drop the path that has it"
+            f"this {name} has {'a path' if len(users) == workers else f'{len(users) // workers} paths'} for each of "
+            f"its {workers} records: make it for more, {name}(workers={workers + 1}), or for several paths that one "
+            f"thread runs, {name}(paths={len(users) // workers + 1}), or drop the path that has it"
         )
 
     def _only(self, name: str) -> Self:
@@ -291,12 +309,12 @@ class Record:
         return f"<{name} {repr(self[0])[1:-1]}>" if size == 1 else f"<{name} of {size} workers>"
 
 
-def _add(into: Any, other: Any) -> None:
+def add(into: Any, other: Any) -> None:
     """Add every number of a record to another."""
     for name in into.dtype.names:
         kind = into.dtype[name].base
         if kind.names:
-            _add(into[name], other[name])
+            add(into[name], other[name])
         else:
             with np.errstate(over="ignore"):
                 into[name] += other[name]

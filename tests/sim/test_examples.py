@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import dpkt
 import numpy as np
 import pytest
 from lab import arrive, depart, open_card
+from loading import EXAMPLES, example
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Raw
 
 import ixy
+from ixy import tables
+from ixy.formats import pcap
 from ixy.sim.machine import Machine
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 ETHER = Ether(dst="02:00:00:00:00:01", src="02:00:00:00:00:02")
 PAYLOAD = Raw(bytes(range(40)))
-
-
-def example(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # helpers that call each other are looked up there
-    spec.loader.exec_module(module)
-    return module
 
 
 def through(machine: Machine, function: Any, record: Any, packets: list[Any]) -> list[bytes]:
@@ -60,9 +53,7 @@ def test_flow_counter(machine: Machine) -> None:
     flows = module.Flows()
     assert through(machine, module.count, flows, [*packets, tcp, *others]) == [*map(bytes, [*packets, tcp, *others])]
     found = {
-        (flow.src & 0xFF, flow.ports >> 32, flow.ports >> 16 & 0xFFFF): flow.packets
-        for flow in flows.table
-        if flow.packets
+        (flow.key0 >> 16 & 0xFF, flow.key1 >> 48, flow.key0 & 0xFFFF): flow.packets for flow in tables.used(flows.table)
     }
     assert found == {**Counter((host, 17, 1000 + port) for host, port in numbers), (1, 6, 1001): 1}
     assert sum(flow.bytes for flow in flows.table) == 40 * len(bytes(packets[0])) + len(bytes(tcp))
@@ -137,17 +128,168 @@ def test_deduplicator(machine: Machine) -> None:
     assert seen.duplicates == len(different)
 
 
-@pytest.mark.parametrize("name", ["flow_counter", "heavy_hitters"])
-def test_started_as_its_text_says(name: str) -> None:
+NAT_ADDRESS, OUTSIDE = "192.0.2.1", "198.51.100.7"
+
+
+def sent_on(machine: Machine, module: ModuleType, nat: Any, packets: list[Any]) -> list[Any]:
+    return [Ether(data) for data in through(machine, module.translate, nat, packets)]
+
+
+@pytest.mark.parametrize("kind", ["tcp", "udp", "ping", "udp without a checksum"])
+def test_nat(machine: Machine, kind: str) -> None:
+    """Out from a port of the address, and back to where it came from, with checksums as Scapy makes them."""
+    module = example("nat")
+    nat = module.Nat(paths=2)
+    nat.address = ixy.Ipv4Address.parse(NAT_ADDRESS)
+
+    def made(source: tuple[str, int], target: tuple[str, int], *, back: bool = False) -> Any:
+        ip = ETHER / IP(src=source[0], dst=target[0], ttl=9)
+        if kind == "ping":
+            return ip / ICMP(type=0 if back else 8, id=target[1] if back else source[1], seq=3) / PAYLOAD
+        if kind == "tcp":
+            return ip / TCP(sport=source[1], dport=target[1], seq=5, flags="A") / PAYLOAD
+        return ip / UDP(sport=source[1], dport=target[1], **({} if kind == "udp" else {"chksum": 0})) / PAYLOAD
+
+    hosts = [("10.1.0.1", 1000), ("10.1.0.1", 1001), ("10.1.0.2", 1000)]
+    server = OUTSIDE, 80
+    out = sent_on(machine, module, nat, [made(host, server) for host in [*hosts, hosts[0]]])
+    ports = [packet[ICMP].id if kind == "ping" else packet.sport for packet in out]
+    assert len(set(ports[:3])) == 3
+    assert ports[3] == ports[0]
+    assert [bytes(packet) for packet in out] == [bytes(made((NAT_ADDRESS, port), server)) for port in ports]
+    answers = [made(server, (NAT_ADDRESS, port), back=True) for port in ports[:3]]
+    unknown = next(port for port in range(5000, 6000) if port not in ports)
+    strangers = [
+        made(server, (NAT_ADDRESS, unknown), back=True),
+        made(server, (NAT_ADDRESS, 80), back=True),  # below all ports of flows
+        made(server, ("198.51.100.8", ports[0]), back=True),
+        ETHER / IP(src="10.1.0.1", dst=OUTSIDE, flags="MF") / UDP(sport=1) / PAYLOAD,
+        ETHER / IP(src="10.1.0.1", dst=OUTSIDE, proto=89) / PAYLOAD,
+        ETHER / IP(src="10.1.0.1", dst=OUTSIDE) / ICMP(type=3) / PAYLOAD,
+        ETHER / ARP(pdst=NAT_ADDRESS),
+    ]
+    back = sent_on(machine, module, nat, [*answers, *strangers])
+    assert [bytes(packet) for packet in back] == [bytes(made(server, host, back=True)) for host in hosts]
+    for flow in tables.used(nat.flows):
+        flow.last -= module.AGE  # as if that long ago
+    assert sent_on(machine, module, nat, answers) == []
+
+
+def test_nat_knows_flows_by_protocol_too(machine: Machine) -> None:
+    """What answers a TCP flow by UDP is nobody's."""
+    module = example("nat")
+    nat = module.Nat(paths=2)
+    nat.address = ixy.Ipv4Address.parse(NAT_ADDRESS)
+    (out,) = sent_on(machine, module, nat, [ETHER / IP(src="10.1.0.1", dst=OUTSIDE) / TCP(sport=7) / PAYLOAD])
+    answer = ETHER / IP(src=OUTSIDE, dst=NAT_ADDRESS) / UDP(sport=80, dport=out.sport) / PAYLOAD
+    assert sent_on(machine, module, nat, [answer]) == []
+
+
+def test_balancer(machine: Machine) -> None:
+    """A server takes a third of the places, and next to none of those change servers that stay when one goes."""
+    module = example("balancer")
+    balancer, servers = module.Balancer(), {number: f"02:00:00:00:01:{number:02}" for number in (1, 2, 3)}
+    balancer.address = ixy.Ipv4Address.parse("10.0.0.1")
+    module.populate(balancer, servers)
+    before = np.asarray(balancer.lookup)
+    shares = Counter(before.tolist())
+    assert set(shares) == {1, 2, 3}
+    assert max(shares.values()) - min(shares.values()) <= 1  # they took turns
+    packets = [udp(f"10.1.0.{host}", 1000 + host) for host in range(60)]
+    others = [ETHER / IP(src="10.1.0.1", dst="10.0.0.2") / UDP() / PAYLOAD, ETHER / ARP()]
+    chosen = dict[int, str]()
+    for data in through(machine, module.balance, balancer, [*packets, *others]):
+        packet = Ether(data)
+        chosen[packet.sport] = packet.dst
+        packet.dst = ETHER.dst
+        assert bytes(packet) == bytes(packets[packet.sport - 1000])
+    assert len(chosen) == 60
+    assert min(Counter(chosen.values()).values()) > 8
+    del servers[2]
+    module.populate(balancer, servers)
+    moved = np.asarray(balancer.lookup) != before
+    assert np.count_nonzero(moved & (before != 2)) < 0.1 * len(before)
+    for data in through(machine, module.balance, balancer, packets):
+        packet = Ether(data)
+        place = tables.hash(int(ixy.Ipv4Address.parse(packet[IP].src)), packet.sport) % module.SIZE
+        assert packet.dst == servers[balancer.lookup[place]]
+        assert packet.dst == chosen[packet.sport] or chosen[packet.sport] == "02:00:00:00:01:02" or moved[place]
+
+
+def test_policer(machine: Machine) -> None:
+    """A burst of three packets from each /24, then as many as have become due since, by the time of the last one."""
+    module = example("policer")
+    policer = module.Policer()
+    size = len(bytes(udp("10.1.0.1", 1)))
+    policer.rate, policer.burst = size, 3 * size  # one packet a second
+    packets = [udp(f"10.1.{net}.{host}", 1) for host in range(5) for net in (1, 2)]
+    passed = through(machine, module.police, policer, [*packets, ETHER / ARP() / Raw(bytes(18))])
+    assert passed == [bytes(each) for each in packets[:6]] + [bytes(ETHER / ARP() / Raw(bytes(18)))]
+    assert policer.others == 1
+    assert {source.key0: source.dropped for source in tables.used(policer.sources)} == {0x0A0101: 2, 0x0A0102: 2}
+    for source in tables.used(policer.sources):
+        source.filled -= 2 * tables.SECOND  # as if two seconds had passed
+    assert through(machine, module.police, policer, packets) == [bytes(each) for each in packets[:4]]
+
+
+def test_syn_cookies(machine: Machine) -> None:
+    """Who acknowledges the cookie comes through from then on; who guesses, or never had one, does not."""
+    module = example("syn_cookies")
+    guard = module.Guard()
+    guard.secret = 0x1234_5678_9ABC
+
+    def tcp(flags: str, host: str = "10.1.0.1", **fields: Any) -> Any:
+        segment = TCP(sport=999, dport=80, flags=flags, **fields)
+        return ETHER / IP(src=host, dst="10.0.0.1", ttl=64) / segment / Raw(bytes(20))
+
+    syn = tcp("S", seq=0xFFFF_FFFF, options=[("MSS", 1460), ("NOP", None)] * 2)
+    (data,) = through(machine, module.guard, guard, [syn])
+    answer = Ether(data)
+    expected = (
+        Ether(dst=ETHER.src, src=ETHER.dst)
+        / IP(src="10.0.0.1", dst="10.1.0.1", ttl=64)
+        / TCP(sport=80, dport=999, flags="SA", seq=answer.seq, ack=0, window=8192)
+    )
+    assert data[:54] == bytes(expected)
+    for host, by in (("10.1.0.2", 1), ("10.1.0.1", 2), ("10.1.0.1", 0)):
+        assert through(machine, module.guard, guard, [tcp("A", host, ack=answer.seq + by & 0xFFFF_FFFF)]) == []
+    right = tcp("A", ack=answer.seq + 1 & 0xFFFF_FFFF)
+    assert through(machine, module.guard, guard, [right, syn]) == [bytes(right), bytes(syn)]
+
+
+def test_sampler(machine: Machine, tmp_path: Path) -> None:
+    """All packets pass, and those that were drawn are in the file, in turn, with the time of day at which they came."""
+    module = example("sampler")
+    sampler = module.Sampler()
+    sampler.one_of = 4
+    packets = [udp("10.1.0.1", number) for number in range(400)]
+    reader = tables.Reader(sampler)
+    begun = time.time_ns()
+    for start in range(0, len(packets), 50):
+        part = packets[start : start + 50]
+        assert through(machine, module.sample, sampler, part) == [bytes(packet) for packet in part]
+    with pcap.Writer(tmp_path / "samples.pcap") as writer:
+        module.save(reader, writer)
+    with (tmp_path / "samples.pcap").open("rb") as file:
+        samples = list(dpkt.pcap.Reader(file))
+    numbers = [Ether(data).sport for _, data in samples]
+    assert 50 < len(numbers) < 160
+    assert numbers == sorted(set(numbers))
+    assert [data for _, data in samples] == [bytes(packets[number]) for number in numbers]
+    assert all(begun / 1e9 - 1 <= at <= time.time() + 1 for at, _ in samples)
+
+
+@pytest.mark.parametrize("name", ["flow_counter", "heavy_hitters", "policer", "syn_cookies", "balancer", "sampler"])
+def test_started_as_its_text_says(name: str, tmp_path: Path) -> None:
     """The command in the example's own words runs, and says what it has found."""
     text = (EXAMPLES / f"{name}.py").read_text()
     command = next(line for line in text.splitlines() if line.startswith("python examples/"))
     run = subprocess.run(
-        [sys.executable, *command.split()[1:]],
+        [sys.executable, EXAMPLES / f"{name}.py", *command.split()[2:]],
         capture_output=True,
         text=True,
         check=True,
-        cwd=EXAMPLES.parent,
+        cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert run.stdout.strip()

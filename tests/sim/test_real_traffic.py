@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import dpkt
 import pytest
 from lab import open_card, read_pcap
+from namespaces import Namespace, needs, needs_tap, run, wait_until
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Dot1Q, Ether
 
@@ -28,61 +28,11 @@ from ixy.jit import INTERPRETED
 from ixy.path import touch
 from ixy.sim.machine import Machine
 
-TOOLS = ("ip", "ethtool", "ping", "tcpdump", "iperf3")
-missing = [tool for tool in TOOLS if shutil.which(tool) is None]
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make network namespaces"),
-    pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}"),
-]
-needs_tap = pytest.mark.skipif(not os.access("/dev/net/tun", os.R_OK | os.W_OK), reason="needs /dev/net/tun")
+pytestmark = needs("ethtool", "ping", "tcpdump", "iperf3")
 
 
-def run(*command: str, timeout: float = 120) -> str:
-    """A command that has to succeed; its output."""
-    result = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
-    assert result.returncode == 0, f"{' '.join(command)}: {result.stdout} {result.stderr}"
-    return result.stdout
-
-
-class Namespace:
-    """A network namespace with one interface, `net`."""
-
-    def __init__(self, name: str, host: int) -> None:
-        self.name = name
-        self.host = host
-        run("ip", "netns", "add", name)
-
-    def take(self, interface: str, *, offloads: bool = True) -> None:
-        """Move an interface here, and give it addresses: 10.9.0.host and fd09::host."""
-        run("ip", "link", "set", interface, "netns", self.name)
-        self.run("ip", "link", "set", interface, "name", "net")
-        if not offloads:
-            # Else the kernel hands over segments larger than a frame, with checksums that are still to be made.
-            self.run("ethtool", "-K", "net", "tx", "off", "tso", "off", "gso", "off", "gro", "off")
-        self.run("ip", "address", "add", f"10.9.0.{self.host}/24", "dev", "net")
-        self.run("ip", "address", "add", f"fd09::{self.host}/64", "dev", "net", "nodad")
-        for interface in ("lo", "net"):
-            self.run("ip", "link", "set", interface, "up")
-
-    def run(self, *command: str, timeout: float = 120) -> str:
-        return run("ip", "netns", "exec", self.name, *command, timeout=timeout)
-
-    @contextmanager
-    def running(self, *command: str, ready: str) -> Iterator[subprocess.Popen[str]]:
-        """A command in the background, from when it has said that it is ready; interrupted at the end."""
-        process = subprocess.Popen(
-            ["ip", "netns", "exec", self.name, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        try:
-            assert process.stdout
-            assert any(ready in line for line in process.stdout), f"{command[0]} did not start"
-            yield process
-        finally:
-            process.send_signal(2)
-            process.communicate(timeout=30)
-
-    def close(self) -> None:
-        run("ip", "netns", "del", self.name)
+def addresses(host: int) -> list[str]:
+    return [f"10.9.0.{host}/24", f"fd09::{host}/64"]
 
 
 @pytest.fixture
@@ -90,7 +40,7 @@ def namespaces() -> Iterator[list[Namespace]]:
     with ExitStack() as stack:
         made: list[Namespace] = []
         for host in (1, 2):
-            made.append(Namespace(f"ixy-{os.getpid()}-{host}", host))
+            made.append(Namespace(f"ixy-{os.getpid()}-{host}"))
             stack.callback(made[-1].close)
         yield made
 
@@ -113,8 +63,8 @@ def capture(namespaces: list[Namespace], path: Path) -> None:
     """Mixed traffic over a veth pair: ARP, ICMP, ICMPv6, TCP, UDP, with and without a VLAN, of all sizes."""
     one, two = namespaces
     run("ip", "link", "add", "ixyv1", "type", "veth", "peer", "name", "ixyv2")
-    for namespace, interface in zip(namespaces, ("ixyv1", "ixyv2"), strict=True):
-        namespace.take(interface, offloads=False)
+    for host, (namespace, interface) in enumerate(zip(namespaces, ("ixyv1", "ixyv2"), strict=True), 1):
+        namespace.take(interface, addresses(host), offloads=False)
     sniffer = ("tcpdump", "-i", "net", "-U", "-s", "0", "-B", "8192", "-w", str(path))
     with one.running(*sniffer, ready="listening on"):
         one.run("ping", "-c", "3", "-i", "0.01", "10.9.0.2")
@@ -133,14 +83,14 @@ def capture(namespaces: list[Namespace], path: Path) -> None:
 
 def has_vlan_interfaces(namespaces: list[Namespace]) -> bool:
     """Add interfaces for VLAN 42, if this kernel is built with them."""
-    for namespace in namespaces:
+    for host, namespace in enumerate(namespaces, 1):
         enter = ["ip", "netns", "exec", namespace.name]
         add = [*enter, "ip", "link", "add", "link", "net", "name", "tagged", "type", "vlan", "id", "42"]
         result = subprocess.run(add, capture_output=True, text=True, check=False)
         if "Unknown device type" in result.stderr:
             return False
         assert result.returncode == 0, result.stderr
-        namespace.run("ip", "address", "add", f"10.42.0.{namespace.host}/24", "dev", "tagged")
+        namespace.run("ip", "address", "add", f"10.42.0.{host}/24", "dev", "tagged")
         namespace.run("ip", "link", "set", "tagged", "up")
     return True
 
@@ -149,13 +99,6 @@ def tagged_frames() -> list[bytes]:
     """Datagrams in VLAN 42 as a packet socket sends them, the longest at the limit of the link; then the last frame."""
     head = Ether(src="02:00:00:00:00:01", dst="ff:ff:ff:ff:ff:ff") / Dot1Q(vlan=42) / IP(dst="10.42.0.2") / UDP(dport=9)
     return [bytes(head / (b"x" * size)) for size in (14, 500, 1472)] + [bytes(head / LAST)]
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
 
 
 def kinds(frames: list[bytes]) -> set[str]:
@@ -214,10 +157,11 @@ class Forwarder:
     def __init__(self, namespaces: list[Namespace]) -> None:
         machine = Machine()
         self.cards = [open_card(machine, f"sim:{name},tap=ixyt{name}") for name in "ab"]
-        for name, namespace in zip("ab", namespaces, strict=True):
-            namespace.take(f"ixyt{name}")
+        for host, (name, namespace) in enumerate(zip("ab", namespaces, strict=True), 1):
+            namespace.take(f"ixyt{name}", addresses(host))
         a, b = self.cards
         self.paths = [ixy.Path(a.rx[0], b.tx[0]), ixy.Path(b.rx[0], a.tx[0])]
+        paths.run(self.paths, 0)  # compiles them: whoever pings gives up on a neighbour after three seconds
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -246,7 +190,7 @@ def forwarder(namespaces: list[Namespace]) -> Iterator[Forwarder]:
 def test_ping_loses_nothing(namespaces: list[Namespace]) -> None:
     """A thousand pings, 2 ms apart, from one network stack through the driver to the other, all answered."""
     one, _ = namespaces
-    one.run("ping", "-c", "1", "-w", "30", "10.9.0.2")  # the forwarder's first packet compiles it
+    one.run("ping", "-c", "1", "-w", "30", "10.9.0.2")
     output = one.run("ping", "-q", "-c", "1000", "-i", "0.002", "-W", "10", "10.9.0.2")
     assert "1000 packets transmitted, 1000 received, 0% packet loss" in output
 
