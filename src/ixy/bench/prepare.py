@@ -28,7 +28,7 @@ from ixy.sim.slots import provide_all
 from ixy.sim.virtio import BackEnd
 
 if TYPE_CHECKING:
-    from ixy.polls import PacketFunction
+    from ixy.asking import PacketFunction
 
 _BATCH = 32
 
