@@ -22,7 +22,7 @@ import pickle
 import re
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,7 @@ from numba.core.untyped_passes import (
     RewriteSemanticConstants,
     TranslateByteCode,
 )
+from numba.cpython import numbers
 
 from ixy.compiling import watchers
 from ixy.jitcache import Store
@@ -196,7 +197,8 @@ class KernelLower(Lower):
 
 class CalleeLower(KernelLower):
     """Lowering that keeps LLVM from inlining what is not to be inlined, even where it has one caller, and lets what is
-    lowered know the line of the source, for exceptions, and what the function is given."""
+    lowered know the line of the source, for exceptions, and what the function is given. Integers of a user's function
+    wrap around."""
 
     def setup_function(self, fndesc: Any) -> None:
         super().setup_function(fndesc)
@@ -209,7 +211,21 @@ class CalleeLower(KernelLower):
         self.context.user_arguments = tuple(zip(self.fndesc.argtypes, self.fnargs, strict=True))
         ours = self.func_ir.func_id.modname.partition(".")[0] == "ixy"
         self.context.unchecked_views = ours and not self.context.enable_boundscheck
-        super().lower_inst(inst)
+        with nullcontext() if ours else _wrapping():
+            super().lower_inst(inst)
+
+
+@contextmanager
+def _wrapping() -> Generator[None]:
+    """Within the block integers are added, subtracted and multiplied modulo 2**64, as the interpreter has it where the
+    result is masked. By itself Numba promises LLVM that they do not overflow, and LLVM leaves out a mask that would
+    then change nothing."""
+    usual = numbers._int_arith_flags
+    numbers._int_arith_flags = lambda _kind: []
+    try:
+        yield
+    finally:
+        numbers._int_arith_flags = usual
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -279,7 +280,41 @@ def test_sampler(machine: Machine, tmp_path: Path) -> None:
     assert all(begun / 1e9 - 1 <= at <= time.time() + 1 for at, _ in samples)
 
 
-@pytest.mark.parametrize("name", ["flow_counter", "heavy_hitters", "policer", "syn_cookies", "balancer", "sampler"])
+def test_switch(machine: Machine) -> None:
+    """Three ports: what is for a station that was not seen goes to both others, then to its port only."""
+    module = example("switch")
+
+    def between(source: int, target: int, number: int) -> bytes:
+        macs = {"src": f"02:00:00:00:00:{source:02x}", "dst": f"02:00:00:00:00:{target:02x}"}
+        return bytes(Ether(**macs) / IP() / UDP(sport=number) / PAYLOAD)
+
+    broadcast = bytes(Ether(src="02:00:00:00:00:0a", dst="ff:ff:ff:ff:ff:ff") / IP() / UDP() / PAYLOAD)
+    sent = {
+        "a": [between(0xA, 0xB, 1), between(0xA, 0xB, 2), broadcast, between(0xA, 0xA, 3)],
+        "b": [between(0xB, 0xA, 4), between(0xB, 0xC, 5)],
+        "c": [between(0xC, 0xB, 6)],
+    }
+    left: dict[str, list[bytes]] = {"a": [], "b": [], "c": []}
+    devices = [open_card(machine, f"sim:{name}") for name in "abc"]
+    with ExitStack() as stack:
+        for device in devices:
+            stack.enter_context(device)
+        parts = module.paths(devices, stack.enter_context(ixy.Ring(64, producers=3)))
+        for name, number in (("a", 0), ("b", 0), ("a", 1), ("a", 2), ("a", 3), ("b", 1), ("c", 0)):
+            arrive(machine, sent[name][number], name)
+            for path in parts:
+                path.run(2)
+            for each in left:
+                left[each] += depart(machine, name=each)
+        assert parts[-1].lost == 0
+    assert left["a"] == [sent["b"][0], sent["b"][1]]
+    assert left["b"] == [sent["a"][0], sent["a"][1], broadcast, sent["c"][0]]
+    assert left["c"] == [sent["a"][0], broadcast, sent["b"][1]]
+
+
+@pytest.mark.parametrize(
+    "name", ["flow_counter", "heavy_hitters", "policer", "syn_cookies", "balancer", "sampler", "switch"]
+)
 def test_started_as_its_text_says(name: str, tmp_path: Path) -> None:
     """The command in the example's own words runs, and says what it has found."""
     text = (EXAMPLES / f"{name}.py").read_text()

@@ -60,6 +60,10 @@ class Rig:
         namespace.take(f"ixye{name}", addresses)
         return card, namespace
 
+    def enter(self, ring: ixy.Ring) -> ixy.Ring:
+        """Close it at the end of the test."""
+        return self._stack.enter_context(ring)
+
     def run(self, *paths: ixy.Path) -> None:
         """Run paths in a thread until the end of the test."""
         stop = threading.Event()
@@ -208,3 +212,24 @@ def test_flow_counter_counts_as_tcpdump(rig: Rig, tmp_path: Path) -> None:
         )
     assert len(flows_of(file)) == 4
     assert flows.others >= 3
+
+
+def test_four_hosts_on_the_switch(rig: Rig) -> None:
+    """Each pings each by ARP and broadcasts, and TCP goes through; what two talk about no other sees."""
+    module = example("switch")
+    hosts = [rig.end(name, f"10.9.0.{number}/24") for number, name in enumerate("abcd", 1)]
+    ring = rig.enter(ixy.Ring(producers=4))
+    parts = module.paths([card for card, _ in hosts], ring)
+    rig.run(*parts)
+    for _, host in hosts:
+        for number in range(1, 5):
+            assert "20 received, 0% packet loss" in host.run(
+                "ping", "-q", "-c", "20", "-i", "0.002", f"10.9.0.{number}"
+            )
+    before = parts[-1].sent
+    with hosts[1][1].running(*IPERF3, ready="Server listening"):
+        report = json.loads(hosts[0][1].run("iperf3", "-c", "10.9.0.2", "-t", "1", "-J"))
+    assert report["end"]["sum_received"]["bytes"] > 1_000_000
+    gained = [now - then for then, now in zip(before, parts[-1].sent, strict=True)]
+    assert min(gained[:2]) > 500
+    assert max(gained[2:]) < 20

@@ -674,3 +674,34 @@ def test_bytes_put_in_and_taken_out_in_python(machine: Machine) -> None:
             with pytest.raises(ConfigurationError):
                 packet.insert(at, count)
         assert packet[:] == data[:2] + data[12:]
+
+
+MASK, WIDE, WIDER = (1 << 63) - 1, 0x1E3779B97F4A7C15, 0x4F1BBCDCBFA53E0B
+
+
+class Mixed(ixy.Record):
+    product: int
+    sum: int
+
+
+@ixy.kernel
+def mix(packet: ixy.Packet, mixed: Mixed) -> int:
+    one, other = packet.ipv4.src, packet.ipv4.dst
+    value = (one * WIDE + other * WIDER) & MASK
+    mixed.product = (value ^ value >> 32) * 0x58B76F1C93D4E5A9 & MASK
+    mixed.sum = (value + mixed.product - (one << 40) * 77) & MASK
+    return ixy.FORWARD
+
+
+@pytest.mark.parametrize("source", ["10.1.2.3", "255.255.255.255", "0.0.0.1"])
+def test_wide_products_that_are_masked(machine: Machine, source: str) -> None:
+    """As integers without a limit have it: compiled code must not take a mask for superfluous."""
+    mixed = Mixed()
+    with open_card(machine) as device:
+        path = ixy.Path(device.rx[0], device.tx[0], mix, mixed)
+        arrive(machine, bytes(ETHER / IP(src=source, dst="192.0.2.7") / UDP() / PAYLOAD))
+        path.run(2)
+    one, other = int(Ipv4Address(source)), 0xC0000207
+    value = (one * WIDE + other * WIDER) % 2**63
+    product = (value ^ value >> 32) * 0x58B76F1C93D4E5A9 % 2**63
+    assert (mixed.product, mixed.sum) == (product, (value + product - one * 2**40 * 77) % 2**63)
