@@ -28,8 +28,8 @@ def forward(addresses: tuple[str, str], settings: Settings, *, touched: bool, on
     function = touch if touched else unchanged
     with stop_on_signals() as stop, open_devices(addresses, settings) as (a, b):
         relay = Relay([(a, b)] if one_way else [(a, b), (b, a)], function, settings.batch, settings.count)
+        work = patiently(relay.run, relay.sources) if wait else relay.run
         with Report([a, b], addresses, as_json=settings.as_json) as report:
-            work = patiently(relay.run, relay.sources) if wait else relay.run
             repeat(work, relay.done, settings, stop, report)
             relay.drain()
             report.results = relay.counts()._asdict()

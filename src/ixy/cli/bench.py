@@ -63,6 +63,7 @@ def bench() -> None:
     ixy bench rate         packets per second, compiled
     ixy bench python       packets per second of ordinary Python
     ixy bench virtio       cycles per packet of the VirtIO driver, or its rates beside DPDK's
+    ixy bench latency      from wire to wire, polling and waiting
     ixy bench start        seconds until packets flow, with an empty cache and with a full one
     """
 
@@ -145,6 +146,32 @@ def virtio(peer: str | None, ring: str, repeat: int, as_json: bool) -> None:
     rings = ("split", "packed") if ring == "both" else (ring,)
     for line in peer_lines(rings, repeat, as_json) if peer else lock_step_lines(rings, repeat, as_json):
         click.echo(line)
+
+
+@bench.command()
+@click.option("--rate", type=Whole(1, 10**7), default=1000, show_default=True, help="Frames a second.")
+@_options(_seconds_option, _json_option, logging_options)
+def latency(rate: int, seconds: float, as_json: bool) -> None:
+    """Latency from wire to wire of a path that polls, and of one that waits: how many frames took how long.
+
+    \b
+    ixy bench latency
+    ixy bench latency --rate 100000 --seconds 5 --json
+    """
+    from ixy.bench.latency import measure
+    from ixy.bench.report import latency_table
+
+    found = {
+        what: measure(32, rate, max(int(rate * seconds), 10), waits=what == "waits") for what in ("polls", "waits")
+    }
+    if not as_json:
+        from rich.console import Console
+
+        Console().print(latency_table(found))
+        return
+    for what, passage in found.items():
+        result = {"path": what, "rate": rate, "lost": passage.lost}
+        click.echo(json.dumps(result | {"us": passage.percentiles(), "histogram": passage.histogram()}))
 
 
 @bench.command()
