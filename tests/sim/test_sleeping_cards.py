@@ -71,6 +71,17 @@ def test_a_card_that_is_plugged_in_wakes_them(machine: Machine) -> None:
             time.sleep(0.001)
 
 
+def test_an_interrupt_that_was_held_back_comes(machine: Machine) -> None:
+    """The card keeps quiet for a millisecond after each; the packets follow each other sooner."""
+    with ixy.open("sim:a,cable=b", sim=machine) as a, ixy.open("sim:b", sim=machine) as b:
+        queue = a.rx[0]
+        queue.bell().pace(0.001)
+        for _ in range(20):
+            b.tx[0].send(b.rx[0].pool.allocate(1, 60))
+            assert queue.wait(FOR_EVER)
+            assert len(queue.receive()) == 1
+
+
 def test_closing_wakes_them(machine: Machine) -> None:
     """Both devices are closed while the thread sleeps, which ends with the last."""
     with ixy.open("sim:a", sim=machine) as device:
