@@ -311,7 +311,7 @@ def pause(most: float) -> None:
     """For a random time: short ones without sleep, which takes 50 µs at least."""
     end = time.perf_counter() + random.uniform(0, most)
     if most > 1e-4:
-        time.sleep(end - time.perf_counter())
+        time.sleep(max(end - time.perf_counter(), 0))
     while time.perf_counter() < end:
         pass
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 
 import pytest
@@ -40,3 +41,14 @@ def test_a_signal_ends_a_command_that_sleeps(start, number):
     output, errors = running.communicate(timeout=60)
     assert running.returncode == 0, errors
     assert "received 0, forwarded 0" in output
+
+
+def test_latency_of_both(ixy):
+    """A histogram each, of all frames but the first tenth."""
+    ended = ixy("bench", "latency", "--rate", "500", "--seconds", "0.2", "--json")
+    assert ended.code == 0, ended.errors
+    polls, waits = map(json.loads, ended.output.splitlines())
+    assert [polls["path"], waits["path"]] == ["polls", "waits"]
+    for found in (polls, waits):
+        assert found["lost"] == 0
+        assert sum(found["histogram"].values()) == 90

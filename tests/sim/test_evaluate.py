@@ -174,16 +174,29 @@ def test_latencies_are_those_of_all_frames() -> None:
     assert passage.rate < 2000
 
 
+def test_a_path_that_waits_has_latencies_too() -> None:
+    """Each frame comes long after the one before it, to a path that sleeps, and none is lost."""
+    passage = latency.measure(32, 200, 50, waits=True)
+    assert passage.lost == 0
+    assert passage.latencies.size == 45
+
+
+def test_a_histogram_counts_by_powers_of_two() -> None:
+    nanoseconds = [0, 999, 1000, 1999, 2000, 3999, 4000, 7999, 8000, 1_023_999, 1_024_000]
+    passage = latency.Passage(1.0, 0, np.array(nanoseconds))
+    assert passage.histogram() == {0: 2, 1: 2, 2: 2, 4: 2, 8: 1, 512: 1, 1024: 1}
+
+
 def test_an_interrupted_path_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """The path runs on the first core, the cards on the last; an exception that ends the path ends both."""
     cores = sorted(os.sched_getaffinity(0))
     seen: dict[str, set[int]] = {}
 
-    def run_path(path: Path, polls: int) -> int:
+    def run_path(path: Path, polls: int, wait: float | None = None) -> int:
         if polls > 1:
             seen.update({thread.name: os.sched_getaffinity(thread.native_id or 0) for thread in threading.enumerate()})
             raise InterruptedError
-        return original(path, polls)
+        return original(path, polls, wait)
 
     original: Any = latency.Path.run
     monkeypatch.setattr(latency.Path, "run", run_path)

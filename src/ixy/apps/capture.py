@@ -125,9 +125,9 @@ def capture(address: str, path: str, settings: Settings, *, snaplen: int, wait: 
     check_place(path)
     with stop_on_signals() as stop, open_devices([address], settings) as (device,), Writer(path, snaplen) as file:
         recorder = Recorder(device.rx[0], file, settings.batch, settings.count)
+        work = patiently(recorder.run, device.rx) if wait else recorder.run
         with Report([device], [address], as_json=settings.as_json, file=path) as report:
             try:
-                work = patiently(recorder.run, device.rx) if wait else recorder.run
                 repeat(work, recorder.done, settings, stop, report)
             finally:
                 report.results = {"captured": file.packets}

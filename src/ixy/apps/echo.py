@@ -39,8 +39,8 @@ def echo(address: str, settings: Settings, *, wait: bool = False) -> int:
     """
     with stop_on_signals() as stop, open_devices([address], settings) as (device,):
         relay = Relay([(device, device)], swap_addresses, settings.batch, settings.count)
+        work = patiently(relay.run, relay.sources) if wait else relay.run
         with Report([device], [address], as_json=settings.as_json) as report:
-            work = patiently(relay.run, relay.sources) if wait else relay.run
             repeat(work, relay.done, settings, stop, report)
             relay.drain()
             report.results = relay.counts()._asdict()

@@ -67,8 +67,8 @@ def _by_this_thread(
     ways: Ways, function: PacketFunction, settings: Settings, stop: Stop, report: Report, *, wait: bool
 ) -> None:
     relay = Relay(ways, function, settings.batch, settings.count)
+    work = patiently(relay.run, relay.sources) if wait else relay.run
     with report:
-        work = patiently(relay.run, relay.sources) if wait else relay.run
         repeat(work, relay.done, settings, stop, report)
         relay.drain()
         report.results = relay.counts()._asdict()

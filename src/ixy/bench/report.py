@@ -10,8 +10,9 @@ from ixy.bench.environment import describe, tick_unit
 from ixy.bench.lockstep import spread
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from ixy.bench.latency import Passage
     from ixy.bench.lockstep import Cost, Figures
     from ixy.bench.rates import Rate
     from ixy.bench.start import Start
@@ -59,6 +60,18 @@ def starts_table(starts: Sequence[Start]) -> Table:
     for start in starts:
         seconds = (start.cold_seconds, start.cold_cpu_seconds, start.warm_seconds, start.warm_cpu_seconds)
         table.add_row(start.what, *(f"{value:.2f}" for value in seconds), str(start.compilations))
+    return table
+
+
+def latency_table(passages: Mapping[str, Passage]) -> Table:
+    """How many frames took how long, from wire to wire."""
+    table = _table("Latency from wire to wire: % of the frames")
+    histograms = [passage.histogram() for passage in passages.values()]
+    for heading in ("µs", *(f"path {what}" for what in passages)):
+        table.add_column(heading, justify="right")
+    for least in sorted(set[int]().union(*histograms)):
+        shares = [histogram.get(least, 0) / histogram.total() * 100 for histogram in histograms]
+        table.add_row(f"{least} – {max(2 * least, 1)}", *(f"{share:.2f}" if share else "" for share in shares))
     return table
 
 

@@ -64,6 +64,7 @@ def bench() -> None:
     ixy bench python       packets per second of ordinary Python
     ixy bench virtio       cycles per packet of the VirtIO driver, or its rates beside DPDK's
     ixy bench cores        what handing packets to another core costs, and what two cores do at once
+    ixy bench latency      from wire to wire, polling and waiting
     ixy bench start        seconds until packets flow, with an empty cache and with a full one
     """
 
@@ -167,6 +168,32 @@ def cores(batch: int, cores: list[int] | None, rounds: int | None, repeat: int, 
     results = measure(batch, cores, rounds, repeat)
     for line in map(json.dumps, results) if as_json else lines(results):
         click.echo(line)
+
+
+@bench.command()
+@click.option("--rate", type=Whole(1, 10**7), default=1000, show_default=True, help="Frames a second.")
+@_options(_seconds_option, _json_option, logging_options)
+def latency(rate: int, seconds: float, as_json: bool) -> None:
+    """Latency from wire to wire of a path that polls, and of one that waits: how many frames took how long.
+
+    \b
+    ixy bench latency
+    ixy bench latency --rate 100000 --seconds 5 --json
+    """
+    from ixy.bench.latency import measure
+    from ixy.bench.report import latency_table
+
+    found = {
+        what: measure(32, rate, max(int(rate * seconds), 10), waits=what == "waits") for what in ("polls", "waits")
+    }
+    if not as_json:
+        from rich.console import Console
+
+        Console().print(latency_table(found))
+        return
+    for what, passage in found.items():
+        result = {"path": what, "rate": rate, "lost": passage.lost}
+        click.echo(json.dumps(result | {"us": passage.percentiles(), "histogram": passage.histogram()}))
 
 
 @bench.command()

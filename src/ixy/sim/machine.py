@@ -300,7 +300,7 @@ class Machine:
         work = 0
         for _ in range(turns):
             work += step(self.rack)
-            while self.rack.control[ALARM] and self._answer():
+            while self.rack.control[ALARM] and self.answer():
                 work += step(self.rack)
         return work
 
@@ -379,7 +379,7 @@ class Machine:
                 if reason == HELD:
                     self._park()
                 elif reason == ALARMED:
-                    self._answer()
+                    self.answer()
                 else:
                     self._sleep()
         except BaseException as error:
@@ -395,7 +395,7 @@ class Machine:
                 self._lock.release()
                 return
 
-    def _answer(self) -> bool:
+    def answer(self) -> bool:
         """See to what the alarm was for. Whether a turn of the cards was cut short, as a kernel was not there yet."""
         self.rack.control[ALARM] = 0
         self._tell_broken()
