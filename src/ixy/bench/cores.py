@@ -99,7 +99,7 @@ def _results(batch: int, figures: dict[str, list[float]]) -> Iterator[dict[str, 
         cost = median(figures["forward"] if queues == 1 else figures["two"])
         rate = queues * _tick_rate() / cost / 1e6
         what = f"{queues} queue{'s' * (queues > 1)}, computed"
-        yield {"what": what, "batch": batch, "mpps": round(rate, 1), "ports": round(rate / LINE_RATE, 1)}
+        yield {"what": what, "batch": batch, "mpps": round(rate, 4), "ports": round(rate / LINE_RATE, 4)}
 
 
 def lines(results: Iterator[dict[str, Any]]) -> Iterator[str]:
@@ -109,7 +109,7 @@ def lines(results: Iterator[dict[str, Any]]) -> Iterator[str]:
         if "by_least_costs" in result:
             yield said + "{median} ({min}–{max}) {unit}, by the least costs {by_least_costs}".format(**result)
         elif "mpps" in result:
-            yield said + "{mpps} Mpps, the smallest packets of {ports} ports of 10 Gbit/s".format(**result)
+            yield said + "{mpps:.1f} Mpps, the smallest packets of {ports:.1f} ports of 10 Gbit/s".format(**result)
         else:
             yield said + "{median} ({min}–{max}) {unit}".format(**result)
 
