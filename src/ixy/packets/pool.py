@@ -278,7 +278,9 @@ def _return(
 def claim(words: NDArray[np.int64], pool: int) -> bool:
     """Become the owner of a pool, once more if this thread is; False if another thread is, or the pool is closed."""
     owner = _word(pool, _OWNER)
-    if load_acquire(words, owner) != this_thread() and not swap_if(words, owner, 0, this_thread()):
+    found = load_acquire(words, owner)
+    # An exchange in vain would take the line away from the owner, who looks at it whenever it gives.
+    if found != this_thread() and (found != 0 or not swap_if(words, owner, 0, this_thread())):
         return False
     words[_word(pool, _DEPTH)] += 1
     return True
