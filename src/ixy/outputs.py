@@ -160,7 +160,7 @@ def _poll(
         """The buffer in which packet `i`, whose verdict names several outputs, goes to this one: for the last its own,
         for another that of a copy, -1 if there is none."""
         packets, single = path.packets, path.tx.single
-        if path.tx.verdicts[i] & OUTPUTS_MASK < 2 << output:
+        if (path.tx.verdicts[i] & OUTPUTS_MASK) >> output == 1:
             return packets.ids[i]
         pool = path.rx.pool
         if pool == NOWHERE:  # from a ring between threads: another thread may own the packet's pool
@@ -281,6 +281,7 @@ def _judging_at_once(
         ask(path, verdicts, received)
         difference = 0
         for i in range(received & INDEX_MASK):
+            path.counts[AT] = i
             verdicts[i] = valid(verdicts[i], outputs, up, path.counts)
             difference |= verdicts[i] ^ verdicts[0]
         return difference == 0 and verdicts[0] >= 0

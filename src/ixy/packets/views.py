@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ixy import functions
-from ixy.counts import QUEUE, RECEIVED
+from ixy.counts import AT, QUEUE, RECEIVED
 from ixy.headers import Headers
 from ixy.jit import INTERPRETED
 from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, STRIDE
@@ -171,6 +171,7 @@ class InterpretedBatch:
     def __getitem__(self, index: int) -> InterpretedPacket:
         if not -len(self) <= index < len(self):
             raise IndexError(PACKET.format(index, len(self)))
+        self._words[AT] = index % len(self)
         return self._packets[index]
 
     @contextmanager

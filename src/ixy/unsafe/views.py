@@ -28,7 +28,7 @@ from numba.np import numpy_support
 from numba.np.arrayobj import populate_array
 
 from ixy import functions, verdicts
-from ixy.counts import NOW, QUEUE, RANDOM, RECEIVED, TROUBLE, TROUBLE_WORDS
+from ixy.counts import AT, NOW, QUEUE, RANDOM, RECEIVED, TROUBLE, TROUBLE_WORDS
 from ixy.headers import ABSENT, HEADERS, Field, fields
 from ixy.jit import outlined
 from ixy.jittypes import (
@@ -524,6 +524,7 @@ def _get_packet(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     kind = sig.args[0]
     batch, packet = _parts(context, builder, kind, args[0]), _parts(context, builder, kind.packet)
     i = _index(context, builder, batch.counts, args[1], batch.count, PACKET)
+    builder.store(i, _word(builder, batch.counts, AT))
     buffer = builder.and_(builder.zext(builder.load(builder.gep(batch.ids, [i])), _I64), _I64(kind.numbers))
     packet.data = builder.gep(batch.data, [builder.mul(buffer, _I64(kind.stride), flags=("nuw", "nsw"))])
     packet.counts = batch.counts
