@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ixy.packets.views import InterpretedBatch, InterpretedPacket
 
 PacketFunction = Callable[..., int]
+BatchFunction = Callable[..., None]
 
 
 class PathState(NamedTuple):
@@ -79,7 +80,7 @@ def asking(function: PacketFunction, record: np.dtype[Any] | None) -> Callable[[
 
 
 @cache
-def asking_at_once(function: PacketFunction, record: np.dtype[Any] | None) -> Callable[[PathState, Any, int], None]:
+def asking_at_once(function: BatchFunction, record: np.dtype[Any] | None) -> Callable[[PathState, Any, int], None]:
     """A kernel `ask(path, verdicts, count)`: what the user's function says of the first `count` packets."""
     if INTERPRETED:
         function = _interpreted_at_once(function)
@@ -102,7 +103,7 @@ def asking_at_once(function: PacketFunction, record: np.dtype[Any] | None) -> Ca
 
 
 @cache
-def _interpreted_at_once(function: Callable[..., Any]) -> Any:
+def _interpreted_at_once(function: BatchFunction) -> BatchFunction:
 
     @wraps(function)
     def call(batch: InterpretedBatch, *record: Any) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
-from ixy.asking import PacketFunction, PathState, asking, asking_at_once
+from ixy.asking import BatchFunction, PacketFunction, PathState, asking, asking_at_once
 from ixy.counts import AT, COUNTS, DROPPED, FORWARDED, HELD, LOST, NOW, RECEIVED, TROUBLE
 from ixy.jit import checked, compiled, outlined
 from ixy.packets.buffers import ID_MASK
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from ixy.drivers import RxRing, TxRing
 
+ALIKE, APART, SEVERAL = 0, 1, 2  # all packets go to one output, or each to one, or one of them to several
 SPARE = 32  # buffers that a transmit ring may keep, sent, until others follow: it is cleaned in groups of so many
 
 
@@ -40,13 +41,15 @@ class Outputs(NamedTuple):
     Attributes:
         groups: tuples of rings of one kind.
         verdicts: room for those of a batch.
-        picked: room for the packets of one output.
+        ends: room for a place for each output, one for packets that are dropped, and one for Python.
+        picked: room for packets, by their outputs.
         single: room for one.
         up: the state of the ring to Python; None where there is none.
     """
 
     groups: tuple[tuple[Any, ...], ...]
     verdicts: NDArray[np.int64]
+    ends: NDArray[np.int64]
     picked: Packets
     single: Packets
     up: Any
@@ -88,8 +91,8 @@ def _shape(state: Any) -> Any:
 def new_outputs(rings: Grouped, up: TxRing | None, packets: Packets) -> Outputs:
     """What the kernels need, for batches such as `packets`. Buffers of packets that are picked have the same owner."""
     picked = _columns_like(packets, len(packets.ids))
-    verdicts, single = own_lines(len(packets.ids), np.int64), _columns_like(packets, 1)
-    return Outputs(rings.groups, verdicts, picked, single, up.state if up else None)
+    verdicts, ends = own_lines(len(packets.ids)), own_lines(len(rings.order) + 2)
+    return Outputs(rings.groups, verdicts, ends, picked, _columns_like(packets, 1), up.state if up else None)
 
 
 def _columns_like(packets: Packets, count: int) -> Packets:
@@ -102,7 +105,7 @@ def poll_kernels(
     rx: RxRing,
     rings: Grouped,
     up: TxRing | None,
-    function: PacketFunction,
+    function: PacketFunction | BatchFunction,
     record: np.dtype[Any] | None,
     *,
     at_once: bool,
@@ -115,9 +118,9 @@ def poll_kernels(
     """
     outputs, upward = len(rings.order), up.kernel if up else None
     if at_once:
-        judge = _judging_at_once(asking_at_once(function, record), outputs, upward is not None)
+        judge = _judging_at_once(asking_at_once(cast(BatchFunction, function), record), outputs, upward is not None)
     else:
-        judge = _judging(asking(function, record), outputs, upward is not None)
+        judge = _judging(asking(cast(PacketFunction, function), record), outputs, upward is not None)
     return _poll(rx.kernel, rings.kinds, tuple(map(len, rings.groups)), tuple(rings.order), upward, judge)
 
 
@@ -128,26 +131,26 @@ def _poll(
     sizes: tuple[int, ...],
     order: tuple[int, ...],
     upward: Callable[..., int] | None,
-    judge: Callable[[PathState, int], bool],
+    judge: Callable[[PathState, int], int],
 ) -> PollKernels:
     room, send = _rings(kinds, sizes)
     places = np.array([0, *(order.index(number) for number in range(len(order)))], np.int64)  # by verdict
     outputs = len(order)
 
     hand_up = _nobody_above if upward is None else _handing_up(upward)
+    last = outputs + 1  # as a place among the outputs: Python
 
     @compiled
-    def deliver(path: PathState, packets: Packets, output: int, count: int) -> int:
-        """Send packets to an output, or drop them; how many were sent. There is room: `poll` has looked, but not at
-        the ring to Python."""
-        sent = 0
-        if output == UP:
-            sent = hand_up(path, packets, count)
+    def deliver(path: PathState, packets: Packets, output: int, first: int, end: int) -> None:
+        """Send packets `first` to `end` to an output, or drop them. There is room: `poll` has looked, but not at the
+        ring to Python."""
+        sent = first
+        if output >= last:
+            sent += hand_up(path, packets, first, end)
         elif output != DROP:
-            sent = send(path.tx.groups, path.pools, places[output], packets, count)
-            path.counts[COUNTS + output - 1] += sent
-        give(path.pools, packets, sent, count)
-        return sent
+            sent += send(path.tx.groups, path.pools, places[output], packets, first, end)
+            path.counts[COUNTS + output - 1] += sent - first
+        give(path.pools, packets, sent, end)
 
     @outlined
     def fetch_buffers(path: PathState) -> None:
@@ -195,17 +198,36 @@ def _poll(
         return count
 
     @outlined
-    def scatter(path: PathState, received: int) -> int:
-        """Deliver to each output its packets; how many have left, each counted once."""
+    def deliver_copies(path: PathState, received: int) -> int:
+        """Deliver packets of which some go to several outputs; how many are dropped."""
         dropped = pick(path, received, DROP)
-        deliver(path, path.tx.picked, DROP, dropped)
+        deliver(path, path.tx.picked, DROP, 0, dropped)
         for output in range(1, outputs + 1):
-            count = pick(path, received, output)
-            if count > 0:
-                deliver(path, path.tx.picked, output, count)
-        if upward is not None:
-            deliver(path, path.tx.picked, UP, pick(path, received, UP))
-        return received - dropped
+            deliver(path, path.tx.picked, output, 0, pick(path, received, output))
+        deliver(path, path.tx.picked, UP, 0, pick(path, received, UP))
+        return dropped
+
+    @outlined
+    def deliver_sorted(path: PathState, received: int) -> int:
+        """Sort packets by their outputs, and deliver each output's; how many are dropped."""
+        picked, verdicts, ends = path.tx.picked, path.tx.verdicts, path.tx.ends
+        for place in range(last + 1):
+            ends[place] = 0
+        for i in range(received & INDEX_MASK):
+            ends[min(verdicts[i], last)] += 1
+        start = 0
+        for place in range(last + 1):
+            start, ends[place] = start + ends[place], start
+        for i in range(received & INDEX_MASK):
+            place = min(verdicts[i], last)
+            carry(picked, ends[place], path.packets, i, 1)
+            ends[place] += 1
+        start = 0
+        for place in range(last + 1):
+            if ends[place] > start:
+                deliver(path, picked, place, start, ends[place])
+            start = ends[place]
+        return ends[DROP]
 
     @compiled
     def poll(path: PathState) -> int:
@@ -220,49 +242,56 @@ def _poll(
                 fetch_buffers(path)
             return 0
         counts[HELD] = received
-        alike = judge(path, received)
-        sent = deliver(path, packets, verdicts[0], received) if alike else scatter(path, received)
+        goes = judge(path, received)
+        if goes == ALIKE:
+            dropped = received if verdicts[0] == DROP else 0
+            deliver(path, packets, verdicts[0], 0, received)
+        elif goes == APART:
+            dropped = deliver_sorted(path, received)
+        else:
+            dropped = deliver_copies(path, received)
         counts[HELD] = counts[NOW] = 0
         counts[RECEIVED] += received
-        counts[FORWARDED] += sent
-        counts[DROPPED] += received - sent
+        counts[FORWARDED] += received - dropped
+        counts[DROPPED] += dropped
         return received
 
     return PollKernels(poll, drop_held)
 
 
 @compiled
-def _nobody_above(_path: PathState, _packets: Packets, _count: int) -> int:
+def _nobody_above(_path: PathState, _packets: Packets, _first: int, _end: int) -> int:
     return 0
 
 
 @cache
-def _handing_up(upward: Callable[..., int]) -> Callable[[PathState, Packets, int], int]:
+def _handing_up(upward: Callable[..., int]) -> Callable[[PathState, Packets, int, int], int]:
     @compiled
-    def hand_up(path: PathState, packets: Packets, count: int) -> int:
+    def hand_up(path: PathState, packets: Packets, first: int, end: int) -> int:
         """Hand packets to Python, as far as there is room; how many. The others are lost."""
-        sent = upward(path.tx.up, path.pools, packets, 0, count)
-        path.counts[LOST] += count - sent
+        sent = upward(path.tx.up, path.pools, packets, first, end)
+        path.counts[LOST] += end - first - sent
         return sent
 
     return hand_up
 
 
 @cache
-def _judging(ask: Callable[[PathState, Any], int], outputs: int, up: bool) -> Callable[[PathState, int], bool]:
-    """A kernel `judge(path, received)`: note the verdict of each packet; whether all go to the same output."""
+def _judging(ask: Callable[[PathState, Any], int], outputs: int, up: bool) -> Callable[[PathState, int], int]:
+    """A kernel `judge(path, received)`: note the verdict of each packet; ALIKE, APART or SEVERAL, whatever fits all."""
 
     @compiled
-    def judge(path: PathState, received: int) -> bool:
+    def judge(path: PathState, received: int) -> int:
         verdicts = path.tx.verdicts
-        difference = 0
+        difference = several = 0
         for i in range(received & INDEX_MASK):
             path.counts[AT] = i
             buffer = path.packets.ids[i] & ID_MASK
             said = ask(path, packet_view(path.pools.bytes, buffer, path.packets, i, path.counts))
             verdicts[i] = valid(said, outputs, up, path.counts)
             difference |= verdicts[i] ^ verdicts[0]
-        return difference == 0 and verdicts[0] >= 0
+            several |= verdicts[i]
+        return _how_they_go(difference, several)
 
     return judge
 
@@ -270,23 +299,32 @@ def _judging(ask: Callable[[PathState, Any], int], outputs: int, up: bool) -> Ca
 @cache
 def _judging_at_once(
     ask: Callable[[PathState, Any, int], None], outputs: int, up: bool
-) -> Callable[[PathState, int], bool]:
+) -> Callable[[PathState, int], int]:
     """The same, where the function is given all packets at once."""
 
     @compiled
-    def judge(path: PathState, received: int) -> bool:
+    def judge(path: PathState, received: int) -> int:
         verdicts = path.tx.verdicts
         for i in range(received & INDEX_MASK):
             verdicts[i] = FORWARD
         ask(path, verdicts, received)
-        difference = 0
+        difference = several = 0
         for i in range(received & INDEX_MASK):
             path.counts[AT] = i
             verdicts[i] = valid(verdicts[i], outputs, up, path.counts)
             difference |= verdicts[i] ^ verdicts[0]
-        return difference == 0 and verdicts[0] >= 0
+            several |= verdicts[i]
+        return _how_they_go(difference, several)
 
     return judge
+
+
+@compiled
+def _how_they_go(difference: int, several: int) -> int:
+    """Of all verdicts: in which bits they differ, and which there are."""
+    if several < 0:
+        return SEVERAL
+    return ALIKE if difference == 0 else APART
 
 
 @checked
@@ -308,7 +346,7 @@ def valid(said: int, outputs: int, up: bool, counts: NDArray[np.int64]) -> int:
 
 def _rings(kinds: tuple[tuple[Any, Any], ...], sizes: tuple[int, ...]) -> tuple[Any, Any]:
     """Kernels over all groups: `room(groups, pools, wanted)`, of the ring that has least, and
-    `send(groups, pools, place, packets, count)` through the ring at a place, counted through all groups."""
+    `send(groups, pools, place, packets, first, end)` through the ring at a place, counted through all groups."""
     room, send = _nowhere
     before = sum(sizes)
     for group in range(len(kinds) - 1, -1, -1):
@@ -323,7 +361,7 @@ def _any_room(_groups: Any, _pools: Pools, wanted: int) -> int:
 
 
 @compiled
-def _send_nowhere(_groups: Any, _pools: Pools, _place: int, _packets: Packets, _count: int) -> int:
+def _send_nowhere(_groups: Any, _pools: Pools, _place: int, _packets: Packets, _first: int, _end: int) -> int:
     return 0
 
 
@@ -343,10 +381,10 @@ def _with_group(group: int, before: int, tx_batch: Any, tx_room: Any, other_room
         return least
 
     @compiled
-    def send(groups: Any, pools: Pools, place: int, packets: Packets, count: int) -> int:
+    def send(groups: Any, pools: Pools, place: int, packets: Packets, first: int, end: int) -> int:
         rings = groups[group]
         if before <= place < before + len(rings):
-            return tx_batch(rings[place - before], pools, packets, 0, count)
-        return other_send(groups, pools, place, packets, count)
+            return tx_batch(rings[place - before], pools, packets, first, end)
+        return other_send(groups, pools, place, packets, first, end)
 
     return room, send

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 import numpy as np
 
 from ixy.arguments import integer
-from ixy.asking import PacketFunction, PathState
+from ixy.asking import BatchFunction, PacketFunction, PathState
 from ixy.counts import (
     COUNTS,
     CULPRIT_BYTES,
@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from ixy.packets.batch import Packet
 
 F = TypeVar("F", bound=PacketFunction)
+B = TypeVar("B", bound=BatchFunction)
 
 
 def kernel(function: F) -> F:
@@ -86,7 +87,7 @@ def kernel(function: F) -> F:
     return checked(function)
 
 
-def batch_kernel(function: F) -> F:
+def batch_kernel(function: B) -> B:
     """Mark a function of all packets of a batch, to be compiled into a data path.
 
     It takes the batch, and if it is to keep something, a `Record`, and returns nothing. `len(packets)` is how many
@@ -135,7 +136,7 @@ class PathCounts(NamedTuple):
 
     Attributes:
         received: taken from the receive queue.
-        forwarded: handed to a transmit queue.
+        forwarded: handed to a transmit queue, or to Python.
         dropped: by the function's verdict.
     """
 
@@ -171,7 +172,7 @@ class Path:
         self,
         rx: RxQueue,
         tx: TxQueue | Sequence[TxQueue],
-        function: PacketFunction = unchanged,
+        function: PacketFunction | BatchFunction = unchanged,
         record: Record | None = None,
         *,
         batch: int = 32,
@@ -188,7 +189,7 @@ class Path:
         dtype = record.dtype if record is not None else None
         packets = new_packets(batch, rx.ring.metadata, new=own_lines)
         at_once = is_at_once(function)
-        function = check(function, argument_types(packets, dtype, at_once))
+        checked_function = check(function, argument_types(packets, dtype, at_once))
         for queue in outputs:
             rx.ring.pool.supply(queue.device)
         self._up = _ring_to_python(rx, len(outputs)) if mentions(function, UP) else None
@@ -196,12 +197,12 @@ class Path:
         simple = isinstance(tx, TxQueue) and not (at_once or up or mentions(function, copy_to))
         if simple:
             to = outputs[0].ring.state
-            self.kernels = poll_kernels(rx.ring, outputs[0].ring, function, dtype, batch)
+            self.kernels = poll_kernels(rx.ring, outputs[0].ring, checked_function, dtype, batch)
         else:
             rings = grouped([queue.ring for queue in outputs])
             ring = up.ring if up else None
             to = new_outputs(rings, ring, packets)
-            self.kernels = several_outputs(rx.ring, rings, ring, function, dtype, at_once=at_once)
+            self.kernels = several_outputs(rx.ring, rings, ring, checked_function, dtype, at_once=at_once)
         checking.name(packets, f"a path from {rx} to {' and '.join(map(str, outputs))}")
         self.state = PathState(
             rx=rx.ring.state,
@@ -248,7 +249,7 @@ class Path:
     @property
     def up(self) -> RxQueue:
         """Where Python receives what the function said `ixy.UP` of, in any thread: `path.up.receive()`. Up to 1024
-        packets wait there, in a small pool fewer; what finds no room is dropped, see `lost`.
+        packets wait there, in a small pool fewer; what finds no room is `lost`.
 
         Raises:
             ConfigurationError: the function does not name `ixy.UP`.

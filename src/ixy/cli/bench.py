@@ -63,6 +63,7 @@ def bench() -> None:
     ixy bench rate         packets per second, compiled
     ixy bench python       packets per second of ordinary Python
     ixy bench virtio       cycles per packet of the VirtIO driver, or its rates beside DPDK's
+    ixy bench kernels      what functions cost that read headers, keep flows, choose outputs
     ixy bench cores        what handing packets to another core costs, and what two cores do at once
     ixy bench latency      from wire to wire, polling and waiting
     ixy bench start        seconds until packets flow, with an empty cache and with a full one
@@ -146,6 +147,26 @@ def virtio(peer: str | None, ring: str, repeat: int, as_json: bool) -> None:
 
     rings = ("split", "packed") if ring == "both" else (ring,)
     for line in peer_lines(rings, repeat, as_json) if peer else lock_step_lines(rings, repeat, as_json):
+        click.echo(line)
+
+
+@bench.command()
+@click.option("--batch", type=Whole(1, 256), default=32, show_default=True, help="Packets taken at a time.")
+@click.option("--rounds", type=Whole(1, 10**7), help="Batches in one measurement.  [default: 262144 packets' worth]")
+@_options(_repeat_option, _json_option, logging_options)
+def kernels(batch: int, rounds: int | None, repeat: int, as_json: bool) -> None:
+    """Cycles per packet of functions that do real work, and how many more that are than of plain forwarding.
+
+    In lock step with the model, as `ixy bench forward`, in turns.
+
+    \b
+    ixy bench kernels
+    ixy bench kernels --batch 256 --repeat 9 --json
+    """
+    from ixy.bench.kernels import lines, measure
+
+    results = measure(batch, rounds, repeat)
+    for line in map(json.dumps, results) if as_json else lines(results):
         click.echo(line)
 
 
