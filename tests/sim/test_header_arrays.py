@@ -88,6 +88,18 @@ def test_what_is_assigned_is_written_to_those_that_have_it(batch: ixy.Batch) -> 
     assert [packet[:] for packet in batch] == [bytes(each) for each in expected]
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int32, np.uint64, np.int64])
+def test_arrays_of_any_integers(batch: ixy.Batch, kind: type[np.integer[Any]]) -> None:
+    """A field may have more bits than the numbers that are assigned."""
+    numbers = np.array([1, 2, 3, 4], kind)
+    batch.ipv4.src = numbers
+    batch.vlan.priority = numbers
+    batch.tcp.seq = numbers
+    assert batch.ipv4.src.tolist() == [1, None, 3, None]
+    assert batch.vlan.priority.tolist() == [None, None, 3, None]
+    assert batch.tcp.seq.tolist() == [None, 2, 3, None]
+
+
 def test_what_is_wrong_is_said(batch: ixy.Batch) -> None:
     with pytest.raises(AttributeError, match=r"batch\.ipv4 has no 'sourc'; it has version, ihl, .*update_checksum"):
         _ = batch.ipv4.sourc

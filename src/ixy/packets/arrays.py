@@ -62,7 +62,7 @@ class HeaderArrays:
         if isinstance(value, (str, bytes, tuple)):
             value = _number(field, value)
         there = there & ~_left_out(value, words.shape)
-        values = np.broadcast_to(np.ma.getdata(value), words.shape)
+        values = np.broadcast_to(np.ma.getdata(value), words.shape).astype(np.int64, casting="same_kind")
         if field.size < _WIDE:
             mask = field.mask << field.shift
             values = words & ~mask | values << field.shift & mask
