@@ -116,6 +116,21 @@ def test_what_is_wrong_is_said(batch: ixy.Batch) -> None:
             use()
 
 
+def test_what_is_left_when_some_were_sent(batch: ixy.Batch) -> None:
+    """Headers that were named before are those of the packets that are still there."""
+    ipv4, expected = batch.ipv4, Ether(batch[2][:])
+    with ixy.Ring(32) as ring, ixy.Mempool(64) as pool:
+        with pool.allocate(30) as others:
+            ring.tx.send(others)
+        assert ring.tx.send(batch) == 2
+        assert ipv4.there.tolist() == [True, False]
+        ipv4.ttl = 9
+        ipv4.update_checksum()
+        expected[IP].ttl = 9
+        del expected[IP].chksum
+        assert [packet[:] for packet in batch] == [bytes(expected), bytes(PACKETS[3])]
+
+
 def test_a_field_behind_the_end(machine: Machine) -> None:
     """A packet that was cut after it was received: fields that are left are there."""
     with open_card(machine) as device:
