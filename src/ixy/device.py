@@ -470,6 +470,8 @@ class RxQueue(WaitingQueue):
             OwnershipError: another thread uses the queue, or waits for it.
         """
         limit = integer("limit", limit, 1, self.ring.size)
+        if timeout is not None:
+            timeout = number("timeout", timeout, 0, MAX_TIMEOUT)
         watched = self._watched
         batch = self._poll(limit) if watched is None else self._receive_watched(limit, watched)
         return batch if timeout is None or len(batch) else self._receive_in(timeout, limit)
