@@ -27,7 +27,7 @@ def translate(packet: ixy.Packet, nat: Nat) -> int:
     old = ip.dst << 16 | target if back else ip.src << 16 | source
     if back and FIRST <= target < FIRST + PORTS:
         place = tables.seek(nat.flows, nat.flows[target - FIRST].key0, ip.protocol, now, AGE)
-    elif ip.src >> 24 == INSIDE and not (icmp and icmp.type != ECHO):
+    elif not back and ip.src >> 24 == INSIDE and not (icmp and icmp.type != ECHO):
         place = tables.find(nat.flows, old, ip.protocol, now, AGE)
     if place < 0 or (back and place != target - FIRST):
         return ixy.DROP

@@ -32,6 +32,7 @@ from ixy.packets.packets import METADATA, Packets, check_metadata
 from ixy.packets.pool import NOWHERE, Pools, abandon, free_count, pools, refill
 from ixy.process import Owner
 from ixy.sim.machine import Machine
+from ixy.unsafe import load_acquire, store_release, swap_if
 from ixy.waiting import MAX_TIMEOUT, Sight, WaitingQueue
 
 if TYPE_CHECKING:
@@ -470,6 +471,8 @@ class RxQueue(WaitingQueue):
             OwnershipError: another thread uses the queue, or waits for it.
         """
         limit = integer("limit", limit, 1, self.ring.size)
+        if timeout is not None:
+            timeout = number("timeout", timeout, 0, MAX_TIMEOUT)
         watched = self._watched
         batch = self._poll(limit) if watched is None else self._receive_watched(limit, watched)
         return batch if timeout is None or len(batch) else self._receive_in(timeout, limit)
@@ -545,9 +548,11 @@ class TxQueue:
         if batch.pool.number not in self._suppliers:
             batch.pool.supply(self.device)
             self._suppliers.add(batch.pool.number)
+        first = span[0]
         try:
             sent = self._send(batch.metadata, self.ring.state, self._pools, packets, span)
         except IndexError:
+            span[0] = first
             _undo_claims(self.ring, self._pools)
             raise
         if sent < 0:
@@ -620,8 +625,11 @@ def _send_kernel(tx_batch: Callable[..., int]) -> Any:
         """Let a ring have packets from the front of a batch; how many, -1 if another thread runs the ring."""
         if not seize(ring.state):
             return -1
-        sent = tx_batch(ring, pools, packets, span[0], span[1])
-        span[0] += sent
+        first, last = load_acquire(span, 0), load_acquire(span, 1)
+        sent = 0
+        if first < last and swap_if(span, 0, first, last):  # nobody else gives them back meanwhile
+            sent = tx_batch(ring, pools, packets, first, last)
+            store_release(span, 0, first + sent)
         leave(ring.state)
         return sent
 

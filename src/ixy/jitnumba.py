@@ -22,7 +22,7 @@ import pickle
 import re
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -211,21 +211,28 @@ class CalleeLower(KernelLower):
         self.context.user_arguments = tuple(zip(self.fndesc.argtypes, self.fnargs, strict=True))
         ours = self.func_ir.func_id.modname.partition(".")[0] == "ixy"
         self.context.unchecked_views = ours and not self.context.enable_boundscheck
-        with nullcontext() if ours else _wrapping():
+        with _arithmetic(_no_overflow if ours else _wraps):
             super().lower_inst(inst)
 
 
+# Numba promises LLVM that integers do not overflow, and LLVM leaves out a mask that would change nothing then.
+# A user's are added, subtracted and multiplied modulo 2**64: where the result is masked, as in the interpreter.
+_no_overflow: Callable[[Any], list[str]] = numbers._int_arith_flags
+
+
+def _wraps(_kind: Any) -> list[str]:
+    return []
+
+
 @contextmanager
-def _wrapping() -> Generator[None]:
-    """Within the block integers are added, subtracted and multiplied modulo 2**64, as the interpreter has it where the
-    result is masked. By itself Numba promises LLVM that they do not overflow, and LLVM leaves out a mask that would
-    then change nothing."""
-    usual = numbers._int_arith_flags
-    numbers._int_arith_flags = lambda _kind: []
+def _arithmetic(flags: Callable[[Any], list[str]]) -> Generator[None]:
+    """Within the block arithmetic is lowered with these flags."""
+    before = numbers._int_arith_flags
+    numbers._int_arith_flags = flags
     try:
         yield
     finally:
-        numbers._int_arith_flags = usual
+        numbers._int_arith_flags = before
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)

@@ -307,6 +307,7 @@ def _judging_at_once(
         verdicts = path.tx.verdicts
         for i in range(received & INDEX_MASK):
             verdicts[i] = FORWARD
+        path.counts[AT] = 0  # which the function may leave as it is
         ask(path, verdicts, received)
         difference = several = 0
         for i in range(received & INDEX_MASK):

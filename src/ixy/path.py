@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
-from ixy.arguments import integer
+from ixy.arguments import integer, number
 from ixy.asking import BatchFunction, PacketFunction, PathState
 from ixy.counts import (
     COUNTS,
@@ -59,7 +59,7 @@ from ixy.ring import MIN_SIZE, Ring
 from ixy.trouble import told
 from ixy.unsafe import load_acquire, nap, own_lines, pause, this_thread
 from ixy.verdicts import FORWARD, MAX_OUTPUTS, UP, copy_to
-from ixy.waiting import PollOrWait
+from ixy.waiting import MAX_TIMEOUT, PollOrWait
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -227,6 +227,7 @@ class Path:
                 from load to load it polls as without, and each wait ends in time for whatever else there is to do.
 
         Raises:
+            ConfigurationError: `polls` or `wait` is below 0.
             Error: a device is closed. Closing one ends a run in another thread.
             IndexError: the function went outside a packet, or there is no such output. The packets at hand were
                 dropped, and counted so.
@@ -371,6 +372,7 @@ def run(paths: Sequence[Path], polls: int = POLLS, wait: float | None = None) ->
         path._check()
     if wait is None:
         return _run(paths, polls)
+    wait = number("wait", wait, 0, MAX_TIMEOUT)
     return paths[0]._alternation(paths).run(lambda part: _run(paths, part), polls, wait)
 
 
@@ -489,6 +491,7 @@ def _loop_kernel(first: Any, second: Any = None) -> Any:
         for _ in range(polls):
             count, other = first(one), second(two)
             if count < 0 or other < 0:
+                received += max(count, 0) + max(other, 0)
                 break
             received += count + other
             note_poll(one, count + other)

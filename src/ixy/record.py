@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import inspect
 import mmap
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast, overload
@@ -56,6 +57,8 @@ _LINES = 128  # bytes: two cache lines, as processors fetch them in pairs; rows 
 _HUGE = 1 << 21  # bytes from which on huge pages are asked for
 _MOST = 1 << 30  # bytes that an array may have
 MAX_WORKERS = MAX_PATHS = 256
+
+_claiming = threading.Lock()
 
 
 class Elements(Generic[T]):
@@ -278,11 +281,12 @@ class Record:
         """
         users: list[ref[Any] | None] = object.__getattribute__(self, "_users")
         workers, name = len(self), type(self).__name__
-        for place, known in enumerate(users):
-            holder = known() if known is not None else None
-            if holder is None or holder.closed:
-                users[place] = ref(user)
-                return self._memory[place * workers // len(users)]
+        with _claiming:
+            for place, known in enumerate(users):
+                holder = known() if known is not None else None
+                if holder is None or holder.closed:
+                    users[place] = ref(user)
+                    return self._memory[place * workers // len(users)]
         raise ConfigurationError(
             f"this {name} has {'a path' if len(users) == workers else f'{len(users) // workers} paths'} for each of "
             f"its {workers} records: make it for more, {name}(workers={workers + 1}), or for several paths that one "

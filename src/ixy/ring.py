@@ -10,6 +10,7 @@ transmit queues to its receive queue, and it lives and ends as a device does.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from itertools import count as count_from
 from typing import TYPE_CHECKING
@@ -34,6 +35,9 @@ MAX_PRODUCERS = 64
 # pyright: reportPrivateUsage=false
 
 _numbers = count_from(1)
+
+# Of who attaches a pool to rings: a second thread that sends packets of it waits until all behind them have it.
+_attaching = threading.RLock()
 
 
 class Ring(Port, Lender):
@@ -90,12 +94,24 @@ class Ring(Port, Lender):
         return self._lanes.waiting
 
     def attach(self, pool: Mempool) -> None:
-        with self._closing:
-            self._check()
-            if pool in self._kept:
-                return
-            hold(pool, self._holder)
-            self._kept.append(pool)
+        self._check()  # here: in a forked child somebody may have the lock for ever
+        with _attaching:
+            with self._closing:
+                self._check()
+                if pool in self._kept:
+                    return
+                hold(pool, self._holder)
+                self._kept.append(pool)  # first: a ring may lead back to itself
+            try:
+                self._attach_behind(pool)
+            except BaseException:
+                with self._closing:
+                    if pool in self._kept:
+                        self._kept.remove(pool)
+                        drop(pool, self._holder)
+                raise
+
+    def _attach_behind(self, pool: Mempool) -> None:
         for taker in list(self._takers):
             try:
                 taker.attach(pool)

@@ -22,7 +22,6 @@ FIELD_END = " ends at byte {0} of a packet of {1} bytes"  # behind the field's n
 NO_HEADER = "{}: the packet has no such header"
 ELEMENT = "element {0} of an array of {1}"
 RANDOM_BELOW = "ixy.random({0}): it takes 1 to {1}"
-OUTPUT = "output {0} of a path that has {1}"
 
 
 def told(error: IndexError, counts: NDArray[np.int64]) -> bool:

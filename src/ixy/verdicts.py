@@ -5,7 +5,14 @@ from __future__ import annotations
 DROP = 0
 FORWARD = 1  # to the first output; n is output n
 MAX_OUTPUTS = 60
-UP = 62  # to Python, see `Path.up`
+NO_OUTPUT = 61  # stands for any number that is too large
+
+
+class _Up(int):
+    """A number that is known from others of its value."""
+
+
+UP = _Up(62)  # to Python, see `Path.up`
 
 OUTPUTS_MASK = (1 << 63) - 2  # of a verdict below 0: a bit for each output
 SEVERAL = -(1 << 63)  # is added to them
@@ -19,5 +26,5 @@ def copy_to(*outputs: int) -> int:
     """
     verdict = 0
     for output in outputs:
-        verdict |= 1 << (output & 63)
+        verdict |= 1 << (output if 0 <= output <= UP else NO_OUTPUT)
     return SEVERAL | verdict & OUTPUTS_MASK

@@ -39,44 +39,58 @@ _PATIENCE = 1.0  # seconds without a free buffer, after which who waits without 
 
 
 class Bell:
-    """The interrupt of a receive queue, with a file of its own.
+    """The interrupt of a receive queue, with a file of its own, which outlives the device.
 
     Attributes:
         fd: readable after an interrupt, until the next `arm`.
     """
 
     def __init__(self, interrupt: RxInterrupt) -> None:
-        self._interrupt = interrupt
+        self._interrupt: RxInterrupt | None = interrupt  # None once the device is closed
         self._armed = False
+        self._turn = threading.RLock()  # of those who use the interrupt, and of who closes the device
         self.fd = os.dup(interrupt.fd)
         forget_in_child(self)
 
     def arm(self) -> None:
         """Forget what has rung; ring for the next packet. Look once more afterwards."""
-        self._interrupt.clear()
-        self._armed = True
-        self._interrupt.arm()
+        with self._turn:
+            if self._interrupt is not None:
+                self._interrupt.clear()
+                self._armed = True
+                self._interrupt.arm()
 
     def disarm(self) -> None:
         """Ring no more."""
-        if self._armed:
-            self._interrupt.disarm()
-            self._armed = False
+        with self._turn:
+            if self._interrupt is not None and self._armed:
+                self._interrupt.disarm()
+                self._armed = False
 
     def pace(self, seconds: float) -> None:
         """Let so long pass between two rings, as far as the device can."""
-        self._interrupt.pace(seconds)
+        with self._turn:
+            if self._interrupt is not None:
+                self._interrupt.pace(seconds)
 
     def ring(self) -> None:
         """Ring although there is no packet."""
-        self._interrupt.wake()
+        with self._turn:
+            if self._interrupt is not None:
+                self._interrupt.wake()
+
+    def retire(self) -> None:
+        """Ring for the last time: the device's files and memory, which the interrupt uses, are to go."""
+        with self._turn:
+            self.ring()
+            self._interrupt = None
 
     def forget(self) -> None:
         """Close the file; see `ixy.process.Inheritance`."""
-        self._armed = False
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        self._interrupt = None
+        fd, self.fd = self.fd, -1  # first: a number that is closed may be another file's
+        if fd >= 0:
+            os.close(fd)
 
     def __del__(self) -> None:
         if hasattr(self, "fd"):
@@ -295,8 +309,8 @@ class WaitingQueue:
         Raises:
             UnsupportedDevice: the bus delivers no interrupts; the message says what to do.
         """
-        self._check()
         with self._turn:
+            self._check()  # here: closing comes before, or finds the bell
             if self._bell is None:
                 self._bell = Bell(self._interrupt())
             return self._bell
@@ -332,7 +346,7 @@ class WaitingQueue:
         with self._turn:
             bell, self._bell, self._watched = self._bell, None, None
         if bell is not None:
-            bell.ring()
+            bell.retire()
 
 
 class PollOrWait:

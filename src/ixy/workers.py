@@ -202,6 +202,8 @@ class Worker:
         self.core = core
         self._all = all_of_them
         self.thread = threading.Thread(target=self._work, name=f"ixy-worker-{place}", daemon=True)
+        for path in paths:
+            path.state.counts[CULPRIT] = 0  # of a run before
 
     def _work(self) -> None:
         try:

@@ -63,6 +63,17 @@ def test_two_queues(ixy, tmp_path):
     assert (summary["received"], summary["forwarded"], summary["dropped"]) == (PACKETS, PACKETS, 0)
 
 
+def test_more_queues_than_cores(ixy):
+    """Workers take the cores over and over."""
+    os.sched_setaffinity(0, {ALLOWED[0]})  # which the command inherits
+    try:
+        ended = ixy("forward", "sim:a", "sim:b", "--queues", "2", "--seconds", "0.01", "--json")
+    finally:
+        os.sched_setaffinity(0, ALLOWED)
+    assert ended.code == 0, ended.errors
+    assert [worker["core"] for worker in ended.summary["workers"]] == [ALLOWED[0]] * 2
+
+
 @pytest.mark.parametrize("count", [1, 77])
 def test_count_is_exact(ixy, tmp_path, count):
     """All workers together forward so many packets and not one more."""

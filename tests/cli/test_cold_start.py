@@ -18,6 +18,7 @@ PATH = {
     "ixy.packets.packets",
     "ixy.packets.pool",
     "ixy.path",
+    "ixy.asking",
     "ixy.polls",
     "ixy.unsafe",
     "ixy.unsafe.views",

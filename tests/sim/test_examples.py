@@ -186,6 +186,16 @@ def test_nat_knows_flows_by_protocol_too(machine: Machine) -> None:
     assert sent_on(machine, module, nat, [answer]) == []
 
 
+def test_nat_begins_no_flow_to_itself(machine: Machine) -> None:
+    """Else a host inside could fill the table with what no answer can belong to."""
+    module = example("nat")
+    nat = module.Nat(paths=2)
+    nat.address = ixy.Ipv4Address.parse(NAT_ADDRESS)
+    packet = ETHER / IP(src="10.1.0.1", dst=NAT_ADDRESS) / TCP(dport=80) / PAYLOAD
+    assert sent_on(machine, module, nat, [packet]) == []
+    assert list(tables.used(nat.flows)) == []
+
+
 def test_balancer(machine: Machine) -> None:
     """A server takes a third of the places, and next to none of those change servers that stay when one goes."""
     module = example("balancer")

@@ -88,6 +88,18 @@ def test_what_is_assigned_is_written_to_those_that_have_it(batch: ixy.Batch) -> 
     assert [packet[:] for packet in batch] == [bytes(each) for each in expected]
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int32, np.uint64, np.int64])
+def test_arrays_of_any_integers(batch: ixy.Batch, kind: type[np.integer[Any]]) -> None:
+    """A field may have more bits than the numbers that are assigned."""
+    numbers = np.array([1, 2, 3, 4], kind)
+    batch.ipv4.src = numbers
+    batch.vlan.priority = numbers
+    batch.tcp.seq = numbers
+    assert batch.ipv4.src.tolist() == [1, None, 3, None]
+    assert batch.vlan.priority.tolist() == [None, None, 3, None]
+    assert batch.tcp.seq.tolist() == [None, 2, 3, None]
+
+
 def test_what_is_wrong_is_said(batch: ixy.Batch) -> None:
     with pytest.raises(AttributeError, match=r"batch\.ipv4 has no 'sourc'; it has version, ihl, .*update_checksum"):
         _ = batch.ipv4.sourc
@@ -102,6 +114,21 @@ def test_what_is_wrong_is_said(batch: ixy.Batch) -> None:
     for use in (lambda: header.src, lambda: batch.ipv4, header.update_checksum):
         with pytest.raises(OwnershipError, match="this batch was sent or freed"):
             use()
+
+
+def test_what_is_left_when_some_were_sent(batch: ixy.Batch) -> None:
+    """Headers that were named before are those of the packets that are still there."""
+    ipv4, expected = batch.ipv4, Ether(batch[2][:])
+    with ixy.Ring(32) as ring, ixy.Mempool(64) as pool:
+        with pool.allocate(30) as others:
+            ring.tx.send(others)
+        assert ring.tx.send(batch) == 2
+        assert ipv4.there.tolist() == [True, False]
+        ipv4.ttl = 9
+        ipv4.update_checksum()
+        expected[IP].ttl = 9
+        del expected[IP].chksum
+        assert [packet[:] for packet in batch] == [bytes(expected), bytes(PACKETS[3])]
 
 
 def test_a_field_behind_the_end(machine: Machine) -> None:

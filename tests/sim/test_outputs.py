@@ -252,6 +252,8 @@ def test_copies_to_no_such_output(machine: Machine) -> None:
         arrive(machine, to(4 << 3 | 1, 1))
         with pytest.raises(IndexError, match=r"^output 4 of a path that has 1$"):
             path.run(2)
+        for none in (61, 63, 64, 65, 1 << 40, -3):
+            assert ixy.copy_to(1, none) == ixy.copy_to(1, 61)
         arrive(machine, to(1, 2))
         assert path.run(2) == 1
         assert depart(machine, name="b") == [to(1, 2)]

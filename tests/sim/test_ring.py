@@ -16,7 +16,7 @@ from lab import arrive, batch_of, depart, frame, number_of, open_card
 
 import ixy
 from ixy.drivers import lanes
-from ixy.errors import ConfigurationError, Error, OwnershipError
+from ixy.errors import ConfigurationError, Error, MemoryUnavailable, OwnershipError
 from ixy.packets.packets import new_packets
 from ixy.packets.pool import pools
 from ixy.sim.machine import Machine
@@ -154,6 +154,26 @@ def test_pools_that_come_later(machine: Machine) -> None:
         assert send(one.tx, pool, 7, 8) == 2
         assert (first.run(1), last.run(1)) == (2, 2)
         assert [number_of(data) for data in depart(machine)] == [7, 8]
+
+
+def test_a_pool_that_cannot_be_attached(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No packet of it gets into the ring, however often it is sent, until the card behind the ring can reach it."""
+    with open_card(machine) as a, ixy.Ring(32) as ring, ixy.Mempool(4) as pool:
+        path = ixy.Path(ring.rx, a.tx[0])
+        with monkeypatch.context() as patch:
+            patch.setattr(a, "attach", refuse)
+            for _ in range(2):
+                with pytest.raises(MemoryUnavailable):
+                    send(ring.tx, pool, 1)
+        assert len(ring) == 0
+        assert pool.available == 4
+        assert send(ring.tx, pool, 2) == 1
+        path.run(1)
+        assert [number_of(data) for data in depart(machine)] == [2]
+
+
+def refuse(_pool: ixy.Mempool) -> None:
+    raise MemoryUnavailable("no more memory can be locked")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -233,6 +233,15 @@ def test_a_closed_device_is_not_waited_for(device: Device) -> None:
             call()
 
 
+def test_a_bell_touches_nothing_of_a_closed_device(device: Device) -> None:
+    """Whoever waited may still hold it, and what it rang by may be another file's by now."""
+    bell = device.rx[0].bell()
+    device.close()
+    assert select.select([bell.fd], [], [], 0)[0]
+    for touch in (bell.arm, bell.disarm, bell.ring, lambda: bell.pace(0.0)):
+        touch()
+
+
 def test_two_threads_do_not_wait_for_one_queue(machine: Machine, device: Device) -> None:
     with meanwhile(lambda: device.rx[0].wait()) as results:
         with pytest.raises(OwnershipError, match=r"sim:a rx\[0\] is in use"):
@@ -306,6 +315,15 @@ def test_a_timeout_has_bounds(device: Device, timeout: float) -> None:
     for call in (lambda: device.rx[0].wait(timeout), lambda: device.rx[0].receive(timeout=timeout)):
         with pytest.raises(ConfigurationError, match="timeout"):
             call()
+
+
+def test_bounds_are_looked_at_while_packets_come_too(machine: Machine, device: Device) -> None:
+    deliver(machine, 1)
+    path = ixy.Path(device.rx[0], device.tx[0])
+    for call in (lambda: device.rx[0].receive(timeout=-1), lambda: path.run(wait=-1)):
+        with pytest.raises(ConfigurationError, match=r"(timeout|wait) -1: 0 to 86400 are possible"):
+            call()
+    assert [number_of(packet) for packet in device.rx[0].receive()] == [1]
 
 
 def test_a_forked_child_does_not_wait_for_the_parents_queue(machine: Machine, device: Device) -> None:

@@ -167,6 +167,45 @@ def test_a_kernel_that_raises(machine: Machine, cards: list[ixy.Device], batch: 
     bad.run(1)
 
 
+def test_what_was_raised_before_is_not_told_again(machine: Machine, cards: list[ixy.Device]) -> None:
+    a, b, c, d = cards
+    before, bad = ixy.Path(a.rx[0], b.tx[0], outside), ixy.Path(c.rx[0], d.tx[0], outside)
+    arrive(machine, frame(7))
+    with pytest.raises(IndexError):
+        before.run(1)
+    arrive(machine, frame(9), "c")
+    with pytest.raises(WorkerError, match=r"at packet 1 of sim:c rx\[0\], "), ixy.Workers([[before, bad]]) as workers:
+        workers.join()
+
+
+def test_a_batch_of_which_no_packet_was_seen(machine: Machine, cards: list[ixy.Device]) -> None:
+    """Its first packet stands for it, wherever the function was in the batch before."""
+    a, b, *_ = cards
+    seen = Seen()
+    path = ixy.Path(a.rx[0], b.tx[0], all_but_the_third_batch, seen)
+    for count in (3, 2):
+        for _ in range(count):
+            arrive(machine, frame(1))
+        path.run(1)
+    arrive(machine, frame(2))
+    said = rf"at packet 6 of sim:a rx\[0\], which begins {frame(2)[:32].hex()}"
+    with pytest.raises(WorkerError, match=said), ixy.Workers([path]) as workers:
+        workers.join()
+
+
+class Seen(ixy.Record):
+    batches: int
+    rest = ixy.array(2)
+
+
+@ixy.batch_kernel
+def all_but_the_third_batch(packets: ixy.Batch, seen: Seen) -> None:
+    seen.rest[seen.batches] = 1
+    seen.batches += 1
+    for i in range(len(packets)):
+        packets[i][0] = 2
+
+
 @ixy.kernel
 def even_to_first(packet: Any) -> int:
     return packet[21 + 2000 * (packet[21] & 1)] * 0 + 1

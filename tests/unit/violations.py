@@ -55,7 +55,7 @@ class Machine:
         self.rx = IxgbeRxRing(memory[0], tails[:1], addresses, pool)
         self.tx = IxgbeTxRing(memory[1], tails[1:], addresses)
         driver: Any = SimpleNamespace(address="b", name="none", rx_rings=[self.rx], tx_rings=[self.tx])
-        driver.attach, driver.close = lambda _: None, self._drain
+        driver.attach, driver.close, driver.rouse = lambda _: None, self._drain, lambda: None
         self.device = Device(driver)
 
     def _drain(self) -> None:

@@ -82,5 +82,8 @@ class Crew(Workers):
         try:
             relay.run_within(POLLS, share)
         finally:
+            received = relay.counts().received - before
             with self._sharing:
-                self._left += share - (relay.counts().received - before)
+                self._left += share - received
+        if received == 0:
+            time.sleep(_SLICE)  # so that the others get what there is to share

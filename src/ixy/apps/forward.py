@@ -52,14 +52,16 @@ def forward(
     workers = queues or len(cores or ())
     if workers and wait:
         raise ConfigurationError("--wait: workers poll all the time; leave out --queues and --cores, or --wait")
-    cores = choose_cores(cores, workers) if workers else None
+    if workers:
+        choose_cores(cores, workers)  # what it refuses, it refuses before a device is opened
     with stop_on_signals() as stop, open_devices(addresses, settings, queues=workers or 1) as (a, b):
         ways = [(a, b)] if one_way else [(a, b), (b, a)]
         report = Report([a, b], addresses, as_json=settings.as_json)
-        if cores is None:
-            _by_this_thread(ways, function, settings, stop, report, wait=wait)
+        if workers:
+            relays = [Relay(ways, function, settings.batch, queue=queue) for queue in range(workers)]
+            _by_workers(ways, relays, cores, settings, stop, report)
         else:
-            _by_workers(ways, function, settings, stop, report, cores)
+            _by_this_thread(ways, function, settings, stop, report, wait=wait)
     return stop.exit_code(settings)
 
 
@@ -75,9 +77,8 @@ def _by_this_thread(
 
 
 def _by_workers(
-    ways: Ways, function: PacketFunction, settings: Settings, stop: Stop, report: Report, cores: Sequence[int]
+    ways: Ways, relays: Sequence[Relay], cores: Sequence[int] | None, settings: Settings, stop: Stop, report: Report
 ) -> None:
-    relays = [Relay(ways, function, settings.batch, queue=queue) for queue in range(len(cores))]
     crew = Crew(relays, cores, settings.count)
     _announce(crew, [source for source, _ in ways], report)
     with report:

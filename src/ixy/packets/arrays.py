@@ -45,12 +45,16 @@ class HeaderArrays:
     def __init__(self, batch: Batch, kind: type[Header]) -> None:
         at = np.full(len(batch), ABSENT, np.int64)
         _on_each(batch, _locating(kind.locate), at)
-        vars(self).update(_batch=batch, _kind=kind, _at=at, there=at != ABSENT)
+        vars(self).update(_batch=batch, _kind=kind, _at=at)
+
+    @property
+    def there(self) -> NDArray[np.bool_]:
+        return self._left() != ABSENT
 
     def __getattr__(self, name: str) -> Any:
         kind: type[Header] = self._kind
         if name in kind.methods:
-            return lambda: _on_each(self._batch, _calling(_whole(kind.methods[name])), self._at)
+            return lambda: _on_each(self._batch, _calling(_whole(kind.methods[name])), self._left())
         field = self._field(name)
         words, there = self._words(field)
         values = words >> field.shift & field.mask if field.size < _WIDE else words
@@ -62,16 +66,21 @@ class HeaderArrays:
         if isinstance(value, (str, bytes, tuple)):
             value = _number(field, value)
         there = there & ~_left_out(value, words.shape)
-        values = np.broadcast_to(np.ma.getdata(value), words.shape)
+        values = np.broadcast_to(np.ma.getdata(value), words.shape).astype(np.int64, casting="same_kind")
         if field.size < _WIDE:
             mask = field.mask << field.shift
             values = words & ~mask | values << field.shift & mask
         octets = np.ascontiguousarray(values.astype(">i8")).view(np.uint8).reshape(len(there), -1)
         for i in range(field.size):
-            self._bytes()[self._rows(there), self._at[there] + field.offset + i] = octets[there, i - field.size]
+            self._bytes()[self._rows(there), self._left()[there] + field.offset + i] = octets[there, i - field.size]
 
     def __repr__(self) -> str:
-        return f"<{self._kind.name} of {np.count_nonzero(self.there)} of {len(self.there)} packets>"
+        return f"<{self._kind.name} of {np.count_nonzero(self._at != ABSENT)} of {len(self._at)} packets>"
+
+    def _left(self) -> NDArray[np.int64]:
+        """Where the header begins in the packets that the batch still has: those at the front may have been sent."""
+        self._batch._check()
+        return self._at[len(self._at) - len(self._batch) :]
 
     def _field(self, name: str) -> Field[Any]:
         known = fields(self._kind)
@@ -82,11 +91,11 @@ class HeaderArrays:
 
     def _words(self, field: Field[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """The bytes of a field as integers, and in which packets they are there."""
-        self._batch._check()
-        there: NDArray[np.bool_] = self._at + field.offset + field.size <= self._batch.lengths
+        at = self._left()
+        there: NDArray[np.bool_] = at + field.offset + field.size <= self._batch.lengths
         octets = np.zeros((len(there), max(field.size, 8)), np.uint8)
         for i in range(field.size):
-            octets[there, i - field.size] = self._bytes()[self._rows(there), self._at[there] + field.offset + i]
+            octets[there, i - field.size] = self._bytes()[self._rows(there), at[there] + field.offset + i]
         words = octets.view(">i8").astype(np.int64)
         return (words if field.size == _WIDE else words[:, 0]), there
 

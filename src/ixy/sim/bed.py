@@ -36,9 +36,9 @@ class Bed:
 
     def forget(self) -> None:
         """Close the file; see `ixy.process.Inheritance`."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1  # first: a number that is closed may be another file's
+        if fd >= 0:
+            os.close(fd)
 
     def __del__(self) -> None:
         if hasattr(self, "_fd"):

@@ -589,7 +589,9 @@ def _random(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 def _copy_to(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     verdict = _I64(0)
     for output in args:
-        verdict = builder.or_(verdict, builder.shl(_I64(1), builder.and_(output, _I64(63))))
+        known = builder.icmp_unsigned("<=", output, _I64(verdicts.UP))
+        place = builder.select(known, output, _I64(verdicts.NO_OUTPUT))
+        verdict = builder.or_(verdict, builder.shl(_I64(1), place))
     return builder.or_(builder.and_(verdict, _I64(verdicts.OUTPUTS_MASK)), _I64(verdicts.SEVERAL))
 
 

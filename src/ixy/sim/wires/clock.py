@@ -26,8 +26,8 @@ def now(rack: Rack, card: int) -> int:
     """The time by which a card's wire delivers, in nanoseconds; 0 while it has to wait.
 
     Software that polls may have opened the card long before it looks at it: its loop is still being compiled. So the
-    wire begins with a frame, and while that lies in its queue the clock stands still. A virtual machine's
-    driver, which is interrupted, is ready.
+    wire begins with a frame, and while that lies in its queue the clock stands still. A virtual machine's driver, which
+    is interrupted, is ready.
     """
     wire, registers = rack.inputs[card], rack.registers[card]
     queues = rack.cards[card, RX_QUEUES]
