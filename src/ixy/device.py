@@ -626,9 +626,10 @@ def _send_kernel(tx_batch: Callable[..., int]) -> Any:
         if not seize(ring.state):
             return -1
         first, last = load_acquire(span, 0), load_acquire(span, 1)
-        sent = 0
-        if first < last and swap_if(span, 0, first, last):  # nobody else gives them back meanwhile
-            sent = tx_batch(ring, pools, packets, first, last)
+        if first < last and not swap_if(span, 0, first, last):  # else nobody gives them back meanwhile
+            first = last
+        sent = tx_batch(ring, pools, packets, first, last)  # also of none: it takes back what was sent
+        if first < last:
             store_release(span, 0, first + sent)
         leave(ring.state)
         return sent
