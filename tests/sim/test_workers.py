@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import _thread
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -282,7 +282,8 @@ def test_ctrl_c(machine: Machine, cards: list[ixy.Device]) -> None:
     def work() -> None:
         with workers:
             until(lambda: workers.total().received == 1)
-            threading.Thread(target=_thread.interrupt_main).start()
+            main = threading.main_thread().ident
+            threading.Thread(target=signal.pthread_kill, args=(main, signal.SIGINT)).start()
             workers.join()
 
     with pytest.raises(KeyboardInterrupt):
