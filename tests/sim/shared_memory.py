@@ -23,7 +23,6 @@ from ixy.drivers.virtio.device import VirtioNet
 from ixy.drivers.virtio.transports.inprocess import InProcess
 from ixy.jit import INTERPRETED
 from ixy.packets import pool as pool_module
-from ixy.packets.buffers import POOLS
 from ixy.packets.mempool import Mempool
 from ixy.packets.packets import slots
 from ixy.registers import virtio as reg
@@ -320,7 +319,7 @@ def test_pools(log: list[Access]) -> None:
             words=shared(every.words, "words", log), returned=shared(every.returned, "returned", log)
         )
         packets = slots(64)
-        base = pool.number * len(every.words) // POOLS
+        base = pool.number * pool_module._WORDS
         private, attention = base + pool_module._FREE, base + pool_module._ATTENTION
         log.clear()
         assert pool_module.claim(every.words, pool.number)
