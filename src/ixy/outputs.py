@@ -1,7 +1,7 @@
 """How a path with several outputs takes one batch along: the function's verdict is the number of an output, from 1 on.
 
 All packets of a batch are looked at before the first is sent. Mostly all verdicts are the same: then the batch is sent
-as it is. Else each output's packets are picked out.
+as it is. Else packets are sorted by their outputs; only if one of them goes to several are each output's picked out.
 
 Outputs may be of several drivers. Those of one kind of ring are a group, a tuple of equal rings that a loop goes over;
 groups are gone through one by one.
