@@ -286,8 +286,12 @@ def test_ctrl_c(machine: Machine, cards: list[ixy.Device]) -> None:
             threading.Thread(target=signal.pthread_kill, args=(main, signal.SIGINT)).start()
             workers.join()
 
-    with pytest.raises(KeyboardInterrupt):
-        work()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run in the background
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            work()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert workers.join(0)
     assert home(cards)
 
