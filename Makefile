@@ -16,17 +16,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test coverage test-guest test-peer test-check check bench evaluate soak soak-devices mutants setup tools clean
+.PHONY: demo test tests-of-cards tests-of-the-rest coverage test-guest test-peer test-check check bench evaluate soak soak-devices mutants setup tools clean
 
 demo: setup
 	$(BIN)/ixy demo
 
-# Virtual machines and peers that must keep up are for compiled kernels. What moves packets is run once more in the
-# checking mode.
+# Simulated cards take one core, all the rest another one, and virtual machines and peers, which must keep up, have both.
+# Those are for compiled kernels. What moves packets is run once more in the checking mode.
 test: setup tools
-	$(PYTEST) tests/cli tests/unit
-	$(PYTEST) tests/sim
+	$(MAKE) --jobs=2 --output-sync=line tests-of-cards tests-of-the-rest
 	$(PYTEST) tests/guest tests/peer
+
+tests-of-cards:
+	$(PYTEST) tests/sim
+
+tests-of-the-rest:
+	$(PYTEST) tests/cli tests/unit
 	IXY_JIT=0 $(PYTEST) -m "not guest and not peer"
 	IXY_CHECK=1 IXY_JIT=0 $(PYTEST) tests/sim/test_path.py tests/sim/test_driver.py tests/sim/test_virtio_rings.py
 

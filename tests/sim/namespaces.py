@@ -38,6 +38,11 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.01)
 
 
+def tap_name(end: str) -> str:
+    """A name for a TAP device that no other process's tests use."""
+    return f"ixy{os.getpid() % 100_000}{end}"
+
+
 class Namespace:
     """A network namespace with one interface, `net`."""
 

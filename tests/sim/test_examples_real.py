@@ -16,7 +16,7 @@ import dpkt
 import pytest
 from lab import open_card, read_pcap
 from loading import example
-from namespaces import Namespace, needs, needs_tap, wait_until
+from namespaces import Namespace, needs, needs_tap, tap_name, wait_until
 
 import ixy
 from ixy import tables
@@ -56,8 +56,8 @@ class Rig:
         namespace = Namespace(f"ixy-{os.getpid()}-{name}")
         self._stack.callback(namespace.close)
         namespace.run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
-        card = self._stack.enter_context(open_card(self._machine, f"sim:{name},tap=ixye{name}"))
-        namespace.take(f"ixye{name}", addresses)
+        card = self._stack.enter_context(open_card(self._machine, f"sim:{name},tap={tap_name(name)}"))
+        namespace.take(tap_name(name), addresses)
         return card, namespace
 
     def enter(self, ring: ixy.Ring) -> ixy.Ring:

@@ -18,7 +18,7 @@ from pathlib import Path
 import dpkt
 import pytest
 from lab import open_card, read_pcap
-from namespaces import Namespace, needs, needs_tap, run, wait_until
+from namespaces import Namespace, needs, needs_tap, run, tap_name, wait_until
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Dot1Q, Ether
 
@@ -156,9 +156,9 @@ class Forwarder:
 
     def __init__(self, namespaces: list[Namespace]) -> None:
         machine = Machine()
-        self.cards = [open_card(machine, f"sim:{name},tap=ixyt{name}") for name in "ab"]
+        self.cards = [open_card(machine, f"sim:{name},tap={tap_name(name)}") for name in "ab"]
         for host, (name, namespace) in enumerate(zip("ab", namespaces, strict=True), 1):
-            namespace.take(f"ixyt{name}", addresses(host))
+            namespace.take(tap_name(name), addresses(host))
         a, b = self.cards
         self.paths = [ixy.Path(a.rx[0], b.tx[0]), ixy.Path(b.rx[0], a.tx[0])]
         paths.run(self.paths, 0)  # compiles them: whoever pings gives up on a neighbour after three seconds

@@ -548,7 +548,7 @@ def test_generator_that_was_held_up_catches_up_within_a_bound(machine: Machine) 
 needs_tap = pytest.mark.skipif(
     os.geteuid() != 0 or not os.access("/dev/net/tun", os.R_OK | os.W_OK), reason="needs root and /dev/net/tun"
 )
-TAP = "ixytest0"
+TAP = f"ixytest{os.getpid() % 100_000}"
 
 
 @pytest.fixture
