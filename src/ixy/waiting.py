@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import os
 import select
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -92,8 +93,8 @@ class Bell:
         if fd >= 0:
             os.close(fd)
 
-    def __del__(self) -> None:
-        if hasattr(self, "fd"):
+    def __del__(self, _ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        if hasattr(self, "fd") and not _ending():
             self.forget()
 
 

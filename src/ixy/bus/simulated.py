@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ixy.bus import Irq
@@ -134,6 +135,6 @@ class SimulatedInterrupts:
         for event in events:
             os.close(event)
 
-    def __del__(self) -> None:
-        if hasattr(self, "events"):
+    def __del__(self, _ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        if hasattr(self, "events") and not _ending():
             self.forget()

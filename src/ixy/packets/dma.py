@@ -13,7 +13,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -141,8 +143,8 @@ class DmaMemory:
     def _close_file(self) -> None:
         tuple(map(os.close, map(self._files.pop, (0,))))  # in one step likewise: once, and no other file
 
-    def __del__(self) -> None:
-        if hasattr(self, "_range"):  # else it has nothing
+    def __del__(self, _ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        if hasattr(self, "_range") and not _ending():  # else it has nothing
             self.close()
 
 

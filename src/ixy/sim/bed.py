@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import select
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 
 from ixy.process import forget_in_child
 
@@ -40,6 +41,6 @@ class Bed:
         if fd >= 0:
             os.close(fd)
 
-    def __del__(self) -> None:
-        if hasattr(self, "_fd"):
+    def __del__(self, _ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        if hasattr(self, "_fd") and not _ending():
             self.forget()
