@@ -206,13 +206,19 @@ class CalleeLower(KernelLower):
             self.function.attributes.add("noinline")
             self.function.attributes.add("cold")
 
+    def lower(self) -> None:
+        self._ours = self.func_ir.func_id.modname.partition(".")[0] == "ixy"
+        with _arithmetic(_no_overflow if self._ours else _wraps):
+            super().lower()
+
     def lower_inst(self, inst: Any) -> None:
-        self.context.user_line = self.loc, self.func_ir.func_id.func_name
-        self.context.user_arguments = tuple(zip(self.fndesc.argtypes, self.fnargs, strict=True))
-        ours = self.func_ir.func_id.modname.partition(".")[0] == "ixy"
-        self.context.unchecked_views = ours and not self.context.enable_boundscheck
-        with _arithmetic(_no_overflow if ours else _wraps):
-            super().lower_inst(inst)
+        self.context.lowered = self  # each time: another function may have been compiled meanwhile
+        super().lower_inst(inst)
+
+    @property
+    def unchecked(self) -> bool:
+        """Whether it is one of ours that needs no checks of packets and records."""
+        return self._ours and not self.context.enable_boundscheck
 
 
 # Numba promises LLVM that integers do not overflow, and LLVM leaves out a mask that would change nothing then.

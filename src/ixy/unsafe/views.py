@@ -218,13 +218,14 @@ def _fail(context: Any, builder: Any, counts: Any, numbers: tuple[Any, ...], tex
     """Raise IndexError at the user's line, and leave behind the numbers that its text lacks."""
     for i, number in enumerate((*numbers, *[_I64(0)] * (TROUBLE_WORDS - 1 - len(numbers)), _I64(1))):
         builder.store(number, _word(builder, counts, TROUBLE + i))
-    place, name = getattr(context, "user_line", (None, None))
+    lowered = getattr(context, "lowered", None)  # none where Numba compiles in its own way
+    place, name = (lowered.loc, lowered.func_ir.func_id.func_name) if lowered else (None, None)
     context.call_conv.return_user_exc(builder, IndexError, (text,), loc=place, func_name=name)
 
 
 def _checks(context: Any) -> bool:
     """Whether the function that is lowered is one to be checked: any but ours, however Numba was told to compile it."""
-    return not getattr(context, "unchecked_views", False)
+    return not getattr(getattr(context, "lowered", None), "unchecked", False)
 
 
 def _size(builder: Any, packet: Any) -> Any:
@@ -546,7 +547,8 @@ def _batch_attribute(context: Any, builder: Any, kind: Any, value: Any, name: st
 
 def _path_words(context: Any, builder: Any) -> Any:
     """The words of the path that runs the function being lowered: from the first packet or record that it is given."""
-    for kind, value in getattr(context, "user_arguments", ()):
+    lowered = getattr(context, "lowered", None)
+    for kind, value in zip(lowered.fndesc.argtypes, lowered.fnargs, strict=True) if lowered else ():
         if isinstance(kind, HeaderType):
             kind, value = kind.packet, _parts(context, builder, kind, value).packet
         if isinstance(kind, PacketType | BatchType | RecordType | ElementsType):
