@@ -121,24 +121,67 @@ def poll_kernels(
         judge = _judging_at_once(asking_at_once(cast(BatchFunction, function), record), outputs, upward is not None)
     else:
         judge = _judging(asking(cast(PacketFunction, function), record), outputs, upward is not None)
-    return _poll(rx.kernel, rings.kinds, tuple(map(len, rings.groups)), tuple(rings.order), upward, judge)
+    room, send = _rings(rings.kinds, tuple(map(len, rings.groups)))
+    return _poll(rx.kernel, room, judge, outputs, _delivering(send, tuple(rings.order), upward))
 
 
 @cache
 def _poll(
     rx_batch: Callable[..., int],
-    kinds: tuple[tuple[Any, Any], ...],
-    sizes: tuple[int, ...],
-    order: tuple[int, ...],
-    upward: Callable[..., int] | None,
+    room: Callable[[Any, Pools, int], int],
     judge: Callable[[PathState, int], int],
+    outputs: int,
+    deliver: Callable[[PathState, Packets, int, int, int], None],
 ) -> PollKernels:
-    room, send = _rings(kinds, sizes)
-    places = np.array([0, *(order.index(number) for number in range(len(order)))], np.int64)  # by verdict
-    outputs = len(order)
+    fetch_buffers = _fetching(room)
+    deliver_sorted, deliver_copies = _sorting(outputs, deliver), _copying(outputs, deliver, fetch_buffers)
 
+    @compiled
+    def poll(path: PathState) -> int:
+        packets, counts, verdicts = path.packets, path.counts, path.tx.verdicts
+        if is_stopped(path):
+            return STOPPED
+        # What one of the rings may have no room for stays in the receive ring.
+        limit = room(path.tx.groups, path.pools, path.limit)
+        received = rx_batch(path.rx, path.pools, packets, min(limit, path.limit))
+        if received == 0:
+            if free_count(path.pools, path.rx.pool) == 0:
+                fetch_buffers(path)
+            return 0
+        counts[HELD] = received
+        goes = judge(path, received)
+        if goes == ALIKE:
+            dropped = received if verdicts[0] == DROP else 0
+            deliver(path, packets, verdicts[0], 0, received)
+        elif goes == APART:
+            dropped = deliver_sorted(path, received)
+        else:
+            dropped = deliver_copies(path, received)
+        counts[HELD] = counts[NOW] = 0
+        counts[RECEIVED] += received
+        counts[FORWARDED] += received - dropped
+        counts[DROPPED] += dropped
+        return received
+
+    return PollKernels(poll, drop_held)
+
+
+@cache
+def _fetching(room: Callable[[Any, Pools, int], int]) -> Callable[[PathState], None]:
+    @outlined
+    def fetch_buffers(path: PathState) -> None:
+        """The buffers that the receive ring lacks may lie in transmit rings, sent."""
+        room(path.tx.groups, path.pools, ALL)
+        refill(path.pools, path.rx.pool)
+
+    return fetch_buffers
+
+
+@cache
+def _delivering(send: Any, order: tuple[int, ...], upward: Callable[..., int] | None) -> Any:
+    places = np.array([0, *(order.index(number) for number in range(len(order)))], np.int64)  # by verdict
     hand_up = _nobody_above if upward is None else _handing_up(upward)
-    last = outputs + 1  # as a place among the outputs: Python
+    last = len(order) + 1  # as a place among the outputs: Python
 
     @compiled
     def deliver(path: PathState, packets: Packets, output: int, first: int, end: int) -> None:
@@ -152,12 +195,40 @@ def _poll(
             path.counts[COUNTS + output - 1] += sent - first
         give(path.pools, packets, sent, end)
 
-    @outlined
-    def fetch_buffers(path: PathState) -> None:
-        """The buffers that the receive ring lacks may lie in transmit rings, sent."""
-        room(path.tx.groups, path.pools, ALL)
-        refill(path.pools, path.rx.pool)
+    return deliver
 
+
+@cache
+def _sorting(outputs: int, deliver: Any) -> Callable[[PathState, int], int]:
+    last = outputs + 1
+
+    @outlined
+    def deliver_sorted(path: PathState, received: int) -> int:
+        """Sort packets by their outputs, and deliver each output's; how many are dropped."""
+        picked, verdicts, ends = path.tx.picked, path.tx.verdicts, path.tx.ends
+        for place in range(last + 1):
+            ends[place] = 0
+        for i in range(received & INDEX_MASK):
+            ends[min(verdicts[i], last)] += 1
+        start = 0
+        for place in range(last + 1):
+            start, ends[place] = start + ends[place], start
+        for i in range(received & INDEX_MASK):
+            place = min(verdicts[i], last)
+            carry(picked, ends[place], path.packets, i, 1)
+            ends[place] += 1
+        start = 0
+        for place in range(last + 1):
+            if ends[place] > start:
+                deliver(path, picked, place, start, ends[place])
+            start = ends[place]
+        return ends[DROP]
+
+    return deliver_sorted
+
+
+@cache
+def _copying(outputs: int, deliver: Any, fetch_buffers: Callable[[PathState], None]) -> Callable[[PathState, int], int]:
     @outlined
     def buffer_for(path: PathState, i: int, output: int) -> int:
         """The buffer in which packet `i`, whose verdict names several outputs, goes to this one: for the last its own,
@@ -207,56 +278,7 @@ def _poll(
         deliver(path, path.tx.picked, UP, 0, pick(path, received, UP))
         return dropped
 
-    @outlined
-    def deliver_sorted(path: PathState, received: int) -> int:
-        """Sort packets by their outputs, and deliver each output's; how many are dropped."""
-        picked, verdicts, ends = path.tx.picked, path.tx.verdicts, path.tx.ends
-        for place in range(last + 1):
-            ends[place] = 0
-        for i in range(received & INDEX_MASK):
-            ends[min(verdicts[i], last)] += 1
-        start = 0
-        for place in range(last + 1):
-            start, ends[place] = start + ends[place], start
-        for i in range(received & INDEX_MASK):
-            place = min(verdicts[i], last)
-            carry(picked, ends[place], path.packets, i, 1)
-            ends[place] += 1
-        start = 0
-        for place in range(last + 1):
-            if ends[place] > start:
-                deliver(path, picked, place, start, ends[place])
-            start = ends[place]
-        return ends[DROP]
-
-    @compiled
-    def poll(path: PathState) -> int:
-        packets, counts, verdicts = path.packets, path.counts, path.tx.verdicts
-        if is_stopped(path):
-            return STOPPED
-        # What one of the rings may have no room for stays in the receive ring.
-        limit = room(path.tx.groups, path.pools, path.limit)
-        received = rx_batch(path.rx, path.pools, packets, min(limit, path.limit))
-        if received == 0:
-            if free_count(path.pools, path.rx.pool) == 0:
-                fetch_buffers(path)
-            return 0
-        counts[HELD] = received
-        goes = judge(path, received)
-        if goes == ALIKE:
-            dropped = received if verdicts[0] == DROP else 0
-            deliver(path, packets, verdicts[0], 0, received)
-        elif goes == APART:
-            dropped = deliver_sorted(path, received)
-        else:
-            dropped = deliver_copies(path, received)
-        counts[HELD] = counts[NOW] = 0
-        counts[RECEIVED] += received
-        counts[FORWARDED] += received - dropped
-        counts[DROPPED] += dropped
-        return received
-
-    return PollKernels(poll, drop_held)
+    return deliver_copies
 
 
 @compiled
