@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
@@ -143,6 +143,11 @@ class PathCounts(NamedTuple):
     received: int
     forwarded: int
     dropped: int
+
+    @classmethod
+    def sum(cls, paths: Iterable[Path]) -> PathCounts:
+        """What all of some paths have done, one at least."""
+        return cls(*map(sum, zip(*(path.counts for path in paths), strict=True)))
 
 
 @no_copies

@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path as File
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -116,7 +116,7 @@ class Workers:
 
     def total(self) -> PathCounts:
         """What all have done with packets so far."""
-        return _sum(path for worker in self._workers for path in worker.paths)
+        return PathCounts.sum(path for worker in self._workers for path in worker.paths)
 
     def stop(self) -> None:
         """End all threads, after the poll that each is at; a second call does nothing.
@@ -219,7 +219,7 @@ class Worker:
             path.state.counts[PAUSE] = now
 
     def stats(self) -> WorkerStats:
-        counts = _sum(self.paths)
+        counts = PathCounts.sum(self.paths)
         polls, idle = (int(self.paths[0].state.counts[word]) for word in (POLLED, IDLE))
         return WorkerStats(self.core, *counts, polls=polls, idle=idle / polls if polls else 0.0)
 
@@ -321,7 +321,3 @@ def _node(core: int) -> int | None:
 
 def _listed(cores: Sequence[int]) -> str:
     return ("core " if len(cores) == 1 else "cores ") + ", ".join(map(str, cores))
-
-
-def _sum(paths: Iterable[Path]) -> PathCounts:
-    return PathCounts(*map(sum, zip(*(path.counts for path in paths), strict=True)))

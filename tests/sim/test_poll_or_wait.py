@@ -18,11 +18,6 @@ from ixy.waiting import PollOrWait, Sight, Wait
 
 
 @pytest.fixture
-def machine() -> Machine:
-    return Machine(stepped=True)
-
-
-@pytest.fixture
 def device(machine: Machine) -> Generator[Device]:
     with open_card(machine, ring_size=64, pool_size=256) as device:
         yield device

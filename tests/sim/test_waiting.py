@@ -24,11 +24,6 @@ from ixy.sim.machine import Machine
 
 
 @pytest.fixture
-def machine() -> Machine:
-    return Machine(stepped=True)
-
-
-@pytest.fixture
 def device(machine: Machine) -> Generator[Device]:
     with open_card(machine, ring_size=64, pool_size=100) as device:
         yield device

@@ -77,7 +77,7 @@ class Relay:
 
     def counts(self) -> PathCounts:
         """What became of the packets so far, along all paths."""
-        return PathCounts(*map(sum, zip(*(path.counts for path in self.paths), strict=True)))
+        return PathCounts.sum(self.paths)
 
     def _limit(self, one: int, other: int) -> None:
         """How many packets are taken at a time: for the last of them by one path all that are left, by the other none,

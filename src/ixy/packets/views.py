@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -50,14 +50,9 @@ class InterpretedPacket(Headers):
             name: int(column[i]) for name, column in zip(_COLUMNS, columns, strict=True) if column is not None
         }
 
-    @contextmanager
-    def at_hand(self) -> Generator[None]:
+    def at_hand(self) -> AbstractContextManager[None]:
         """Within the block a kernel is given the packet; what it makes of it is written back at the end."""
-        with _run_by(self._words):
-            try:
-                yield
-            finally:
-                self.write_back()
+        return _at_hand([self], self._words)
 
     def write_back(self) -> None:
         """Let the packet be what the kernel has made of it; from now on this is a copy only."""
@@ -94,24 +89,25 @@ class InterpretedPacket(Headers):
         return int(self._words[QUEUE])
 
     def insert(self, at: int, count: int) -> None:
-        self._index_of_end(at)
-        length = self._length + count
-        if not 1 <= length <= BUFFER_SIZE or count < 0:
-            raise IndexError(LENGTH.format(length, BUFFER_SIZE))
+        length = self._changed_length(at, count, self._length + count)
         self._bytes[at + count : length] = self._bytes[at : self._length].copy()
         self._bytes[at : at + count] = 0
         self._length = length
 
     def remove(self, at: int, count: int) -> None:
-        self._index_of_end(at)
-        length = self._length - count
-        if not 1 <= length <= BUFFER_SIZE or count < 0:
-            raise IndexError(LENGTH.format(length, BUFFER_SIZE))
-        self._index_of_end(at + count)
+        length = self._changed_length(at, count, self._length - count)
+        self._check_end(at + count)
         self._bytes[at:length] = self._bytes[at + count : self._length].copy()
         self._length = length
 
-    def _index_of_end(self, at: int) -> None:
+    def _changed_length(self, at: int, count: int, length: int) -> int:
+        """The length after `count` bytes at `at` were put in or taken out."""
+        self._check_end(at)
+        if not 1 <= length <= BUFFER_SIZE or count < 0:
+            raise IndexError(LENGTH.format(length, BUFFER_SIZE))
+        return length
+
+    def _check_end(self, at: int) -> None:
         if not 0 <= at <= self._length:
             raise IndexError(BYTE.format(at, self._length))
 
@@ -174,25 +170,21 @@ class InterpretedBatch:
         self._words[AT] = index % len(self)
         return self._packets[index]
 
-    @contextmanager
-    def at_hand(self) -> Generator[None]:
-        """Within the block a kernel is given the batch; what it makes of the packets is written back at the end."""
-        with _run_by(self._words):
-            try:
-                yield
-            finally:
-                for packet in self._packets:
-                    packet.write_back()
+    def at_hand(self) -> AbstractContextManager[None]:
+        """The same of the batch."""
+        return _at_hand(self._packets, self._words)
 
 
 @contextmanager
-def _run_by(counts: Words) -> Generator[None]:
-    """Within the block the path that has these words runs a kernel in this thread."""
+def _at_hand(packets: Iterable[InterpretedPacket], counts: Words) -> Generator[None]:
+    """Within the block the path that has these words gives packets to a kernel in this thread."""
     functions.running.counts = counts
     try:
         yield
     finally:
         functions.running.counts = None
+        for packet in packets:
+            packet.write_back()
 
 
 def argument_types(packets: Packets, record: np.dtype[Any] | None, at_once: bool) -> list[Any]:
@@ -226,10 +218,8 @@ if INTERPRETED or TYPE_CHECKING:
         memory: NDArray[np.uint8], packets: Packets, verdicts: Words, count: int, counts: Words
     ) -> InterpretedBatch:
         """The first `count` of `packets`, which lie in buffers of `memory`; the caller has checked all of it."""
-        rows = [memory[packets.ids[i]] for i in range(count)]
-        return InterpretedBatch(
-            [InterpretedPacket(row, packets, i, counts, i) for i, row in enumerate(rows)], verdicts, counts
-        )
+        views = [packet_view(memory, packets.ids[i], packets, i, counts) for i in range(count)]
+        return InterpretedBatch(views, verdicts, counts)
 
     def record_view(dtype: np.dtype[Any]) -> Callable[[Any, Any], Any]:
         """A function `view(memory, counts)`: the record of this dtype in `memory`, an array of its bytes."""
