@@ -24,6 +24,7 @@ demo: setup
 # Simulated cards take one core, all the rest another one, and virtual machines and peers, which must keep up, have both.
 # Those are for compiled kernels. What moves packets is run once more in the checking mode.
 test: setup tools
+	@echo "two lanes of tests side by side; each part reports when it has ended, after a quarter of an hour and more"
 	$(MAKE) --jobs=2 --output-sync=line tests-of-cards tests-of-the-rest
 	$(PYTEST) tests/guest tests/peer
 
