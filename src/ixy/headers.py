@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cast, overload
 
 from ixy.jit import compiled, outlined, shared
-from ixy.trouble import FIELD_END, NO_HEADER
+from ixy.trouble import HEADER_END, NO_HEADER
 
 if TYPE_CHECKING:
     from typing import Self
@@ -29,6 +29,7 @@ _HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _DESTINATION = 0, 43, 44, 51,
 _ICMP, _TCP, _UDP, _GRE, _ICMP6 = 1, 6, 17, 47, 58
 _VXLAN_PORT = 4789
 _TYPE = 12  # where the EtherType stands
+_PLAIN = 14  # where what it announces begins, without tags
 _MOST_TAGS = 2
 _MOST_EXTENSIONS = 8
 _OFFSET, _MORE = 0x1FFF, 0x2000  # of IPv4's flags and fragment offset: the offset, and whether fragments follow
@@ -217,7 +218,7 @@ class Field(Generic[T]):
 
     def _word(self, header: Header) -> int:
         packet, at = header.packet, header.at + self.offset
-        header.check_end(at + self.size, self.name)
+        header.check(self.name)
         word = 0
         for i in range(self.size):
             word = word << 8 | packet[at + i]
@@ -247,15 +248,16 @@ class Header:
             raise AttributeError(f"packet.{self.name} has no {name!r}; it has {', '.join(fields(type(self)))}")
         object.__setattr__(self, name, value)
 
-    def check_end(self, end: int, what: str) -> None:
+    def check(self, what: str) -> None:
         """
         Raises:
-            IndexError: there is no such header, or the packet ends before `end`.
+            IndexError: there is no such header, or the packet, which was cut since, ends before the header does.
         """
         if not self:
             raise IndexError(NO_HEADER.format(what))
+        end = self.at + size(type(self))
         if end > len(self.packet):
-            raise IndexError((what + FIELD_END).format(end, len(self.packet)))
+            raise IndexError((what + HEADER_END).format(end, len(self.packet)))
 
     def __repr__(self) -> str:
         if not self:
@@ -267,6 +269,12 @@ class Header:
 def fields(header: type[Header]) -> dict[str, Field[Any]]:
     """The fields of a kind of header, by name."""
     return {name: field for name, field in vars(header).items() if isinstance(field, Field)}
+
+
+@cache
+def size(header: type[Header]) -> int:
+    """The bytes that a kind of header has at least, all its fields among them."""
+    return max(field.offset + field.size for field in fields(header).values())
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -303,12 +311,31 @@ def network(packet: Bytes, kind: int, size: int) -> int:
 
 
 @shared(compiled)
+def is_plain(packet: Bytes) -> bool:
+    """Whether a packet is IPv4 without tags and options, as most are."""
+    return len(packet) >= _PLAIN + 20 and word(packet, _TYPE) == _IPV4 and packet[_PLAIN] == 0x45
+
+
+@shared(compiled)
 def transport(packet: Bytes, over4: int, over6: int, size: int) -> int:
     """Where the header of a protocol begins, of which at least `size` bytes must be there.
 
     Args:
         over4, over6: the protocol's number over IPv4 and over IPv6, -1 where it has none.
     """
+    return _behind_plain(packet, over4, size) if is_plain(packet) else _any_transport(packet, over4, over6, size)
+
+
+@shared(compiled)
+def _behind_plain(packet: Bytes, protocol: int, size: int) -> int:
+    """What `_behind_ipv4` finds in such a packet."""
+    if len(packet) < _PLAIN + 20 + size or packet[_PLAIN + 9] != protocol or word(packet, _PLAIN + 6) & _OFFSET != 0:
+        return ABSENT
+    return ABSENT if word(packet, _PLAIN + 2) < 20 + size else _PLAIN + 20
+
+
+@shared(outlined)
+def _any_transport(packet: Bytes, over4: int, over6: int, size: int) -> int:
     at = ether_type(packet)
     if at == ABSENT:
         return ABSENT
@@ -335,7 +362,7 @@ def _behind_ipv4(packet: Bytes, at: int, protocol: int, size: int) -> int:
     return at + header if header + size <= word(packet, at + 2) else ABSENT
 
 
-@shared(outlined)
+@shared(compiled)
 def _behind_ipv6(packet: Bytes, at: int, protocol: int) -> int:
     """Where the payload behind IPv6 and its extension headers begins, if it is of this protocol (RFC 8200, 4)."""
     if at + 40 > len(packet) or packet[at] >> 4 != 6:
@@ -381,6 +408,11 @@ def _arp(packet: Bytes) -> int:
 
 @shared(compiled)
 def _ipv4(packet: Bytes) -> int:
+    return _PLAIN if is_plain(packet) else _any_ipv4(packet)
+
+
+@shared(outlined)
+def _any_ipv4(packet: Bytes) -> int:
     at = network(packet, _IPV4, 20)
     if at == ABSENT or packet[at] < 0x45 or packet[at] > 0x4F or at + 4 * (packet[at] & 15) > len(packet):
         return ABSENT
@@ -523,14 +555,15 @@ def update_icmp6_checksum(packet: Bytes, at: int) -> None:
     _update_transport_checksum(packet, at, 2, _ICMP6)
 
 
+_THREE_WORDS = 0xFFFF_FFFF_FFFF
+
+
 @shared(compiled)
 def adjusted(checksum: int, old: int, new: int) -> int:
     """A checksum after a part of what it covers has changed from `old` to `new`, integers of up to 48 bits that begin
     at an even byte (RFC 1624, equation 3)."""
-    total = ~checksum & 0xFFFF
-    for shift in range(0, 48, 16):
-        total += (~(old >> shift) & 0xFFFF) + (new >> shift & 0xFFFF)
-    return folded(total)
+    total = (~checksum & 0xFFFF) + (~old & _THREE_WORDS) + (new & _THREE_WORDS)
+    return folded((total & 0xFFFF_FFFF) + (total >> 32))  # words may be added up in one: 2^16 is 1 modulo 2^16 - 1
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -546,7 +579,7 @@ class _Summed(Header):
         Raises:
             IndexError: the packet has no such header.
         """
-        self.check_end(self.at, f"packet.{self.name}.update_checksum")
+        self.check(f"packet.{self.name}.update_checksum")
         self.methods["update_checksum"](self.packet, self.at)
 
 

@@ -197,8 +197,8 @@ class KernelLower(Lower):
 
 class CalleeLower(KernelLower):
     """Lowering that keeps LLVM from inlining what is not to be inlined, even where it has one caller, and lets what is
-    lowered know the line of the source, for exceptions, and what the function is given. Integers of a user's function
-    wrap around."""
+    lowered know the line of the source, for exceptions, and what the function is given. Integers of a checked
+    function, such as a user's, wrap around."""
 
     def setup_function(self, fndesc: Any) -> None:
         super().setup_function(fndesc)
@@ -208,7 +208,7 @@ class CalleeLower(KernelLower):
 
     def lower(self) -> None:
         self._ours = self.func_ir.func_id.modname.partition(".")[0] == "ixy"
-        with _arithmetic(_no_overflow if self._ours else _wraps):
+        with _arithmetic(_no_overflow if self.unchecked else _wraps):
             super().lower()
 
     def lower_inst(self, inst: Any) -> None:
@@ -217,12 +217,13 @@ class CalleeLower(KernelLower):
 
     @property
     def unchecked(self) -> bool:
-        """Whether it is one of ours that needs no checks of packets and records."""
+        """Whether it is one of ours that needs no checks."""
         return self._ours and not self.context.enable_boundscheck
 
 
 # Numba promises LLVM that integers do not overflow, and LLVM leaves out a mask that would change nothing then.
-# A user's are added, subtracted and multiplied modulo 2**64: where the result is masked, as in the interpreter.
+# Those of checked functions are added, subtracted and multiplied modulo 2**64: where the result is masked, as in the
+# interpreter.
 _no_overflow: Callable[[Any], list[str]] = numbers._int_arith_flags
 
 

@@ -304,16 +304,16 @@ def _judging(ask: Callable[[PathState, Any], int], outputs: int, up: bool) -> Ca
 
     @compiled
     def judge(path: PathState, received: int) -> int:
-        verdicts = path.tx.verdicts
-        difference = several = 0
+        any_of, all_of = 0, -1
         for i in range(received & INDEX_MASK):
             path.counts[AT] = i
             buffer = path.packets.ids[i] & ID_MASK
             said = ask(path, packet_view(path.pools.bytes, buffer, path.packets, i, path.counts))
-            verdicts[i] = valid(said, outputs, up, path.counts)
-            difference |= verdicts[i] ^ verdicts[0]
-            several |= verdicts[i]
-        return _how_they_go(difference, several)
+            verdict = valid(said, outputs, up, path.counts)
+            path.tx.verdicts[i] = verdict
+            any_of |= verdict
+            all_of &= verdict
+        return _how_they_go(any_of, all_of)
 
     return judge
 
@@ -331,28 +331,34 @@ def _judging_at_once(
             verdicts[i] = FORWARD
         path.counts[AT] = 0  # which the function may leave as it is
         ask(path, verdicts, received)
-        difference = several = 0
+        any_of, all_of = 0, -1
         for i in range(received & INDEX_MASK):
             path.counts[AT] = i
             verdicts[i] = valid(verdicts[i], outputs, up, path.counts)
-            difference |= verdicts[i] ^ verdicts[0]
-            several |= verdicts[i]
-        return _how_they_go(difference, several)
+            any_of |= verdicts[i]
+            all_of &= verdicts[i]
+        return _how_they_go(any_of, all_of)
 
     return judge
 
 
 @compiled
-def _how_they_go(difference: int, several: int) -> int:
-    """Of all verdicts: in which bits they differ, and which there are."""
-    if several < 0:
+def _how_they_go(any_of: int, all_of: int) -> int:
+    """By the bits that any verdict has, and those that all have."""
+    if any_of < 0:
         return SEVERAL
-    return ALIKE if difference == 0 else APART
+    return ALIKE if any_of == all_of else APART
+
+
+@compiled
+def valid(said: int, outputs: int, up: bool, counts: NDArray[np.int64]) -> int:
+    """A verdict, if there is such an output, or are such outputs."""
+    return said if 0 <= said <= outputs else _special(said, outputs, up, counts)
 
 
 @checked
-def valid(said: int, outputs: int, up: bool, counts: NDArray[np.int64]) -> int:
-    """A verdict, if there is such an output, or are such outputs."""
+def _special(said: int, outputs: int, up: bool, counts: NDArray[np.int64]) -> int:
+    """A verdict that does not name one output."""
     if said < 0:
         beyond = (said & OUTPUTS_MASK & ~(up << UP)) >> (outputs + 1)
         if beyond == 0:

@@ -18,7 +18,7 @@ PACKET = "packet {0} of a batch of {1}"
 BYTE = "byte {0} of a packet of {1} bytes"
 SLICE = "{0} bytes are assigned to a slice of {1}"
 LENGTH = "packet.length = {0}: it can be 1 to {1}"
-FIELD_END = " ends at byte {0} of a packet of {1} bytes"  # behind the field's name
+HEADER_END = ": the header ends at byte {0} of a packet of {1} bytes"  # behind the field's name
 NO_HEADER = "{}: the packet has no such header"
 ELEMENT = "element {0} of an array of {1}"
 RANDOM_BELOW = "ixy.random({0}): it takes 1 to {1}"

@@ -336,6 +336,13 @@ def no_udp(packet: ixy.Packet) -> int:
 
 
 @ixy.kernel
+def cut_short(packet: ixy.Packet) -> int:
+    eth = packet.eth
+    packet.length = 13
+    return eth.dst
+
+
+@ixy.kernel
 def too_long(packet: ixy.Packet) -> int:
     packet.length = 2049
     return ixy.FORWARD
@@ -357,6 +364,7 @@ def beyond_the_array(packet: ixy.Packet, seen: Seen) -> int:
     [
         (beyond, None, "byte 101 of a packet of 60 bytes"),
         (no_udp, None, "packet.udp.dport: the packet has no such header"),
+        (cut_short, None, "packet.eth.dst: the header ends at byte 14 of a packet of 13 bytes"),
         (too_long, None, "packet.length = 2049: it can be 1 to 2048"),
         (mismatched, None, "5 bytes are assigned to a slice of 6"),
         (beyond_the_array, Seen, "element 60 of an array of 16"),

@@ -54,15 +54,16 @@ class State(Record):
     packets: int
     bytes: int
     address: int
-    few = array(1 << 11, Flow)
+    few = array(1 << 14, Flow)
     many = array(1 << 17, Flow)
     keys = array(MAX_BATCH)
 
 
 @checked
 def flow_number(packet: Packet, flows: int) -> int:
-    """Which of so many flows a packet is of: the generator's are all of one, but for the number at their end."""
-    number = packet[56] << 24 | packet[57] << 16 | packet[58] << 8 | packet[59]
+    """Which of so many flows a packet is of: the generator's are all of one, but for the number at their end. The last
+    byte is read first: where it is, so are the others, and only it is checked."""
+    number = packet[59] | packet[58] << 8 | packet[57] << 16 | packet[56] << 24
     return ((number * 0x9E37_79B1 & 0xFFFF_FFFF) * flows) >> 32
 
 
@@ -101,7 +102,7 @@ def counter(packet: Packet, state: State) -> int:
 @kernel
 def same_output(packet: Packet) -> int:
     packet[48] += 1
-    return 1 + (packet[47] == 0)
+    return 1 + (packet[48] == 0)
 
 
 @kernel

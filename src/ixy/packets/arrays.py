@@ -1,6 +1,6 @@
 """Headers of all packets of a batch, by name: `batch.ipv4.src` is an array, and `batch.ipv4.ttl -= 1` writes one.
 
-Arrays are masked (`numpy.ma`) where a packet has no such header, or ends before the field. Which packets have one is
+Arrays are masked (`numpy.ma`) where a packet has no such header, or ends before its end. Which packets have one is
 found out when the header is named.
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ixy.counts import COUNTS
-from ixy.headers import ABSENT, Field, Header, fields
+from ixy.headers import ABSENT, Field, Header, fields, size
 from ixy.jit import INTERPRETED, Direct, compiled
 from ixy.packets.buffers import ID_MASK
 from ixy.packets.packets import Packets
@@ -92,7 +92,7 @@ class HeaderArrays:
     def _words(self, field: Field[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """The bytes of a field as integers, and in which packets they are there."""
         at = self._left()
-        there: NDArray[np.bool_] = at + field.offset + field.size <= self._batch.lengths
+        there: NDArray[np.bool_] = at + size(self._kind) <= self._batch.lengths
         octets = np.zeros((len(there), max(field.size, 8)), np.uint8)
         for i in range(field.size):
             octets[there, i - field.size] = self._bytes()[self._rows(there), at[there] + field.offset + i]

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from ixy.jit import compiled, outlined, shared
+from ixy.jit import checked, compiled, outlined, shared
 from ixy.record import Elements, Record, add
 from ixy.unsafe.records import clear
 
@@ -24,6 +24,7 @@ PROBES = 64  # places that a flow may have
 FOREVER = 1 << 62  # an age that nothing reaches, in ns
 
 _HALF, _SIGN = 0xFFFF_FFFF, 0x8000_0000
+_WORD = (1 << 63) - 1  # of what is not negative compiled, either
 _LOW = 0x7FFF_FFFF
 
 
@@ -43,13 +44,12 @@ class Entry(Record):
 E = TypeVar("E", bound=Entry)
 
 
-@shared(compiled)
+@shared(checked)
 def hash(key0: int, key1: int = 0) -> int:  # noqa: A001
-    """A number of 63 bits, each of which depends on all of both keys. No product on the way has more: those would be
-    something else compiled than interpreted."""
-    value = (key0 & _HALF) * 0x7B1D_CDAF ^ (key0 >> 32 & _HALF) * 0x64E6_F0B5
-    value ^= (key1 & _HALF) * 0x5851_F42D ^ (key1 >> 32 & _HALF) * 0x4C95_7F2D
-    value = ((value ^ value >> 32) & _HALF) * 0x7FEB_352D ^ (value >> 32) * 0x6C62_272F
+    """A number of 63 bits, each of whose lower 32 depends on all of both keys: products spread them upwards, and their
+    upper halves are added to the lower ones. Only in a checked kernel may products be cut off."""
+    value = (key0 ^ key0 >> 32 & _HALF) * 0x1E37_79B9_7F4A_7C15 & _WORD
+    value = ((value ^ value >> 32) + (key1 ^ key1 >> 32 & _HALF)) * 0x3F58_476D_1CE4_E5B9 & _WORD
     return value ^ value >> 32
 
 
@@ -80,7 +80,7 @@ def find(entries: Elements[Any], key0: int, key1: int, now: int = 1, age: int = 
     size, place, key0, key1 = len(entries), start(entries, key0, key1), _signed(key0), _signed(key1)
     now, free = max(now, 1), -1
     for _ in range(min(PROBES, size)):
-        entry = entries[place]
+        entry = entries[place & _LOW]  # which is known not to be negative
         if entry.last == 0:
             return _begin(entries, place if free < 0 else free, key0, key1, now)
         is_old = now - entry.last > age

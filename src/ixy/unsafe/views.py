@@ -29,7 +29,7 @@ from numba.np.arrayobj import populate_array
 
 from ixy import functions, verdicts
 from ixy.counts import AT, NOW, QUEUE, RANDOM, RECEIVED, TROUBLE, TROUBLE_WORDS
-from ixy.headers import ABSENT, HEADERS, Field, fields
+from ixy.headers import ABSENT, HEADERS, Field, fields, size
 from ixy.jit import outlined
 from ixy.jittypes import (
     BYTES,
@@ -48,7 +48,7 @@ from ixy.jittypes import (
     method_key,
     scalar,
 )
-from ixy.trouble import BYTE, ELEMENT, FIELD_END, LENGTH, NO_HEADER, PACKET, RANDOM_BELOW, SLICE
+from ixy.trouble import BYTE, ELEMENT, HEADER_END, LENGTH, NO_HEADER, PACKET, RANDOM_BELOW, SLICE
 from ixy.unsafe import monotonic_ns
 
 # Numba's internals have no types.
@@ -413,7 +413,7 @@ def _lower_method(name: str) -> None:
     def _call_method(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         kind = sig.args[0]
         header = _parts(context, builder, kind, args[0])
-        _check_end(context, builder, kind, header, header.at, f".{name}")
+        _check(context, builder, kind, header, name)
         kernel, kinds = HEADERS[kind.header].methods[name], (kind.packet, types.int64)
         _call(context, builder, kernel, kinds, (header.packet, header.at))
         return context.get_dummy_value()
@@ -429,27 +429,27 @@ def _is_there(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return builder.icmp_signed("!=", header.at, _I64(ABSENT))
 
 
-def _check_end(context: Any, builder: Any, kind: HeaderType, header: Any, end: Any, name: str = "") -> None:
-    """What ends at `end` lies within the packet, if the header is there: else its place is behind all of them."""
+def _check(context: Any, builder: Any, kind: HeaderType, header: Any, name: str) -> None:
+    """The header lies within its packet, which it does not if it is not there: `ABSENT` is behind all of them. It is
+    the same check for all its fields, so one does for those that are looked at together."""
     if not _checks(context):
         return
     packet = _parts(context, builder, kind.packet, header.packet)
-    what = f"packet.{kind.header}{name}"
-    size = _size(builder, packet)
-    with builder.if_then(builder.icmp_unsigned(">", end, size), likely=False):
+    what = f"packet.{kind.header}.{name}"
+    end, length = builder.add(header.at, _I64(size(HEADERS[kind.header]))), _size(builder, packet)
+    with builder.if_then(builder.icmp_unsigned(">", end, length), likely=False):
         with builder.if_then(builder.icmp_signed("==", header.at, _I64(ABSENT))):
             _fail(context, builder, packet.counts, (), NO_HEADER.format(what))
-        _fail(context, builder, packet.counts, (end, size), what + FIELD_END)
+        _fail(context, builder, packet.counts, (end, length), what + HEADER_END)
 
 
 def _field(context: Any, builder: Any, kind: HeaderType, value: Any, name: str) -> tuple[Field[Any], Any]:
     """A field, and the address of its first byte."""
     field = fields(HEADERS[kind.header])[name]
     header = _parts(context, builder, kind, value)
-    start = builder.add(header.at, _I64(field.offset))
-    _check_end(context, builder, kind, header, builder.add(start, _I64(field.size)), f".{name}")
+    _check(context, builder, kind, header, name)
     packet = _parts(context, builder, kind.packet, header.packet)
-    return field, builder.gep(packet.data, [start])
+    return field, builder.gep(packet.data, [builder.add(header.at, _I64(field.offset))])
 
 
 _PARTS = {1: ((0, 1),), 2: ((0, 2),), 4: ((0, 4),), 6: ((0, 2), (2, 4)), 8: ((0, 8),)}  # of a field: offset and size
