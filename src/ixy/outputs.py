@@ -209,12 +209,12 @@ def _sorting(outputs: int, deliver: Any) -> Callable[[PathState, int], int]:
         for place in range(last + 1):
             ends[place] = 0
         for i in range(received & INDEX_MASK):
-            ends[min(verdicts[i], last)] += 1
+            ends[min(verdicts[i], last) & INDEX_MASK] += 1
         start = 0
         for place in range(last + 1):
             start, ends[place] = start + ends[place], start
         for i in range(received & INDEX_MASK):
-            place = min(verdicts[i], last)
+            place = min(verdicts[i], last) & INDEX_MASK
             carry(picked, ends[place], path.packets, i, 1)
             ends[place] += 1
         start = 0

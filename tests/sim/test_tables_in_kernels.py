@@ -71,7 +71,8 @@ def ahead(packets: ixy.Batch, state: All) -> None:
     for i in range(len(packets)):
         ixy.prefetch(state.sources, tables.start(state.sources, packets[i][21] & 3))
     for i in range(len(packets)):
-        place = tables.find(state.sources, packets[i][21] & 3, 0)
+        key = packets[i][21] & 3
+        place = tables.find(state.sources, key, 0, first=tables.start(state.sources, key))
         state.sources[place].packets += 1
 
 

@@ -192,6 +192,15 @@ def test_time_may_begin_at_zero() -> None:
     assert twins.run(on_bucket, [(60, 10, 100, 0)] * 2) == [1, 0]
 
 
+def test_a_flow_is_found_from_where_it_starts() -> None:
+    """Where that is may be told; what can be no place is as if nothing was told."""
+    table = Twins().python.many
+    for key in range(40):
+        first = tables.start(table, key, 7)
+        place = tables.find(table, key, 7, first=first)
+        assert [tables.find(table, key, 7, first=told) for told in (-1, first, len(table), 1 << 40, -5)] == [place] * 5
+
+
 def test_one_entry_is_a_table() -> None:
     class Tiny(ixy.Record):
         table = ixy.array(1, Flow)

@@ -62,23 +62,25 @@ def scaled(value: int, size: int) -> int:
 @shared(compiled)
 def start(entries: Elements[Any], key0: int, key1: int = 0) -> int:
     """The place where a flow's entry is looked for first: what to `ixy.prefetch` of a table that is larger than the
-    cache."""
+    cache, and then to tell `find`."""
     return scaled(hash(key0, key1) & _LOW, len(entries))
 
 
 @shared(compiled)
-def find(entries: Elements[Any], key0: int, key1: int, now: int = 1, age: int = FOREVER) -> int:
+def find(entries: Elements[Any], key0: int, key1: int, now: int = 1, age: int = FOREVER, first: int = -1) -> int:
     """The place of a flow's entry, which is a new one if the flow has none: then all other fields are 0.
 
     Args:
         now: the time in ns; 0 counts as 1.
         age: in ns. An entry that was last found longer ago is another flow's to take over, or begins anew.
+        first: what `start` has said of this flow, where that is known.
 
     Returns:
         -1 if there is no place for it.
     """
-    size, place, key0, key1 = len(entries), start(entries, key0, key1), _signed(key0), _signed(key1)
-    now, free = max(now, 1), -1
+    size, now, free = len(entries), max(now, 1), -1
+    place = first if 0 <= first < size else start(entries, key0, key1)
+    key0, key1 = _signed(key0), _signed(key1)
     for _ in range(min(PROBES, size)):
         entry = entries[place & _LOW]  # which is known not to be negative
         if entry.last == 0:

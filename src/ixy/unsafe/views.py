@@ -97,6 +97,29 @@ def _parts(context: Any, builder: Any, kind: Any, value: Any = None) -> Any:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# What lies where. It is one of these, and what is stored in one is not in another: LLVM is told so, else it would look
+# anew after each byte that is written to a packet whether that had changed its length (type-based alias analysis)
+
+_BYTES, _COLUMN, _WORDS, _RECORD = "bytes of a packet", "a column of packets", "words of a path", "a record"
+
+
+def _load(builder: Any, place: Any, what: str, align: int | None = None) -> Any:
+    return _told(builder, builder.load(place, align=align), what)
+
+
+def _store(builder: Any, value: Any, place: Any, what: str, align: int | None = None) -> None:
+    _told(builder, builder.store(value, place, align=align), what)
+
+
+def _told(builder: Any, access: Any, what: str) -> Any:
+    """Mark an access with what it is of."""
+    module = builder.module
+    kind = module.add_metadata([what, module.add_metadata(["ixy"]), _I64(0)])
+    access.set_metadata("tbaa", module.add_metadata([kind, kind, _I64(0)]))
+    return access
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Where they come from
 
 
@@ -159,7 +182,7 @@ def _word(builder: Any, counts: Any, place: int) -> Any:
 
 def _number(builder: Any, counts: Any, i: Any) -> Any:
     """How many packets the path has received before packet `i` of the batch at hand."""
-    return builder.add(builder.load(_word(builder, counts, RECEIVED)), i)
+    return builder.add(_load(builder, _word(builder, counts, RECEIVED), _WORDS), i)
 
 
 def _packet_column(context: Any, builder: Any, name: str, kind: Any, packets: Any, i: Any) -> Any:
@@ -217,7 +240,7 @@ def record_view(dtype: np.dtype) -> Any:
 def _fail(context: Any, builder: Any, counts: Any, numbers: tuple[Any, ...], text: str) -> None:
     """Raise IndexError at the user's line, and leave behind the numbers that its text lacks."""
     for i, number in enumerate((*numbers, *[_I64(0)] * (TROUBLE_WORDS - 1 - len(numbers)), _I64(1))):
-        builder.store(number, _word(builder, counts, TROUBLE + i))
+        _store(builder, number, _word(builder, counts, TROUBLE + i), _WORDS)
     lowered = getattr(context, "lowered", None)  # none where Numba compiles in its own way
     place, name = (lowered.loc, lowered.func_ir.func_id.func_name) if lowered else (None, None)
     context.call_conv.return_user_exc(builder, IndexError, (text,), loc=place, func_name=name)
@@ -229,7 +252,7 @@ def _checks(context: Any) -> bool:
 
 
 def _size(builder: Any, packet: Any) -> Any:
-    return builder.zext(builder.load(packet.size), _I64)
+    return builder.zext(_load(builder, packet.size, _COLUMN), _I64)
 
 
 def _index(context: Any, builder: Any, counts: Any, index: Any, size: Any, text: str) -> Any:
@@ -260,12 +283,12 @@ def _byte(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 @lower_builtin(operator.getitem, PacketType, types.Integer)
 def _get_byte(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    return builder.zext(builder.load(_byte(context, builder, sig, args)), _I64)
+    return builder.zext(_load(builder, _byte(context, builder, sig, args), _BYTES), _I64)
 
 
 @lower_builtin(operator.setitem, PacketType, types.Integer, types.Integer)
 def _set_byte(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    builder.store(builder.trunc(args[2], _I8), _byte(context, builder, sig, args))
+    _store(builder, builder.trunc(args[2], _I8), _byte(context, builder, sig, args), _BYTES)
     return context.get_dummy_value()
 
 
@@ -328,7 +351,7 @@ def _set_bytes(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 def _packet_attribute(context: Any, builder: Any, kind: Any, value: Any, name: str) -> Any:
     packet = _parts(context, builder, kind, value)
     if name in kind.columns:
-        return context.cast(builder, builder.load(getattr(packet, name)), kind.columns[name], types.int64)
+        return context.cast(builder, _load(builder, getattr(packet, name), _COLUMN), kind.columns[name], types.int64)
     if name in HEADERS:
         header = _parts(context, builder, HeaderType(kind, name))
         header.packet = value
@@ -337,7 +360,7 @@ def _packet_attribute(context: Any, builder: Any, kind: Any, value: Any, name: s
     if name == "number":
         return packet.number
     if name == "queue":
-        return builder.load(_word(builder, packet.counts, QUEUE))
+        return _load(builder, _word(builder, packet.counts, QUEUE), _WORDS)
     return value if name in PACKET_METHODS else _size(builder, packet)
 
 
@@ -357,7 +380,7 @@ def _set_packet_attribute(context: Any, builder: Any, sig: Any, args: Any, name:
     wrong = builder.icmp_unsigned(">=", builder.sub(value, _I64(1)), _I64(kind.room))
     with builder.if_then(wrong, likely=False):
         _fail(context, builder, packet.counts, (value, _I64(kind.room)), LENGTH)
-    builder.store(builder.trunc(value, _I32), packet.size)
+    _store(builder, builder.trunc(value, _I32), packet.size, _COLUMN)
 
 
 def _move(builder: Any, target: Any, source: Any, size: Any) -> None:
@@ -373,7 +396,7 @@ def _insert(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     behind = builder.gep(place, [args[2]])
     _move(builder, behind, place, builder.sub(size, args[1]))
     cgutils.memset(builder, place, args[2], 0)
-    builder.store(builder.trunc(builder.add(size, args[2]), _I32), packet.size)
+    _store(builder, builder.trunc(builder.add(size, args[2]), _I32), packet.size, _COLUMN)
     return context.get_dummy_value()
 
 
@@ -383,7 +406,7 @@ def _remove(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     behind = builder.gep(place, [args[2]])
     rest = builder.sub(builder.sub(size, args[1]), args[2])
     _move(builder, place, behind, rest)
-    builder.store(builder.trunc(builder.sub(size, args[2]), _I32), packet.size)
+    _store(builder, builder.trunc(builder.sub(size, args[2]), _I32), packet.size, _COLUMN)
     return context.get_dummy_value()
 
 
@@ -460,7 +483,8 @@ def _load_big(builder: Any, place: Any, size: int) -> Any:
     total = _I64(0)
     for offset, width in _PARTS[size]:
         kind = ir.IntType(8 * width)
-        part = builder.load(builder.bitcast(builder.gep(place, [_I64(offset)]), kind.as_pointer()), align=1)
+        source = builder.bitcast(builder.gep(place, [_I64(offset)]), kind.as_pointer())
+        part = _load(builder, source, _BYTES, align=1)
         part = builder.zext(_swapped(builder, part), _I64) if width < 8 else _swapped(builder, part)
         total = builder.or_(builder.shl(total, _I64(8 * width % 64)), part)
     return total
@@ -472,7 +496,7 @@ def _store_big(builder: Any, place: Any, size: int, value: Any) -> None:
         part = builder.lshr(value, _I64(8 * (size - offset - width)))
         part = builder.trunc(part, kind) if width < 8 else part
         target = builder.bitcast(builder.gep(place, [_I64(offset)]), kind.as_pointer())
-        builder.store(_swapped(builder, part), target, align=1)
+        _store(builder, _swapped(builder, part), target, _BYTES, align=1)
 
 
 def _swapped(builder: Any, value: Any) -> Any:
@@ -525,8 +549,8 @@ def _get_packet(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     kind = sig.args[0]
     batch, packet = _parts(context, builder, kind, args[0]), _parts(context, builder, kind.packet)
     i = _index(context, builder, batch.counts, args[1], batch.count, PACKET)
-    builder.store(i, _word(builder, batch.counts, AT))
-    buffer = builder.and_(builder.zext(builder.load(builder.gep(batch.ids, [i])), _I64), _I64(kind.numbers))
+    _store(builder, i, _word(builder, batch.counts, AT), _WORDS)
+    buffer = builder.and_(builder.zext(_load(builder, builder.gep(batch.ids, [i]), _COLUMN), _I64), _I64(kind.numbers))
     packet.data = builder.gep(batch.data, [builder.mul(buffer, _I64(kind.stride), flags=("nuw", "nsw"))])
     packet.counts = batch.counts
     packet.number = _number(builder, batch.counts, i)
@@ -565,10 +589,10 @@ def _clock() -> int:
 def _now(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     """Read the clock once a batch, when it is first asked for."""
     place = _word(builder, _path_words(context, builder), NOW)
-    known = builder.load(place)
+    known = _load(builder, place, _WORDS)
     with builder.if_then(builder.icmp_signed("==", known, _I64(0)), likely=False):
-        builder.store(_call(context, builder, _clock, (), ()), place)
-    return builder.load(place)
+        _store(builder, _call(context, builder, _clock, (), ()), place, _WORDS)
+    return _load(builder, place, _WORDS)
 
 
 @lower_builtin(functions.random, types.Integer)
@@ -578,11 +602,11 @@ def _random(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     with builder.if_then(builder.icmp_unsigned(">=", builder.sub(below, _I64(1)), most), likely=False):
         _fail(context, builder, counts, (below, most), RANDOM_BELOW)
     place = _word(builder, counts, RANDOM)
-    state = builder.load(place)
+    state = _load(builder, place, _WORDS)
     state = builder.xor(state, builder.lshr(state, _I64(12)))
     state = builder.xor(state, builder.shl(state, _I64(25)))
     state = builder.xor(state, builder.lshr(state, _I64(27)))
-    builder.store(state, place)
+    _store(builder, state, place, _WORDS)
     upper = builder.lshr(builder.mul(state, _I64(functions.RANDOM_FACTOR)), _I64(32))
     return builder.lshr(builder.mul(upper, below), _I64(32))
 
@@ -615,14 +639,14 @@ def _get(context: Any, builder: Any, dtype: np.dtype, place: Any, counts: Any) -
         view = _parts(context, builder, kind)
         view.data, view.counts = place, counts
         return view._getvalue()
-    number = builder.load(builder.bitcast(place, _typed(dtype).as_pointer()))
+    number = _load(builder, builder.bitcast(place, _typed(dtype).as_pointer()), _RECORD)
     return context.cast(builder, number, numpy_support.from_dtype(dtype), kind)
 
 
 def _put(context: Any, builder: Any, dtype: np.dtype, place: Any, value: Any, kind: Any) -> None:
     number = context.cast(builder, value, kind, scalar(dtype))
     number = context.cast(builder, number, scalar(dtype), numpy_support.from_dtype(dtype))
-    builder.store(number, builder.bitcast(place, _typed(dtype).as_pointer()))
+    _store(builder, number, builder.bitcast(place, _typed(dtype).as_pointer()), _RECORD)
 
 
 @lower_getattr_generic(RecordType)
