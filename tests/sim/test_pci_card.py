@@ -75,6 +75,7 @@ class Rig:
 
     def start_queue(self) -> None:
         self.write(reg.TDBAL[0], RING)
+        self.write(reg.TDBAH[0], 0)
         self.write(reg.TDLEN[0], 128)
         self.write(reg.DMATXCTL, reg.DMATXCTL.value(TE=1))
         self.write(reg.TXDCTL[0], reg.TXDCTL.value(ENABLE=1))

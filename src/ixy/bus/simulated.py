@@ -12,6 +12,7 @@ from ixy.dropped import close_dropped
 from ixy.errors import UnsupportedDevice
 from ixy.once import once
 from ixy.process import forget_in_child
+from ixy.registers import Reset
 from ixy.sim.card.interrupts import VECTORS
 from ixy.sim.machine import Machine
 
@@ -84,7 +85,7 @@ class SimulatedFunction:
 
     def reset(self) -> None:
         with self.machine.paused():
-            self.card.reset()
+            self.card.reset(Reset.FUNCTION)
 
     def close(self) -> None:
         self.machine.unplug(self.card)

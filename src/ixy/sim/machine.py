@@ -18,6 +18,7 @@ import numpy as np
 from ixy.errors import AddressError, DeviceBusy, Error
 from ixy.packets.dma import DmaMapping, DmaMemory, window
 from ixy.process import Owner
+from ixy.registers import Reset
 from ixy.sim.bed import Bed
 from ixy.sim.card import state
 from ixy.sim.card.registers import Card
@@ -151,8 +152,12 @@ class Machine:
                     raise DeviceBusy(f"sim:{spec.name} is open already: close it first")
                 check_files((*_plugged_wires(), *spec.wires))
                 card = self.card(spec.name)
+                card.ready.reads = spec.ready
                 plug = self._plugs[spec.name] = Plug(card, spec.wires, None if holder is None else ref(holder))
             self._connect(plug)
+            if spec.seed is not None:
+                with self.paused():
+                    card.power_on(spec.seed)
             self._run()
             return card
         except BaseException:
@@ -230,7 +235,7 @@ class Machine:
             stack.callback(plug.stack.close)  # goes on where the first was interrupted
             stack.callback(plug.stack.close)
             with self.paused():
-                card.reset()
+                card.reset(Reset.FUNCTION)
                 card.interrupt_no_more()
                 if rack.outputs[card.index, KIND] != Cable.kind:
                     rack.inputs[card.index, KIND] = rack.outputs[card.index, KIND] = NOTHING

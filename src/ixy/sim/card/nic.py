@@ -53,6 +53,7 @@ from ixy.sim.card.state import (
     TX_SIZES,
     WORD_0,
     WORD_1,
+    rx_place,
 )
 from ixy.sim.rack import PAGE, PAGE_SHIFT, SLOT, Rack
 from ixy.sim.slots import call, lacks
@@ -198,7 +199,7 @@ def can_receive(rack: Rack, card: int) -> bool:
         return False
     running = 0
     for queue in range(rack.cards[card, RX_QUEUES]):
-        at = queue * _QUEUE_STRIDE
+        at = rx_place(queue)
         if load_acquire(registers, _RXDCTL + at) & _ENABLE:
             if load_acquire(registers, _RDH + at) == load_acquire(registers, _RDT + at):
                 return False
@@ -313,7 +314,7 @@ def store(rack: Rack, card: int, queue: int, start: int, length: int, word_0: in
     """
     registers = rack.registers[card]
     features = rack.cards[card, FEATURES]
-    at = queue * _QUEUE_STRIDE
+    at = rx_place(queue)
     size = load_acquire(registers, _RDLEN + at) // reg.DESCRIPTOR_BYTES
     head = load_acquire(registers, _RDH + at)
     tail = load_acquire(registers, _RDT + at)

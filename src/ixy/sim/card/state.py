@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from ixy.jit import compiled
+from ixy.registers import LOWER
+from ixy.registers import i82599 as reg
+
 # Columns of `cards`
 (
     TX_QUEUES,  # how many queues the rack has to look at
@@ -58,3 +62,12 @@ SEGMENT = STAGE + STAGE_SIZE
 STRIPPED = SEGMENT + (64 << 10)
 NOTICE = STRIPPED + (32 << 10)
 PART_SIZE = NOTICE + (4 << 10)
+
+_STRIDE = reg.RDBAL.stride // 4
+_UPPER = (reg.RDBAL.offsets[LOWER] - reg.RDBAL.offset) // 4 - LOWER * _STRIDE
+
+
+@compiled
+def rx_place(queue: int) -> int:
+    """How many words behind those of receive queue 0 the registers of a receive queue are (8.2.3.8)."""
+    return queue * _STRIDE + (queue >= LOWER) * _UPPER
