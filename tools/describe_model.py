@@ -57,8 +57,9 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
 
 ## Registers
 
-A register that is not in this table is memory: it keeps what is written and does nothing. Beyond 128 KiB a read gives
-ones. Values after reset are the datasheet's, but where "value" says what else was followed.
+A register that is not in this table is memory: it keeps what is written and does nothing. The first time that a driver
+uses one, the log says so. Beyond 128 KiB a read gives ones. Values after reset are the datasheet's, but where "value"
+says what else was followed.
 
 | register | offset | mode | section | after reset | in the model |
 |---|---|---|---|---|---|

@@ -46,6 +46,7 @@ class SimulatedFunction:
         self.machine = host
         self.card = host.plug_in(address, self)
         self.address = f"sim:{self.card.name}"
+        self._open = True
 
     def config_read(self, offset: int, size: int) -> int:
         return self.card.config_read(offset, size)
@@ -88,10 +89,13 @@ class SimulatedFunction:
             self.card.reset(Reset.FUNCTION)
 
     def close(self) -> None:
-        self.machine.unplug(self.card)
+        """The second time nothing is done: the card may be another's by then."""
+        if self._open:
+            self.machine.unplug(self.card)
+            self._open = False
 
     def __del__(self) -> None:
-        if hasattr(self, "address"):  # else the machine finds out by itself that nobody has the card
+        if hasattr(self, "_open"):  # else the machine finds out by itself that nobody has the card
             close_dropped(self.close)
 
 

@@ -21,6 +21,7 @@ from ixy.sim.card.interrupts import OWN_THREAD, Interrupts
 from ixy.sim.card.module import Module
 from ixy.sim.card.ready import Ready
 from ixy.sim.card.statistics import Statistics
+from ixy.sim.card.unmodelled import Unmodelled
 from ixy.sim.rack import KIND, NOTHING
 from ixy.sim.slots import TRANSLATE, of_features, provide
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from ixy.sim.machine import Machine
 
 _ROWS = [row for row in vars(reg).values() if isinstance(row, Register)]
+_MODELLED = frozenset(offset for row in _ROWS for offset in row.offsets)
 _ONES = 0xFFFFFFFF
 # Written without the rack's pause: what the rack looks at anew in each turn, or never
 _DOORBELLS = (reg.RDT, reg.TDT, reg.IVAR, reg.EITR, reg.EITR_HIGH, reg.GPIE, reg.EIAC, reg.EIAM, reg.EIAM_EX)
@@ -83,6 +85,7 @@ class Card:
         config: its configuration space.
         interrupts, statistics: its parts.
         ready: which bits take their time.
+        unmodelled: what software does with registers that the model does not have.
     """
 
     def __init__(self, machine: Machine, index: int, name: str) -> None:
@@ -98,6 +101,7 @@ class Card:
         self._eeprom = build_eeprom(self.mac)
         self._module = Module()
         self.ready = Ready()
+        self.unmodelled = Unmodelled(name)
         self._reads: dict[int, Callable[[], int]] = {}
         self._writes: dict[int, Callable[[int], None]] = {}
         self._direct: dict[int, Callable[[int], None]] = {}
@@ -167,6 +171,8 @@ class Card:
         if offset % 4 or not 0 <= offset < reg.BAR0_SIZE:
             return _ONES
         offset = _ALIASES.get(offset, offset)
+        if offset not in _MODELLED:
+            self.unmodelled.read(offset)
         rule = self._reads.get(offset)
         return self.ready.read(offset, rule() if rule else int(self._registers[offset // 4]))
 
@@ -175,6 +181,8 @@ class Card:
         if offset % 4 or not 0 <= offset < reg.BAR0_SIZE:
             return
         offset = _ALIASES.get(offset, offset)
+        if offset not in _MODELLED:
+            self.unmodelled.write(offset)
         rule = self._direct.get(offset)
         if rule:
             rule(value)
