@@ -31,7 +31,8 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
   checksums, `DROP_EN`. Checksums and types are reported once RXCSUM or MRQC is set.
 - Transmit: legacy and advanced descriptors, context descriptors, packets of several buffers, IPv4, TCP and UDP
   checksums, TCP segmentation over IPv4 and IPv6, VLAN insertion, padding, MAC loopback.
-- Interrupts: MSI-X with EIAC, EIAM and EITR, causes of queues and of a link change; in QEMU INTx, too.
+- Interrupts: MSI-X with EIAC, EIAM and EITR, causes of queues and of a link change; in QEMU MSI and INTx, too. Vital
+  product data.
 - DMA: refused outside the memory that is shown to the card, while it is no bus master, and under master disable.
 - Statistics: of the port, of sizes and of queues; they clear on read and stick at their largest value.
 - EEPROM by EERD, with a right checksum; an SFP+ module on the I2C bus; semaphores; link state from the wire.

@@ -16,7 +16,7 @@ from ixy.registers import Register, Reset
 from ixy.registers import i82599 as reg
 from ixy.sim.card import config, state
 from ixy.sim.card.config import ConfigSpace
-from ixy.sim.card.eeprom import EEPROM_WORDS, build_eeprom
+from ixy.sim.card.eeprom import EEPROM_WORDS, build_eeprom, build_product_data
 from ixy.sim.card.interrupts import OWN_THREAD, Interrupts
 from ixy.sim.card.module import Module
 from ixy.sim.card.ready import Ready
@@ -95,7 +95,7 @@ class Card:
         self._machine = machine
         self._registers = machine.rack.registers[index]
         self._words = machine.rack.cards[index]
-        self.config = ConfigSpace()
+        self.config = ConfigSpace(build_product_data(self.mac))
         self.interrupts = Interrupts(self._registers, machine.rack.done[index])
         self.statistics = Statistics(self._registers, machine.rack.counters[index], machine.rack.queues[index])
         self._eeprom = build_eeprom(self.mac)
