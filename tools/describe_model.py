@@ -116,7 +116,7 @@ def places(row: Register) -> str:
 def after_reset(plugged: card.Card, row: Register) -> str:
     """The value of all of them, or of the first and of the others."""
     if row.undefined:
-        return "anything" if row.kept == 0xFFFFFFFF else f"anything in {row.kept:#x}"
+        return "anything" if row.undefined == 0xFFFFFFFF else f"anything in {row.undefined:#x}"
     value = f"{plugged.read32(row.offset):#x}"
     return value if row.first is None else f"{value}, the others {row.reset:#x}"
 

@@ -170,7 +170,7 @@ def contents(card: Card) -> list[int]:
 def test_tables_hold_anything_after_power_on(machine: Machine) -> None:
     """4.2.1: they have no default. The same card has the same each time, another card or another seed something else.
 
-    The low bits of rings' addresses are 0 all the same, and no address but the station's is valid.
+    The low bits of rings' addresses are 0 all the same, no address but the station's is valid, and no filter enabled.
     """
     found: dict[str, list[int]] = {}
     for address in ("sim:a", "sim:a", "sim:b", "sim:a,seed=7", "sim:b,seed=7"):
@@ -179,6 +179,7 @@ def test_tables_hold_anything_after_power_on(machine: Machine) -> None:
         assert sum(word != 0 for word in words) > 0.9 * len(words)
         assert found.setdefault(address, words) == words
         assert not any(card.read32(place(at, queue)) & 0x7F for at in (RDBAL, TDBAL) for queue in range(128))
+        assert not any(card.read32(FTQF + 4 * n) >> 31 for n in range(128))
         assert [card.read32(RAH + 8 * n) >> 16 for n in range(128)] == [0x8000] + [0] * 127
         assert card.read32(RAL).to_bytes(4, "little") + card.read32(RAH).to_bytes(4, "little")[:2] == card.mac
         machine.unplug(card)

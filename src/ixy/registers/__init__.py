@@ -83,7 +83,7 @@ class Register:
         first: … of the first one, where only that differs from 0.
         writable: the bits that keep what software writes; the others keep their own value.
         survives: the strongest reset that leaves the bits of `kept` as they are; None: each sets them to `reset`.
-        undefined: whether these bits may hold anything after power-on.
+        undefined: the bits that may hold anything after power-on.
         source: what `reset` is taken from, where that is not the section, or where sources differ.
     """
 
@@ -100,7 +100,7 @@ class Register:
     writable: int = 0xFFFFFFFF
     survives: Reset | None = None
     kept: int = 0xFFFFFFFF
-    undefined: bool = False
+    undefined: int = 0
     source: str = ""
 
     def __getitem__(self, index: int) -> Register:
@@ -152,7 +152,7 @@ def register(
     writable: int | None = None,
     survives: Reset | None = None,
     kept: int = 0xFFFFFFFF,
-    undefined: bool = False,
+    undefined: int = 0,
     source: str = "",
     **fields: int | tuple[int, int],
 ) -> Register:

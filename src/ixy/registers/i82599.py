@@ -21,7 +21,7 @@ VECTORS = 64  # of MSI-X
 
 # What rows have in common: a table without reset values, which keeps its contents as long as there is power (4.2.1);
 # registers of each receive queue, of which those from 64 on lie elsewhere, and of each transmit queue
-table = partial(register, survives=Reset.FUNCTION, undefined=True)
+table = partial(register, survives=Reset.FUNCTION, undefined=0xFFFFFFFF)
 rx_queue = partial(register, stride=0x40, count=QUEUES, upper=0xC000)
 tx_queue = partial(register, stride=0x40, count=QUEUES)
 
@@ -141,14 +141,23 @@ RAH = register(
     writable=0x8000FFFF,
     survives=Reset.FUNCTION,
     kept=0xFFFF,
-    undefined=True,
+    undefined=0xFFFF,
     source="AV: 8.2.3.7.9 and X550, by which each reset clears it; by 4.2.1 the whole register survives",
     ADDRESS=(0, 15),
     AV=31,
 )
 MPSAR = table("MPSAR", 0x0A600, RW, "8.2.3.7.10", count=256, POOLS=(0, 31))
 
-FTQF = table("FTQF", 0x0E600, RW, "8.2.3.7.19", count=128, QUEUE_ENABLE=31)
+FTQF = table(
+    "FTQF",
+    0x0E600,
+    RW,
+    "8.2.3.7.19",
+    count=128,
+    undefined=0x7FFFFFFF,
+    source="QUEUE_ENABLE: Linux, which never clears it and finds no filter; by 8.2.3.7.19 it is undefined, too",
+    QUEUE_ENABLE=31,
+)
 MRQC = register("MRQC", 0x0EC80, RW, "8.2.3.7.12", MRQE=(0, 3), FIELDS=(16, 31))
 RETA = table("RETA", 0x0EB00, RW, "8.2.3.7.14", count=32, ENTRIES=(0, 31))
 ERETA = register("ERETA", 0x0EE80, RW, "X550: extended redirection table", count=96, ENTRIES=(0, 31))  # not on others
@@ -165,10 +174,10 @@ RDBAL = rx_queue(
     "8.2.3.8.1",
     writable=0xFFFFFF80,
     survives=Reset.FUNCTION,
-    undefined=True,
+    undefined=0xFFFFFFFF,
     ADDRESS=(7, 31),
 )
-RDBAH = rx_queue("RDBAH", 0x01004, RW, "8.2.3.8.2", survives=Reset.FUNCTION, undefined=True, ADDRESS=(0, 31))
+RDBAH = rx_queue("RDBAH", 0x01004, RW, "8.2.3.8.2", survives=Reset.FUNCTION, undefined=0xFFFFFFFF, ADDRESS=(0, 31))
 RDLEN = rx_queue("RDLEN", 0x01008, RW, "8.2.3.8.3", writable=0xFFF80, LEN=(0, 19))
 RDH = rx_queue("RDH", 0x01010, RW, "8.2.3.8.4", writable=0xFFFF, HEAD=(0, 15))
 RDT = rx_queue("RDT", 0x01018, RW, "8.2.3.8.5", writable=0xFFFF, TAIL=(0, 15))
@@ -211,9 +220,16 @@ DTXTCPFLGL = register(
 DTXTCPFLGH = register("DTXTCPFLGH", 0x04A8C, RW, "8.2.3.9.4", reset=0xF7F, writable=0xFFF, LAST=(0, 11))
 DTXMXSZRQ = register("DTXMXSZRQ", 0x08100, RW, "8.2.3.9.1", reset=0x10, writable=0xFFF, MAX_BYTES_NUM_REQ=(0, 11))
 TDBAL = tx_queue(
-    "TDBAL", 0x06000, RW, "8.2.3.9.5", writable=0xFFFFFF80, survives=Reset.FUNCTION, undefined=True, ADDRESS=(7, 31)
+    "TDBAL",
+    0x06000,
+    RW,
+    "8.2.3.9.5",
+    writable=0xFFFFFF80,
+    survives=Reset.FUNCTION,
+    undefined=0xFFFFFFFF,
+    ADDRESS=(7, 31),
 )
-TDBAH = tx_queue("TDBAH", 0x06004, RW, "8.2.3.9.6", survives=Reset.FUNCTION, undefined=True, ADDRESS=(0, 31))
+TDBAH = tx_queue("TDBAH", 0x06004, RW, "8.2.3.9.6", survives=Reset.FUNCTION, undefined=0xFFFFFFFF, ADDRESS=(0, 31))
 TDLEN = tx_queue("TDLEN", 0x06008, RW, "8.2.3.9.7", writable=0xFFF80, LEN=(0, 19))
 TDH = tx_queue("TDH", 0x06010, RW, "8.2.3.9.8", writable=0xFFFF, HEAD=(0, 15))
 TDT = tx_queue("TDT", 0x06018, RW, "8.2.3.9.9", writable=0xFFFF, TAIL=(0, 15))

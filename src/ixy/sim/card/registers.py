@@ -65,7 +65,7 @@ def _reset_values() -> NDArray[np.uint32]:
 
 _RESET_VALUES = _reset_values()
 _WRITABLE = _words(lambda row: row.writable, _ONES)
-_UNDEFINED = _words(lambda row: row.kept & row.writable if row.undefined else 0)
+_UNDEFINED = _words(lambda row: row.undefined & row.writable)
 _KEPT = {
     kind: _words(lambda row, kind=kind: row.kept if row.survives is not None and row.survives >= kind else 0)
     for kind in Reset
