@@ -15,6 +15,7 @@ from toeplitz import KEY
 from ixy.device import Device
 from ixy.errors import AddressError, ConfigurationError, DeviceBusy, Error, OwnershipError
 from ixy.packets.batch import lent
+from ixy.packets.buffers import POOLS
 from ixy.packets.dma import window
 from ixy.packets.mempool import Mempool
 from ixy.registers import Register
@@ -606,10 +607,10 @@ def test_configurations_that_are_refused(machine: Machine, options: dict[str, in
 
 
 def test_more_pools_than_a_process_has(machine: Machine) -> None:
-    """There are 64: 16 receive queues take as many, 48 are the program's. A second card cannot be opened, and is left
-    as it was; then it can.
+    """16 receive queues take as many, all others are the program's. A second card cannot be opened, and is left as it
+    was; then it can.
     """
-    pools = [Mempool(1) for _ in range(48)]
+    pools = [Mempool(1) for _ in range(POOLS - 16)]
     with open_card(machine, rx_queues=16, ring_size=64, pool_size=96) as device:
         with pytest.raises(Error, match="close a device or release a pool first"):
             open_card(machine, "sim:b")
