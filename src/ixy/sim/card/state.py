@@ -64,10 +64,11 @@ NOTICE = STRIPPED + (32 << 10)
 PART_SIZE = NOTICE + (4 << 10)
 
 _STRIDE = reg.RDBAL.stride // 4
+_LOWER_BITS = LOWER.bit_length() - 1  # it is a power of two
 _UPPER = (reg.RDBAL.offsets[LOWER] - reg.RDBAL.offset) // 4 - LOWER * _STRIDE
 
 
 @compiled
 def rx_place(queue: int) -> int:
     """How many words behind those of receive queue 0 the registers of a receive queue are (8.2.3.8)."""
-    return queue * _STRIDE + (queue >= LOWER) * _UPPER
+    return queue * _STRIDE + (queue >> _LOWER_BITS) * _UPPER
