@@ -44,6 +44,7 @@ class SimulatedFunction:
 
     def __init__(self, address: str, host: Machine) -> None:
         self.machine = host
+        self._mapped: list[DmaMemory] = []
         self.card = host.plug_in(address, self)
         self.address = f"sim:{self.card.name}"
         self._open = True
@@ -63,10 +64,13 @@ class SimulatedFunction:
         raise UnsupportedDevice(f"{self.address}: BAR {index} is no I/O ports")
 
     def map(self, memory: DmaMemory) -> DmaMapping:
-        return self.machine.map(memory)
+        self._mapped.append(memory)
+        return self.machine.map(memory, self)
 
     def unmap(self, memory: DmaMemory) -> None:
-        self.machine.unmap(memory)
+        self.machine.unmap(memory, self)
+        if memory in self._mapped:
+            self._mapped.remove(memory)
 
     def interrupt_vectors(self, kind: Irq) -> int:
         return VECTORS if kind is Irq.MSIX else 0
@@ -89,8 +93,12 @@ class SimulatedFunction:
             self.card.reset(Reset.FUNCTION)
 
     def close(self) -> None:
-        """The second time nothing is done: the card may be another's by then."""
+        """What was not unmapped, since that was interrupted, is now. The second time nothing is done: the card may be
+        another's by then.
+        """
         if self._open:
+            for memory in list(self._mapped):
+                self.unmap(memory)
             self.machine.unplug(self.card)
             self._open = False
 

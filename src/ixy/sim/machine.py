@@ -112,6 +112,7 @@ class Machine:
         self.cards: dict[str, Card] = {}
         self.owner = Owner()
         self._plugs: dict[str, Plug] = {}
+        self._holders: dict[int, set[int]] = {}  # who has memory mapped, by its offset
         self._shown: list[slice] = []
         self._stepped = stepped
         self._thread: threading.Thread | None = None
@@ -271,17 +272,22 @@ class Machine:
     # -----------------------------------------------------------------------------------------------------------------
     # Memory
 
-    def map(self, memory: DmaMemory) -> DmaMapping:
-        """Let all cards reach `memory`, until each one that maps it has unmapped it."""
+    def map(self, memory: DmaMemory, holder: object = None) -> DmaMapping:
+        """Let all cards reach `memory`, until each holder that maps it has unmapped it."""
         with self.paused():
-            self._allowed(memory)[:] += 1
+            self._holders.setdefault(memory.offset, set()).add(id(holder))
+            self._allow(memory)
         return DmaMapping.linear(memory, BUS_BASE)
 
-    def unmap(self, memory: DmaMemory) -> None:
-        """Undo one `map`: DMA to `memory` is refused after the last."""
+    def unmap(self, memory: DmaMemory, holder: object = None) -> None:
+        """DMA to `memory` is refused once no holder is left. To do it twice does no harm."""
         if self.owner.mine():
             with self.paused():
-                self._allowed(memory)[:] -= 1
+                self._holders.get(memory.offset, set()).discard(id(holder))
+                self._allow(memory)
+
+    def _allow(self, memory: DmaMemory) -> None:
+        self._allowed(memory)[:] = len(self._holders.get(memory.offset, ()))
 
     def show(self, memory: GuestMemory) -> None:
         """Let all cards reach what belongs to this layout of a virtual machine's memory, and nothing else."""

@@ -33,7 +33,9 @@ from ixy.sim.card.state import (
     ROOT_TABLE,
     RX_BROADCAST,
     RX_FILTERED,
+    RX_JUMP,
     RX_LOST_BYTES,
+    RX_LOWER_BITS,
     RX_MISSED,
     RX_MULTICAST,
     RX_NO_DESCRIPTOR,
@@ -41,6 +43,7 @@ from ixy.sim.card.state import (
     RX_QUEUES,
     RX_REFUSED_BYTES,
     RX_SIZES,
+    RX_STRIDE,
     RX_UNDERSIZE,
     STAGE_SIZE,
     STAGED,
@@ -53,7 +56,6 @@ from ixy.sim.card.state import (
     TX_SIZES,
     WORD_0,
     WORD_1,
-    rx_place,
 )
 from ixy.sim.rack import PAGE, PAGE_SHIFT, SLOT, Rack
 from ixy.sim.slots import call, lacks
@@ -205,6 +207,12 @@ def can_receive(rack: Rack, card: int) -> bool:
                 return False
             running += 1
     return running > 0
+
+
+@compiled
+def rx_place(queue: int) -> int:
+    """How many words behind those of receive queue 0 the registers of a receive queue are."""
+    return queue * RX_STRIDE + (queue >> RX_LOWER_BITS) * RX_JUMP
 
 
 @compiled

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ixy.jit import compiled
 from ixy.registers import LOWER
 from ixy.registers import i82599 as reg
 
@@ -63,12 +62,8 @@ STRIPPED = SEGMENT + (64 << 10)
 NOTICE = STRIPPED + (32 << 10)
 PART_SIZE = NOTICE + (4 << 10)
 
-_STRIDE = reg.RDBAL.stride // 4
-_LOWER_BITS = LOWER.bit_length() - 1  # it is a power of two
-_UPPER = (reg.RDBAL.offsets[LOWER] - reg.RDBAL.offset) // 4 - LOWER * _STRIDE
-
-
-@compiled
-def rx_place(queue: int) -> int:
-    """How many words behind those of receive queue 0 the registers of a receive queue are (8.2.3.8)."""
-    return queue * _STRIDE + (queue >> _LOWER_BITS) * _UPPER
+# Words from the registers of one receive queue to those of the next, and how many more those of queues from 64 on are
+# away (8.2.3.8). Queue n's lie n * RX_STRIDE + (n >> RX_LOWER_BITS) * RX_JUMP behind queue 0's.
+RX_STRIDE = reg.RDBAL.stride // 4
+RX_LOWER_BITS = LOWER.bit_length() - 1
+RX_JUMP = (reg.RDBAL.offsets[LOWER] - reg.RDBAL.offset) // 4 - LOWER * RX_STRIDE
