@@ -201,18 +201,12 @@ def can_receive(rack: Rack, card: int) -> bool:
         return False
     running = 0
     for queue in range(rack.cards[card, RX_QUEUES]):
-        at = rx_place(queue)
+        at = queue * RX_STRIDE + (queue >> RX_LOWER_BITS) * RX_JUMP
         if load_acquire(registers, _RXDCTL + at) & _ENABLE:
             if load_acquire(registers, _RDH + at) == load_acquire(registers, _RDT + at):
                 return False
             running += 1
     return running > 0
-
-
-@compiled
-def rx_place(queue: int) -> int:
-    """How many words behind those of receive queue 0 the registers of a receive queue are."""
-    return queue * RX_STRIDE + (queue >> RX_LOWER_BITS) * RX_JUMP
 
 
 @compiled
@@ -322,7 +316,7 @@ def store(rack: Rack, card: int, queue: int, start: int, length: int, word_0: in
     """
     registers = rack.registers[card]
     features = rack.cards[card, FEATURES]
-    at = rx_place(queue)
+    at = queue * RX_STRIDE + (queue >> RX_LOWER_BITS) * RX_JUMP
     size = load_acquire(registers, _RDLEN + at) // reg.DESCRIPTOR_BYTES
     head = load_acquire(registers, _RDH + at)
     tail = load_acquire(registers, _RDT + at)
