@@ -7,9 +7,10 @@ registers and from the model's own rules; only the text before it is written her
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from pathlib import Path
 
-from ixy.registers import Register
+from ixy.registers import LOWER, Register, Reset
 from ixy.registers import i82599 as reg
 from ixy.sim.card import classify, nic
 from ixy.sim.card import registers as card
@@ -30,10 +31,19 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
   checksums, `DROP_EN`. Checksums and types are reported once RXCSUM or MRQC is set.
 - Transmit: legacy and advanced descriptors, context descriptors, packets of several buffers, IPv4, TCP and UDP
   checksums, TCP segmentation over IPv4 and IPv6, VLAN insertion, padding, MAC loopback.
-- Interrupts: MSI-X with EIAC, EIAM and EITR, causes of queues and of a link change; in QEMU INTx, too.
+- Interrupts: MSI-X with EIAC, EIAM and EITR, causes of queues and of a link change; in QEMU MSI and INTx, too. Vital
+  product data.
 - DMA: refused outside the memory that is shown to the card, while it is no bus master, and under master disable.
 - Statistics: of the port, of sizes and of queues; they clear on read and stick at their largest value.
 - EEPROM by EERD, with a right checksum; an SFP+ module on the I2C bus; semaphores; link state from the wire.
+- 128 receive and 128 transmit queues; RSS names 16 of them.
+- Resets: CTRL.RST, CTRL.LRST, which takes the link's mode along, and that of the function. What survives them is in
+  the table. "Anything" is what a register holds after power-on if it then has no value: something else for each card,
+  or for each `seed=`, so that a driver that forgets to clear a table is found.
+- Bits that software waits for take their time: CTRL.RST and LRST clear, EEC.AUTO_RD, RDRXCTL.DMAIDONE and
+  LINKS.LINK_UP set after a reset; RXDCTL.ENABLE, TXDCTL.ENABLE and SECRXSTAT.SECRX_RDY follow what is asked for. They
+  do so after three reads of registers, or as many as `ready=` says, the EEPROM and DMA after twice as many. What is
+  behind a bit has happened at once.
 - Wires with times (`rate=`, `timing=original`) begin with a frame. Their clock stands still until software that polls
   has taken that from its queue; from then on the card drops what it has no room for. Other wires wait for the card.
 
@@ -43,14 +53,14 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
 - Flow director: its tables take filters, and no packet matches one.
 - Virtualisation (pools, VFs), DCB and pause frames, FCoE, IPsec, SCTP checksums, IEEE 1588 time stamps, head
   write-back, low-latency interrupts, the TCP timer, wake-up, management, writing the EEPROM or flash.
-- 128 receive and transmit queues: there are 64 of each.
 - Timing: a frame takes no time on a wire, and EITR's interval is kept by the host's clock.
 - IPv6 extension headers and tunnels: such a packet counts as IPv6 without TCP or UDP.
 
 ## Registers
 
-A register that is not in this table is memory: it keeps what is written and does nothing. Beyond 128 KiB a read gives
-ones.
+A register that is not in this table is memory: it keeps what is written and does nothing. The first time that a driver
+uses one, the log says so. Beyond 128 KiB a read gives ones. Values after reset are the datasheet's, but where "value"
+says what else was followed.
 
 | register | offset | mode | section | after reset | in the model |
 |---|---|---|---|---|---|
@@ -63,9 +73,13 @@ OTHERS = {
     **dict.fromkeys(("CRCERRS", "ILLERRC", "ERRBC", "RLEC", "RFC", "RJC"), "0: the model's wires make no such error"),
     "RAH": "nic looks at it",
     "ERETA": "memory: only an X550 has it",
-    "RDRXCTL": "DMAIDONE is always set",
-    "FDIRCTRL": "INIT_DONE is always set once it was written",
+    "RXMEMWRAP": "packet buffers are always empty",
     "FDIRCMD": "a command is done at once, and does nothing",
+}
+RESETS = {
+    Reset.SOFTWARE: "survives CTRL.RST",
+    Reset.LINK: "survives CTRL.RST and CTRL.LRST",
+    Reset.FUNCTION: "survives all resets while there is power",
 }
 
 
@@ -75,14 +89,14 @@ def main() -> None:
 
 def page() -> str:
     """The page's text."""
-    plugged = Machine(stepped=True).plug_in("sim:described")
+    plugged = Machine(stepped=True).plug_in("sim:described,ready=0")
     rows = sorted((row for row in vars(reg).values() if isinstance(row, Register)), key=lambda row: row.offset)
     return HEAD + "".join(line(plugged, row) for row in rows)
 
 
 def line(plugged: card.Card, row: Register) -> str:
     return (
-        f"| {row.name} | {places(row)} | {row.mode.value} | {row.section} | {plugged.read32(row.offset):#x} |"
+        f"| {row.name} | {places(row)} | {row.mode.value} | {row.section} | {after_reset(plugged, row)} |"
         f" {'; '.join(behaviour(plugged, row))} |\n"
     )
 
@@ -90,6 +104,8 @@ def line(plugged: card.Card, row: Register) -> str:
 def places(row: Register) -> str:
     """Offsets, those of aliases included."""
     text = f"{row.offset:#07x}" + (f" + {row.stride:#x} × {row.count}" if row.count > 1 else "")
+    if row.upper:
+        text += f", from number {LOWER} on {row.offsets[LOWER]:#07x}"
     return text + "".join(
         f", {alias:#07x}" + (f" + {stride:#x} × {count}" if count > 1 else "")
         for aliased, alias, stride, count in reg.ALIASES
@@ -97,24 +113,47 @@ def places(row: Register) -> str:
     )
 
 
+def after_reset(plugged: card.Card, row: Register) -> str:
+    """The value of all of them, or of the first and of the others."""
+    if row.undefined:
+        return "anything" if row.undefined == 0xFFFFFFFF else f"anything in {row.undefined:#x}"
+    value = f"{plugged.read32(row.offset):#x}"
+    return value if row.first is None else f"{value}, the others {row.reset:#x}"
+
+
 def behaviour(plugged: card.Card, row: Register) -> list[str]:
     """What reading and writing does, and who looks at the register."""
     found: list[str] = []
     for rules in plugged.rules():
         rule = rules.get(row.offset)
-        text = inspect.getdoc(rule) if inspect.ismethod(rule) else None
-        if text and "read-only register" not in text:
+        method = rule.func if isinstance(rule, partial) else rule
+        text = inspect.getdoc(method) if inspect.ismethod(method) else None
+        if text and method.__name__ != "_take":
             found.append(text.splitlines()[0].rstrip("."))
     if row.offset in plugged.statistics.rules():
         found.append("counts since it was last read")
     if any(row.offset in rules for rules in plugged.interrupts.rules()):
         found.append("interrupt logic")
-    found += [f"only {mask & 0xFFFFFFFF:#x} can be written" for masked, mask in card.WRITABLE if masked is row]
-    for module in (nic, classify):
-        if vars(module).get(f"_{row.name}") == row.offset // 4:
-            found.append(f"{module.__name__.rpartition('.')[2]} looks at it")
+    found += [
+        f"{module.__name__.rpartition('.')[2]} looks at it"
+        for module in (nic, classify)
+        if vars(module).get(f"_{row.name}") == row.offset // 4
+    ]
     found += [text for name, text in OTHERS.items() if name == row.name]
-    return list(dict.fromkeys(found)) or ["memory"]
+    return [*(list(dict.fromkeys(found)) or ["memory"]), *rules_of(row)]
+
+
+def rules_of(row: Register) -> list[str]:
+    """What the row says of writing and resets."""
+    found: list[str] = []
+    if row.writable not in (0, 0xFFFFFFFF):
+        found.append(f"only {row.writable:#x} can be written")
+    if row.survives is not None:
+        bits = "" if row.kept == 0xFFFFFFFF else f"{row.kept:#x} "
+        found.append(bits + RESETS[row.survives])
+    if row.source:
+        found.append(f"value: {row.source}")
+    return found
 
 
 if __name__ == "__main__":

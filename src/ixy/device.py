@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ixy.device")
 
-MAX_QUEUES = 64
+MAX_QUEUES = 128
 MAX_RING_SIZE = 1 << 15
 MAX_POOL_SIZE = 64_000
 MAX_VLAN = 4095  # IEEE 802.1Q: 12 bits
@@ -78,8 +78,8 @@ def open_device(
     Args:
         address: `0000:03:00.0` for a PCI device, `sim:NAME[,OPTION=VALUE…]` for a simulated 82599,
             `vhost-user:/path/to/socket` for a VirtIO back end.
-        rx_queues, tx_queues: how many of each, 1 to 64; receive queues no more than the device can spread packets over,
-            16 on an 82599. Packets of a flow come to one queue, see `Device.spread`.
+        rx_queues, tx_queues: how many of each, 1 to 128, as far as the device has them. Packets of a flow come to one
+            queue, see `Device.spread`; an 82599 spreads them over 16 queues at most.
         ring_size: descriptors per ring, a power of two from 64 to 4096.
         pool_size: packet buffers per receive queue, by default 4096, or twice the ring if that is more. They are the
             ring's and those of packets on their way, to each transmit queue 32 at least.

@@ -6,6 +6,7 @@ The model is an 82599 under whatever device id; what it lacks, such as a PHY, is
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from lab import arrive, frame
@@ -84,8 +85,13 @@ def test_redirection_tables(machine: Machine, device_id: int, entries: int, most
     assert list(written) == [place % 3 for place in range(entries)]
     closed(card, driver)
     card = RecordedCard(machine, device_id)
-    with pytest.raises(ConfigurationError, match=f"{most + 1} receive queues: .*1 to {most}"):
-        Ixgbe(card, rx_queues=most + 1, ring_size=64, pool_size=96)
+    with no_pauses(card):
+        driver = Ixgbe(card, rx_queues=most + 1, ring_size=64, pool_size=96)
+    assert driver.rss is not None
+    assert set(driver.rss.table) == set(range(most))
+    with pytest.raises(ConfigurationError, match=f"receive queue {most}: 0 to {most - 1} are possible"):
+        driver.redirect(replace(driver.rss, table=(most,)))
+    closed(card, driver)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from toeplitz import KEY
 from ixy.device import Device
 from ixy.errors import AddressError, ConfigurationError, DeviceBusy, Error, OwnershipError
 from ixy.packets.batch import lent
+from ixy.packets.buffers import POOLS
 from ixy.packets.dma import window
 from ixy.packets.mempool import Mempool
 from ixy.registers import Register
@@ -44,16 +45,19 @@ def test_registers_after_bring_up(machine: Machine) -> None:
         assert read(reg.FCTRL) == 1 << 8 | 1 << 9 | 1 << 10
         assert read(reg.HLREG0) & 0b11 == 0b11  # both FCS bits
         assert read(reg.HLREG0) & 1 << 10  # pad short frames
-        assert read(reg.RDRXCTL) & 1 << 1
+        assert read(reg.RDRXCTL) & (1 << 1 | 31 << 17 | 3 << 25) == 1 << 1 | 3 << 25  # and 8.2.3.8.8
+        for table in (reg.PFUTA, reg.VFTA, reg.PFVLVF, reg.PFVLVFB, reg.MTA, reg.FTQF):
+            assert not any(read(row) for row in table), table.name
+        assert [read(row) for row in reg.MPSAR] == [1, 0] * 128
         assert read(reg.CTRL_EXT) & 1 << 16
-        assert read(reg.SECRXCTRL) == 0
+        assert read(reg.SECRXCTRL) & 1 << 1 == 0
         for queue in range(2):
-            assert read(reg.SRRCTL[queue]) == 1 << 25 | 1 << 28 | 2  # advanced, drop when full, 2 KiB
+            assert read(reg.SRRCTL[queue]) == 1 << 25 | 1 << 28 | 4 << 8 | 2  # advanced, drop when full, 2 KiB
             assert read(reg.DCA_RXCTRL[queue]) & 1 << 12 == 0
             assert read(reg.RXDCTL[queue]) & 1 << 25
             assert (read(reg.RDLEN[queue]), read(reg.RDH[queue]), read(reg.RDT[queue])) == (4096, 0, 255)
         # 4.6.8: transmit
-        assert read(reg.DMATXCTL) == 1
+        assert read(reg.DMATXCTL) == 0x8100_0001
         assert [read(row) >> 10 for row in reg.TXPBSIZE] == [160, 0, 0, 0, 0, 0, 0, 0]
         assert read(reg.DTXMXSZRQ) == 0xFFF
         assert read(reg.RTTDCS) & 1 << 6 == 0
@@ -102,8 +106,9 @@ def test_card_is_silent_after_close(machine: Machine) -> None:
         in_use = int(machine.rack.allowed.sum())
         open_card(machine, rx_queues=2).close()
         card = machine.cards["a"]
-        for register in (reg.RXCTRL, reg.RXDCTL[0], reg.RXDCTL[1], reg.TXDCTL[0], reg.DMATXCTL, reg.EIMS):
+        for register in (reg.RXCTRL, reg.RXDCTL[0], reg.RXDCTL[1], reg.TXDCTL[0], reg.EIMS):
             assert card.read32(register.offset) == 0
+        assert card.read32(reg.DMATXCTL.offset) & 1 == 0
         assert card.config_read(4, 2) & 1 << 2 == 0
         assert int(machine.rack.allowed.sum()) == in_use
     assert not machine.rack.allowed.any()
@@ -311,7 +316,7 @@ def test_pool_outlives_the_card_it_came_from(machine: Machine) -> None:
 # Several queues
 
 
-@pytest.mark.parametrize("queues", [2, 64])
+@pytest.mark.parametrize("queues", [2, 128])
 def test_transmit_queues_are_independent(machine: Machine, queues: int) -> None:
     """Each of several transmit queues sends its own packets through its own ring; each receive queue has a pool."""
     pool = Mempool(4 * queues)
@@ -510,7 +515,7 @@ def tagged(vlan: int) -> bytes:
 
 def test_vlan_filter(machine: Machine) -> None:
     """Of VLANs 0, 31, 32 and 4095 those come in that were asked for; packets without a tag always; all in promiscuous
-    mode. The table holds bits of the card's user before: they count for nothing.
+    mode. The table holds bits of the card's user before, which no reset clears: they count for nothing.
     """
     vlans = [0, 31, 32, 4095]
 
@@ -522,9 +527,11 @@ def test_vlan_filter(machine: Machine) -> None:
         assert received[-1] == frame(5000, destination=BROADCAST)
         return [vlan for vlan in vlans if tagged(vlan) in received]
 
-    with open_card(machine) as device:
+    peer = open_card(machine, "sim:b,cable=a")  # while it is there, the card has power
+    with open_card(machine):
         for register in reg.VFTA:
             machine.cards["a"].write32(register.offset, 0xFFFFFFFF)
+    with peer, open_card(machine) as device:
         device.set_promiscuous(False)
         assert accepted(device) == vlans
         device.set_vlan_filter(31, True)
@@ -578,10 +585,10 @@ def test_link(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rx_queues": 0}, "rx_queues 0: 1 to 64"),
-        ({"rx_queues": 65}, "rx_queues 65: 1 to 64"),
-        ({"tx_queues": 0}, "tx_queues 0: 1 to 64"),
-        ({"tx_queues": -1}, "tx_queues -1: 1 to 64"),
+        ({"rx_queues": 0}, "rx_queues 0: 1 to 128"),
+        ({"rx_queues": 129}, "rx_queues 129: 1 to 128"),
+        ({"tx_queues": 0}, "tx_queues 0: 1 to 128"),
+        ({"tx_queues": -1}, "tx_queues -1: 1 to 128"),
         ({"ring_size": 63}, "a ring of 63 descriptors"),
         ({"ring_size": 0}, "ring_size 0: 1 to"),
         ({"ring_size": 96}, "a ring of 96 descriptors"),
@@ -600,10 +607,10 @@ def test_configurations_that_are_refused(machine: Machine, options: dict[str, in
 
 
 def test_more_pools_than_a_process_has(machine: Machine) -> None:
-    """There are 64: 16 receive queues take as many, 48 are the program's. A second card cannot be opened, and is left
-    as it was; then it can.
+    """16 receive queues take as many, all others are the program's. A second card cannot be opened, and is left as it
+    was; then it can.
     """
-    pools = [Mempool(1) for _ in range(48)]
+    pools = [Mempool(1) for _ in range(POOLS - 16)]
     with open_card(machine, rx_queues=16, ring_size=64, pool_size=96) as device:
         with pytest.raises(Error, match="close a device or release a pool first"):
             open_card(machine, "sim:b")

@@ -70,7 +70,7 @@ def test_threads_plug_in_and_unplug(machines: int) -> None:
     def work(number: int) -> None:
         host = hosts[number % machines]
         for _ in range(10):
-            card = host.plug_in(f"sim:c{number},gen={60 + number}")
+            card = host.plug_in(f"sim:c{number},gen={60 + number},ready=0")
             assert card.index not in held
             held.add(card.index)
             assert host.rack.inputs[card.index, LENGTH] == 60 + number
@@ -211,7 +211,7 @@ def test_a_child_cannot_use_its_parents_machine(running: Machine, use: str) -> N
 def test_a_child_closes_and_its_parent_goes_on(running: Machine, tmp_path: Path) -> None:
     """Closing in the child touches nothing: the parent's wires stay, its thread runs, and its capture is its own."""
     path = tmp_path / "out.pcap"
-    card, recorder = running.plug_in("sim:a,gen=60"), running.plug_in(f"sim:b,tx_pcap={path}")
+    card, recorder = running.plug_in("sim:a,gen=60,ready=0"), running.plug_in(f"sim:b,tx_pcap={path}")
 
     def close() -> str:
         running.unplug(card)

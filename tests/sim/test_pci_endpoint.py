@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from ixy.sim.card.config import ConfigSpace
+from ixy.sim.card.eeprom import build_product_data
 from ixy.sim.qemu.endpoint import Endpoint
 from ixy.sim.qemu.memory import NO_MEMORY, GuestMemory
 
-COMMAND, STATUS, POWER, MSIX_CONTROL, DEVICE_CONTROL = 0x04, 0x06, 0x44, 0x72, 0xA8
+COMMAND, STATUS, POWER, MSI_CONTROL, MSIX_CONTROL, DEVICE_CONTROL = 0x04, 0x06, 0x44, 0x52, 0x72, 0xA8
+MSI_ADDRESS, MSI_DATA, MSI_MASK, MSI_PENDING = 0x54, 0x5C, 0x60, 0x64
+VPD_ADDRESS, VPD_DATA = 0xE2, 0xE4
 MEMORY, BUS_MASTER, INTX_DISABLE = 0x2, 0x4, 0x400
 MSIX_ON, MSIX_MASK = 0x8000, 0x4000
 PENDING = 0x2000
@@ -71,13 +74,14 @@ def with_msix(endpoint: Endpoint, *vectors: int) -> None:
 
 
 def test_capabilities_form_a_chain_with_the_places_that_drivers_expect(endpoint: Endpoint) -> None:
-    """Power management at 0x40, MSI-X at 0x70, PCI Express at 0xA0."""
+    """Power management at 0x40, MSI at 0x50, MSI-X at 0x70, PCI Express at 0xA0, vital product data at 0xE0."""
     assert endpoint.config_read(STATUS, 2) & 0x10
     chain, offset = {}, endpoint.config_read(0x34, 1)
     while offset:
         chain[offset] = endpoint.config_read(offset, 1)
         offset = endpoint.config_read(offset + 1, 1)
-    assert chain == {0x40: 0x01, 0x70: 0x11, 0xA0: 0x10}
+    assert list(chain.items()) == [(0x40, 0x01), (0x50, 0x05), (0x70, 0x11), (0xA0, 0x10), (0xE0, 0x03)]
+    assert endpoint.config_read(MSI_CONTROL, 2) == 1 << 7 | 1 << 8  # one message, 64-bit address, can be masked
     assert endpoint.config_read(MSIX_CONTROL, 2) == 63
     assert endpoint.config_read(0x74, 4) == 4
     assert endpoint.config_read(0x78, 4) == 0x2004
@@ -232,3 +236,98 @@ def test_behind_the_end_of_the_configuration_space_is_nothing(endpoint: Endpoint
     endpoint.config_write(0xFFFFFFFC, 4, 1)
     assert endpoint.config_read(0xFFFFFFFC, 4) == 0xFFFFFFFF
     assert endpoint.config_read(0xFE, 4) >> 16 == 0xFFFF
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# MSI
+
+
+def with_msi(endpoint: Endpoint) -> None:
+    endpoint.config_write(MSI_ADDRESS, 4, 0xFEE01003)  # the low bits are not there
+    endpoint.config_write(MSI_ADDRESS + 4, 4, 1)
+    endpoint.config_write(MSI_DATA, 2, 0x4021)
+    endpoint.config_write(COMMAND, 2, BUS_MASTER)
+    endpoint.config_write(MSI_CONTROL, 2, 1)
+
+
+def test_msi_sends_a_message_for_each_time_the_line_would_rise(endpoint: Endpoint, device: Recorder) -> None:
+    with_msi(endpoint)
+    for asserted in (True, True, False, True, False):
+        endpoint.set_line(asserted)
+    assert device.messages == [(0x1_FEE0_1000, 0x4021)] * 2
+    assert device.levels == []
+
+
+@pytest.mark.parametrize("mask", ["message", "bus master"])
+def test_msi_that_is_masked_is_pending(endpoint: Endpoint, device: Recorder, mask: str) -> None:
+    """It is sent when the mask goes, unless what it was for has gone before."""
+    with_msi(endpoint)
+
+    def close(closed: bool) -> None:
+        if mask == "message":
+            endpoint.config_write(MSI_MASK, 4, int(closed))
+        else:
+            endpoint.config_write(COMMAND, 2, 0 if closed else BUS_MASTER)
+
+    close(True)
+    endpoint.set_line(True)
+    assert (device.messages, endpoint.config_read(MSI_PENDING, 4)) == ([], 1)
+    close(False)
+    assert (len(device.messages), endpoint.config_read(MSI_PENDING, 4)) == (1, 0)
+    endpoint.set_line(False)
+    close(True)
+    endpoint.set_line(True)
+    endpoint.set_line(False)
+    close(False)
+    assert len(device.messages) == 1
+
+
+def test_msix_goes_before_msi(endpoint: Endpoint, device: Recorder) -> None:
+    with_msi(endpoint)
+    with_msix(endpoint, 0)
+    endpoint.set_line(True)
+    assert device.messages == []
+    endpoint.signal(0)
+    assert device.messages == [(0xFEE00000, 0x4000)]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Vital product data (PCI Local Bus 3.0, appendix I)
+
+
+def product_data(endpoint: Endpoint, size: int) -> bytes:
+    words: list[bytes] = []
+    for place in range(0, size, 4):
+        endpoint.config_write(VPD_ADDRESS, 2, place)
+        assert endpoint.config_read(VPD_ADDRESS, 2) == 0x8000 | place  # the data are there
+        words.append(endpoint.config_read(VPD_DATA, 4).to_bytes(4, "little"))
+    return b"".join(words)
+
+
+def test_vital_product_data(device: Recorder) -> None:
+    """A name, then fields that can be read, the last of which makes the sum of all bytes so far 0; then the end."""
+    endpoint = Endpoint(ConfigSpace(build_product_data(bytes.fromhex("026978790001"))), device, device)
+    data = product_data(endpoint, 128)
+    assert data[0] == 0x82
+    name = 3 + int.from_bytes(data[1:3], "little")
+    assert data[3:name] == b"Simulated Intel 82599"
+    assert data[name] == 0x90
+    end = name + 3 + int.from_bytes(data[name + 1 : name + 3], "little")
+    fields, place = {}, name + 3
+    while place < end:
+        fields[data[place : place + 2]] = data[place + 3 : place + 3 + data[place + 2]]
+        place += 3 + data[place + 2]
+    assert fields[b"SN"] == b"026978790001"
+    assert sum(data[:end]) & 0xFF == 0
+    assert list(fields)[-1] == b"RV"
+    assert data[end] == 0x78
+
+
+def test_vital_product_data_cannot_be_written(device: Recorder) -> None:
+    """The flag says that it was done all the same."""
+    endpoint = Endpoint(ConfigSpace(build_product_data(bytes(6))), device, device)
+    before = product_data(endpoint, 16)
+    endpoint.config_write(VPD_DATA, 4, 0x12345678)
+    endpoint.config_write(VPD_ADDRESS, 2, 0x8004)
+    assert endpoint.config_read(VPD_ADDRESS, 2) == 4
+    assert product_data(endpoint, 16) == before

@@ -12,6 +12,7 @@ from ixy.dropped import close_dropped
 from ixy.errors import UnsupportedDevice
 from ixy.once import once
 from ixy.process import forget_in_child
+from ixy.registers import Reset
 from ixy.sim.card.interrupts import VECTORS
 from ixy.sim.machine import Machine
 
@@ -43,8 +44,10 @@ class SimulatedFunction:
 
     def __init__(self, address: str, host: Machine) -> None:
         self.machine = host
+        self._mapped: list[DmaMemory] = []
         self.card = host.plug_in(address, self)
         self.address = f"sim:{self.card.name}"
+        self._open = True
 
     def config_read(self, offset: int, size: int) -> int:
         return self.card.config_read(offset, size)
@@ -61,10 +64,13 @@ class SimulatedFunction:
         raise UnsupportedDevice(f"{self.address}: BAR {index} is no I/O ports")
 
     def map(self, memory: DmaMemory) -> DmaMapping:
-        return self.machine.map(memory)
+        self._mapped.append(memory)
+        return self.machine.map(memory, self)
 
     def unmap(self, memory: DmaMemory) -> None:
-        self.machine.unmap(memory)
+        self.machine.unmap(memory, self)
+        if memory in self._mapped:
+            self._mapped.remove(memory)
 
     def interrupt_vectors(self, kind: Irq) -> int:
         return VECTORS if kind is Irq.MSIX else 0
@@ -84,13 +90,20 @@ class SimulatedFunction:
 
     def reset(self) -> None:
         with self.machine.paused():
-            self.card.reset()
+            self.card.reset(Reset.FUNCTION)
 
     def close(self) -> None:
-        self.machine.unplug(self.card)
+        """What was not unmapped, since that was interrupted, is now. The second time nothing is done: the card may be
+        another's by then.
+        """
+        if self._open:
+            for memory in list(self._mapped):
+                self.unmap(memory)
+            self.machine.unplug(self.card)
+            self._open = False
 
     def __del__(self) -> None:
-        if hasattr(self, "address"):  # else the machine finds out by itself that nobody has the card
+        if hasattr(self, "_open"):  # else the machine finds out by itself that nobody has the card
             close_dropped(self.close)
 
 

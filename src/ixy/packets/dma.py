@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 HUGE_PAGE = 2 << 20
 PAGE = 4096
 
-PACKET_REGION = 64 * 66 * HUGE_PAGE  # what mempools are carved from
+PACKET_REGION = 256 * 66 * HUGE_PAGE  # what mempools are carved from: 256 of them, two for each queue that a card has
 RING_REGION = 512 * HUGE_PAGE  # what descriptor rings are carved from
 
 

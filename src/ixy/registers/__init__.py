@@ -13,13 +13,16 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from enum import Enum
+from enum import Enum, IntEnum
 from functools import cached_property
 from typing import Protocol
 
 from ixy.errors import DeviceTimeout
 
 log = logging.getLogger("ixy.registers")
+
+LOWER = 64
+"""How many registers of receive queues lie in their first place, see `Register.upper`."""
 
 
 class Mode(Enum):
@@ -30,6 +33,18 @@ class Mode(Enum):
     WO = "write-only"
     RC = "read-clear"
     RW1C = "write 1 to clear"
+
+
+class Reset(IntEnum):
+    """What resets a device, the mildest first; each does what those before it do."""
+
+    SOFTWARE = 1
+    """A bit of a register, such as CTRL.RST."""
+    LINK = 2
+    """… that takes the MAC and the link along, such as CTRL.LRST."""
+    FUNCTION = 3
+    """Through the configuration space: function-level reset, return from D3hot, reset of the bus."""
+    POWER = 4
 
 
 @dataclass(frozen=True)
@@ -63,7 +78,13 @@ class Register:
         offset: in bytes from the start of BAR 0; of the first one, if there are several.
         section: of the device's datasheet.
         stride, count: distance in bytes and number, for a register that exists several times.
+        upper: how far beyond the first number 64 lies, if those from there on lie elsewhere.
         reset: value after a reset of the device.
+        first: … of the first one, where only that differs from 0.
+        writable: the bits that keep what software writes; the others keep their own value.
+        survives: the strongest reset that leaves the bits of `kept` as they are; None: each sets them to `reset`.
+        undefined: the bits that may hold anything after power-on.
+        source: what `reset` is taken from, where that is not the section, or where sources differ.
     """
 
     name: str
@@ -73,7 +94,14 @@ class Register:
     fields: dict[str, Field]
     stride: int = 4
     count: int = 1
+    upper: int = 0
     reset: int = 0
+    first: int | None = None
+    writable: int = 0xFFFFFFFF
+    survives: Reset | None = None
+    kept: int = 0xFFFFFFFF
+    undefined: int = 0
+    source: str = ""
 
     def __getitem__(self, index: int) -> Register:
         if not 0 <= index < self.count:
@@ -84,9 +112,18 @@ class Register:
         return iter(self._each)
 
     @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """Where each of them lies."""
+        jump = self.upper - LOWER * self.stride if self.upper else 0
+        return tuple(self.offset + index * self.stride + jump * (index >= LOWER) for index in range(self.count))
+
+    @cached_property
     def _each(self) -> tuple[Register, ...]:
-        places = (self.offset + index * self.stride for index in range(self.count))
-        return tuple(replace(self, name=f"{self.name}[{i}]", offset=at, count=1) for i, at in enumerate(places))
+        return tuple(self._one(index, offset) for index, offset in enumerate(self.offsets))
+
+    def _one(self, index: int, offset: int) -> Register:
+        reset = self.reset if self.first is None or index > 0 else self.first
+        return replace(self, name=f"{self.name}[{index}]", offset=offset, count=1, upper=0, reset=reset, first=None)
 
     def value(self, **fields: int) -> int:
         """The register's value with these fields set and all else zero."""
@@ -109,12 +146,40 @@ def register(
     *,
     stride: int = 4,
     count: int = 1,
+    upper: int = 0,
     reset: int = 0,
+    first: int | None = None,
+    writable: int | None = None,
+    survives: Reset | None = None,
+    kept: int = 0xFFFFFFFF,
+    undefined: int = 0,
+    source: str = "",
     **fields: int | tuple[int, int],
 ) -> Register:
-    """Declare a row; a field is the number of its bit or the pair (lowest bit, highest bit)."""
+    """Declare a row; a field is the number of its bit or the pair (lowest bit, highest bit).
+
+    Nothing can be written to what is read-only or clears when it is read, unless `writable` says so.
+    """
     spans = {key: Field(bits, bits) if isinstance(bits, int) else Field(*bits) for key, bits in fields.items()}
-    return Register(name, offset, mode, section, spans, stride, count, reset)
+    if writable is None:
+        writable = 0 if mode in (Mode.RO, Mode.RC) else 0xFFFFFFFF
+    return Register(
+        name,
+        offset,
+        mode,
+        section,
+        spans,
+        stride,
+        count,
+        upper,
+        reset,
+        first,
+        writable,
+        survives,
+        kept,
+        undefined,
+        source,
+    )
 
 
 class Bar(Protocol):
@@ -171,6 +236,7 @@ class RegisterFile:
         """
         mask, wanted = register.mask(*fields), register.value(**fields)
         deadline = time.monotonic() + timeout
+        pause = 1e-5  # most bits are there within microseconds
         while True:
             late = time.monotonic() > deadline  # asked before the read: a process that was held up looks once more
             value = self.read(register)
@@ -182,7 +248,8 @@ class RegisterFile:
                     f"{self.owner}: {register.name} did not reach {awaited} within {timeout:g} s: it reads"
                     f" {value:#010x} (datasheet section {register.section})"
                 )
-            time.sleep(min(0.001, timeout / 10))
+            time.sleep(pause)
+            pause = min(2 * pause, 0.001, timeout / 10)
 
     def _trace(self, verb: str, register: Register, value: int) -> None:
         if not log.isEnabledFor(logging.DEBUG):

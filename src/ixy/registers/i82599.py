@@ -1,35 +1,98 @@
 """The registers and descriptors of Intel's 82599 that the driver or the simulated card uses.
 
-Offsets, modes and sections are those of the Intel 82599 10 GbE Controller Datasheet, revision 3.3, chapter 8.2.3; the
-descriptors are in chapter 7. X540 and X550 share what is here; `ixy.drivers.ixgbe.cards` says where they differ.
-Registers of receive queues 64 to 127 lie elsewhere (0x0D000); nothing here uses them. Registers that the 82599 shows at
-a second, older place too are in `ALIASES`.
+Offsets, modes, sections and reset values are those of the Intel 82599 10 GbE Controller Datasheet, revision 3.3,
+chapter 8.2.3; the descriptors are in chapter 7. X540 and X550 share what is here; `ixy.drivers.ixgbe.cards` says where
+they differ. Registers that the 82599 shows at a second, older place too are in `ALIASES`.
+
+Where a value is not taken from there, or where sources differ, the row's `source` says which was followed: Linux and
+DPDK (their ixgbe drivers), klint (a description of the 82599's registers that programs are proved against), X550 (its
+datasheet), or memory, of those who have read the datasheet.
 """
 
-from ixy.registers import Mode, register
+from functools import partial
+
+from ixy.registers import Mode, Reset, register
 
 RO, RW, RC, RW1C, WO = Mode.RO, Mode.RW, Mode.RC, Mode.RW1C, Mode.WO
 
 BAR0_SIZE = 0x20000
-QUEUES = 64
+QUEUES = 128
+VECTORS = 64  # of MSI-X
+
+# What rows have in common: a table without reset values, which keeps its contents as long as there is power (4.2.1);
+# registers of each receive queue, of which those from 64 on lie elsewhere, and of each transmit queue
+table = partial(register, survives=Reset.FUNCTION, undefined=0xFFFFFFFF)
+rx_queue = partial(register, stride=0x40, count=QUEUES, upper=0xC000)
+tx_queue = partial(register, stride=0x40, count=QUEUES)
 
 # 8.2.3.1 General control
-CTRL = register("CTRL", 0x00000, RW, "8.2.3.1.1", PCIE_MASTER_DISABLE=2, LRST=3, RST=26)
+CTRL = register("CTRL", 0x00000, RW, "8.2.3.1.1", writable=1 << 2, PCIE_MASTER_DISABLE=2, LRST=3, RST=26)
 STATUS = register("STATUS", 0x00008, RO, "8.2.3.1.2", LAN_ID=(2, 3), LINKUP=7, PCIE_MASTER_ENABLE=19, reset=0x80000)
-CTRL_EXT = register("CTRL_EXT", 0x00018, RW, "8.2.3.1.3", NS_DIS=16, DRV_LOAD=28)
-I2CCTL = register("I2CCTL", 0x00028, RW, "8.2.3.1.6", CLK_IN=0, CLK_OUT=1, DATA_IN=2, DATA_OUT=3, reset=0xF)
+CTRL_EXT = register(
+    "CTRL_EXT",
+    0x00018,
+    RW,
+    "8.2.3.1.3",
+    writable=1 << 16 | 1 << 17 | 1 << 26 | 1 << 28,
+    survives=Reset.LINK,
+    kept=1 << 26,
+    PFRSTD=14,
+    NS_DIS=16,
+    RO_DIS=17,
+    EXTENDED_VLAN=26,
+    DRV_LOAD=28,
+)
+I2CCTL = register(
+    "I2CCTL",
+    0x00028,
+    RW,
+    "8.2.3.1.6",
+    reset=0xF,
+    survives=Reset.FUNCTION,
+    CLK_IN=0,
+    CLK_OUT=1,
+    DATA_IN=2,
+    DATA_OUT=3,
+)
 
 # 8.2.3.2 EEPROM
-EEC = register("EEC", 0x10010, RW, "8.2.3.2.1", EE_REQ=6, EE_GNT=7, EE_PRES=8, AUTO_RD=9, EE_SIZE=(11, 14))
+EEC = register(
+    "EEC",
+    0x10010,
+    RW,
+    "8.2.3.2.1",
+    reset=0x3FC310,
+    writable=0x77,
+    source="for an EEPROM of 256 Kbit",
+    EE_BANG=(0, 2),
+    FWE=(4, 5),
+    EE_REQ=6,
+    EE_GNT=7,
+    EE_PRES=8,
+    AUTO_RD=9,
+    EE_SIZE=(11, 14),
+    DONE=(15, 21),
+)
 EERD = register("EERD", 0x10014, RW, "8.2.3.2.2", START=0, DONE=1, ADDR=(2, 15), DATA=(16, 31))
 
 # 8.2.3.3 Flow control
-FCRTH = register("FCRTH", 0x03260, RW, "8.2.3.3.4", count=8, RTH=(5, 18), FCEN=31)
+FCRTH = register("FCRTH", 0x03260, RW, "8.2.3.3.4", count=8, writable=0x8007FFF0, RTH=(5, 18), FCEN=31)
 
 # 8.2.3.4 PCIe, semaphores between software and firmware
-SWSM = register("SWSM", 0x10140, RW, "8.2.3.4", SMBI=0, SWESMBI=1)
-FWSM = register("FWSM", 0x10148, RW, "8.2.3.4", FW_MODE=(1, 3), FW_VAL=15, reset=0x8000)
-SW_FW_SYNC = register("SW_FW_SYNC", 0x10160, RW, "8.2.3.4.11", SOFTWARE=(0, 4), FIRMWARE=(5, 9))
+SWSM = register("SWSM", 0x10140, RW, "8.2.3.4", writable=3, survives=Reset.FUNCTION, SMBI=0, SWESMBI=1)
+FWSM = register(
+    "FWSM",
+    0x10148,
+    RO,
+    "8.2.3.4.10",
+    reset=0x8000,
+    source="Linux, which wants valid firmware; 0 until firmware runs",
+    FW_MODE=(1, 3),
+    FW_VAL=15,
+)
+SW_FW_SYNC = register(
+    "SW_FW_SYNC", 0x10160, RW, "8.2.3.4.11", survives=Reset.FUNCTION, SOFTWARE=(0, 4), FIRMWARE=(5, 9)
+)
 GCR_EXT = register("GCR_EXT", 0x11050, RW, "8.2.3.4.12", BUFFERS_CLEAR=30)
 
 # 8.2.3.5 Interrupts
@@ -62,76 +125,205 @@ GPIE = register("GPIE", 0x00898, RW, "8.2.3.5.18", MULTIPLE_MSIX=4, OCD=5, EIMEN
 
 # 8.2.3.7 Receive: filters
 FCTRL = register("FCTRL", 0x05080, RW, "8.2.3.7.1", SBP=1, MPE=8, UPE=9, BAM=10)
-MTA = register("MTA", 0x05200, RW, "8.2.3.7.7", count=128, BITS=(0, 31))
-MCSTCTRL = register("MCSTCTRL", 0x05090, RW, "8.2.3.7.2", MO=(0, 1), MFE=2)
+MTA = table("MTA", 0x05200, RW, "8.2.3.7.7", count=128, BITS=(0, 31))
+MCSTCTRL = register("MCSTCTRL", 0x05090, RW, "8.2.3.7.2", writable=0x7, MO=(0, 1), MFE=2)
 RXCSUM = register("RXCSUM", 0x05000, RW, "8.2.3.7.5", IPPCSE=12, PCSD=13)
 VLNCTRL = register("VLNCTRL", 0x05088, RW, "8.2.3.7.2", VET=(0, 15), VFE=30, reset=0x8100)
-VFTA = register("VFTA", 0x0A000, RW, "8.2.3.7.11", count=128, BITS=(0, 31))
-RAL = register("RAL", 0x0A200, RW, "8.2.3.7.8", stride=8, count=128, ADDRESS=(0, 31))
-RAH = register("RAH", 0x0A204, RW, "8.2.3.7.9", stride=8, count=128, ADDRESS=(0, 15), AV=31)
+VFTA = table("VFTA", 0x0A000, RW, "8.2.3.7.11", count=128, BITS=(0, 31))
+RAL = table("RAL", 0x0A200, RW, "8.2.3.7.8", stride=8, count=128, ADDRESS=(0, 31))
+RAH = register(
+    "RAH",
+    0x0A204,
+    RW,
+    "8.2.3.7.9",
+    stride=8,
+    count=128,
+    writable=0x8000FFFF,
+    survives=Reset.FUNCTION,
+    kept=0xFFFF,
+    undefined=0xFFFF,
+    source="AV: 8.2.3.7.9 and X550, by which each reset clears it; by 4.2.1 the whole register survives",
+    ADDRESS=(0, 15),
+    AV=31,
+)
+MPSAR = table("MPSAR", 0x0A600, RW, "8.2.3.7.10", count=256, POOLS=(0, 31))
 
-FTQF = register("FTQF", 0x0E600, RW, "8.2.3.7.19", count=128, QUEUE_ENABLE=31)
+FTQF = table(
+    "FTQF",
+    0x0E600,
+    RW,
+    "8.2.3.7.19",
+    count=128,
+    undefined=0x7FFFFFFF,
+    source="QUEUE_ENABLE: Linux, which never clears it and finds no filter; by 8.2.3.7.19 it is undefined, too",
+    QUEUE_ENABLE=31,
+)
 MRQC = register("MRQC", 0x0EC80, RW, "8.2.3.7.12", MRQE=(0, 3), FIELDS=(16, 31))
-RETA = register("RETA", 0x0EB00, RW, "8.2.3.7.14", count=32, ENTRIES=(0, 31))
+RETA = table("RETA", 0x0EB00, RW, "8.2.3.7.14", count=32, ENTRIES=(0, 31))
 ERETA = register("ERETA", 0x0EE80, RW, "X550: extended redirection table", count=96, ENTRIES=(0, 31))  # not on others
-RSSRK = register("RSSRK", 0x0EB80, RW, "8.2.3.7.15", count=10, KEY=(0, 31))
+RSSRK = table("RSSRK", 0x0EB80, RW, "8.2.3.7.15", count=10, KEY=(0, 31))
+PFVLVF = table("PFVLVF", 0x0F100, RW, "8.2.3.27.15", count=64, VLAN_ID=(0, 11), VI_EN=31)
+PFVLVFB = table("PFVLVFB", 0x0F200, RW, "8.2.3.27.16", count=128, POOLS=(0, 31))
+PFUTA = table("PFUTA", 0x0F400, RW, "8.2.3.27.17", count=128, BITS=(0, 31))
 
 # 8.2.3.8 Receive: DMA
-RDBAL = register("RDBAL", 0x01000, RW, "8.2.3.8.1", stride=0x40, count=QUEUES, ADDRESS=(7, 31))
-RDBAH = register("RDBAH", 0x01004, RW, "8.2.3.8.2", stride=0x40, count=QUEUES, ADDRESS=(0, 31))
-RDLEN = register("RDLEN", 0x01008, RW, "8.2.3.8.3", stride=0x40, count=QUEUES, LEN=(0, 19))
-RDH = register("RDH", 0x01010, RW, "8.2.3.8.4", stride=0x40, count=QUEUES, HEAD=(0, 15))
-RDT = register("RDT", 0x01018, RW, "8.2.3.8.5", stride=0x40, count=QUEUES, TAIL=(0, 15))
-RXDCTL = register("RXDCTL", 0x01028, RW, "8.2.3.8.6", stride=0x40, count=QUEUES, ENABLE=25, VME=30)
-SRRCTL = register(
-    "SRRCTL", 0x01014, RW, "8.2.3.8.7", stride=0x40, count=QUEUES, BSIZEPACKET=(0, 4), DESCTYPE=(25, 27), DROP_EN=28
+RDBAL = rx_queue(
+    "RDBAL",
+    0x01000,
+    RW,
+    "8.2.3.8.1",
+    writable=0xFFFFFF80,
+    survives=Reset.FUNCTION,
+    undefined=0xFFFFFFFF,
+    ADDRESS=(7, 31),
 )
-RDRXCTL = register("RDRXCTL", 0x02F00, RW, "8.2.3.8.8", CRC_STRIP=1, DMAIDONE=3)
-RXPBSIZE = register("RXPBSIZE", 0x03C00, RW, "8.2.3.8.9", count=8, SIZE=(10, 19))
-RXCTRL = register("RXCTRL", 0x03000, RW, "8.2.3.8.10", RXEN=0)
-DCA_RXCTRL = register("DCA_RXCTRL", 0x0100C, RW, "8.2.3.11.1", stride=0x40, count=QUEUES, MUST_BE_ZERO=12, reset=0x1000)
+RDBAH = rx_queue("RDBAH", 0x01004, RW, "8.2.3.8.2", survives=Reset.FUNCTION, undefined=0xFFFFFFFF, ADDRESS=(0, 31))
+RDLEN = rx_queue("RDLEN", 0x01008, RW, "8.2.3.8.3", writable=0xFFF80, LEN=(0, 19))
+RDH = rx_queue("RDH", 0x01010, RW, "8.2.3.8.4", writable=0xFFFF, HEAD=(0, 15))
+RDT = rx_queue("RDT", 0x01018, RW, "8.2.3.8.5", writable=0xFFFF, TAIL=(0, 15))
+RXDCTL = rx_queue("RXDCTL", 0x01028, RW, "8.2.3.8.6", ENABLE=25, VME=30)
+SRRCTL = rx_queue(
+    "SRRCTL",
+    0x01014,
+    RW,
+    "8.2.3.8.7",
+    reset=0x402,
+    BSIZEPACKET=(0, 4),
+    BSIZEHEADER=(8, 13),
+    DESCTYPE=(25, 27),
+    DROP_EN=28,
+)
+RDRXCTL = register(
+    "RDRXCTL",
+    0x02F00,
+    RW,
+    "8.2.3.8.8",
+    reset=0x108808,
+    writable=0xFFFFFFFF & ~(1 << 3),
+    source="bits 11 and 15, which are reserved: X550",
+    CRC_STRIP=1,
+    DMAIDONE=3,
+    RSCFRSTSIZE=(17, 21),
+    RSCACKC=25,
+    FCOE_WRFIX=26,
+)
+RXPBSIZE = register("RXPBSIZE", 0x03C00, RW, "8.2.3.8.9", count=8, reset=512 << 10, writable=0xFFC00, SIZE=(10, 19))
+RXCTRL = register("RXCTRL", 0x03000, RW, "8.2.3.8.10", writable=1, RXEN=0)
+RXMEMWRAP = register("RXMEMWRAP", 0x03190, RO, "8.2.3.8.11", reset=0x88888888, WRAP_AND_EMPTY=(0, 31))
+DCA_RXCTRL = rx_queue("DCA_RXCTRL", 0x0100C, RW, "8.2.3.11.1", reset=0xB200, MUST_BE_ZERO=12)
 
 # 8.2.3.9 Transmit
-DMATXCTL = register("DMATXCTL", 0x04A80, RW, "8.2.3.9.2", TE=0)
-DTXMXSZRQ = register("DTXMXSZRQ", 0x08100, RW, "8.2.3.9.1", MAX_BYTES_NUM_REQ=(0, 11))
-TDBAL = register("TDBAL", 0x06000, RW, "8.2.3.9.5", stride=0x40, count=QUEUES, ADDRESS=(7, 31))
-TDBAH = register("TDBAH", 0x06004, RW, "8.2.3.9.6", stride=0x40, count=QUEUES, ADDRESS=(0, 31))
-TDLEN = register("TDLEN", 0x06008, RW, "8.2.3.9.7", stride=0x40, count=QUEUES, LEN=(0, 19))
-TDH = register("TDH", 0x06010, RW, "8.2.3.9.8", stride=0x40, count=QUEUES, HEAD=(0, 15))
-TDT = register("TDT", 0x06018, RW, "8.2.3.9.9", stride=0x40, count=QUEUES, TAIL=(0, 15))
-TXDCTL = register(
+DMATXCTL = register("DMATXCTL", 0x04A80, RW, "8.2.3.9.2", reset=0x8100 << 16, TE=0, GDV=3, VT=(16, 31))
+DTXTCPFLGL = register(
+    "DTXTCPFLGL", 0x04A88, RW, "8.2.3.9.3", reset=0x0FF60FF6, writable=0x0FFF0FFF, FIRST=(0, 11), MIDDLE=(16, 27)
+)
+DTXTCPFLGH = register("DTXTCPFLGH", 0x04A8C, RW, "8.2.3.9.4", reset=0xF7F, writable=0xFFF, LAST=(0, 11))
+DTXMXSZRQ = register("DTXMXSZRQ", 0x08100, RW, "8.2.3.9.1", reset=0x10, writable=0xFFF, MAX_BYTES_NUM_REQ=(0, 11))
+TDBAL = tx_queue(
+    "TDBAL",
+    0x06000,
+    RW,
+    "8.2.3.9.5",
+    writable=0xFFFFFF80,
+    survives=Reset.FUNCTION,
+    undefined=0xFFFFFFFF,
+    ADDRESS=(7, 31),
+)
+TDBAH = tx_queue("TDBAH", 0x06004, RW, "8.2.3.9.6", survives=Reset.FUNCTION, undefined=0xFFFFFFFF, ADDRESS=(0, 31))
+TDLEN = tx_queue("TDLEN", 0x06008, RW, "8.2.3.9.7", writable=0xFFF80, LEN=(0, 19))
+TDH = tx_queue("TDH", 0x06010, RW, "8.2.3.9.8", writable=0xFFFF, HEAD=(0, 15))
+TDT = tx_queue("TDT", 0x06018, RW, "8.2.3.9.9", writable=0xFFFF, TAIL=(0, 15))
+TXDCTL = tx_queue(
     "TXDCTL",
     0x06028,
     RW,
     "8.2.3.9.10",
-    stride=0x40,
-    count=QUEUES,
+    writable=0xFFFFFFFF & ~(1 << 26),
     PTHRESH=(0, 6),
     HTHRESH=(8, 14),
     WTHRESH=(16, 22),
     ENABLE=25,
     SWFLSH=26,
 )
-TXPBSIZE = register("TXPBSIZE", 0x0CC00, RW, "8.2.3.9.13", count=8, SIZE=(10, 19))
-TXPBTHRESH = register("TXPBTHRESH", 0x04950, RW, "8.2.3.9.16", count=8, THRESH=(0, 9))
-RTTDCS = register("RTTDCS", 0x04900, RW, "8.2.3.10.2", ARBDIS=6)
+TXPBSIZE = register(
+    "TXPBSIZE",
+    0x0CC00,
+    RW,
+    "8.2.3.9.13",
+    count=8,
+    reset=160 << 10,
+    writable=0xFFC00,
+    source="klint: all alike; those from 1 on have no meaning without DCB",
+    SIZE=(10, 19),
+)
+TXPBTHRESH = register("TXPBTHRESH", 0x04950, RW, "8.2.3.9.16", count=8, first=0x96, writable=0x3FF, THRESH=(0, 9))
+DCA_TXCTRL = tx_queue("DCA_TXCTRL", 0x0600C, RW, "8.2.3.11.2", reset=0x2A00, CPUID=(24, 31))
+RTTDCS = register("RTTDCS", 0x04900, RW, "8.2.3.10.2", reset=0xC00000, ARBDIS=6, BDPM=22, BPBFSM=23)
+RTTPCS = register("RTTPCS", 0x0CD00, RW, "8.2.3.10.3", reset=0x224 << 22, ARBD=(22, 31))
 
 # 8.2.3.12 Security: the receive path passes through it even when it does nothing
-SECRXCTRL = register("SECRXCTRL", 0x08D00, RW, "8.2.3.12.5", RX_DIS=1)
-SECRXSTAT = register("SECRXSTAT", 0x08D04, RO, "8.2.3.12.6", SECRX_RDY=0, OFF=1)
-SECTXSTAT = register("SECTXSTAT", 0x08804, RO, "8.2.3.12.2", SECTX_RDY=0, OFF=1, reset=3)
+SECTXCTRL = register("SECTXCTRL", 0x08800, RW, "8.2.3.12.1", reset=1, source="from memory", SECTX_DIS=0, TX_DIS=1)
+SECTXSTAT = register(
+    "SECTXSTAT",
+    0x08804,
+    RO,
+    "8.2.3.12.2",
+    reset=3,
+    source="a card whose fuses switch security off, so that Linux offers none",
+    SECTX_RDY=0,
+    OFF=1,
+)
+SECTXBUFFAF = register("SECTXBUFFAF", 0x08808, RW, "8.2.3.12.3", reset=0x250, source="from memory", FULL_THRESH=(0, 9))
+SECTXMINIFG = register("SECTXMINIFG", 0x08810, RW, "8.2.3.12.4", reset=0x1001, source="from memory", MINIFG=(0, 3))
+SECRXCTRL = register("SECRXCTRL", 0x08D00, RW, "8.2.3.12.5", reset=1, SECRX_DIS=0, RX_DIS=1)
+SECRXSTAT = register(
+    "SECRXSTAT",
+    0x08D04,
+    RO,
+    "8.2.3.12.6",
+    reset=2,
+    source="a card whose fuses switch security off, so that Linux offers none",
+    SECRX_RDY=0,
+    OFF=1,
+)
 
 # 8.2.3.21 Flow director
-FDIRCTRL = register("FDIRCTRL", 0x0EE00, RW, "8.2.3.21.1", PBALLOC=(0, 1), INIT_DONE=3)
-FDIRCMD = register("FDIRCMD", 0x0EE2C, RW, "8.2.3.21.22", CMD=(0, 1))
+FDIRCTRL = register("FDIRCTRL", 0x0EE00, RW, "8.2.3.21.1", writable=0xFFFFFFFF & ~(1 << 3), PBALLOC=(0, 1), INIT_DONE=3)
+FDIRCMD = register("FDIRCMD", 0x0EE2C, RW, "8.2.3.21.22", writable=0xFFFFFFFC, CMD=(0, 1))
+FDIRFREE = register(
+    "FDIRFREE",
+    0x0EE38,
+    RW,
+    "8.2.3.21.12",
+    reset=0x8000,
+    source="from memory; X550: 0, which has no table yet",
+    FREE=(0, 15),
+)
+FDIRHKEY = register("FDIRHKEY", 0x0EE68, RW, "8.2.3.21.2", reset=0x80000001, source="from memory", KEY=(0, 31))
+FDIRSKEY = register("FDIRSKEY", 0x0EE6C, RW, "8.2.3.21.3", reset=0x80800101, source="X550", KEY=(0, 31))
 
 # 8.2.3.22 MAC
-HLREG0 = register("HLREG0", 0x04240, RW, "8.2.3.22.8", TXCRCEN=0, RXCRCSTRP=1, JUMBOEN=2, TXPADEN=10, LPBK=15)
+HLREG0 = register(
+    "HLREG0",
+    0x04240,
+    RW,
+    "8.2.3.22.8",
+    reset=0x08010C0B,
+    source="bit 3: klint, X550 has bits 4 to 9 too; bit 11: X550; RXLNGTHERREN: 8.2.3.22.8 and X550, klint has it not",
+    TXCRCEN=0,
+    RXCRCSTRP=1,
+    JUMBOEN=2,
+    TXPADEN=10,
+    LPBK=15,
+    MDCSPD=16,
+    RXLNGTHERREN=27,
+)
 MSCA = register(
     "MSCA",
     0x0425C,
     RW,
     "8.2.3.22.11",
+    writable=0x0FFFFFFF,
     ADDRESS=(0, 15),
     DEVICE=(16, 20),
     PORT=(21, 25),
@@ -139,12 +331,33 @@ MSCA = register(
     COMMAND=30,
 )
 MSRWD = register("MSRWD", 0x04260, RW, "8.2.3.22.12", WRITE=(0, 15), READ=(16, 31))
-MAXFRS = register("MAXFRS", 0x04268, RW, "8.2.3.22.13", MFS=(16, 31), reset=1518 << 16)
-AUTOC = register("AUTOC", 0x042A0, RW, "8.2.3.22.19", RESTART_AN=12, LMS=(13, 15), reset=3 << 13)
+MAXFRS = register("MAXFRS", 0x04268, RW, "8.2.3.22.13", reset=1518 << 16, writable=0xFFFF0000, MFS=(16, 31))
+AUTOC = register(
+    "AUTOC",
+    0x042A0,
+    RW,
+    "8.2.3.22.19",
+    reset=3 << 13,
+    writable=0xFFFFFFFF & ~(1 << 12),
+    survives=Reset.SOFTWARE,
+    source="the EEPROM of a card with SFP+",
+    RESTART_AN=12,
+    LMS=(13, 15),
+)
 LINKS = register("LINKS", 0x042A4, RO, "8.2.3.22.20", LINK_SPEED=(28, 29), LINK_UP=30)
-AUTOC2 = register("AUTOC2", 0x042A8, RW, "8.2.3.22.22", SERIAL_10G=(16, 17), reset=2 << 16)
-
-ANLP1 = register("ANLP1", 0x042B0, RO, "8.2.3.22.24", AN_STATE=(16, 19), reset=0x10000)
+AUTOC2 = register(
+    "AUTOC2",
+    0x042A8,
+    RW,
+    "8.2.3.22.22",
+    reset=2 << 16,
+    survives=Reset.SOFTWARE,
+    source="the EEPROM of a card with SFP+",
+    SERIAL_10G=(16, 17),
+)
+ANLP1 = register(
+    "ANLP1", 0x042B0, RO, "8.2.3.22.24", reset=0x10000, source="Linux, which wants one not 0", AN_STATE=(16, 19)
+)
 
 # 8.2.3.23 Statistics
 CRCERRS = register("CRCERRS", 0x04000, RC, "8.2.3.23", COUNT=(0, 31))
@@ -184,6 +397,7 @@ QBTCH = register("QBTCH", 0x08704, RC, "8.2.3.23", stride=8, count=16, COUNT=(0,
 
 # Where else a register can be found: its first place, its distance from one to the next, and how many of them
 ALIASES = (
+    (CTRL, 0x00004, 4, 1),
     (RAL, 0x05400, 8, 16),
     (RAH, 0x05404, 8, 16),
     (SRRCTL, 0x02100, 4, 16),
@@ -192,8 +406,7 @@ ALIASES = (
     (RETA, 0x05C00, 4, 32),
     (RSSRK, 0x05C80, 4, 10),
     (QPTC, 0x06030, 0x40, 16),
-    (TQSM, 0x07300, 4, 8),
-)
+)  # TQSM's old place, 0x07300, is transmit queue 76's here
 
 # Field values
 SYNC_PHY0, SYNC_PHY1, SYNC_MAC = 1 << 1, 1 << 2, 1 << 3  # SW_FW_SYNC.SOFTWARE, and FIRMWARE: what is owned

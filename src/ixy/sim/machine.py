@@ -18,6 +18,7 @@ import numpy as np
 from ixy.errors import AddressError, DeviceBusy, Error
 from ixy.packets.dma import DmaMapping, DmaMemory, window
 from ixy.process import Owner
+from ixy.registers import Reset
 from ixy.sim.bed import Bed
 from ixy.sim.card import state
 from ixy.sim.card.registers import Card
@@ -111,6 +112,7 @@ class Machine:
         self.cards: dict[str, Card] = {}
         self.owner = Owner()
         self._plugs: dict[str, Plug] = {}
+        self._holders: dict[int, set[int]] = {}  # who has memory mapped, by its offset
         self._shown: list[slice] = []
         self._stepped = stepped
         self._thread: threading.Thread | None = None
@@ -151,8 +153,12 @@ class Machine:
                     raise DeviceBusy(f"sim:{spec.name} is open already: close it first")
                 check_files((*_plugged_wires(), *spec.wires))
                 card = self.card(spec.name)
+                card.ready.reads = spec.ready
                 plug = self._plugs[spec.name] = Plug(card, spec.wires, None if holder is None else ref(holder))
             self._connect(plug)
+            if spec.seed is not None:
+                with self.paused():
+                    card.power_on(spec.seed)
             self._run()
             return card
         except BaseException:
@@ -230,7 +236,7 @@ class Machine:
             stack.callback(plug.stack.close)  # goes on where the first was interrupted
             stack.callback(plug.stack.close)
             with self.paused():
-                card.reset()
+                card.reset(Reset.FUNCTION)
                 card.interrupt_no_more()
                 if rack.outputs[card.index, KIND] != Cable.kind:
                     rack.inputs[card.index, KIND] = rack.outputs[card.index, KIND] = NOTHING
@@ -266,17 +272,22 @@ class Machine:
     # -----------------------------------------------------------------------------------------------------------------
     # Memory
 
-    def map(self, memory: DmaMemory) -> DmaMapping:
-        """Let all cards reach `memory`, until each one that maps it has unmapped it."""
+    def map(self, memory: DmaMemory, holder: object = None) -> DmaMapping:
+        """Let all cards reach `memory`, until each holder that maps it has unmapped it."""
         with self.paused():
-            self._allowed(memory)[:] += 1
+            self._holders.setdefault(memory.offset, set()).add(id(holder))
+            self._allow(memory)
         return DmaMapping.linear(memory, BUS_BASE)
 
-    def unmap(self, memory: DmaMemory) -> None:
-        """Undo one `map`: DMA to `memory` is refused after the last."""
+    def unmap(self, memory: DmaMemory, holder: object = None) -> None:
+        """DMA to `memory` is refused once no holder is left. To do it twice does no harm."""
         if self.owner.mine():
             with self.paused():
-                self._allowed(memory)[:] -= 1
+                self._holders.get(memory.offset, set()).discard(id(holder))
+                self._allow(memory)
+
+    def _allow(self, memory: DmaMemory) -> None:
+        self._allowed(memory)[:] = len(self._holders.get(memory.offset, ()))
 
     def show(self, memory: GuestMemory) -> None:
         """Let all cards reach what belongs to this layout of a virtual machine's memory, and nothing else."""

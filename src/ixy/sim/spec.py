@@ -8,6 +8,9 @@ sim:a,tap=ixy0                            a TAP device of the kernel
 sim:a,gen=60                              a generator of 60-byte frames; a sink checks what comes back, echoed or not
 sim:a,gen=60,rate=1e6,count=1000          … at a rate in packets per second, and only so many
 sim:b,sink=a,touch=48                     a sink for a's frames, byte 48 of each raised by one
+
+Of the card itself: `ready=10`, how many register reads pass until a bit that software waits for is set; `seed=7`, which
+contents its tables have after power-on that then have none (else it is the card's name that says so).
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ixy.errors import AddressError, CaptureError
+from ixy.sim.card.ready import DEFAULT_READS, MAX_READS
 from ixy.sim.wires.kinds import KINDS
 from ixy.sim.wires.sink import Sink
 from ixy.sim.wires.wire import Options
@@ -29,7 +33,8 @@ from ixy.streams import is_output
 if TYPE_CHECKING:
     from ixy.sim.wires.wire import Wire
 
-_OPTIONS = [option for kind in KINDS for option in (kind.option, *kind.extras)]
+_OPTIONS = [*(option for kind in KINDS for option in (kind.option, *kind.extras)), "ready", "seed"]
+_MAX_SEED = 2**64 - 1
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -40,10 +45,14 @@ class Spec:
     Attributes:
         name: of the card.
         wires: what is plugged in, in the order in which it is.
+        ready: how many register reads the card's ready bits take.
+        seed: of what has no value after power-on; None: the card's name.
     """
 
     name: str
     wires: tuple[Wire, ...] = ()
+    ready: int = DEFAULT_READS
+    seed: int | None = None
 
     @property
     def sink(self) -> str | None:
@@ -110,7 +119,10 @@ def parse_spec(address: str) -> Spec:
         values[key] = value
     _answer(name, values)
     _check_together(address, values)
-    return Spec(name, tuple(kind.parse(Options(address, name, values)) for kind in _named(values)))
+    given = Options(address, name, values)
+    ready, seed = given.number("ready", 0, MAX_READS), given.number("seed", 0, _MAX_SEED)
+    wires = tuple(kind.parse(given) for kind in _named(values))
+    return Spec(name, wires, DEFAULT_READS if ready is None else ready, seed)
 
 
 def _named(values: dict[str, str]) -> list[type[Wire]]:

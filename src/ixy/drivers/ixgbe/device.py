@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ixy.arguments import integer
 from ixy.bus import Irq, set_bus_master
 from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, DeviceCounters, Link, check_pool
-from ixy.drivers.ixgbe.cards import CARDS, TX_BUFFER, Card, Connection
+from ixy.drivers.ixgbe.cards import CARDS, TX_BUFFER, Connection
 from ixy.drivers.ixgbe.datapath import CLEAN_GROUP
 from ixy.drivers.ixgbe.interrupts import QueueInterrupt
 from ixy.drivers.ixgbe.phy import Phy
@@ -25,7 +26,7 @@ from ixy.drivers.ixgbe.semaphore import owned
 from ixy.drivers.pools import AttachedPools
 from ixy.drivers.rss import DEFAULT_KEY, Rss, table_of
 from ixy.dropped import close_dropped
-from ixy.errors import ConfigurationError, DeviceTimeout, Error
+from ixy.errors import ConfigurationError, DeviceTimeout, Error, UnsupportedDevice
 from ixy.packets.dma import allocate_rings
 from ixy.packets.mempool import Mempool
 from ixy.packets.packets import METADATA, check_metadata
@@ -51,7 +52,7 @@ class Ixgbe:
 
     Args:
         function: the PCI function; the driver closes it, also if the initialisation fails.
-        rx_queues, tx_queues: how many of each, 1 to 64; receive queues as many as packets can be spread over.
+        rx_queues, tx_queues: how many of each, 1 to 128. Packets are spread over as many as RSS can name.
         ring_size: descriptors per ring: 64, 128, … 4096.
         pool_size: packet buffers per receive queue, at least `ring_size` + 32.
         metadata: what is to be told of each packet, see `ixy.open`.
@@ -93,10 +94,11 @@ class Ixgbe:
         self.rss: Rss | None = None
         try:
             self._card = CARDS[function.config_read(2, 2)]
-            check_configuration(self.address, self._card, rx_queues, tx_queues, ring_size, pool_size)
+            check_configuration(self.address, rx_queues, tx_queues, ring_size, pool_size)
             self._metadata = check_metadata(self.address, metadata, METADATA)
             if rx_queues > 1 or "hash" in self._metadata:
-                self.rss = Rss(rss_key, table_of(range(rx_queues), self._card.rss_entries))
+                named = min(rx_queues, self._card.rss_queues)
+                self.rss = Rss(rss_key, table_of(range(named), self._card.rss_entries))
             self._bar = function.bar(0)
             self._registers = RegisterFile(self._bar, self.address, self._lock)
             self._allocate(rx_queues, tx_queues, ring_size, pool_size)
@@ -157,11 +159,9 @@ class Ixgbe:
         set_bus_master(self._function, True)
         self._init_receive()
         self._init_transmit()
-        for queue, ring in enumerate(self.rx_rings):
-            self._start_rx_queue(queue, ring)
+        self._start_rx_queues()
         self._open_receive_path()
-        for queue in range(len(self.tx_rings)):
-            self._start_tx_queue(queue)
+        self._enable(reg.TXDCTL, len(self.tx_rings))  # 4.6.8.1
         log.info("%s: %s ready, MAC %s", self.address, self._card.name, self.mac().hex(":"))
 
     def _reset(self) -> None:
@@ -248,10 +248,9 @@ class Ixgbe:
         for number, register in enumerate(reg.RXPBSIZE):
             regs.write(register, SIZE=self._card.rx_buffer if number == 0 else 0)
         regs.write(reg.FCRTH[0], RTH=(self._card.rx_buffer - FLOW_CONTROL_ROOM) * 1024 >> 5)
-        for register in reg.FTQF:  # undefined after power-on: they would send packets to queues that nobody has
-            regs.write(register, QUEUE_ENABLE=0)
+        self._clear_tables()
         regs.update(reg.HLREG0, RXCRCSTRP=1)
-        regs.update(reg.RDRXCTL, CRC_STRIP=1)
+        regs.update(reg.RDRXCTL, CRC_STRIP=1, RSCFRSTSIZE=0, RSCACKC=1, FCOE_WRFIX=1)  # 8.2.3.8.8 asks for the latter
         regs.update(reg.FCTRL, BAM=1, UPE=1, MPE=1)  # promiscuous, until `set_promiscuous` says otherwise
         for queue in range(len(self.rx_rings)):
             # Frames are dropped when a queue has no descriptor; else one full queue would block all the others.
@@ -263,6 +262,14 @@ class Ixgbe:
         regs.update(reg.CTRL_EXT, NS_DIS=1)
         for queue in range(len(self.rx_rings)):
             regs.update(reg.DCA_RXCTRL[queue], MUST_BE_ZERO=0)
+
+    def _clear_tables(self) -> None:
+        """4.6.7: they have no defined contents after power-on, and no reset clears them (4.2.1)."""
+        for table in (reg.MTA, reg.VFTA, reg.PFUTA, reg.PFVLVF, reg.PFVLVFB, reg.FTQF):
+            for register in table:
+                self._registers.write(register)
+        for index, register in enumerate(reg.MPSAR):  # all addresses are those of pool 0, two registers each
+            self._registers.write(register, POOLS=1 - index % 2)
 
     def _init_rss(self) -> None:
         """4.6.10.1.1: key and table come before they are switched on."""
@@ -318,12 +325,20 @@ class Ixgbe:
         self._registers.write(head[queue], HEAD=0)
         self._registers.write(tail[queue], TAIL=0)
 
-    def _start_rx_queue(self, queue: int, ring: IxgbeRxRing) -> None:
+    def _start_rx_queues(self) -> None:
         """4.6.7.1: enable, then hand over all descriptors."""
-        ring.fill()
-        self._registers.update(reg.RXDCTL[queue], ENABLE=1)
-        self._registers.wait(reg.RXDCTL[queue], 1.0, ENABLE=1)
-        self._registers.write(reg.RDT[queue], TAIL=ring.size - 1)
+        for ring in self.rx_rings:
+            ring.fill()
+        self._enable(reg.RXDCTL, len(self.rx_rings))
+        for queue, ring in enumerate(self.rx_rings):
+            self._registers.write(reg.RDT[queue], TAIL=ring.size - 1)
+
+    def _enable(self, controls: Register, queues: int) -> None:
+        """Enable so many queues, and wait until they are: each takes its time, but all together take no longer."""
+        for queue in range(queues):
+            self._registers.update(controls[queue], ENABLE=1)
+        for queue in range(queues):
+            self._registers.wait(controls[queue], 1.0, ENABLE=1)
 
     def _open_receive_path(self) -> None:
         """4.6.7: RXEN may change only while the path through the security block is halted."""
@@ -332,19 +347,21 @@ class Ixgbe:
         self._registers.update(reg.RXCTRL, RXEN=1)
         self._registers.update(reg.SECRXCTRL, RX_DIS=0)
 
-    def _start_tx_queue(self, queue: int) -> None:
-        """4.6.8.1."""
-        self._registers.update(reg.TXDCTL[queue], ENABLE=1)
-        self._registers.wait(reg.TXDCTL[queue], 1.0, ENABLE=1)
-
     # -----------------------------------------------------------------------------------------------------------------
     # Interrupts
 
     def rx_interrupt(self, queue: int) -> QueueInterrupt:
-        """The interrupt of a receive queue. Asking for the first switches MSI-X on, for all of them."""
+        """The interrupt of a receive queue. Asking for the first switches MSI-X on, for as many as there are vectors.
+
+        Raises:
+            UnsupportedDevice: the bus delivers no interrupts, or none is left for this queue.
+        """
         with self._control() as regs:
+            if queue >= reg.VECTORS:
+                last = reg.VECTORS - 1
+                raise UnsupportedDevice(f"{self.address}: receive queue {queue} has no interrupt, as 0 to {last} have")
             if self._interrupts is None:
-                interrupts = self._function.interrupts(Irq.MSIX, len(self.rx_rings))
+                interrupts = self._function.interrupts(Irq.MSIX, min(len(self.rx_rings), reg.VECTORS))
                 self._undo.callback(interrupts.close)
                 self._init_interrupts(regs)
                 self._interrupts = interrupts
@@ -352,7 +369,7 @@ class Ixgbe:
 
     def _init_interrupts(self, regs: RegisterFile) -> None:
         """4.6.6, of MSI-X: vector n is that of receive queue n, and nothing else causes an interrupt."""
-        for queue in range(len(self.rx_rings)):
+        for queue in range(min(len(self.rx_rings), reg.VECTORS)):
             entry = {f"RX_{'ODD' if queue % 2 else 'EVEN'}": reg.IVAR_VALID | queue}
             regs.update(reg.IVAR[queue // 2], **entry)
         # 7.3.1: a message clears its cause, and masks its vector until it is armed again. That a cause is kept while
@@ -414,10 +431,7 @@ class Ixgbe:
     def set_vlan_filter(self, vlan: int, enabled: bool) -> None:
         """Receive packets of VLAN `vlan`, or no longer: a bit in a table of 4096 (8.2.3.7.11)."""
         with self._control() as regs:
-            if not self._filters_vlans:
-                for register in reg.VFTA:  # no reset clears it
-                    regs.write(register, 0)
-                self._filters_vlans = True
+            self._filters_vlans = True
             register, bit = reg.VFTA[vlan // 32], 1 << vlan % 32
             others = regs.read(register) & ~bit
             regs.write(register, others | bit if enabled else others)
@@ -428,7 +442,13 @@ class Ixgbe:
         self._registers.update(reg.VLNCTRL, VFE=int(self._filters_vlans and not self._promiscuous))
 
     def redirect(self, rss: Rss) -> None:
-        """Change the redirection table; packets that arrive meanwhile go by its old entries or by the new ones."""
+        """Change the redirection table; packets that arrive meanwhile go by its old entries or by the new ones.
+
+        Raises:
+            ConfigurationError: it names a queue that an entry has no room for.
+        """
+        for queue in rss.table:
+            integer(f"{self.address}: receive queue", queue, 0, self._card.rss_queues - 1)
         with self._control():
             self._write_table(rss.table)
             self.rss = rss
@@ -521,10 +541,8 @@ class Ixgbe:
         self._reset()
 
 
-def check_configuration(
-    address: str, card: Card, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int
-) -> None:
-    """Refuse what the card or the driver does not support, before the card is touched.
+def check_configuration(address: str, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int) -> None:
+    """Refuse what cards or the driver do not support, before the card is touched.
 
     Raises:
         ConfigurationError: says which parameter, and what is possible.
@@ -532,10 +550,6 @@ def check_configuration(
     for kind, queues in (("receive", rx_queues), ("transmit", tx_queues)):
         if not 1 <= queues <= reg.QUEUES:
             raise ConfigurationError(f"{address}: {queues} {kind} queues: 1 to {reg.QUEUES} are possible")
-    if rx_queues > card.rss_queues:
-        raise ConfigurationError(
-            f"{address}: {rx_queues} receive queues: 1 to {card.rss_queues} are possible, as many as RSS can fill"
-        )
     if ring_size not in RING_SIZES:
         raise ConfigurationError(f"{address}: a ring of {ring_size} descriptors: possible are {RING_SIZES}")
     check_pool(address, pool_size, ring_size, CLEAN_GROUP)

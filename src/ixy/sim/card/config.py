@@ -1,7 +1,8 @@
 """The configuration space of the 82599: its header, capabilities and base address registers.
 
-References: PCI Local Bus 3.0 (header 6.1 to 6.2, MSI-X 6.8.2), PCI Power Management 1.2 (3.2), PCI Express Base 3.0
-(capability 7.8); values as the Intel 82599 datasheet (revision 3.3), chapter 9, gives them.
+References: PCI Local Bus 3.0 (header 6.1 to 6.2, MSI 6.8.1, MSI-X 6.8.2, vital product data appendix I), PCI Power
+Management 1.2 (3.2), PCI Express Base 3.0 (capability 7.8); values as the Intel 82599 datasheet (revision 3.3), chapter
+9, gives them.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ POWER = 0x40
 POWER_STATUS = POWER + 4
 POWER_STATE = 0b11
 
+MSI = 0x50
+MSI_CONTROL = MSI + 2
+MSI_ENABLE = 1 << 0
+MSI_ADDRESS, MSI_DATA, MSI_MASK, MSI_PENDING = MSI + 0x04, MSI + 0x0C, MSI + 0x10, MSI + 0x14
+
 MSIX = 0x70
 MSIX_CONTROL = MSIX + 2
 MSIX_ENABLE = 1 << 15
@@ -36,6 +42,11 @@ MSIX_VECTORS = 64
 EXPRESS = 0xA0
 EXPRESS_CONTROL = EXPRESS + 8
 FUNCTION_RESET = 1 << 15
+
+VPD = 0xE0
+VPD_ADDRESS = VPD + 2
+VPD_DATA = VPD + 4
+VPD_FLAG = 1 << 15  # of the address: set once what was asked for is read, cleared once it is written
 
 REGISTERS_BAR, MSIX_BAR = 0, 4
 BAR_SIZES = {REGISTERS_BAR: 512 << 10, MSIX_BAR: 16 << 10}
@@ -75,14 +86,20 @@ _FIELDS = (
     _Field(0x3C, 1, 0, writable=0xFF),  # interrupt line
     _Field(0x3D, 1, 1),  # interrupt pin INTA
     # Power management: version 3, device-specific initialization, PME from D0 and D3
-    _Field(POWER, 4, 0x4823 << 16 | MSIX << 8 | 0x01),
+    _Field(POWER, 4, 0x4823 << 16 | MSI << 8 | 0x01),
     _Field(POWER_STATUS, 2, 0, writable=0x0103, clearable=0x8000),
+    # One message, which can be masked, to a 64-bit address
+    _Field(MSI, 2, MSIX << 8 | 0x05),
+    _Field(MSI_CONTROL, 2, 0x0180, writable=MSI_ENABLE | 0x0070),
+    _Field(MSI_ADDRESS, 8, 0, writable=2**64 - 4),
+    _Field(MSI_DATA, 2, 0, writable=0xFFFF),
+    _Field(MSI_MASK, 4, 0, writable=1),
     _Field(MSIX, 2, EXPRESS << 8 | 0x11),
     _Field(MSIX_CONTROL, 2, MSIX_VECTORS - 1, writable=MSIX_ENABLE | MSIX_MASK_ALL),
     _Field(MSIX + 4, 4, MSIX_BAR),
     _Field(MSIX + 8, 4, PENDING_OFFSET | MSIX_BAR),
     # PCI Express, version 2: an endpoint with function-level reset, payload up to 512 bytes, 5 GT/s on 8 lanes
-    _Field(EXPRESS, 4, 0x0002 << 16 | 0x10),
+    _Field(EXPRESS, 4, 0x0002 << 16 | VPD << 8 | 0x10),
     _Field(EXPRESS + 0x04, 4, 0x10008CC2),
     _Field(EXPRESS_CONTROL, 2, 0x2810, writable=0x7FFF | FUNCTION_RESET),
     _Field(EXPRESS + 0x0A, 2, 0, clearable=0x000F),
@@ -92,6 +109,9 @@ _FIELDS = (
     _Field(EXPRESS + 0x24, 4, 0x0000001F),  # completion timeout, ranges A to D
     _Field(EXPRESS + 0x28, 2, 0, writable=0x001F),
     _Field(EXPRESS + 0x30, 2, 0x0002, writable=0x000F),
+    _Field(VPD, 2, 0x03),
+    _Field(VPD_ADDRESS, 2, 0, writable=0xFFFF),
+    _Field(VPD_DATA, 4, 0, writable=0xFFFFFFFF),
 )
 
 
@@ -100,9 +120,13 @@ class ConfigSpace:
 
     The base address registers are of the 64-bit kind, but their upper halves are hard-wired to 0, for QEMU maps a
     proxied device below 4 GiB only.
+
+    Args:
+        product: the vital product data, which cannot be written.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, product: bytes = b"") -> None:
+        self._product = product
         self._bytes = bytearray(SIZE)
         self._writable = bytearray(SIZE)
         self._clearable = bytearray(SIZE)
@@ -128,6 +152,16 @@ class ConfigSpace:
             new = value >> 8 * (i - offset) & 0xFF
             kept = self._bytes[i] & ~self._writable[i] & ~(self._clearable[i] & new)
             self._bytes[i] = kept | new & self._writable[i]
+        if offset <= VPD_ADDRESS + 1 < offset + size:
+            self._access_product()
+
+    def _access_product(self) -> None:
+        """Software has written an address in the vital product data, and with it whether it reads or writes there."""
+        address = self.read(VPD_ADDRESS, 2)
+        if not address & VPD_FLAG:
+            found = self._product[address & ~3 :][:4].ljust(4, b"\xff")
+            self.force(VPD_DATA, 4, int.from_bytes(found, "little"))
+        self.force(VPD_ADDRESS, 2, address ^ VPD_FLAG)
 
     def force(self, offset: int, size: int, value: int) -> None:
         """Write as the device itself does."""

@@ -7,6 +7,7 @@ _PBA = 0x15  # words 0x15 and 0x16: the number of the board's assembly, as digit
 _INIT_SEQUENCES = 0x2B  # where the list of sequences that start an SFP+ module is (6.1)
 _CAPABILITIES = 0x2C
 _ANY_MODULE, _NO_CROSSTALK = 0x01, 0x80
+_PRODUCT_DATA = 0x2F  # where the vital product data start (6.2.13)
 _CHECKSUM = 0x3F
 _SUM = 0xBABA  # what words 0 to 0x3F add up to (6.3.2)
 
@@ -15,7 +16,21 @@ _MODULE_TYPES = range(3, 7)  # passive copper and optical modules, on either por
 _EMPTY_SEQUENCE = 0x120
 _FIRMWARE_MODULE, _PATCH_MODULE = 0x140, 0x150  # here
 _PATCH_POINTER, _PATCH_VERSION = 4, 7  # places in these
+_PRODUCT = 0x180  # here
 _END = 0xFFFF
+
+
+def build_product_data(mac: bytes) -> bytes:
+    """The vital product data: a name, the number of the part and that of the card (PCI Local Bus 3.0, appendix I)."""
+    name = b"Simulated Intel 82599"
+    fields = b"".join(
+        key + bytes([len(value)]) + value
+        for key, value in ((b"PN", b"E10G42BTDA"), (b"SN", mac.hex().upper().encode()))
+    )
+    read_only = fields + b"RV\1"
+    data = b"\x82" + len(name).to_bytes(2, "little") + name
+    data += b"\x90" + (len(read_only) + 1).to_bytes(2, "little") + read_only
+    return data + bytes([-sum(data) & 0xFF]) + b"\x78"
 
 
 def build_eeprom(mac: bytes) -> list[int]:
@@ -32,6 +47,10 @@ def build_eeprom(mac: bytes) -> list[int]:
         _END
     ]
     words[_EMPTY_SEQUENCE + 1] = _END
+    words[_PRODUCT_DATA] = _PRODUCT
+    product = build_product_data(mac)
+    for i in range(0, len(product), 2):
+        words[_PRODUCT + i // 2] = int.from_bytes(product[i : i + 2], "little")
     words[_CAPABILITIES] = _ANY_MODULE | _NO_CROSSTALK
     words[_CHECKSUM] = (_SUM - sum(words[:_CHECKSUM])) & 0xFFFF
     return words

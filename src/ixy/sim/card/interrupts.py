@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-VECTORS = 64
+VECTORS = reg.VECTORS
 _QUEUE_CAUSES = 0xFFFF
 _OTHER_CAUSES = 0x7FFF0000
 _LOW = 0xFFFFFFFF

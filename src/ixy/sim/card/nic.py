@@ -33,7 +33,9 @@ from ixy.sim.card.state import (
     ROOT_TABLE,
     RX_BROADCAST,
     RX_FILTERED,
+    RX_JUMP,
     RX_LOST_BYTES,
+    RX_LOWER_BITS,
     RX_MISSED,
     RX_MULTICAST,
     RX_NO_DESCRIPTOR,
@@ -41,6 +43,7 @@ from ixy.sim.card.state import (
     RX_QUEUES,
     RX_REFUSED_BYTES,
     RX_SIZES,
+    RX_STRIDE,
     RX_UNDERSIZE,
     STAGE_SIZE,
     STAGED,
@@ -198,7 +201,7 @@ def can_receive(rack: Rack, card: int) -> bool:
         return False
     running = 0
     for queue in range(rack.cards[card, RX_QUEUES]):
-        at = queue * _QUEUE_STRIDE
+        at = queue * RX_STRIDE + (queue >> RX_LOWER_BITS) * RX_JUMP
         if load_acquire(registers, _RXDCTL + at) & _ENABLE:
             if load_acquire(registers, _RDH + at) == load_acquire(registers, _RDT + at):
                 return False
@@ -313,7 +316,7 @@ def store(rack: Rack, card: int, queue: int, start: int, length: int, word_0: in
     """
     registers = rack.registers[card]
     features = rack.cards[card, FEATURES]
-    at = queue * _QUEUE_STRIDE
+    at = queue * RX_STRIDE + (queue >> RX_LOWER_BITS) * RX_JUMP
     size = load_acquire(registers, _RDLEN + at) // reg.DESCRIPTOR_BYTES
     head = load_acquire(registers, _RDH + at)
     tail = load_acquire(registers, _RDT + at)

@@ -1,44 +1,76 @@
 """The part of a simulated 82599 that software talks to: configuration space and registers, with their side effects.
 
-A register without a rule below is plain memory. Sections are those of the Intel 82599 datasheet, revision 3.3.
+A register without a rule below is memory, of which software changes the bits that its row says can be written. Sections
+are those of the Intel 82599 datasheet, revision 3.3.
 """
 
 from __future__ import annotations
 
+import random
+from functools import partial
 from typing import TYPE_CHECKING
 
-from ixy.registers import Register
+import numpy as np
+
+from ixy.registers import Register, Reset
 from ixy.registers import i82599 as reg
 from ixy.sim.card import config, state
 from ixy.sim.card.config import ConfigSpace
-from ixy.sim.card.eeprom import EEPROM_WORDS, build_eeprom
+from ixy.sim.card.eeprom import EEPROM_WORDS, build_eeprom, build_product_data
 from ixy.sim.card.interrupts import OWN_THREAD, Interrupts
 from ixy.sim.card.module import Module
+from ixy.sim.card.ready import Ready
 from ixy.sim.card.statistics import Statistics
+from ixy.sim.card.unmodelled import Unmodelled
 from ixy.sim.rack import KIND, NOTHING
 from ixy.sim.slots import TRANSLATE, of_features, provide
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
+
     from ixy.sim.card.interrupts import Sink
     from ixy.sim.machine import Machine
 
-_EEPROM_SIZE = EEPROM_WORDS.bit_length() - 7  # EEC: 64 words, doubled so often
-_DEFAULTS = [row for row in vars(reg).values() if isinstance(row, Register) and row.reset]
-# Bits that keep what is written, of registers whose other bits are always 0
+_ROWS = [row for row in vars(reg).values() if isinstance(row, Register)]
+_MODELLED = frozenset(offset for row in _ROWS for offset in row.offsets)
 _ONES = 0xFFFFFFFF
-WRITABLE = (
-    (reg.RDBAL, _ONES << 7),
-    (reg.RDLEN, 0xFFF80),
-    (reg.TDBAL, _ONES << 7),
-    (reg.TDLEN, 0xFFF80),
-    (reg.RAH, reg.RAH.mask("ADDRESS", "AV")),
-)
-_READ_ONLY = (reg.STATUS, reg.LINKS, reg.SECRXSTAT, reg.SECTXSTAT, reg.FWSM, reg.ANLP1)
 # Written without the rack's pause: what the rack looks at anew in each turn, or never
 _DOORBELLS = (reg.RDT, reg.TDT, reg.IVAR, reg.EITR, reg.EITR_HIGH, reg.GPIE, reg.EIAC, reg.EIAM, reg.EIAM_EX)
-_ALIASES = {alias + i * stride: row[i].offset for row, alias, stride, count in reg.ALIASES for i in range(count)}
+_TABLES = (reg.MTA, reg.VFTA, reg.MPSAR, reg.FTQF, reg.PFVLVF, reg.PFVLVFB, reg.PFUTA)
+_ALIASES = {alias + i * stride: row.offsets[i] for row, alias, stride, count in reg.ALIASES for i in range(count)}
+
+
+def _places(row: Register) -> NDArray[np.intp]:
+    """The words of BAR 0 that a row's registers are."""
+    return np.array(row.offsets, np.intp) // 4
+
+
+def _words(value: Callable[[Register], int], elsewhere: int = 0) -> NDArray[np.uint32]:
+    """BAR 0 with a value for each row."""
+    words = np.full(reg.BAR0_SIZE // 4, elsewhere, np.uint32)
+    for row in _ROWS:
+        words[_places(row)] = value(row)
+    return words
+
+
+def _reset_values() -> NDArray[np.uint32]:
+    words = _words(lambda row: row.reset)
+    for row in _ROWS:
+        if row.first is not None:
+            words[row.offset // 4] = row.first
+    return words
+
+
+_RESET_VALUES = _reset_values()
+_WRITABLE = _words(lambda row: row.writable, _ONES)
+_UNDEFINED = _words(lambda row: row.undefined & row.writable)
+_KEPT = {
+    kind: _words(lambda row, kind=kind: row.kept if row.survives is not None and row.survives >= kind else 0)
+    for kind in Reset
+}
+_RX_CONTROLS, _TX_CONTROLS = _places(reg.RXDCTL), _places(reg.TXDCTL)
 
 
 class Card:
@@ -52,6 +84,8 @@ class Card:
     Attributes:
         config: its configuration space.
         interrupts, statistics: its parts.
+        ready: which bits take their time.
+        unmodelled: what software does with registers that the model does not have.
     """
 
     def __init__(self, machine: Machine, index: int, name: str) -> None:
@@ -61,16 +95,18 @@ class Card:
         self._machine = machine
         self._registers = machine.rack.registers[index]
         self._words = machine.rack.cards[index]
-        self.config = ConfigSpace()
+        self.config = ConfigSpace(build_product_data(self.mac))
         self.interrupts = Interrupts(self._registers, machine.rack.done[index])
         self.statistics = Statistics(self._registers, machine.rack.counters[index], machine.rack.queues[index])
         self._eeprom = build_eeprom(self.mac)
         self._module = Module()
+        self.ready = Ready()
+        self.unmodelled = Unmodelled(name)
         self._reads: dict[int, Callable[[], int]] = {}
         self._writes: dict[int, Callable[[int], None]] = {}
         self._direct: dict[int, Callable[[int], None]] = {}
         self._set_rules()
-        self.reset()
+        self.power_on(f"sim:{name}")
 
     @property
     def wired(self) -> bool:
@@ -135,14 +171,18 @@ class Card:
         if offset % 4 or not 0 <= offset < reg.BAR0_SIZE:
             return _ONES
         offset = _ALIASES.get(offset, offset)
+        if offset not in _MODELLED:
+            self.unmodelled.read(offset)
         rule = self._reads.get(offset)
-        return rule() if rule else int(self._registers[offset // 4])
+        return self.ready.read(offset, rule() if rule else int(self._registers[offset // 4]))
 
     def write32(self, offset: int, value: int) -> None:
         """A write to BAR 0 at a multiple of 4, with its side effects; beyond the BAR it goes nowhere."""
         if offset % 4 or not 0 <= offset < reg.BAR0_SIZE:
             return
         offset = _ALIASES.get(offset, offset)
+        if offset not in _MODELLED:
+            self.unmodelled.write(offset)
         rule = self._direct.get(offset)
         if rule:
             rule(value)
@@ -153,13 +193,13 @@ class Card:
             if rule:
                 rule(value)
             else:
-                self._registers[offset // 4] = value
+                self._take(offset, value)
             self._note_features()
 
     def _note_features(self) -> None:
         """Tell the rack which of the rarer things are enabled."""
         registers = self._registers
-        strips = any(registers[row.offset // 4] & row.mask("VME") for row in reg.RXDCTL)
+        strips = bool((registers[_RX_CONTROLS] & reg.RXDCTL.mask("VME")).any())
         features = (
             state.CLASSIFY * bool(self._get(reg.RXCSUM) or self._get(reg.MRQC) & reg.MRQC.mask("MRQE"))
             | state.CHECK_VLAN * bool(self._get(reg.VLNCTRL) & reg.VLNCTRL.mask("VFE"))
@@ -177,23 +217,37 @@ class Card:
     # -----------------------------------------------------------------------------------------------------------------
     # Reset
 
-    def reset(self) -> None:
-        """4.2.1.6: all registers to their defaults; statistics are as if they had been read."""
-        self._registers[:] = 0
-        for row in _DEFAULTS:
-            for register in row:
-                self._registers[register.offset // 4] = register.reset
-        self._set(reg.EEC, EE_PRES=1, AUTO_RD=1, EE_SIZE=_EEPROM_SIZE)
-        self._set(reg.RXPBSIZE[0], SIZE=512)  # KiB: one buffer gets all (8.2.3.8.9)
-        self._set(reg.RDRXCTL, DMAIDONE=1)
-        self._set(reg.SECRXSTAT, SECRX_RDY=0, OFF=1)
-        self._set(reg.RAL[0], ADDRESS=int.from_bytes(self.mac[:4], "little"))
-        self._set(reg.RAH[0], ADDRESS=int.from_bytes(self.mac[4:], "little"), AV=1)
+    def power_on(self, seed: int | str) -> None:
+        """Everything as after power-on. What has no value then holds something else for each seed."""
+        self.reset(Reset.POWER)
+        noise = np.frombuffer(random.Random(seed).randbytes(reg.BAR0_SIZE), np.uint32)
+        self._registers[:] |= noise & _UNDEFINED
+        self._load_address()
+
+    def reset(self, kind: Reset) -> None:
+        """4.2.1: registers to their defaults but for what survives; statistics are as if they had been read."""
+        kept = _KEPT[kind]
+        self._registers[:] = self._registers & kept | _RESET_VALUES & ~kept
+        self._load_address()
         for column in (state.STAGED, state.OFFLOAD, state.TX_QUEUES, state.RX_QUEUES):
             self._words[column] = 0
         self.statistics.reset()
         self.interrupts.reset()
+        self.ready.forget()
+        self.ready.begin(reg.EEC, reg.EEC.mask("AUTO_RD", "DONE"), turns=2)
+        self.ready.begin(reg.RDRXCTL, reg.RDRXCTL.mask("DMAIDONE"), turns=2)
+        if kind >= Reset.LINK:
+            self._restart_link()
         self._note_features()
+
+    def _load_address(self) -> None:
+        """The first receive address comes from the EEPROM (8.2.3.7.9)."""
+        self._set(reg.RAL[0], ADDRESS=int.from_bytes(self.mac[:4], "little"))
+        self._set(reg.RAH[0], ADDRESS=int.from_bytes(self.mac[4:], "little"), AV=1)
+
+    def _restart_link(self) -> None:
+        self.ready.begin(reg.LINKS, reg.LINKS.mask("LINK_UP", "LINK_SPEED"))
+        self.ready.begin(reg.STATUS, reg.STATUS.mask("LINKUP"))
 
     # -----------------------------------------------------------------------------------------------------------------
     # Rules
@@ -210,19 +264,16 @@ class Card:
         writes[reg.EERD.offset] = self._write_eerd
         writes[reg.AUTOC.offset] = self._write_autoc
         writes[reg.MSCA.offset] = self._write_msca
-        writes[reg.RDRXCTL.offset] = lambda value: self._put(reg.RDRXCTL, value | reg.RDRXCTL.mask("DMAIDONE"))
-        writes[reg.FDIRCTRL.offset] = lambda value: self._put(reg.FDIRCTRL, value | reg.FDIRCTRL.mask("INIT_DONE"))
-        writes[reg.FDIRCMD.offset] = lambda value: self._put(reg.FDIRCMD, value & ~reg.FDIRCMD.mask("CMD"))
+        writes[reg.FDIRCTRL.offset] = self._write_fdirctrl
         writes[reg.SECRXCTRL.offset] = self._write_secrxctrl
-        for read_only in _READ_ONLY:
-            writes[read_only.offset] = self._ignore
-        for queue, register in enumerate(reg.TXDCTL):
-            writes[register.offset] = lambda value, queue=queue: self._write_txdctl(queue, value)
-        for queue, register in enumerate(reg.RXDCTL):
-            writes[register.offset] = lambda value, queue=queue: self._write_rxdctl(queue, value)
-        for row, mask in WRITABLE:
-            for register in row:
-                writes[register.offset] = lambda value, at=register, mask=mask: self._put(at, value & mask)
+        writes[reg.DMATXCTL.offset] = self._write_dmatxctl
+        for row, rule in (
+            (reg.TXDCTL, self._write_txdctl),
+            (reg.RXDCTL, self._write_rxdctl),
+            (reg.TDH, self._write_tdh),
+            (reg.RDH, self._write_rdh),
+        ):
+            writes |= {offset: partial(rule, queue) for queue, offset in enumerate(row.offsets)}
         self._set_direct_rules()
 
     def _set_direct_rules(self) -> None:
@@ -231,12 +282,8 @@ class Card:
         self._reads |= interrupt_reads
         self._direct |= interrupt_writes
         self._direct[reg.I2CCTL.offset] = self._write_i2cctl
-        for row in _DOORBELLS:
-            for register in row:
-                self._direct[register.offset] = lambda value, at=register: self._put(at, value)
-
-    def _ignore(self, value: int) -> None:
-        """A write to a read-only register goes nowhere."""
+        for row in (*_DOORBELLS, *_TABLES):
+            self._direct |= {at: partial(self._take, at) for at in row.offsets if at not in self._writes}
 
     def _read_status(self) -> int:
         """PCIE_MASTER_ENABLE falls once software has disabled the master (5.2.5.3.2)."""
@@ -253,16 +300,18 @@ class Card:
         return value
 
     def _write_ctrl(self, value: int) -> None:
-        if value & reg.CTRL.mask("RST", "LRST"):
-            self.reset()
-        else:
-            self._put(reg.CTRL, value)
+        """Resets clear themselves; that of the link takes the device along (8.2.3.1.1)."""
+        resets = value & reg.CTRL.mask("RST", "LRST")
+        if not resets:
+            self._take(reg.CTRL.offset, value)
+            return
+        self.reset(Reset.LINK if resets & reg.CTRL.mask("LRST") else Reset.SOFTWARE)
+        self.ready.begin(reg.CTRL, resets, shown=resets)
 
     def _write_eec(self, value: int) -> None:
         """Access to the EEPROM is granted as soon as it is asked for (8.2.3.2.1)."""
-        fields = reg.EEC.decode(value)
-        self._put(reg.EEC, value)
-        self._set(reg.EEC, EE_GNT=fields["EE_REQ"], EE_PRES=1, AUTO_RD=1, EE_SIZE=_EEPROM_SIZE)
+        self._take(reg.EEC.offset, value)
+        self._set(reg.EEC, EE_GNT=reg.EEC.decode(value)["EE_REQ"])
 
     def _write_eerd(self, value: int) -> None:
         """Read one word of the EEPROM (8.2.3.2.2)."""
@@ -272,35 +321,64 @@ class Card:
             self._put(reg.EERD, reg.EERD.value(DONE=1, ADDR=fields["ADDR"], DATA=word))
 
     def _write_secrxctrl(self, value: int) -> None:
-        """The receive path through the security block empties at once (4.6.7)."""
-        self._put(reg.SECRXCTRL, value)
-        self._set(reg.SECRXSTAT, SECRX_RDY=reg.SECRXCTRL.decode(value)["RX_DIS"])
+        """The receive path through the security block empties (4.6.7)."""
+        halts = reg.SECRXCTRL.decode(value)["RX_DIS"]
+        self._take(reg.SECRXCTRL.offset, value)
+        self._change(reg.SECRXSTAT, SECRX_RDY=halts)
+
+    def _write_dmatxctl(self, value: int) -> None:
+        """Setting TE enables transmit queue 0, too (8.2.3.9.10)."""
+        starts = value & ~self._get(reg.DMATXCTL) & reg.DMATXCTL.mask("TE")
+        self._take(reg.DMATXCTL.offset, value)
+        if starts:
+            self._change(reg.TXDCTL[0], ENABLE=1)
+            self._words[state.TX_QUEUES] = self._running(_TX_CONTROLS)
 
     def _write_txdctl(self, queue: int, value: int) -> None:
-        """The software flush clears itself; a packet of which only a part was fetched is forgotten with its queue."""
-        self._put(reg.TXDCTL[queue], value & ~reg.TXDCTL.mask("SWFLSH"))
-        self._words[state.TX_QUEUES] = self._running(reg.TXDCTL)
-        if not value & reg.TXDCTL.mask("ENABLE") and self._words[state.STAGING] == queue:
+        """A packet of which only a part was fetched is forgotten with its queue; the software flush clears itself."""
+        enabled = reg.TXDCTL.decode(value)["ENABLE"]
+        self._change(reg.TXDCTL[queue], ENABLE=enabled)
+        self._take(reg.TXDCTL.offsets[queue], value)
+        self._words[state.TX_QUEUES] = self._running(_TX_CONTROLS)
+        if not enabled and self._words[state.STAGING] == queue:
             self._words[state.STAGED] = self._words[state.OFFLOAD] = 0
 
     def _write_rxdctl(self, queue: int, value: int) -> None:
-        self._put(reg.RXDCTL[queue], value)
-        self._words[state.RX_QUEUES] = self._running(reg.RXDCTL)
+        self._change(reg.RXDCTL[queue], ENABLE=reg.RXDCTL.decode(value)["ENABLE"])
+        self._take(reg.RXDCTL.offsets[queue], value)
+        self._words[state.RX_QUEUES] = self._running(_RX_CONTROLS)
 
-    def _running(self, row: Register) -> int:
+    def _running(self, controls: NDArray[np.intp]) -> int:
         """As many queues as the rack has to look at: up to the last that is enabled."""
-        enabled = [number for number, register in enumerate(row) if self._get(register) & row.mask("ENABLE")]
-        return enabled[-1] + 1 if enabled else 0
+        enabled = np.flatnonzero(self._registers[controls] & reg.RXDCTL.mask("ENABLE"))
+        return int(enabled[-1]) + 1 if len(enabled) else 0
+
+    def _write_tdh(self, queue: int, value: int) -> None:
+        """Not while the queue is enabled (8.2.3.9.8)."""
+        if not self._get(reg.TXDCTL[queue]) & reg.TXDCTL.mask("ENABLE"):
+            self._take(reg.TDH.offsets[queue], value)
+
+    def _write_rdh(self, queue: int, value: int) -> None:
+        """Not while the queue is enabled (8.2.3.8.4)."""
+        if not self._get(reg.RXDCTL[queue]) & reg.RXDCTL.mask("ENABLE"):
+            self._take(reg.RDH.offsets[queue], value)
+
+    def _write_fdirctrl(self, value: int) -> None:
+        """INIT_DONE is set once this was written (8.2.3.21.1)."""
+        self._take(reg.FDIRCTRL.offset, value)
+        self._set(reg.FDIRCTRL, INIT_DONE=1)
 
     def _write_autoc(self, value: int) -> None:
-        """The link restarts at once (3.7.4.2)."""
-        self._put(reg.AUTOC, value & ~reg.AUTOC.mask("RESTART_AN"))
-        if value & reg.AUTOC.mask("RESTART_AN") and self.wired:
-            self.interrupts.link_changed()
+        """The link restarts (3.7.4.2)."""
+        self._take(reg.AUTOC.offset, value)
+        if value & reg.AUTOC.mask("RESTART_AN"):
+            self._restart_link()
+            if self.wired:
+                self.interrupts.link_changed()
 
     def _write_msca(self, value: int) -> None:
         """No PHY answers on the management bus: reads give ones (8.2.3.22.11)."""
-        self._put(reg.MSCA, value & ~reg.MSCA.mask("COMMAND"))
+        self._take(reg.MSCA.offset, value)
         self._set(reg.MSRWD, READ=0xFFFF)
 
     def _read_i2cctl(self) -> int:
@@ -315,6 +393,19 @@ class Card:
 
     # -----------------------------------------------------------------------------------------------------------------
     # The register file
+
+    def _take(self, offset: int, value: int) -> None:
+        """What software writes changes the bits that it can write."""
+        word = offset // 4
+        writable = int(_WRITABLE[word])
+        self._registers[word] = int(self._registers[word]) & ~writable | value & writable
+
+    def _change(self, register: Register, **fields: int) -> None:
+        """The card changes some fields, which takes its time to show."""
+        before = self._get(register)
+        self._set(register, **fields)
+        if self._get(register) != before:
+            self.ready.begin(register, register.mask(*fields), shown=before)
 
     def _get(self, register: Register) -> int:
         return int(self._registers[register.offset // 4])

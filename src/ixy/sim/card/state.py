@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from ixy.registers import LOWER
+from ixy.registers import i82599 as reg
+
 # Columns of `cards`
 (
     TX_QUEUES,  # how many queues the rack has to look at
@@ -58,3 +61,9 @@ SEGMENT = STAGE + STAGE_SIZE
 STRIPPED = SEGMENT + (64 << 10)
 NOTICE = STRIPPED + (32 << 10)
 PART_SIZE = NOTICE + (4 << 10)
+
+# Words from the registers of one receive queue to those of the next, and how many more those of queues from 64 on are
+# away (8.2.3.8). Queue n's lie n * RX_STRIDE + (n >> RX_LOWER_BITS) * RX_JUMP behind queue 0's.
+RX_STRIDE = reg.RDBAL.stride // 4
+RX_LOWER_BITS = LOWER.bit_length() - 1
+RX_JUMP = (reg.RDBAL.offsets[LOWER] - reg.RDBAL.offset) // 4 - LOWER * RX_STRIDE

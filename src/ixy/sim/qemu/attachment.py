@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from ixy.errors import AddressError
+from ixy.registers import Reset
 from ixy.sim.card.iommu import Iommu
 from ixy.sim.machine import Machine
 from ixy.sim.qemu.endpoint import Endpoint, Interrupts
@@ -58,7 +59,7 @@ class PciCard:
 
     def reset(self) -> None:
         with self._machine.paused():
-            self.card.reset()
+            self.card.reset(Reset.FUNCTION)
 
     def set_memory(self, memory: GuestMemory) -> None:
         self._memory = memory

@@ -61,7 +61,7 @@ class Endpoint:
         self._interrupts = interrupts
         self._msix = Msix()
         self._memory = self._granted = NO_MEMORY
-        self._line_wanted = self._line_driven = False
+        self._line_wanted = self._line_driven = self._msi_pending = False
 
     # -- what the device does to the guest
 
@@ -70,6 +70,11 @@ class Endpoint:
         """Whether interrupts are messages; else they are a level on the line."""
         return self.config.has(config.MSIX_CONTROL, config.MSIX_ENABLE)
 
+    @property
+    def msi_enabled(self) -> bool:
+        """Whether the line's rising is a message."""
+        return self.config.has(config.MSI_CONTROL, config.MSI_ENABLE) and not self.msix_enabled
+
     def signal(self, vector: int) -> None:
         """Send the message of MSI-X `vector`, now or when its mask goes. Without MSI-X nothing is sent."""
         if self.msix_enabled:
@@ -77,7 +82,11 @@ class Endpoint:
             self._deliver()
 
     def set_line(self, asserted: bool) -> None:
-        """Want the INTA line asserted or not; with MSI-X on, or INTx disabled, it stays as if not."""
+        """Want the INTA line asserted or not; with MSI or MSI-X on, or INTx disabled, it stays as if not.
+
+        With MSI, wanting it anew sends the message, now or when its mask goes.
+        """
+        self._msi_pending = asserted and (self._msi_pending or not self._line_wanted)
         self._line_wanted = asserted
         self._deliver()
 
@@ -150,10 +159,19 @@ class Endpoint:
         if self.msix_enabled and self._bus_master and not masked:
             for address, data in self._msix.take():
                 self._interrupts.message(address, data)
+        self._deliver_msi()
         status = self.config.read(config.STATUS, 2) & ~config.STATUS_INTERRUPT
         self.config.force(config.STATUS, 2, status | config.STATUS_INTERRUPT * self._line_wanted)
-        disabled = self.msix_enabled or self.config.has(config.COMMAND, config.COMMAND_INTX_DISABLE)
+        disabled = self.msix_enabled or self.msi_enabled or self.config.has(config.COMMAND, config.COMMAND_INTX_DISABLE)
         asserted = self._line_wanted and not disabled
         if asserted != self._line_driven:
             self._line_driven = asserted
             self._interrupts.line(asserted)
+
+    def _deliver_msi(self) -> None:
+        """The one message of MSI (PCI Local Bus 3.0, 6.8.1)."""
+        space = self.config
+        if self._msi_pending and self.msi_enabled and self._bus_master and not space.has(config.MSI_MASK, 1):
+            self._msi_pending = False
+            self._interrupts.message(space.read(config.MSI_ADDRESS, 8), space.read(config.MSI_DATA, 2))
+        space.force(config.MSI_PENDING, 4, int(self._msi_pending and self.msi_enabled))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ixy.jit import compiled
 from ixy.registers import i82599 as reg
-from ixy.sim.card.state import EVENT, RX_QUEUES
+from ixy.sim.card.state import EVENT, RX_JUMP, RX_LOWER_BITS, RX_QUEUES, RX_STRIDE
 from ixy.sim.rack import HEADS, STARTED, TAILS, Rack
 from ixy.unsafe import load_acquire, monotonic_ns
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_STRIDE = reg.RDBAL.stride // 4
 _RDH = reg.RDH.offset // 4
 _RDT = reg.RDT.offset // 4
 
@@ -50,5 +49,5 @@ def total(registers: NDArray[np.uint32], register: int, queues: int) -> int:
     """The sum of a register of all receive queues."""
     value = 0
     for queue in range(queues):
-        value += load_acquire(registers, register + queue * _STRIDE)
+        value += load_acquire(registers, register + queue * RX_STRIDE + (queue >> RX_LOWER_BITS) * RX_JUMP)
     return value
