@@ -248,6 +248,11 @@ class Driver(Protocol):
         """
         ...
 
+    def when_gone(self, tell: Callable[[], bool]) -> None:
+        """Call `tell`, in any thread, each time that a device of another process has gone; it answers whether somebody
+        ends because of that, and else the device is waited for."""
+        ...
+
     def rouse(self) -> None:
         """Python has rung a doorbell: a device that sleeps, as only a simulated one does, is to look."""
         ...

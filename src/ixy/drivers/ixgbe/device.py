@@ -33,7 +33,7 @@ from ixy.registers import Register, RegisterFile
 from ixy.registers import i82599 as reg
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from ixy.bus import Function, Interrupts
 
@@ -139,6 +139,9 @@ class Ixgbe:
         """Let the card reach the buffers of `pool`."""
         with self._control():
             self._attached.attach(pool)
+
+    def when_gone(self, tell: Callable[[], bool]) -> None:
+        """A card stays where it is."""
 
     def rouse(self) -> None:
         self._function.rouse()
