@@ -173,13 +173,14 @@ class Wait:
         if sight is Sight.STARVED:
             await asyncio.sleep(_LOOK_AGAIN)
         elif sight is Sight.NOTHING:
-            loop, fd = asyncio.get_running_loop(), self._bells[0].fd
+            loop, fd = asyncio.get_running_loop(), os.dup(self._bells[0].fd)  # a loop has one reader for each number
             rung = loop.create_future()
-            loop.add_reader(fd, lambda: rung.done() or rung.set_result(None))
             try:
+                loop.add_reader(fd, lambda: rung.done() or rung.set_result(None))
                 await rung
             finally:
                 loop.remove_reader(fd)
+                os.close(fd)
 
     def _note(self, sight: Sight) -> None:
         """Without an end nobody waits for buffers for ever."""
@@ -263,11 +264,17 @@ class WaitingQueue:
     async def receive_async(self, limit: int = 32) -> Batch:
         """Up to `limit` packets, at least one; the coroutine waits for it. `async for batch in queue` does the same.
 
+        The other coroutines have their turn first, also while packets are there all the time. A file of `fileno` may be
+        watched besides.
+
         Raises:
             …: as `wait`.
         """
+        import asyncio  # which takes long to load
+
         limit = integer("limit", limit, 1, self.ring.size)
         with Wait([self], [self.bell()], None) as wait:
+            await asyncio.sleep(0)  # before anything is received: who is cancelled here loses nothing
             while not len(batch := self._poll(limit)):
                 await wait.sleep_async(wait.look())
             return batch
