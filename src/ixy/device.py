@@ -245,6 +245,9 @@ class Port:
     def _rouse(self) -> None:
         """Packets were handed to a transmit queue: what sleeps is to look."""
 
+    def _rung_by(self, _words: NDArray[np.int64]) -> None:
+        """The loop of the path with these words rings doorbells here; it is to rouse what sleeps."""
+
     def _give_up(self) -> None:
         """Return memory and whatever else there is. Nobody uses the queues any more."""
         raise NotImplementedError
@@ -402,6 +405,9 @@ class Device(Port):
 
     def _rouse(self) -> None:
         self._driver.rouse()
+
+    def _rung_by(self, words: NDArray[np.int64]) -> None:
+        self._driver.rung_by(words)
 
     def _gone(self) -> bool:
         """Tell those who are to know that the device is gone; whether there are any."""

@@ -64,6 +64,7 @@ from ixy.waiting import MAX_TIMEOUT, PollOrWait
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ixy.device import Port
     from ixy.packets.batch import Packet
 
 F = TypeVar("F", bound=PacketFunction)
@@ -221,8 +222,9 @@ class Path:
             culprit=np.zeros(CULPRIT_BYTES, np.uint8),
         )
         self._poll_or_wait: PollOrWait | None = None
-        for device in (rx.device, *(queue.device for queue in outputs)):
-            device._paths.add(self)
+        for port in self._ports():
+            port._paths.add(self)
+            port._rung_by(self.state.counts)
 
     def run(self, polls: int = POLLS, wait: float | None = None) -> int:
         """Poll the receive queue `polls` times and forward what is there; how many packets were received.
@@ -275,9 +277,18 @@ class Path:
         several: list[int] = self.state.counts[COUNTS:].tolist()
         return several if len(several) == len(self._outputs) else [self.counts.forwarded]
 
+    def _ports(self) -> list[Port]:
+        """The devices and rings that it is on."""
+        return list(dict.fromkeys(queue.device for queue in (self._rx, *self._outputs)))
+
     def _check(self) -> None:
-        for queue in (self._rx, *self._outputs):
-            queue.device._check()
+        for port in self._ports():
+            port._check()
+
+    def _rouse(self) -> None:
+        """A run is over in which doorbells were rung: what sleeps is to look."""
+        for port in self._ports():
+            port._rouse()
 
     def _alternation(self, paths: Sequence[Path]) -> PollOrWait:
         """What decides when to poll these paths, of which this is the first, and when to wait."""
@@ -376,9 +387,14 @@ def run(paths: Sequence[Path], polls: int = POLLS, wait: float | None = None) ->
             raise TypeError(f"paths are run, not {type(path).__name__}")
         path._check()
     if wait is None:
-        return _run(paths, polls)
-    wait = number("wait", wait, 0, MAX_TIMEOUT)
-    return paths[0]._alternation(paths).run(lambda part: _run(paths, part), polls, wait)
+        received = _run(paths, polls)
+    else:
+        wait = number("wait", wait, 0, MAX_TIMEOUT)
+        received = paths[0]._alternation(paths).run(lambda part: _run(paths, part), polls, wait)
+    if received:
+        for path in paths:
+            path._rouse()
+    return received
 
 
 def _run(paths: Sequence[Path], polls: int) -> int:

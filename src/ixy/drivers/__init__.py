@@ -9,6 +9,9 @@ from ixy.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ixy.drivers.rss import Rss
     from ixy.packets.batch import Lender
     from ixy.packets.mempool import Mempool
@@ -255,6 +258,11 @@ class Driver(Protocol):
 
     def rouse(self) -> None:
         """Python has rung a doorbell: a device that sleeps, as only a simulated one does, is to look."""
+        ...
+
+    def rung_by(self, words: NDArray[np.int64]) -> None:
+        """The loop of the path with these words (`ixy.counts`) rings doorbells: where a device sleeps, which only a
+        simulated one does, that loop is to rouse it."""
         ...
 
     def close(self) -> None:

@@ -35,6 +35,8 @@ from ixy.registers import i82599 as reg
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
+    from numpy.typing import NDArray
+
     from ixy.bus import Function, Interrupts
 
 log = logging.getLogger("ixy.ixgbe")
@@ -145,6 +147,9 @@ class Ixgbe:
 
     def rouse(self) -> None:
         self._function.rouse()
+
+    def rung_by(self, words: NDArray[np.int64]) -> None:
+        self._function.rung_by(words)
 
     def _doorbell(self, register: Register) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
         return self._bar.words[register.offset // 4 : register.offset // 4 + 1]

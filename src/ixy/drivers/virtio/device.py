@@ -271,6 +271,9 @@ class VirtioNet:
     def rouse(self) -> None:
         """The device is another's, and knows by itself when to look."""
 
+    def rung_by(self, words: NDArray[np.int64]) -> None:
+        """Likewise."""
+
     @contextmanager
     def _control_plane(self) -> Generator[None]:
         """A command or an access to the configuration, which no other thread breaks into."""
