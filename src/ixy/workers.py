@@ -228,7 +228,7 @@ class Worker:
 
     def ports(self) -> list[Port]:
         """The devices and rings that its paths are on."""
-        return list(dict.fromkeys(port for path in self.paths for port in path._ports()))
+        return list(dict.fromkeys(port for path in self.paths for port in path._ports))
 
     def pause(self, now: bool) -> None:
         """End the run of its paths, or let others begin."""

@@ -8,7 +8,7 @@ import select
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -60,9 +60,11 @@ def meanwhile(call: Callable[[], object]) -> Generator[list[object]]:
 
 
 def asleep(thread: threading.Thread) -> bool:
-    """Whether the kernel has put the thread to sleep."""
-    status = Path(f"/proc/self/task/{thread.native_id}/stat").read_text()
-    return status.rpartition(")")[2].split()[0] == "S"
+    """Whether the kernel has put the thread to sleep; not if it has ended."""
+    with suppress(OSError):
+        status = Path(f"/proc/self/task/{thread.native_id}/stat").read_text()
+        return status.rpartition(")")[2].split()[0] == "S"
+    return False
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -87,9 +87,11 @@ class RxInterrupt(Protocol):
 
     Attributes:
         fd: a file that is readable after an interrupt, until `clear`. The driver closes it with the device.
+        once: an interrupt switches it off.
     """
 
     fd: int
+    once: bool
 
     def arm(self) -> None:
         """Switch the interrupt on for the next packet. One that came before need not cause any: look once more."""
