@@ -8,6 +8,7 @@
 # make bench   the figures of the README
 # make evaluate  docs/evaluation.md, on a quiet machine; DPDK beside needs: sudo ixy setup --pages 340
 # make soak    threads, then interrupts, then waits, for MINUTES=5 each: is a packet or a buffer lost, or stranded?
+# make soak-workers  PACKETS=1000000000 through two workers: is one lost, does memory grow?
 # make soak-devices  COUNT=10000 devices opened and closed: is anything left?
 # make mutants put faults into the driver and see whether the tests notice; takes an hour
 
@@ -16,7 +17,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test tests-of-cards tests-of-the-rest coverage test-guest test-peer test-check check bench evaluate soak soak-devices mutants setup tools clean
+.PHONY: demo test tests-of-cards tests-of-the-rest coverage test-guest test-peer test-check check bench evaluate soak soak-workers soak-devices mutants setup tools clean
 
 demo: setup
 	$(BIN)/ixy demo
@@ -67,11 +68,15 @@ evaluate: setup
 
 MINUTES ?= 5
 COUNT ?= 10000
+PACKETS ?= 1000000000
 
 soak: setup
 	$(BIN)/python tools/soak.py threads $(MINUTES)
 	$(BIN)/python tools/soak.py signals $(MINUTES)
 	$(BIN)/python tools/soak.py waits $(MINUTES)
+
+soak-workers: setup
+	$(BIN)/python tools/soak.py workers $(PACKETS)
 
 soak-devices: setup
 	$(BIN)/python tools/soak.py devices $(COUNT)

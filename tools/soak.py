@@ -4,6 +4,7 @@ tools/soak.py threads MINUTES   two compiled paths, a receiver in Python, and a 
                                 batches, on two devices, while garbage is collected
 tools/soak.py signals MINUTES   the same, while a signal raises an exception in the main thread every 200 µs
 tools/soak.py waits MINUTES     bursts with random pauses to who waits: by calls, select, asyncio, and as a path
+tools/soak.py workers PACKETS   two workers, each from a generator to a sink that checks every packet
 tools/soak.py devices COUNT     devices opened and closed: file descriptors, threads and memory stay what they were
 """
 
@@ -19,7 +20,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -33,6 +34,8 @@ PACKETS = 2_000 if INTERPRETED else 50_000  # that arrive at each device in a ro
 BURSTS = 50 if INTERPRETED else 500
 RING, POOL = 128, 512
 PERIOD = 200e-6  # seconds between two signals
+REPORT = 10.0  # seconds between two; in so many some packet comes
+MORE = 4096  # KiB of memory that a process may take while it runs
 PATIENCE = 60.0  # seconds without a packet until it is said that all stands still
 
 
@@ -329,6 +332,73 @@ def wear_waits(minutes: float) -> list[str]:
     return losses
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# Workers
+
+LANES = (("a", "b"), ("c", "d"))  # generator and sink of each
+LONG_RING, LARGE_POOL = 4096, 12_288  # three threads may have but two cores: each is to find much when its turn comes
+
+
+def wear_workers(packets: int) -> list[str]:
+    """So many packets through two workers; what was lost, and how much memory it took."""
+    machine = Machine()
+    share = -(-packets // len(LANES))
+    with ExitStack() as stack:
+
+        def opened(address: str) -> ixy.Device:
+            shape = {"ring_size": LONG_RING, "pool_size": LARGE_POOL}
+            return stack.enter_context(ixy.open(address, **shape, sim=machine, link_timeout=0))
+
+        pairs = [(opened(f"sim:{a},gen=60,count={share}"), opened(f"sim:{b},sink={a},touch=48")) for a, b in LANES]
+        paths = [ixy.Path(source.rx[0], target.tx[0], touch) for source, target in pairs]
+        with ixy.Workers(paths) as workers:
+            memory = watched(workers, share * len(LANES))
+        found = [
+            loss for pair, path in zip(pairs, paths, strict=True) for loss in lane_losses(machine, *pair, path, share)
+        ]
+    if max(memory) - memory[0] > MORE:
+        found.append(f"{max(memory) - memory[0]} KiB of memory more")
+    return found
+
+
+def watched(workers: ixy.Workers, packets: int) -> list[int]:
+    """Tell how far the workers are, until all has come or nothing comes any more; KiB of memory each time."""
+    begun = before = time.monotonic()
+    received, memory = 0, [footprint()[2]]
+    while received < packets:
+        until = before + REPORT
+        while time.monotonic() < until and workers.total().received < packets:
+            workers.join(0.01)
+        last, received = received, workers.total().received
+        now = time.monotonic()
+        memory.append(footprint()[2])
+        rate = (received - last) / (now - before) / 1e6
+        print(f"{received} of {packets}, {rate:.2f} Mpps, {memory[-1]} KiB", flush=True)
+        before = now
+        if received == last:
+            break
+    seconds = time.monotonic() - begun
+    print(f"{seconds:.0f} s, {received / seconds / 1e6:.2f} Mpps, {min(memory)} to {max(memory)} KiB of memory")
+    return memory
+
+
+def lane_losses(machine: Machine, source: ixy.Device, target: ixy.Device, path: ixy.Path, packets: int) -> list[str]:
+    """What has not come through: every packet once, in order, with its byte raised by one, and every buffer home."""
+    end = time.monotonic() + PATIENCE
+    while target.sent() < path.counts.forwarded and time.monotonic() < end:
+        time.sleep(0.001)
+    stats, name = source.stats(), str(path.counts)
+    seen = machine.sink_report(*(device.address.removeprefix("sim:") for device in (source, target)))
+    dropped = stats.rx_dropped + stats.rx_errors + stats.rx_refused + path.counts.dropped
+    found: list[str] = []
+    if seen.received + dropped != packets or seen.wrong or seen.reordered:
+        found.append(f"of {packets} packets: {name}, {stats}, {seen}")
+    pool = source.rx[0].pool
+    if pool.available + target.tx[0].in_flight + LONG_RING != LARGE_POOL:
+        found.append(f"of {LARGE_POOL} buffers {pool.available} are free, and {target.tx[0].in_flight} in flight")
+    return found
+
+
 def footprint() -> tuple[int, int, int]:
     """Open files, threads, and KiB of memory."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
@@ -352,12 +422,14 @@ def wear_devices(count: int) -> list[str]:
     after = footprint()
     print("before and after: files, threads, KiB of memory:", before, after)
     left = [f"{n - m} {what} more" for m, n, what in zip(before, after, ("files", "threads"), strict=False) if n > m]
-    return left + ([f"{after[2] - before[2]} KiB of memory more"] if after[2] - before[2] > 4096 else [])
+    return left + ([f"{after[2] - before[2]} KiB of memory more"] if after[2] - before[2] > MORE else [])
 
 
 def main(what: str, amount: str) -> int:
     if what == "devices":
         losses = wear_devices(int(amount))
+    elif what == "workers":
+        losses = wear_workers(int(amount))
     elif what == "waits":
         losses = wear_waits(float(amount))
     else:
@@ -367,6 +439,6 @@ def main(what: str, amount: str) -> int:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or sys.argv[1] not in ("threads", "signals", "waits", "devices"):
+    if len(sys.argv) != 3 or sys.argv[1] not in ("threads", "signals", "waits", "workers", "devices"):
         sys.exit(__doc__)
     sys.exit(main(sys.argv[1], sys.argv[2]))

@@ -38,7 +38,7 @@ def integer(name: str, value: object, low: int, high: int, *, error: type[Error]
 
 def number(name: str, value: object, low: float, high: float, *, error: type[Error] = ConfigurationError) -> float:
     """`value` as a finite number within `low` and `high`; raises as `integer`, and refuses NaN and infinity."""
-    if not isinstance(value, (SupportsFloat, SupportsIndex)):
+    if not isinstance(value, (float, int, SupportsFloat, SupportsIndex)):  # the usual first: protocols take 20 µs
         raise TypeError(f"{name} must be a number, not {_shown(value)}")
     try:
         result = float(value)

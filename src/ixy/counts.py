@@ -16,4 +16,6 @@ CULPRIT = 15  # the number of the packet with which the function raised an excep
 CULPRIT_BYTES = 32  # of that packet
 TROUBLE = 16  # what the text of that exception lacks: two numbers, and whether there are any
 TROUBLE_WORDS = 3
+BED = 19  # the file to write to, plus 1, where a simulated card sleeps that doorbells of the path are to rouse; else 0
+HEARD = 20  # RECEIVED when the card fell asleep: if it has grown, doorbells were rung since
 COUNTS = 24  # from here on, what went to each of several outputs

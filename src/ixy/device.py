@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, cast
-from weakref import WeakSet
+from weakref import WeakMethod, WeakSet
 
 from ixy import streams
 from ixy.addresses import Circumstances, Shape, open_driver
@@ -167,6 +167,14 @@ class Runs(Protocol):
         ...
 
 
+class Users(Protocol):
+    """Who uses a port, and is to know when it carries nothing any more."""
+
+    def _lose(self, port: Port) -> None:
+        """What carries the port's packets has gone. In any thread."""
+        ...
+
+
 @no_copies
 class Port:
     """What has queues: a device, or a ring between threads. Its life, from open to closed.
@@ -187,6 +195,7 @@ class Port:
         self._owner = Owner()
         self._closing = threading.RLock()
         self._paths: WeakSet[Runs] = WeakSet()
+        self._users: WeakSet[Users] = WeakSet()
         _open.add(self)
 
     def attach(self, pool: Mempool) -> None:
@@ -236,6 +245,9 @@ class Port:
     def _rouse(self) -> None:
         """Packets were handed to a transmit queue: what sleeps is to look."""
 
+    def _rung_by(self, _words: NDArray[np.int64]) -> None:
+        """The loop of the path with these words rings doorbells here; it is to rouse what sleeps."""
+
     def _give_up(self) -> None:
         """Return memory and whatever else there is. Nobody uses the queues any more."""
         raise NotImplementedError
@@ -269,6 +281,8 @@ class Device(Port):
         self.rx = [RxQueue(self, ring, f"rx[{number}]", number) for number, ring in enumerate(driver.rx_rings)]
         self.tx = [TxQueue(self, ring, f"tx[{number}]") for number, ring in enumerate(driver.tx_rings)]
         super().__init__(driver.address)
+        gone = WeakMethod(self._gone)  # the driver does not keep its device
+        driver.when_gone(lambda: bool((tell := gone()) and tell()))
         for queue in self._queues():
             checking.name(queue.ring.state.held, str(queue))
 
@@ -391,6 +405,16 @@ class Device(Port):
 
     def _rouse(self) -> None:
         self._driver.rouse()
+
+    def _rung_by(self, words: NDArray[np.int64]) -> None:
+        self._driver.rung_by(words)
+
+    def _gone(self) -> bool:
+        """Tell those who are to know that the device is gone; whether there are any."""
+        users = list(self._users)
+        for user in users:
+            user._lose(self)
+        return bool(users)
 
     def _give_up(self) -> None:
         self._driver.close()

@@ -9,6 +9,7 @@ of IPv4, the extension headers of IPv6. A header that is cut off, or lies in ano
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address
@@ -53,9 +54,14 @@ class _Address(int):
     Args:
         value: the number, or the text.
 
+    Attributes:
+        form: what such a text is called, and an example.
+
     Raises:
         ValueError: the text is no address.
     """
+
+    form: ClassVar[str]
 
     def __new__(cls, value: int | str = 0) -> Self:
         return cls.parse(value) if isinstance(value, str) else super().__new__(cls, value)
@@ -86,12 +92,13 @@ class _Address(int):
 class MacAddress(_Address):
     """An Ethernet address, a number of 48 bits: 02:00:00:00:00:01."""
 
+    form = "Ethernet address such as 02:00:00:00:00:01"
+
     @classmethod
     def parse(cls, text: str) -> Self:
-        parts = text.replace("-", ":").split(":")
-        if len(parts) != 6 or not all(len(part) == 2 for part in parts):
-            raise ValueError(f"{text!r} is no Ethernet address such as 02:00:00:00:00:01")
-        return cls(int("".join(parts), 16))
+        if not _MAC.fullmatch(text):
+            raise ValueError(f"{text!r} is no {cls.form}")
+        return cls(int(re.sub("[:-]", "", text), 16))
 
     def __str__(self) -> str:
         return int(self).to_bytes(6).hex(":")
@@ -100,9 +107,14 @@ class MacAddress(_Address):
 class Ipv4Address(_Address):
     """An IPv4 address, a number of 32 bits: 10.0.0.1."""
 
+    form = "IPv4 address such as 10.0.0.1"
+
     @classmethod
     def parse(cls, text: str) -> Self:
-        return cls(int(IPv4Address(text)))
+        try:
+            return cls(int(IPv4Address(text)))
+        except ValueError as error:
+            raise ValueError(f"{text!r} is no {cls.form}") from error
 
     def __str__(self) -> str:
         return str(IPv4Address(int(self)))
@@ -117,13 +129,17 @@ class Ipv6Address(tuple[int, int]):
     """
 
     __slots__ = ()
+    form = "IPv6 address such as 2001:db8::1"
 
     def __new__(cls, value: tuple[int, int] | str = (0, 0)) -> Self:
         return cls.parse(value) if isinstance(value, str) else super().__new__(cls, value)
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        return cls.of(int(IPv6Address(text)))
+        try:
+            return cls.of(int(IPv6Address(text)))
+        except ValueError as error:
+            raise ValueError(f"{text!r} is no {cls.form}") from error
 
     @classmethod
     def of(cls, value: int) -> Self:
@@ -157,6 +173,13 @@ def _parsed(kind: Any, text: str) -> object:
     except ValueError:
         return None
 
+
+def is_address(text: str) -> bool:
+    """Whether a text is an address of any kind."""
+    return any(_parsed(kind, text) is not None for kind in (MacAddress, Ipv4Address, Ipv6Address))
+
+
+_MAC = re.compile("[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}")
 
 _WORD = (1 << 64) - 1
 

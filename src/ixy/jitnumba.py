@@ -371,15 +371,20 @@ class Kernel(CPUDispatcher):
     def get_call_template(self, args: Any, kws: Any) -> Any:
         """What a caller makes of the types of its arguments.
 
-        A constant is an integer like others to a kernel, or it would be compiled for each. Inlined, it gets through.
+        A constant or an address is an integer like others to a kernel, or it would be compiled for each. Inlined, it
+        gets through.
         """
         if not self._full:
-            args = tuple(types.unliteral(argument) for argument in args)
-            kws = {name: types.unliteral(argument) for name, argument in kws.items()}
+            args = tuple(_plain(argument) for argument in args)
+            kws = {name: _plain(argument) for name, argument in kws.items()}
         return self.callee.get_call_template(args, kws)
 
     def get_overload(self, sig: Any) -> Any:
         return self.callee.get_overload(sig)
+
+
+def _plain(argument: Any) -> Any:
+    return getattr(argument, "plain", types.unliteral(argument))
 
 
 def kernel(function: Callable[..., Any], options: dict[str, Any], *, full: bool) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numba import typeof
 from numba.core import errors, types
+from numba.core.typeconv.castgraph import Conversion
 from numba.core.typing.templates import (
     AbstractTemplate,
     AttributeTemplate,
@@ -23,7 +24,7 @@ from numba.core.typing.templates import (
 )
 
 from ixy import functions, verdicts
-from ixy.headers import HEADERS, fields
+from ixy.headers import HEADERS, Field, Ipv6Address, fields
 
 # Numba's internals have no types.
 # pyright: basic, reportOptionalCall=false
@@ -32,8 +33,8 @@ COLUMNS = {"flags": "flags", "hashes": "hash", "vlans": "vlan", "times": "time"}
 BYTES = types.Array(types.uint8, 1, "C")
 PACKET_METHODS = ("insert", "remove")
 WIDE = 16  # bytes of a field that is two integers
-PAIR = types.UniTuple(types.int64, 2)
 VERDICTS = types.Array(types.int64, 1, "C")
+TEXTS = types.UnicodeType | types.StringLiteral
 WHOLE = types.Integer | types.Boolean | types.IntEnumMember
 
 
@@ -56,6 +57,42 @@ class HeaderType(types.Type):
     def __init__(self, packet: PacketType, header: str) -> None:
         self.packet, self.header = packet, header
         super().__init__(f"{packet}.{header}")
+
+
+class AddressType(types.Integer):
+    """An address that is one integer: an int64 that also compares with text.
+
+    Args:
+        kind: its class in Python.
+    """
+
+    plain = types.int64  # what it is to who knows no addresses
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+        super().__init__("int64", 64, signed=True)
+
+    @property
+    def key(self) -> Any:
+        return self.kind
+
+    def can_convert_to(self, typingctx: Any, other: Any) -> Any:
+        if isinstance(other, types.Number):
+            return max(typingctx.can_convert(types.int64, other), Conversion.promote)
+        return None
+
+
+class WideAddressType(types.UniTuple):
+    """An IPv6 address, two int64 that also compare with text."""
+
+    kind = Ipv6Address
+    plain = types.UniTuple(types.int64, 2)
+
+    def __init__(self) -> None:
+        super().__init__(types.int64, 2)
+
+    def __unliteral__(self) -> Any:
+        return self
 
 
 class RecordType(types.Type):
@@ -105,10 +142,69 @@ def scalar(dtype: np.dtype) -> Any:
 
 
 def kind_of(dtype: np.dtype) -> Any:
-    """What a field or element of this dtype is to a kernel."""
+    """What a field or element of a record, of this dtype, is to a kernel."""
     if dtype.shape:
         return ElementsType(dtype.base, dtype.shape[0])
     return RecordType(dtype) if dtype.names else scalar(dtype)
+
+
+def field_type(field: Field[Any]) -> Any:
+    """What a field of a header is to a kernel."""
+    if field.size == WIDE:
+        return WideAddressType()
+    return types.int64 if field.kind is int else AddressType(field.kind)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Addresses and text
+
+
+def parsed(address: Any, text: Any) -> Any:
+    """The address of this type that a constant text means: an integer, or two.
+
+    Raises:
+        TypingError: it means none, or is not constant.
+    """
+    if not isinstance(text, types.StringLiteral):
+        raise errors.TypingError("an address can be compared with a constant text only")
+    try:
+        found = address.kind.parse(text.literal_value)
+    except ValueError as error:
+        raise errors.TypingError(str(error)) from error
+    return tuple(found) if isinstance(found, tuple) else int(found)
+
+
+class _Equality(AbstractTemplate):
+    """An address and a text."""
+
+    def generic(self, args: Any, kws: Any) -> Any:
+        for address, text in (args, args[::-1]):
+            if isinstance(address, AddressType | WideAddressType) and isinstance(text, TEXTS):
+                parsed(address, text)
+                return signature(types.boolean, address, address)
+        return None
+
+
+infer_global(operator.eq)(_Equality)
+infer_global(operator.ne)(_Equality)
+
+
+@infer_global(operator.contains)
+class _Contains(AbstractTemplate):
+    """An address among addresses and other integers."""
+
+    def generic(self, args: Any, kws: Any) -> Any:
+        known, address = args
+        if not (isinstance(known, types.Tuple | types.UniTuple) and isinstance(address, AddressType)):
+            return None
+        whole = all(isinstance(each, WHOLE) for each in known.types)
+        return signature(types.boolean, types.UniTuple(types.int64, len(known)), types.int64) if whole else None
+
+
+@infer_global(float)
+class _Float(AbstractTemplate):
+    def generic(self, args: Any, kws: Any) -> Any:
+        return signature(types.float64, types.int64) if isinstance(args[0], AddressType) else None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -213,7 +309,7 @@ class _HeaderAttributes(AttributeTemplate):
         if name in kind.methods:
             return types.BoundFunction(_method(name, kind.methods[name], header), header)
         if name in known:
-            return PAIR if known[name].size == WIDE else types.int64
+            return field_type(known[name])
         raise errors.TypingError(f"packet.{kind.name} has no {name!r}; it has {_names([*known, *kind.methods])}")
 
 

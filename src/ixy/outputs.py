@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 
 from ixy.asking import BatchFunction, PacketFunction, PathState, asking, asking_at_once
-from ixy.counts import AT, COUNTS, DROPPED, FORWARDED, HELD, LOST, NOW, RECEIVED, TROUBLE
+from ixy.counts import AT, BED, COUNTS, DROPPED, FORWARDED, HELD, LOST, NOW, RECEIVED, TROUBLE
 from ixy.jit import checked, compiled, outlined
 from ixy.packets.buffers import ID_MASK
 from ixy.packets.packets import INDEX_MASK, Packets, carry
 from ixy.packets.pool import NOWHERE, Pools, free_count, give, pool_of, refill, take, take_soon
 from ixy.packets.views import packet_view
-from ixy.polls import ALL, STOPPED, PollKernels, drop_held, is_stopped
-from ixy.unsafe import copy, own_lines
+from ixy.polls import ALL, STOPPED, PollKernels, drop_held, is_stopped, rouse
+from ixy.unsafe import copy, load_acquire, own_lines
 from ixy.verdicts import DROP, FORWARD, OUTPUTS_MASK, UP
 
 if TYPE_CHECKING:
@@ -147,6 +147,8 @@ def _poll(
         if received == 0:
             if free_count(path.pools, path.rx.pool) == 0:
                 fetch_buffers(path)
+            if load_acquire(counts, BED) != 0:
+                rouse(counts)
             return 0
         counts[HELD] = received
         goes = judge(path, received)

@@ -21,6 +21,7 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -42,7 +43,7 @@ from ixy.counts import (
 from ixy.device import RxQueue, TxQueue
 from ixy.drivers.rings import ENTERED, POOL_BUSY, RING_BUSY, RUNNER, enter, exit_from, in_use, leave, seize
 from ixy.errors import ConfigurationError, Error
-from ixy.jit import checked, compiled
+from ixy.jit import Direct, checked, compiled
 from ixy.kernels.bytecode import mentions
 from ixy.kernels.check import check, is_at_once, mark_at_once
 from ixy.outputs import SPARE, grouped, new_outputs
@@ -64,6 +65,7 @@ from ixy.waiting import MAX_TIMEOUT, PollOrWait
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ixy.device import Port
     from ixy.packets.batch import Packet
 
 F = TypeVar("F", bound=PacketFunction)
@@ -188,6 +190,7 @@ class Path:
         _check_spare(rx, len(outputs))
         batch = integer("batch", batch, 1, min(queue.ring.size for queue in (rx, *outputs)))
         self._rx, self._outputs = rx, outputs
+        self._ports: list[Port] = list(dict.fromkeys(queue.device for queue in (rx, *outputs)))
         self._check()
         if not isinstance(cast(object, record), Record | None):
             raise TypeError(f"record must be an ixy.Record, such as Counters(), not {record!r}; batch=… goes by name")
@@ -221,8 +224,10 @@ class Path:
             culprit=np.zeros(CULPRIT_BYTES, np.uint8),
         )
         self._poll_or_wait: PollOrWait | None = None
-        for device in (rx.device, *(queue.device for queue in outputs)):
-            device._paths.add(self)
+        self._loops: WeakKeyDictionary[Path, tuple[Direct, Direct]] = WeakKeyDictionary()
+        for port in self._ports:
+            port._paths.add(self)
+            port._rung_by(self.state.counts)
 
     def run(self, polls: int = POLLS, wait: float | None = None) -> int:
         """Poll the receive queue `polls` times and forward what is there; how many packets were received.
@@ -276,8 +281,20 @@ class Path:
         return several if len(several) == len(self._outputs) else [self.counts.forwarded]
 
     def _check(self) -> None:
-        for queue in (self._rx, *self._outputs):
-            queue.device._check()
+        for port in self._ports:
+            port._check()
+
+    def _rouse(self) -> None:
+        """A run is over in which doorbells were rung: what sleeps is to look."""
+        for port in self._ports:
+            port._rouse()
+
+    def _loop_with(self, other: Path) -> tuple[Direct, Direct]:
+        """The loop over this path and another one, or itself alone, and what recovers them."""
+        if other not in self._loops:
+            loop = _loop_kernel(*(path.kernels.poll for path in dict.fromkeys((self, other))))
+            self._loops[other] = Direct(loop), Direct(_recover_kernel(self.kernels.recover, other.kernels.recover))
+        return self._loops[other]
 
     def _alternation(self, paths: Sequence[Path]) -> PollOrWait:
         """What decides when to poll these paths, of which this is the first, and when to wait."""
@@ -376,20 +393,24 @@ def run(paths: Sequence[Path], polls: int = POLLS, wait: float | None = None) ->
             raise TypeError(f"paths are run, not {type(path).__name__}")
         path._check()
     if wait is None:
-        return _run(paths, polls)
-    wait = number("wait", wait, 0, MAX_TIMEOUT)
-    return paths[0]._alternation(paths).run(lambda part: _run(paths, part), polls, wait)
+        received = _run(paths, polls)
+    else:
+        wait = number("wait", wait, 0, MAX_TIMEOUT)
+        received = paths[0]._alternation(paths).run(lambda part: _run(paths, part), polls, wait)
+    if received:
+        for path in paths:
+            path._rouse()
+    return received
 
 
 def _run(paths: Sequence[Path], polls: int) -> int:
-    loop = _loop_kernel(*(path.kernels.poll for path in paths))
-    recover = _recover_kernel(paths[0].kernels.recover, paths[-1].kernels.recover)
+    loop, recover = paths[0]._loop_with(paths[-1])
     states = [path.state for path in paths]
-    recover(states[0], states[-1])  # is compiled before it is needed; and an exception may have ended it last time
+    recover((), states[0], states[-1])  # is compiled before it is needed; and an exception may have ended it last time
     try:
-        received: int = loop(*states, polls)
+        received: int = loop((), *states, polls)
     except BaseException as error:
-        recover(states[0], states[-1])  # at once: no signal's handler can raise between the loop and this
+        recover((), states[0], states[-1])  # at once: no signal's handler can raise between the loop and this
         if isinstance(error, IndexError):
             any(told(error, state.counts) for state in states)
         raise

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ixy.asking import PacketFunction, PathState, asking
 from ixy.counts import (
     AT,
+    BED,
     BEGUN,
     CULPRIT,
     CULPRIT_BYTES,
     DROPPED,
     FORWARDED,
+    HEARD,
     HELD,
     LEFT,
     NOW,
@@ -34,7 +36,7 @@ from ixy.packets.checking import hand_over
 from ixy.packets.packets import INDEX_MASK, stamp, swap
 from ixy.packets.pool import abandon, free_count, fresh, give, refill, serve, wanted
 from ixy.packets.views import packet_at_hand, packet_view
-from ixy.unsafe import load_acquire
+from ixy.unsafe import load_acquire, store_release, write_file
 from ixy.verdicts import DROP
 
 if TYPE_CHECKING:
@@ -81,6 +83,19 @@ def is_stopped(path: PathState) -> bool:
     if wanted(path.pools, path.rx.pool):
         serve(path.pools, path.rx.pool)
     return load_acquire(path.counts, STOP) | load_acquire(path.counts, PAUSE) != 0
+
+
+@outlined
+def rouse(counts: Any) -> None:
+    """Rouse the simulated cards that sleep, if a doorbell was rung since they fell asleep; they looked once more then.
+
+    Polls that find nothing see to it: one that finds packets has no time for it, and as long as the cards sleep no ring
+    has room for many. The word goes first: who falls asleep again sets it anew.
+    """
+    bed = load_acquire(counts, BED)
+    if counts[RECEIVED] != load_acquire(counts, HEARD):
+        store_release(counts, BED, 0)
+        write_file(bed - 1, counts, RECEIVED, 8)  # an eventfd, to which any number but 0 may be added
 
 
 @compiled
@@ -157,6 +172,8 @@ def _by_batches(
         if received == 0:
             if free_count(path.pools, path.rx.pool) == 0:
                 fetch_buffers(path)
+            if load_acquire(counts, BED) != 0:
+                rouse(counts)
             return 0
         counts[HELD] = received
         kept = received

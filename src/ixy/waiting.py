@@ -32,10 +32,11 @@ if TYPE_CHECKING:
 
 MAX_TIMEOUT = 86_400.0  # seconds
 _LOOK_AGAIN = 0.001  # seconds between two looks where no interrupt tells when to look
-_SHORTEST, _LONGEST = 64, 1 << 14  # polls between two decisions to go on polling or to wait
-_BUSY = 2  # packets in such a stretch of polls: to be woken for each costs more than to poll
+_SHORTEST, _LONGEST = 4, 1 << 14  # polls between two decisions to go on polling or to wait
+_RARE = 16  # polls for a packet: where more are needed, and polls take half a microsecond, to wake costs less
 _CROWD = 8  # packets that lie there after an interrupt: it could have come later
-_PACES = (0.0, 10e-6, 20e-6, 40e-6, 80e-6, 160e-6)  # seconds between two interrupts
+_OFTEN = 500e-6  # seconds between two wake-ups: each takes some 100 µs of the processor's time, the interrupt included
+_PACES = (0.0, 10e-6, 20e-6, 40e-6, 80e-6, 160e-6, 320e-6, 640e-6)  # seconds between two interrupts
 _PATIENCE = 1.0  # seconds without a free buffer, after which who waits without end is told
 
 
@@ -65,8 +66,14 @@ class Bell:
         """Ring no more."""
         with self._turn:
             if self._interrupt is not None and self._armed:
-                self._interrupt.disarm()
                 self._armed = False
+                if not (self._interrupt.once and self._has_rung()):
+                    self._interrupt.disarm()
+
+    def _has_rung(self) -> bool:
+        poll = select.poll()
+        poll.register(self.fd, select.POLLIN)
+        return bool(poll.poll(0))
 
     def pace(self, seconds: float) -> None:
         """Let so long pass between two rings, as far as the device can."""
@@ -139,9 +146,13 @@ class Wait:
         """What there is, once what comes later rings."""
         for bell in self._bells:
             bell.arm()
-        sights = [queue.look() for queue in self._queues]
-        self._seen = next((sight for sight in (Sight.PACKETS, Sight.STARVED) if sight in sights), Sight.NOTHING)
+        self._seen = self.peek()
         return self._seen
+
+    def peek(self) -> Sight:
+        """What there is, while bells are as they were."""
+        sights = [queue.look() for queue in self._queues]
+        return next((sight for sight in (Sight.PACKETS, Sight.STARVED) if sight in sights), Sight.NOTHING)
 
     def sleep(self, sight: Sight) -> bool:
         """After this sight sleep until there may be another one; False if the time is up.
@@ -173,13 +184,14 @@ class Wait:
         if sight is Sight.STARVED:
             await asyncio.sleep(_LOOK_AGAIN)
         elif sight is Sight.NOTHING:
-            loop, fd = asyncio.get_running_loop(), self._bells[0].fd
+            loop, fd = asyncio.get_running_loop(), os.dup(self._bells[0].fd)  # a loop has one reader for each number
             rung = loop.create_future()
-            loop.add_reader(fd, lambda: rung.done() or rung.set_result(None))
             try:
+                loop.add_reader(fd, lambda: rung.done() or rung.set_result(None))
                 await rung
             finally:
                 loop.remove_reader(fd)
+                os.close(fd)
 
     def _note(self, sight: Sight) -> None:
         """Without an end nobody waits for buffers for ever."""
@@ -263,11 +275,17 @@ class WaitingQueue:
     async def receive_async(self, limit: int = 32) -> Batch:
         """Up to `limit` packets, at least one; the coroutine waits for it. `async for batch in queue` does the same.
 
+        The other coroutines have their turn first, also while packets are there all the time. A file of `fileno` may be
+        watched besides.
+
         Raises:
             …: as `wait`.
         """
+        import asyncio  # which takes long to load
+
         limit = integer("limit", limit, 1, self.ring.size)
         with Wait([self], [self.bell()], None) as wait:
+            await asyncio.sleep(0)  # before anything is received: who is cancelled here loses nothing
             while not len(batch := self._poll(limit)):
                 await wait.sleep_async(wait.look())
             return batch
@@ -353,9 +371,9 @@ class WaitingQueue:
 class PollOrWait:
     """Polls queues while there is load, and waits while there is none.
 
-    Packets that come one by one are waited for, each by itself. If more have gathered when somebody wakes, interrupts
-    are let come later, by some microseconds. Where polling finds packets all the time, it goes on, by longer and longer
-    stretches, until there was none in a whole stretch.
+    It polls by stretches, longer and longer ones while enough packets come that waking for them would cost more; when
+    fewer come, it waits. Who wakes takes what is there by a short stretch. Where packets gather until somebody wakes,
+    or he wakes all too often, interrupts are let come later, by some microseconds.
 
     Args:
         queues: one at least.
@@ -368,11 +386,13 @@ class PollOrWait:
         self.queues = queues
         self._bells = [queue.bell() for queue in queues]
         self._stretch = _SHORTEST  # polls
-        self._idle = self._woken = False  # the last stretch found nothing; the next is the first after a wait
+        self._idle = False  # to poll on is too dear for what comes
+        self._woken = False  # the next stretch is the first after a wait
+        self._last = -math.inf  # when somebody woke for the last time
         self._pace = 0  # which one
 
     def run(self, poll: Callable[[int], int], polls: int, timeout: float) -> int:
-        """Poll up to so many times, or until nothing comes; how many packets came. If none did, wait for
+        """Poll up to so many times, or until hardly anything comes; how many packets came. If none did, wait for
         some, up to `timeout` seconds.
 
         Args:
@@ -386,18 +406,18 @@ class PollOrWait:
             count = poll(part)
             polls -= part
             received += count
-            self._adapt(count)
+            self._adapt(part, count)
         if self._idle and received == 0:
             self._wait(timeout)
         return received
 
-    def _adapt(self, count: int) -> None:
+    def _adapt(self, polls: int, count: int) -> None:
         """Find out how long to go on polling, and the first time after a wait, when to be woken the next time."""
         if self._woken:
             self._set_pace(count)
         self._woken = False
-        self._idle = count == 0
-        if count >= _BUSY:
+        self._idle = count * _RARE < polls
+        if not self._idle:
             self._lengthen()
         elif count > 0:
             self._stretch = _SHORTEST
@@ -406,8 +426,10 @@ class PollOrWait:
         self._stretch = min(2 * self._stretch, _LONGEST)
 
     def _set_pace(self, count: int) -> None:
-        """Later, if many packets lay there; sooner, if it was one."""
-        step = 1 if count >= _CROWD else -1 if count < _BUSY else 0
+        """Later, if many packets lay there, or it is soon after the last time; sooner, if it was one after long."""
+        now = time.monotonic()
+        since, self._last = now - self._last, now
+        step = 1 if count >= _CROWD or since < _OFTEN else -1 if count <= 1 and since > 2 * _OFTEN else 0
         pace = min(max(self._pace + step, 0), len(_PACES) - 1)
         if pace != self._pace:
             self._pace = pace
@@ -422,6 +444,6 @@ class PollOrWait:
                 self._idle = False
                 return
             while self._idle and wait.sleep(Sight.NOTHING):
-                self._idle = wait.look() is Sight.NOTHING
+                self._idle = wait.peek() is Sight.NOTHING and wait.look() is Sight.NOTHING
             self._woken = not self._idle
             self._stretch = _SHORTEST

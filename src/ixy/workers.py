@@ -62,7 +62,8 @@ class Workers:
     """Threads that each run a path, or two in turn, until they are stopped. Leaving the `with` block stops them.
 
     All is compiled when the workers are made, so that they start together. If one fails, all stop, and the block or
-    `join` raises what it was.
+    `join` raises what it was. So they do when the back end of a device goes (vhost-user), as nobody watches them who
+    could tell whether it comes back; a path that Python runs by itself goes on when it does.
 
     Args:
         paths: for each worker a path, or a list of two. No two workers have a queue in common.
@@ -102,6 +103,8 @@ class Workers:
             raise Error("these workers were started before: make new ones")
         self._started = True
         try:
+            for port in self._ports():
+                port._users.add(self)
             for worker in self._workers:
                 worker.thread.start()
         except BaseException as error:
@@ -166,8 +169,18 @@ class Workers:
         """Run a worker's paths until they are paused, or for a while."""
         run(worker.paths, sys.maxsize)
 
+    def _ports(self) -> list[Port]:
+        return list(dict.fromkeys(port for worker in self._workers for port in worker.ports()))
+
+    def _lose(self, port: Port) -> None:
+        """The back end of a device has gone: end all."""
+        worker = next(worker for worker in self._workers if port in worker.ports())
+        self._failed(worker, Error(f"{port.address}: the back end has gone: start it, and the workers, again"))
+
     def _let_go(self) -> None:
         """All have ended: their paths can be run by others."""
+        for port in self._ports():
+            port._users.discard(self)
         for worker in self._workers:
             worker.pause(False)
 
@@ -213,6 +226,10 @@ class Worker:
         except BaseException as error:
             self._all._failed(self, error)
 
+    def ports(self) -> list[Port]:
+        """The devices and rings that its paths are on."""
+        return list(dict.fromkeys(port for path in self.paths for port in path._ports))
+
     def pause(self, now: bool) -> None:
         """End the run of its paths, or let others begin."""
         for path in self.paths:
@@ -235,8 +252,7 @@ class Worker:
 
     def warn_of_distance(self) -> None:
         """Say which devices are attached to other memory than the core."""
-        ports: dict[Port, None] = dict.fromkeys(queue.device for path in self.paths for queue in _queues(path))
-        for port in ports:
+        for port in self.ports():
             node, own = _node_of(port), _node(self.core)
             if node is not None and own is not None and node != own:
                 log.warning("%s: %s is attached to NUMA node %d, the core to node %d", self, port.address, node, own)

@@ -33,9 +33,9 @@ VIRTIO = {
 MODEL = {"ixy.sim.card.nic", "ixy.sim.loop", "ixy.sim.slots", "ixy.sim.wires.generator", "ixy.sim.wires.sink"}
 
 
-def program(what: str, cache: Path) -> Counter[str]:
+def program(what: str, cache: Path, *number: str) -> Counter[str]:
     """The functions that a program of `ixy bench start` compiles in a process of its own."""
-    command = [sys.executable, "-m", "ixy.bench.start", what]
+    command = [sys.executable, "-m", "ixy.bench.start", what, *number]
     environment = os.environ | {
         "IXY_JIT": "1",
         "IXY_CHECK": "0",
@@ -43,7 +43,9 @@ def program(what: str, cache: Path) -> Counter[str]:
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
     run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    return Counter(name for name, _ in json.loads(run.stdout))
+    compiled, seconds = json.loads(run.stdout)
+    assert (seconds is not None and seconds > 0) == bool(number)
+    return Counter(name for name, _ in compiled)
 
 
 def modules(names: Counter[str]) -> set[str]:
@@ -60,15 +62,17 @@ def test_demo(caches: Path) -> None:
     """The demo compiles its own and no more than that, each function for few types; the second time nothing."""
     compiled = program("demo", caches / "demo")
     assert modules(compiled) <= PATH | IXGBE | MODEL
-    assert sum(compiled.values()) <= 124
+    assert sum(compiled.values()) <= 125
     assert max(compiled.values()) <= 3
     assert program("demo", caches / "demo") == {}
 
 
-@pytest.mark.parametrize(("what", "driver", "most"), [("forward", IXGBE, 82), ("virtio", VIRTIO, 101)])
+@pytest.mark.parametrize(("what", "driver", "most"), [("forward", IXGBE, 83), ("virtio", VIRTIO, 102)])
 def test_forwarder_on_other_devices(caches: Path, what: str, driver: set[str], most: int) -> None:
     """Without simulated cards nothing of the model is compiled, nor another driver's rings."""
     compiled = program(what, caches / what)
     assert modules(compiled) <= PATH | driver
     assert sum(compiled.values()) <= most
     assert program(what, caches / what) == {}
+    assert any(name.endswith("count") for name in program(what, caches / what, "3"))
+    assert program(what, caches / what, "3") == {}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Sequence
+from types import SimpleNamespace
 
 import pytest
 from lab import arrive, batch_of, depart, frame, open_card
 
 import ixy
+from ixy import waiting
 from ixy.device import Device
 from ixy.errors import Error
 from ixy.path import run
@@ -41,11 +43,11 @@ def interval(device: Device) -> float:
 
 
 def test_load_is_polled_by_longer_and_longer_stretches(device: Device) -> None:
-    load = Load([32] * 20)
+    load = Load([100_000] * 20)
     turns = PollOrWait(device.rx)
-    assert turns.run(load.poll, 1 << 15, 0) == 10 * 32
-    assert load.stretches == [64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 64]
-    assert turns.run(load.poll, 1 << 14, 0) == 32
+    assert turns.run(load.poll, 1 << 15, 0) == 14 * 100_000
+    assert load.stretches == [*(4 << n for n in range(13)), 4]
+    assert turns.run(load.poll, 1 << 14, 0) == 100_000
     assert load.stretches[-1] == 1 << 14
 
 
@@ -55,41 +57,56 @@ def test_where_nothing_comes_it_waits_and_polls_no_more(machine: Machine, device
     turns = PollOrWait(device.rx)
     for _ in range(3):
         assert turns.run(load.poll, 1 << 14, 0.001) == 0
-    assert load.stretches == [64]
+    assert load.stretches == [4]
     arrive(machine, frame())
     machine.step()
     turns.run(load.poll, 1 << 14, 60)
-    assert load.stretches == [64]
+    assert load.stretches == [4]
     turns.run(load.poll, 1 << 14, 0)
-    assert len(load.stretches) == 2
+    assert load.stretches == [4, 8]
 
 
 def test_what_came_is_told_before_it_waits(device: Device) -> None:
     """The call that found packets ends when no more come, without a wait."""
     load = Load([3])
     assert PollOrWait(device.rx).run(load.poll, 1 << 14, 3600) == 3
-    assert load.stretches == [64, 128]
+    assert load.stretches == [4, 8]
 
 
-def test_packets_one_by_one_are_polled_for_in_short_stretches(device: Device) -> None:
-    load = Load([32, 32, 1, 1, 1])
-    PollOrWait(device.rx).run(load.poll, 1 << 14, 0)
-    assert load.stretches == [64, 128, 256, 64, 64, 64]
+def test_few_packets_are_waited_for(device: Device) -> None:
+    """A packet in 16 polls is polled for; fewer end that, at once where stretches are long, and it begins anew."""
+    load = Load([32, 32, 1, 1, 50, 1])
+    turns = PollOrWait(device.rx)
+    assert turns.run(load.poll, 1 << 14, 3600) == 66
+    assert load.stretches == [4, 8, 16, 32]
+    assert turns.run(load.poll, 1 << 14, 0) == 0
+    assert load.stretches == [4, 8, 16, 32]
+    long = Load([100_000] * 13 + [1023])
+    assert PollOrWait(device.rx).run(long.poll, 1 << 30, 3600) == 13 * 100_000 + 1023
+    assert long.stretches[-1] == 1 << 14
 
 
 def test_interrupts_come_later_where_packets_gather(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After each wait: how many packets lay there, and how long the card keeps quiet from then on."""
+    """After each wait: how long after the last one, in µs, and how many packets lay there; and how long the card keeps
+    quiet from then on."""
     turns = PollOrWait(device.rx)
     looks: list[Sight] = []
-    monkeypatch.setattr(Wait, "look", lambda _: looks.pop())
+    now = 0.0
+    for look in ("look", "peek"):
+        monkeypatch.setattr(Wait, look, lambda _: looks.pop())
     monkeypatch.setattr(Wait, "sleep", lambda *_: True)
+    monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=lambda: now))
     found: list[float] = []
-    for count in (8, 8, 32, 4, 1, 1, 1, 1):
+    alone = [(5000, 8), (5000, 8), (5000, 32), (5000, 4), (5000, 1)]
+    often = [(499, 1), (400, 1), (300, 4), (200, 1), (200, 32), (100, 1)]
+    rarely = [(501, 1), (999, 1), (1001, 2), (1001, 1), (5000, 1)]
+    for since, count in (*alone, *often, *rarely):
+        now += since / 1e6
         looks[:] = [Sight.PACKETS, Sight.NOTHING]
         turns.run(Load([]).poll, 64, 1)
         turns.run(Load([count]).poll, 64, 1)
         found.append(interval(device))
-    assert found == [10, 20, 40, 40, 20, 10, 0, 0]
+    assert found == [10, 20, 40, 40, 20, 40, 80, 160, 320, 640, 640, 640, 640, 640, 320, 160]
 
 
 def test_a_path_that_waits_forwards_all(machine: Machine, device: Device) -> None:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 import ixy
+from ixy.counts import BED
 from ixy.device import Device
 from ixy.sim import machine as machines
 from ixy.sim.machine import Machine
@@ -46,6 +47,54 @@ def test_a_doorbell_wakes_them(machine: Machine) -> None:
         for _ in range(3):
             with waiting(a, machine), b.rx[0].pool.allocate(1, 60) as batch:
                 assert b.tx[0].send(batch) == 1
+
+
+def test_a_doorbell_of_a_loop_wakes_them(machine: Machine) -> None:
+    """A worker, in one call of its loop all the time, is handed packets by a ring, which rouses nobody."""
+    with (
+        ixy.open("sim:a,cable=b", sim=machine) as a,
+        ixy.open("sim:b", sim=machine) as b,
+        ixy.Ring() as ring,
+        ixy.Workers([ixy.Path(ring.rx, b.tx[0])]),
+    ):
+        for _ in range(3):
+            with waiting(a, machine), b.rx[0].pool.allocate(1, 60) as batch:
+                assert ring.tx.send(batch) == 1
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_a_doorbell_of_the_last_poll_wakes_them(machine: Machine, outputs: int) -> None:
+    """The loop ends with it, so that the loop itself has not looked again."""
+    with (
+        ixy.open("sim:a,cable=b", sim=machine) as a,
+        ixy.open("sim:b", sim=machine, tx_queues=2) as b,
+        ixy.Ring() as ring,
+    ):
+        path = ixy.Path(ring.rx, b.tx[0] if outputs == 1 else b.tx)
+        for _ in range(3):
+            with waiting(a, machine), b.rx[0].pool.allocate(1, 60) as batch:
+                assert ring.tx.send(batch) == 1
+                assert path.run(1) == 1
+
+
+def test_a_loop_rouses_once(machine: Machine) -> None:
+    """Cards that are awake are left alone: the words by which a path knows are as they were."""
+    with (
+        ixy.open("sim:a,cable=b", sim=machine) as a,
+        ixy.open("sim:b", sim=machine) as b,
+        ixy.Ring() as ring,
+        b.rx[0].pool.allocate(1, 60) as first,
+        b.rx[0].pool.allocate(1, 60) as second,
+    ):
+        path = ixy.Path(ring.rx, b.tx[0])
+        with waiting(a, machine):
+            while not path.state.counts[BED]:
+                time.sleep(0.001)
+            ring.tx.send(first)
+            assert path.run(2) == 1
+            assert path.state.counts[BED] == 0
+        ring.tx.send(second)
+        assert path.run(2) == 1
 
 
 def test_a_frame_that_is_due_wakes_them(machine: Machine) -> None:

@@ -8,7 +8,7 @@ import select
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -60,9 +60,11 @@ def meanwhile(call: Callable[[], object]) -> Generator[list[object]]:
 
 
 def asleep(thread: threading.Thread) -> bool:
-    """Whether the kernel has put the thread to sleep."""
-    status = Path(f"/proc/self/task/{thread.native_id}/stat").read_text()
-    return status.rpartition(")")[2].split()[0] == "S"
+    """Whether the kernel has put the thread to sleep; not if it has ended."""
+    with suppress(OSError):
+        status = Path(f"/proc/self/task/{thread.native_id}/stat").read_text()
+        return status.rpartition(")")[2].split()[0] == "S"
+    return False
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -206,6 +208,58 @@ def test_closing_ends_a_coroutine_that_waits(device: Device) -> None:
             await waits
 
     asyncio.run(close())
+
+
+def test_others_have_their_turn_while_packets_are_there(machine: Machine, device: Device) -> None:
+    """Before each batch; and who is cancelled then loses none."""
+    turns: list[str] = []
+
+    async def take() -> None:
+        while True:
+            batch = await device.rx[0].receive_async(1)
+            turns.append("take")
+            batch.free()
+
+    async def watch() -> None:
+        while turns.count("take") < 4:
+            turns.append("watch")
+            await asyncio.sleep(0)
+
+    async def both() -> None:
+        taker = asyncio.create_task(take())
+        await watch()
+        taker.cancel()
+
+    deliver(machine, *range(10))
+    asyncio.run(both())
+    assert turns.count("take") == 4
+    assert "take take" not in " ".join(turns)
+    assert [number_of(packet) for packet in device.rx[0].receive()] == [4, 5, 6, 7, 8, 9]
+
+
+def test_a_file_is_watched_beside_a_coroutine(machine: Machine, device: Device) -> None:
+    """Both are told of each packet, whoever takes it, also after a coroutine was cancelled."""
+    queue = device.rx[0]
+
+    async def both() -> None:
+        told = asyncio.Event()
+        asyncio.get_running_loop().add_reader(queue.fileno(), told.set)
+        for number in range(4):
+            waits = asyncio.create_task(queue.receive_async())
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            if number % 2:
+                waits.cancel()
+                await asyncio.sleep(0)
+            told.clear()
+            deliver(machine, number)
+            await asyncio.wait_for(told.wait(), 60)
+            batch = queue.receive() if number % 2 else await waits
+            assert [number_of(packet) for packet in batch] == [number]
+            assert len(queue.receive()) == 0
+            assert not readable(queue)
+
+    asyncio.run(both())
 
 
 # ---------------------------------------------------------------------------------------------------------------------

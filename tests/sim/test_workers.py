@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,7 +16,7 @@ from typing import Any
 
 import pytest
 from lab import arrive, depart, frame, number_of, open_card, run_by_another_thread
-from vhost_back_end import BackEnd
+from vhost_back_end import GET_VRING_BASE, BackEnd
 
 import ixy
 from ixy import workers as module
@@ -254,23 +257,74 @@ def test_a_ring_closed_under_them(cards: list[ixy.Device]) -> None:
 def test_a_back_end_gone_under_them(
     machine: Machine, cards: list[ixy.Device], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is said in one line, and workers go on, as it may come back; whatever they have is home in the end."""
-    a, b, *_ = cards
+    """All end, and it is said in one line, by the error; whatever they have is home in the end. The same device goes on
+    with a back end that comes back, under workers that are new."""
+    a, b, c, d = cards
     address = f"vhost-user:{tmp_path / 'socket'}"
     with ExitStack() as back_end:
         back_end.enter_context(BackEnd(tmp_path / "socket"))
         with ixy.open(address, ring_size=RING, pool_size=POOL, link_timeout=0) as device:
             there, back = ixy.Path(a.rx[0], device.tx[0]), ixy.Path(device.rx[0], b.tx[0])
-            with ixy.Workers([there, back]) as workers:
-                until(lambda: all(worker.polls for worker in workers.stats()))
-                back_end.close()
-                until(lambda: not device.link.up)
-                for number in range(5):
-                    arrive(machine, frame(number))
-                until(lambda: there.counts.forwarded == 5)
-                assert not workers.join(0)
-    assert caplog.messages.count(f"{address}: the back end has gone; waiting for it to come back") == 1
+            workers = ixy.Workers([ixy.Path(c.rx[0], d.tx[0]), [there, back]])
+            workers.start()
+            until(lambda: all(worker.polls for worker in workers.stats()))
+            arrive(machine, frame(1))
+            until(lambda: there.counts.forwarded == 1)
+            (tmp_path / "socket").unlink()  # so that nobody else is found there
+            back_end.close()
+            said = rf"^worker 1 on core \d+: {address}: the back end has gone: start it, and the workers, again$"
+            with pytest.raises(WorkerError, match=said):
+                workers.join()
+            assert not caplog.messages
+            back_end.enter_context(BackEnd(tmp_path / "socket2"))
+            (tmp_path / "socket2").rename(tmp_path / "socket")
+            until(lambda: device.link.up)
+            with ixy.Workers([there, back]) as others:
+                arrive(machine, frame(2))
+                until(lambda: there.counts.forwarded == 2)
+                assert not others.join(0)
+    assert caplog.messages == [f"{address}: the back end is back"]
     assert home(cards)
+
+
+def test_a_back_end_gone_under_nobody(
+    cards: list[ixy.Device], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Workers that have ended are not told: it is waited for, as by a path without workers."""
+    address = f"vhost-user:{tmp_path / 'socket'}"
+    with ExitStack() as back_end:
+        back_end.enter_context(BackEnd(tmp_path / "socket"))
+        with ixy.open(address, ring_size=RING, pool_size=POOL, link_timeout=0) as device:
+            with ixy.Workers([ixy.Path(cards[0].rx[0], device.tx[0])]) as workers:
+                pass
+            (tmp_path / "socket").unlink()
+            back_end.close()
+            until(lambda: bool(caplog.messages))
+            assert workers.join(0)
+    assert caplog.messages == [f"{address}: the back end has gone; waiting for it to come back"]
+
+
+def test_a_back_end_gone_under_a_command(tmp_path: Path) -> None:
+    """`ixy forward` ends with a summary, one line and the exit code of an error."""
+    address = f"vhost-user:{tmp_path / 'socket'}"
+    command = [sys.executable, "-m", "ixy", "forward", address, "sim:forward", "--queues", "1", "--json"]
+    with ExitStack() as back_end:
+        served = back_end.enter_context(BackEnd(tmp_path / "socket"))
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            kinds = [json.loads(process.stdout.readline())["type"] for _ in range(2)]
+            (tmp_path / "socket").unlink()
+            back_end.close()
+            output, errors = process.communicate(timeout=60)
+    said = f"ixy: worker 0 on core {ALLOWED[0]}: {address}: the back end has gone: start it, and the workers, again"
+    assert errors.splitlines()[-1] == said
+    assert "gone" not in "".join(errors.splitlines()[:-1])
+    assert (process.returncode, kinds, json.loads(output.splitlines()[-1])["type"]) == (
+        2,
+        ["workers", "rate"],
+        "summary",
+    )
+    assert GET_VRING_BASE not in served.requests  # nobody was there to be stopped
 
 
 def test_ctrl_c(machine: Machine, cards: list[ixy.Device]) -> None:

@@ -55,11 +55,13 @@ def rates_table(rates: Sequence[Rate]) -> Table:
 def starts_table(starts: Sequence[Start]) -> Table:
     """Seconds of processes that start, and what the first one compiles."""
     table = _table("Starting, in seconds: the first time, and with what is kept then")
-    for heading in ("program", "first", "processor", "later", "processor", "compiled"):
+    for heading in ("program", "first", "processor", "later", "processor", "compiled", "new function", "known"):
         table.add_column(heading, justify="right")
     for start in starts:
         seconds = (start.cold_seconds, start.cold_cpu_seconds, start.warm_seconds, start.warm_cpu_seconds)
-        table.add_row(start.what, *(f"{value:.2f}" for value in seconds), str(start.compilations))
+        functions = (start.new_function_cpu_seconds, start.known_function_cpu_seconds)
+        numbers = [*(f"{value:.2f}" for value in seconds), str(start.compilations)]
+        table.add_row(start.what, *numbers, *("–" if value is None else f"{value:.3f}" for value in functions))
     return table
 
 

@@ -1,6 +1,7 @@
 """How long a first start takes: processes with an empty cache, and then with what they have kept.
 
-python -m ixy.bench.start WHAT      in a process of its own: what was compiled, as JSON
+python -m ixy.bench.start WHAT [NUMBER]     in a process of its own: what was compiled, and with a number, how long a
+                                            path took with a function that has it as a constant, as JSON
 """
 
 from __future__ import annotations
@@ -16,9 +17,15 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ixy.errors import Error
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from ixy.device import Device
+    from ixy.packets.batch import Packet
 
 _PACKETS = 1000  # of the demonstration
 
@@ -33,6 +40,9 @@ class Start:
         warm_cpu_seconds, warm_seconds: the least of several processes that find everything.
         compilations: how many functions the first one compiled.
         kernels: the processor seconds that each took, without those that it calls, the dearest first.
+        new_function_cpu_seconds: what it costs to make a path of a function, in a process that finds its devices'
+            kernels in the cache; the least of several. None for a program without a path of its own.
+        known_function_cpu_seconds: the same of a function that is found there too.
     """
 
     what: str
@@ -42,6 +52,8 @@ class Start:
     warm_seconds: float
     compilations: int
     kernels: dict[str, float]
+    new_function_cpu_seconds: float | None
+    known_function_cpu_seconds: float | None
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
@@ -55,8 +67,10 @@ def measure(what: str, repeat: int) -> Start:
         Error: it failed.
     """
     with TemporaryDirectory(prefix="ixy-start-") as cache:
-        cold_cpu, cold, compiled = _run(what, cache)
+        cold_cpu, cold, compiled, _ = _run(what, cache)
         warm = [_run(what, cache)[:2] for _ in range(repeat)]
+        numbers = range(repeat) if what in WITH_PATHS else ()
+        new, known = ([_run(what, cache, number).function for number in numbers] for _ in range(2))
     kernels: dict[str, float] = {}
     for name, seconds in compiled:
         kernels[name] = kernels.get(name, 0.0) + seconds
@@ -69,12 +83,33 @@ def measure(what: str, repeat: int) -> Start:
         warm_seconds=round(min(seconds for _, seconds in warm), 2),
         compilations=len(compiled),
         kernels={name: round(seconds, 3) for name, seconds in dearest},
+        new_function_cpu_seconds=_least(new),
+        known_function_cpu_seconds=_least(known),
     )
 
 
-def _run(what: str, cache: str) -> tuple[float, float, list[tuple[str, float]]]:
-    """Processor seconds and seconds of a process, and what it has compiled."""
-    command = [sys.executable, "-m", "ixy.bench.start", what]
+def _least(seconds: list[float | None]) -> float | None:
+    known = [each for each in seconds if each is not None]
+    return round(min(known), 3) if known else None
+
+
+class Run(NamedTuple):
+    """A process.
+
+    Attributes:
+        cpu, seconds: processor seconds and seconds.
+        compiled: what it has compiled, and the processor seconds of each.
+        function: processor seconds of a path with another function; None if there was none.
+    """
+
+    cpu: float
+    seconds: float
+    compiled: list[tuple[str, float]]
+    function: float | None
+
+
+def _run(what: str, cache: str, number: int | None = None) -> Run:
+    command = [sys.executable, "-m", "ixy.bench.start", what, *([] if number is None else [str(number)])]
     with (Path(cache) / "printed").open("w+") as printed:
         begun = time.monotonic()
         process = subprocess.Popen(command, stdout=printed, env={**os.environ, "NUMBA_CACHE_DIR": cache})
@@ -88,7 +123,7 @@ def _run(what: str, cache: str) -> tuple[float, float, list[tuple[str, float]]]:
         if process.returncode:
             raise Error(f"the program {what} failed with exit status {process.returncode}")
         printed.seek(0)
-        return usage.ru_utime + usage.ru_stime, seconds, json.load(printed)
+        return Run(usage.ru_utime + usage.ru_stime, seconds, *json.load(printed))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -120,39 +155,63 @@ def compilations() -> Generator[list[tuple[str, float]]]:
         yield done
 
 
-def _demo() -> None:
+def _demo(_number: int | None) -> float | None:
     from ixy.apps.demo import demo
     from ixy.apps.settings import Settings
 
     demo(Settings(count=_PACKETS, as_json=True), count=_PACKETS, size=60)
 
 
-def _forward() -> None:
-    from ixy.bench.prepare import compile_paths, simulated_pair
+def _forward(number: int | None) -> float | None:
+    from ixy.bench.prepare import simulated_pair
+
+    return _forwarding(simulated_pair("stepped"), number)
+
+
+def _virtio(number: int | None) -> float | None:
+    from ixy.bench.prepare import virtio_pair
+
+    return _forwarding(virtio_pair("packed"), number)
+
+
+def _forwarding(pair: AbstractContextManager[tuple[Device, Device]], number: int | None) -> float | None:
+    """Make a forwarder; the processor seconds of one more path, with a function that counts by this number."""
+    from ixy.bench.prepare import compile_paths
     from ixy.path import touch
 
-    with simulated_pair("stepped") as (a, b):
+    with pair as (a, b):
         compile_paths([(a, b), (b, a)], touch)
+        return None if number is None else _counting(a, b, number)
 
 
-def _virtio() -> None:
-    from ixy.bench.prepare import compile_paths, virtio_pair
-    from ixy.path import touch
+def _counting(a: Device, b: Device, number: int) -> float:
+    from ixy.path import Path, kernel
+    from ixy.record import Record
 
-    with virtio_pair("packed") as (a, b):
-        compile_paths([(a, b), (b, a)], touch)
+    class Counted(Record):
+        packets: int
+
+    @kernel
+    def count(packet: Packet, counted: Counted) -> bool:
+        counted.packets += number
+        return bool(packet.ipv4)
+
+    begun = time.process_time()
+    Path(a.rx[0], b.tx[0], count, Counted()).run(0)
+    return time.process_time() - begun
 
 
 # The demonstration; and a forwarder between two cards, or VirtIO devices, that others run.
-PROGRAMS: dict[str, Callable[[], None]] = {"demo": _demo, "forward": _forward, "virtio": _virtio}
+PROGRAMS: dict[str, Callable[[int | None], float | None]] = {"demo": _demo, "forward": _forward, "virtio": _virtio}
+WITH_PATHS = ("forward", "virtio")  # of a function that is handed in
 
 
-def main(what: str) -> None:
-    """Run a program, and print what it has compiled."""
+def main(what: str, *number: str) -> None:
+    """Run a program, and print what it has compiled, and how long one more path took."""
     with compilations() as done, redirect_stdout(io.StringIO()):
-        PROGRAMS[what]()
-    json.dump(done, sys.stdout)
+        function = PROGRAMS[what](int(number[0]) if number else None)
+    json.dump((done, function), sys.stdout)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -127,6 +127,11 @@ class Function(Protocol):
         """Python has rung a doorbell: a device that sleeps, as only a simulated one does, is to look."""
         ...
 
+    def rung_by(self, words: NDArray[np.int64]) -> None:
+        """The loop of the path with these words (`ixy.counts`) rings doorbells: where a device sleeps, which only a
+        simulated one does, that loop is to rouse it."""
+        ...
+
     def reset(self) -> None:
         """Reset the function by the means of PCI; the configuration space is kept."""
         ...

@@ -88,6 +88,9 @@ class SimulatedFunction:
     def rouse(self) -> None:
         self.machine.rouse()
 
+    def rung_by(self, words: NDArray[np.int64]) -> None:
+        self.machine.rung_by(words)
+
     def reset(self) -> None:
         with self.machine.paused():
             self.card.reset(Reset.FUNCTION)

@@ -244,6 +244,9 @@ class VfioFunction:
     def rouse(self) -> None:
         """A card never sleeps."""
 
+    def rung_by(self, words: NDArray[np.int64]) -> None:
+        """Likewise."""
+
     def reset(self) -> None:
         """Reset the function, by the first way that the kernel knows for it.
 

@@ -9,6 +9,9 @@ from ixy.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ixy.drivers.rss import Rss
     from ixy.packets.batch import Lender
     from ixy.packets.mempool import Mempool
@@ -84,9 +87,11 @@ class RxInterrupt(Protocol):
 
     Attributes:
         fd: a file that is readable after an interrupt, until `clear`. The driver closes it with the device.
+        once: an interrupt switches it off.
     """
 
     fd: int
+    once: bool
 
     def arm(self) -> None:
         """Switch the interrupt on for the next packet. One that came before need not cause any: look once more."""
@@ -248,8 +253,18 @@ class Driver(Protocol):
         """
         ...
 
+    def when_gone(self, tell: Callable[[], bool]) -> None:
+        """Call `tell`, in any thread, each time that a device of another process has gone; it answers whether somebody
+        ends because of that, and else the device is waited for."""
+        ...
+
     def rouse(self) -> None:
         """Python has rung a doorbell: a device that sleeps, as only a simulated one does, is to look."""
+        ...
+
+    def rung_by(self, words: NDArray[np.int64]) -> None:
+        """The loop of the path with these words (`ixy.counts`) rings doorbells: where a device sleeps, which only a
+        simulated one does, that loop is to rouse it."""
         ...
 
     def close(self) -> None:

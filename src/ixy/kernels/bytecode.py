@@ -20,6 +20,8 @@ from itertools import chain, dropwhile, islice
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple, TypeGuard, cast
 
+from ixy.headers import is_address
+
 STATE = "keep what changes in the state"
 _DATA = f"{STATE}, and constants in tuples or arrays"
 _OUTSIDE = "define it outside"
@@ -329,12 +331,14 @@ def _too_large(value: object) -> str | None:
     return None
 
 
-_ADDRESS = "for an address write a constant, such as GATEWAY = ixy.Ipv4Address.parse('10.0.0.1')"
-_USES_TEXT = ("COMPARE_OP", "CONTAINS_OP", "STORE_ATTR", "STORE_SUBSCR")
+_ADDRESS = "write a number, or an address such as 10.0.0.1"
+_ONE_BY_ONE = "compare with each address by =="
+_TAKES_ADDRESS = ("COMPARE_OP", "STORE_ATTR")
+_USES_TEXT = (*_TAKES_ADDRESS, "CONTAINS_OP", "STORE_SUBSCR")
 
 
 def _texts(code: _Code) -> _Reasons:
-    """Texts that are compared or assigned: compiled, a number never equals one."""
+    """Texts that are compared or assigned, and are no addresses: compiled, a number never equals one."""
     for place, instruction in enumerate(code.instructions):
         value: object = instruction.argval
         parts = cast("tuple[object, ...]", value if isinstance(value, (tuple, frozenset)) else (value,))
@@ -342,8 +346,10 @@ def _texts(code: _Code) -> _Reasons:
         if instruction.opname != "LOAD_CONST" or not texts:
             continue
         following = dropwhile(lambda each: each.opname.startswith(("LOAD_", "BINARY_")), code.instructions[place + 1 :])
-        if next((each.opname for each in following), "") in _USES_TEXT:
-            yield code.lines[place], f"{texts[0]!r} is a text, and no number: {_ADDRESS}"
+        use = next((each.opname for each in following), "")
+        if use in _USES_TEXT and not (use in _TAKES_ADDRESS and isinstance(value, str) and is_address(value)):
+            advice = _ONE_BY_ONE if use == "CONTAINS_OP" else _ADDRESS
+            yield code.lines[place], f"{texts[0]!r} is a text, and no number: {advice}"
 
 
 def _writes(code: _Code) -> _Reasons:

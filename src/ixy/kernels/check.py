@@ -15,7 +15,8 @@ Compiled and interpreted a function does the same, but for these:
   `packet[i]` is an integer like others.
 - Interpreted, a function may use a list, set or dictionary of the function around it, to note what it has seen.
 - What only types tell is refused at once by the compiler, and by the interpreter when it comes to it, or not at all:
-  a method that arrays do not have, a variable that is a number or a text, a global array written by another name.
+  a method that arrays do not have, a variable that is a number or a text, a global array written by another name, an
+  address that is compared with one of another kind.
 """
 
 from __future__ import annotations

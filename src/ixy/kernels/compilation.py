@@ -21,6 +21,8 @@ _MEMORY = f"memory is needed here, which a kernel cannot get: {STATE}"
 # What Numba's text contains, and what it means.
 _SENTENCES = (
     (r"((?:(?:a|this) packet|a batch|packet\.\w+|the record) (?:has no|cannot be) [^\n]+)", r"\1"),
+    (r"('[^'\n]*' is no \w+ address such as [^\s]+)", r"\1"),
+    (r"(an address can be compared with a constant text only)", r"\1"),
     (r"(this is known where a packet or record is: [^\n]+)", r"\1"),
     (r"\A[^\n]*\nOnly accept returning of array", "an array cannot be returned: return a number"),
     (r"NRT required but not enabled", _MEMORY),

@@ -15,6 +15,7 @@ from weakref import ReferenceType, WeakSet, ref
 
 import numpy as np
 
+from ixy.counts import BED, HEARD, RECEIVED
 from ixy.errors import AddressError, DeviceBusy, Error
 from ixy.packets.dma import DmaMapping, DmaMemory, window
 from ixy.process import Owner
@@ -120,6 +121,8 @@ class Machine:
         self._parked = False
         self._bed: Bed | None = None  # where the thread sleeps,
         self._slept = _SHORTEST_SLEEP  # and for how long the last time
+        self._goes_to_bed = False  # all who may rouse the thread know that it sleeps once it has looked again
+        self._loops: list[ReferenceType[NDArray[np.int64]]] = []  # words of the paths that ring doorbells
         self._lock = threading.RLock()
         self._expecting = threading.RLock()
         with _indices:
@@ -442,13 +445,15 @@ class Machine:
     def _sleep(self) -> None:
         """Sleep until something is due, or somebody rouses the thread.
 
-        He has to know that it sleeps, so it says so first, and looks once more. A doorbell that is rung in the loop of
-        a kernel rouses nobody: for that the thread looks now and then.
+        He has to know that it sleeps, so it says so first, and looks once more. So it does each time, as the loop of a
+        path rouses it but once. A doorbell of another loop, as that of `ixy generate`, rouses nobody: for that the
+        thread looks now and then.
         """
         control, bed = self.rack.control, self._bed
-        if not control[ASLEEP] or bed is None:
-            control[ASLEEP] = 1
-            self._slept = _SHORTEST_SLEEP
+        assert bed is not None
+        self._goes_to_bed = not (self._goes_to_bed and control[ASLEEP])
+        if self._goes_to_bed:
+            self._say_that_it_sleeps(bed)
         else:
             ports = [(wire, Port(self, plug.card)) for plug in list(self._plugs.values()) for wire in plug.wires]
             dues = [due for wire, port in ports if (due := wire.due(port)) is not None]
@@ -456,6 +461,20 @@ class Machine:
             left = (min(dues) - time.monotonic_ns()) / 1e9 if dues else _LONGEST_SLEEP
             self._slept = min(2 * self._slept, _LONGEST_SLEEP)
             bed.sleep([fd for wire, port in ports for fd in wire.files(port)], min(max(left, _NAP), self._slept))
+
+    def _say_that_it_sleeps(self, bed: Bed) -> None:
+        if not self.rack.control[ASLEEP]:
+            self._slept = _SHORTEST_SLEEP
+        self.rack.control[ASLEEP] = 1
+        for words in (loop() for loop in self._loops):
+            if words is not None:
+                words[HEARD] = words[RECEIVED]
+                words[BED] = bed.fd + 1
+
+    def rung_by(self, words: NDArray[np.int64]) -> None:
+        """The loop of the path with these words rings doorbells of the cards: that rouses the thread when it sleeps."""
+        with self._expecting:
+            self._loops = [loop for loop in self._loops if loop() is not None] + [ref(words)]
 
     def _tell_broken(self) -> None:
         """Say which wires have broken since the last time."""

@@ -142,9 +142,9 @@ if INTERPRETED or TYPE_CHECKING:
         return len(data)
 
     def write_file(fd: int, source: Bytes, start: int, size: int) -> int:
-        """write(2) from `source[start:start + size]`: the number of bytes, or the negative number of an error."""
+        """write(2) of `size` bytes from `source[start]` on: the number of bytes, or the negative number of an error."""
         try:
-            return os.write(fd, source[start : start + size].tobytes())
+            return os.write(fd, source[start : start + size].tobytes()[:size])
         except OSError as error:
             return -(error.errno or 0)
 

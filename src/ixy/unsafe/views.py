@@ -20,6 +20,7 @@ from numba.core.typing.templates import signature
 from numba.extending import (
     intrinsic,
     lower_builtin,
+    lower_cast,
     lower_getattr_generic,
     lower_setattr_generic,
     register_model,
@@ -35,17 +36,20 @@ from ixy.jittypes import (
     BYTES,
     COLUMNS,
     PACKET_METHODS,
-    PAIR,
     VERDICTS,
     WIDE,
+    AddressType,
     BatchType,
     ElementsType,
     HeaderType,
     PacketType,
     RecordType,
+    WideAddressType,
     column_type,
+    field_type,
     kind_of,
     method_key,
+    parsed,
     scalar,
 )
 from ixy.trouble import BYTE, ELEMENT, HEADER_END, LENGTH, NO_HEADER, PACKET, RANDOM_BELOW, SLICE
@@ -511,7 +515,7 @@ def _get_field(context: Any, builder: Any, kind: Any, value: Any, name: str) -> 
     field, place = _field(context, builder, kind, value, name)
     if field.size == WIDE:
         halves = [_load_big(builder, builder.gep(place, [_I64(at)]), 8) for at in (0, 8)]
-        return context.make_tuple(builder, PAIR, halves)
+        return context.make_tuple(builder, field_type(field), halves)
     word = _load_big(builder, place, field.size)
     word = builder.lshr(word, _I64(field.shift)) if field.shift else word
     return builder.and_(word, _I64(field.mask))
@@ -521,7 +525,7 @@ def _get_field(context: Any, builder: Any, kind: Any, value: Any, name: str) -> 
 def _set_field(context: Any, builder: Any, sig: Any, args: Any, name: str) -> Any:
     field, place = _field(context, builder, sig.args[0], args[0], name)
     if field.size == WIDE:
-        halves = context.cast(builder, args[1], sig.args[1], PAIR)
+        halves = context.cast(builder, args[1], sig.args[1], field_type(field))
         for at in (0, 8):
             part = builder.extract_value(halves, at // 8)
             _store_big(builder, builder.gep(place, [_I64(at)]), 8, part)
@@ -533,6 +537,29 @@ def _set_field(context: Any, builder: Any, sig: Any, args: Any, name: str) -> An
         value = builder.and_(builder.shl(value, _I64(field.shift)), _I64(mask))
         value = builder.or_(kept, value)
     _store_big(builder, place, field.size, value)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Addresses, which are integers, and constant texts that mean one
+
+register_model(AddressType)(models.IntegerModel)
+register_model(WideAddressType)(models.UniTupleModel)
+
+
+@lower_cast(types.StringLiteral, AddressType)
+@lower_cast(types.StringLiteral, WideAddressType)
+def _address(context: Any, builder: Any, kind: Any, wanted: Any, value: Any) -> Any:
+    return context.get_constant_generic(builder, wanted.plain, parsed(wanted, kind))
+
+
+def _lower_comparison(name: Any, sign: str) -> None:
+    @lower_builtin(name, AddressType, AddressType)
+    def compare(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.icmp_signed(sign, *args)
+
+
+for _name, _sign in (("eq", "=="), ("ne", "!="), ("lt", "<"), ("le", "<="), ("gt", ">"), ("ge", ">=")):
+    _lower_comparison(getattr(operator, _name), _sign)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -34,7 +34,9 @@ from ixy.registers import Register, RegisterFile
 from ixy.registers import i82599 as reg
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator, Sequence
+
+    from numpy.typing import NDArray
 
     from ixy.bus import Function, Interrupts
 
@@ -142,8 +144,14 @@ class Ixgbe:
         with self._control():
             self._attached.attach(pool)
 
+    def when_gone(self, tell: Callable[[], bool]) -> None:
+        """A card stays where it is."""
+
     def rouse(self) -> None:
         self._function.rouse()
+
+    def rung_by(self, words: NDArray[np.int64]) -> None:
+        self._function.rung_by(words)
 
     def _doorbell(self, register: Register) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
         return self._bar.words[register.offset // 4 : register.offset // 4 + 1]

@@ -22,6 +22,8 @@ class QueueInterrupt(EventFile):
         control: the card's registers, for one thread at a time, while the card is open.
     """
 
+    once = True  # 7.3.1.5: with a message its vector is masked (EIAM)
+
     def __init__(self, fd: int, queue: int, control: Callable[[], AbstractContextManager[RegisterFile]]) -> None:
         super().__init__(fd)
         self._control = control

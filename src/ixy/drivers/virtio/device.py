@@ -34,7 +34,7 @@ from ixy.process import Owner
 from ixy.registers import virtio as reg
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from numpy.typing import NDArray
 
@@ -264,8 +264,15 @@ class VirtioNet:
         with self._control_plane():
             return RingInterrupt(self._rx[queue], self._transport.interrupt(queue, len(self.rx_rings)))
 
+    def when_gone(self, tell: Callable[[], bool]) -> None:
+        """Call `tell` when a back end has gone."""
+        self._transport.when_gone(tell)
+
     def rouse(self) -> None:
         """The device is another's, and knows by itself when to look."""
+
+    def rung_by(self, words: NDArray[np.int64]) -> None:
+        """Likewise."""
 
     @contextmanager
     def _control_plane(self) -> Generator[None]:

@@ -17,6 +17,8 @@ class RingInterrupt:
         signal: by which the device interrupts.
     """
 
+    once = False
+
     def __init__(self, ring: VirtioRxRing, signal: Signal) -> None:
         self.fd = signal.fd
         self._signal = signal

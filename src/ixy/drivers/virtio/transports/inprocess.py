@@ -68,6 +68,9 @@ class InProcess:
     def failed(self) -> bool:
         return self._back_end.failed
 
+    def when_gone(self, tell: Callable[[], bool]) -> None:
+        """The model stays."""
+
     def map(self, memory: DmaMemory) -> DmaMapping:
         return DmaMapping.linear(memory, self._back_end.map(memory.offset, memory.size))
 

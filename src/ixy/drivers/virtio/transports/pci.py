@@ -92,6 +92,10 @@ class PciTransport(ABC):
     def failed(self) -> bool:
         return bool(self._read_status() & reg.NEEDS_RESET)
 
+    def when_gone(self, _tell: Callable[[], bool]) -> None:
+        """A function stays where it is."""
+        return
+
     def map(self, memory: DmaMemory) -> DmaMapping:
         return self._function.map(memory)
 

@@ -159,6 +159,11 @@ class Transport(Protocol):
         """Whether the device says that it needs a reset (2.1.2)."""
         ...
 
+    def when_gone(self, tell: Callable[[], bool], /) -> None:
+        """Call `tell`, in any thread, each time that the device's process has gone, if it is another one's. It answers
+        whether somebody ends because of that; else the log says that the device is waited for."""
+        ...
+
     def map(self, memory: DmaMemory) -> DmaMapping:
         """Let the device reach `memory`, and say at which addresses."""
         ...

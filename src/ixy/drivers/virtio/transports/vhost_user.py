@@ -157,6 +157,7 @@ class VhostUser:
         self._running = False
         self._unwatched = False
         self._complaint = ""
+        self._tell_gone: Callable[[], bool] = lambda: False
         self._lock = threading.RLock()  # of the conversation
         self._monitor: threading.Thread | None = None
         self._connection: Connection | None = None
@@ -241,6 +242,9 @@ class VhostUser:
     def failed(self) -> bool:
         """Whether nobody watches the back end any more."""
         return self._unwatched
+
+    def when_gone(self, tell: Callable[[], bool]) -> None:
+        self._tell_gone = tell
 
     def map(self, memory: DmaMemory) -> DmaMapping:
         """Share `memory` with the back end.
@@ -392,7 +396,8 @@ class VhostUser:
     def _lose(self) -> None:
         with self._lock:
             self._drop()
-        log.warning("%s: the back end has gone; waiting for it to come back", self.address)
+        if not self._tell_gone():
+            log.warning("%s: the back end has gone; waiting for it to come back", self.address)
 
     def _closes(self, timeout: float) -> bool:
         """Whether the device is to be closed, after waiting for that for `timeout` seconds."""
