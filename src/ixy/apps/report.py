@@ -8,9 +8,10 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ixy.bus.simulated import machine
 from ixy.errors import Error
+from ixy.sim.machine import machine
 from ixy.sim.spec import parse_spec, writes_stdout
+from ixy.sim.wires.cable import Cable
 from ixy.streams import closed, is_output
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Report:
 
     Args:
         devices: which ones; they are open as long as the report is.
-        addresses: as the user gave them; sinks that are plugged in are reported.
+        addresses: as the user gave them; sinks that are plugged in are reported, and cables that impair.
         as_json: an object a line: `{"type": "rate", …}` once a second, `{"type": "summary", …}` at the end.
         file: that the application writes.
 
@@ -46,6 +47,7 @@ class Report:
         self.workers: list[dict[str, Any]] = []
         self._devices = devices
         self._sinks = _sinks(addresses)
+        self._cables = _cables(addresses)
         self._as_json = as_json
         self._stream = _stream(addresses, file)
         self._width = max(len(device.address) for device in devices)
@@ -87,10 +89,12 @@ class Report:
         """Print what was counted in all."""
         devices = [{"device": device.address} | _totals(device) for device in self._devices]
         sinks = [found for found in (_found(*names) for names in self._sinks) if found]
+        cables = [_done(*names) for names in self._cables]
         seconds = round(time.monotonic() - self._started, 3)
         if self._as_json:
             workers = {"workers": self.workers} if self.workers else {}
-            found = self.results | workers | {"devices": devices, "sinks": sinks}
+            impaired = {"cables": cables} if cables else {}
+            found = self.results | workers | {"devices": devices, "sinks": sinks} | impaired
             self._print_json({"type": "summary", "seconds": seconds} | found)
             return
         self._print(f"after {seconds:.3f} s:")
@@ -98,6 +102,8 @@ class Report:
             self._print(_totals_line(totals, self._width))
         for counts in sinks:
             self._print(f"{counts.pop('generator')} → {counts.pop('sink')}: {_listed(counts)}")
+        for counts in cables:
+            self._print(f"{counts.pop('from')} → {counts.pop('to')}: {_listed(counts)}")
         for counts in self.workers:
             self._print(_worker_line(counts))
         if self.results:
@@ -183,3 +189,16 @@ def _found(generator: str, sink: str) -> dict[str, Any] | None:
     if generator == sink and report.received == 0:
         return None
     return {"generator": f"{_SIMULATED}{generator}", "sink": f"{_SIMULATED}{sink}"} | report._asdict()
+
+
+def _cables(addresses: Sequence[str]) -> list[tuple[str, str]]:
+    """The directions of simulated cables that impair, by the names of the cards that send and receive."""
+    specs = [parse_spec(address) for address in addresses if address.startswith(_SIMULATED)]
+    ends = [(spec.name, wire.peer) for spec in specs for wire in spec.wires if isinstance(wire, Cable) and wire.timed]
+    return list(dict.fromkeys(way for near, far in ends for way in ((near, far), (far, near))))
+
+
+def _done(sender: str, receiver: str) -> dict[str, Any]:
+    """What a cable has done in one direction."""
+    counts = machine().impaired(sender)
+    return {"from": f"{_SIMULATED}{sender}", "to": f"{_SIMULATED}{receiver}"} | counts._asdict()

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING
 from ixy.bus import Irq
 from ixy.dropped import close_dropped
 from ixy.errors import UnsupportedDevice
-from ixy.once import once
 from ixy.process import forget_in_child
 from ixy.sim.card.interrupts import VECTORS
-from ixy.sim.machine import Machine
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,12 +20,7 @@ if TYPE_CHECKING:
     from ixy.bus import Ports
     from ixy.packets.dma import DmaMapping, DmaMemory
     from ixy.sim.card.registers import Card
-
-
-@once
-def machine() -> Machine:
-    """The machine that `sim:` addresses are plugged into, one for the process."""
-    return Machine()
+    from ixy.sim.machine import Machine
 
 
 class SimulatedFunction:

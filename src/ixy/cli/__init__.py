@@ -102,6 +102,7 @@ def group() -> None:
     \b
     sim:a                                    nothing plugged in
     sim:a,cable=b                            a cable to card b
+    sim:a,cable=b,delay=50us,loss=0.01       … that impairs; also jitter, duplicate, reorder, corrupt, seed
     sim:a,rx_pcap=in.pcap,tx_pcap=out.pcap   packets from a file, packets into a file
     sim:a,rx_pcap=in.pcap,timing=original    … with the file's gaps between packets
     sim:a,tap=ixy0                           a TAP device of the kernel

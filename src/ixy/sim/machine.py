@@ -15,9 +15,11 @@ from weakref import ReferenceType, WeakSet, ref
 
 import numpy as np
 
-from ixy.errors import AddressError, DeviceBusy, Error
+from ixy.errors import AddressError, ConfigurationError, DeviceBusy, Error
+from ixy.once import once
 from ixy.packets.dma import DmaMapping, DmaMemory, window
 from ixy.process import Owner
+from ixy.sim import timed
 from ixy.sim.bed import Bed
 from ixy.sim.card import state
 from ixy.sim.card.registers import Card
@@ -43,7 +45,9 @@ from ixy.sim.rack import (
 )
 from ixy.sim.slots import of_wire, provide, provide_wanted
 from ixy.sim.spec import check_files, parse_spec
-from ixy.sim.wires.cable import PEER, Cable
+from ixy.sim.wires import flight
+from ixy.sim.wires.cable import PEER, Cable, way
+from ixy.sim.wires.impair import Impaired, counts
 from ixy.sim.wires.sink import SinkReport, report
 from ixy.sim.wires.tape import mapped, tape
 from ixy.sim.wires.wire import Port, Wire
@@ -53,7 +57,7 @@ if TYPE_CHECKING:
 
     from ixy.sim.qemu.memory import GuestMemory
 
-__all__ = ["BUS_BASE", "Machine", "SinkReport"]
+__all__ = ["BUS_BASE", "Machine", "SinkReport", "machine"]
 
 log = logging.getLogger("ixy.sim")
 
@@ -203,6 +207,33 @@ class Machine:
         """What the generator of one card sent, and what the sink of another found."""
         return report(self.rack, self.cards[generator], self.cards[sink])
 
+    def impairments(self, name: str, *, arriving: bool = False) -> NDArray[np.void]:
+        """What the cable has done to each frame that a card sent, or to each that was sent to it.
+
+        Returns:
+            Of each frame its number, from 0, when it was `sent` and `arrives`, in ns of the monotonic clock, `what`
+            became of it, a sum of `Fate`s, its length in bytes without the frame check sequence, and the number of the
+            bit that was inverted, -1 if none was. A frame that never arrives has 0 as `arrives`. A copy has an element
+            of its own, behind its original. Of the last 1,048,576 frames, the oldest first; shape (n,), structured.
+
+        Raises:
+            ConfigurationError: no such card is open, or nothing impairs its frames.
+        """
+        with self.paused():
+            return flight.records(self.rack.tape_words, self._way(name, arriving))
+
+    def impaired(self, name: str, *, arriving: bool = False) -> Impaired:
+        """The same in numbers of frames, all of them; raises likewise."""
+        return counts(self.rack.tape_words, self._way(name, arriving))
+
+    def _way(self, name: str, arriving: bool) -> int:
+        found = way(self.rack, self.cards[name].index, arriving) if name in self.cards else 0
+        if not found:
+            raise ConfigurationError(
+                f"sim:{name}: nothing impairs its frames: open it with a cable that does, such as cable=b,loss=0.01"
+            )
+        return found
+
     def dma_refused(self, card: Card) -> int:
         """How many DMA accesses of the card were refused."""
         return int(self.rack.counters[card.index, state.DMA_REFUSED])
@@ -214,7 +245,7 @@ class Machine:
             raise AddressError(f"sim:{card.name}: a cable is plugged in already: open it as sim:{card.name}")
         plug.stack.enter_context(mapped(card.index * SLOT, state.PART_SIZE))
         for wire in plug.wires:
-            provide(self.rack, *of_wire(wire))
+            provide(self.rack, *of_wire(wire), *(timed.SLOTS if wire.timed else ()))
             plug.stack.enter_context(wire.plugged(port))
             with self.paused():
                 if wire.next_frame is not None:
@@ -465,6 +496,12 @@ class Machine:
             if self._thread is not None and self._thread.is_alive():
                 self._thread.join()
             self._thread = None
+
+
+@once
+def machine() -> Machine:
+    """The machine that `sim:` addresses are plugged into, one for the process."""
+    return Machine()
 
 
 def _plugged_wires() -> list[Wire]:

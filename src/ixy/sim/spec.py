@@ -2,6 +2,7 @@
 
 sim:a                                     nothing
 sim:a,cable=b                             a cable to card b
+sim:a,cable=b,delay=50us,jitter=5us       … that delays frames; also loss=, duplicate=, reorder=, corrupt=, see `impair`
 sim:a,rx_pcap=in.pcap,tx_pcap=out.pcap    replay a file into the card; record what it sends
 sim:a,rx_pcap=in.pcap,timing=original     … with the gaps between packets that the file recorded
 sim:a,tap=ixy0                            a TAP device of the kernel

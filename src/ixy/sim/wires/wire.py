@@ -140,6 +140,11 @@ class Wire(ABC):
         return False
 
     @property
+    def timed(self) -> bool:
+        """Whether frames take time on it; the output's word TIMED says the same."""
+        return False
+
+    @property
     def inlined(self) -> bool:
         """Whether its kernels are not called from slots, but part of the cards' loop: what shows how fast a path is."""
         return False
