@@ -33,7 +33,8 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
 - Interrupts: MSI-X with EIAC, EIAM and EITR, causes of queues and of a link change; in QEMU INTx, too.
 - DMA: refused outside the memory that is shown to the card, while it is no bus master, and under master disable.
 - Statistics: of the port, of sizes and of queues; they clear on read and stick at their largest value.
-- EEPROM by EERD, with a right checksum; an SFP+ module on the I2C bus; semaphores; link state from the wire.
+- EEPROM by EERD, with a right checksum; an SFP+ module on the I2C bus; semaphores; a link, which is up while
+  somebody is at the other end of the wire, and LSC when that changes.
 - Wires with times (`rate=`, `timing=original`) begin with a frame. Their clock stands still until software that polls
   has taken that from its queue; from then on the card drops what it has no room for. Other wires wait for the card.
 

@@ -67,6 +67,7 @@ BUS_BASE = 0x0A_0000_0000_0000
 
 _NAP = 50e-6  # seconds: the shortest sleep when something is due
 _SHORTEST_SLEEP, _LONGEST_SLEEP = 0.001, 0.1  # when nothing is
+_WATCH = 100_000_000  # nanoseconds: so late is it noticed that a partner has gone who did not say so
 
 # All machines of the process. They share the tape, so no two cards have the same index: who takes or frees one holds
 # the lock.
@@ -124,6 +125,8 @@ class Machine:
         self._slept = _SHORTEST_SLEEP  # and for how long the last time
         self._lock = threading.RLock()
         self._expecting = threading.RLock()
+        self._seeing = threading.RLock()
+        self._look = 0  # when to look for partners
         with _indices:
             _machines.add(self)
 
@@ -157,6 +160,8 @@ class Machine:
                 card = self.card(spec.name)
                 plug = self._plugs[spec.name] = Plug(card, spec.wires, None if holder is None else ref(holder))
             self._connect(plug)
+            self._see_links()
+            self._watch()
             self._run()
             return card
         except BaseException:
@@ -266,10 +271,39 @@ class Machine:
                 if rack.outputs[card.index, KIND] != Cable.kind:
                     rack.inputs[card.index, KIND] = rack.outputs[card.index, KIND] = NOTHING
 
+    def _see_links(self) -> None:
+        """Find out which cards have somebody at the other end, and tell those for which it changed."""
+        plugs = list(self._plugs.values())
+        present = {plug.card.index for plug in plugs}
+        with self._seeing:
+            for plug in plugs:
+                if plug.card.linked != (linked := self._has_partner(plug, present)):
+                    log.info("sim:%s: the link is %s", plug.card.name, "up" if linked else "down")
+                    plug.card.set_linked(linked)
+
+    def _has_partner(self, plug: Plug, present: set[int]) -> bool:
+        """Whether somebody is at the other end of what is plugged in: of a cable, another open card."""
+        output = self.rack.outputs[plug.card.index]
+        if output[KIND] == Cable.kind:
+            return int(output[PEER]) in present
+        return plug.card.wired and all(wire.linked(Port(self, plug.card)) for wire in plug.wires)
+
+    def _watch(self) -> None:
+        """Look now and then for partners that come and go without a word."""
+        if any(wire.watched for plug in list(self._plugs.values()) for wire in plug.wires):
+            now = time.monotonic_ns()
+            if self._stepped or now >= self._look:
+                self._look = now + _WATCH
+                self._see_links()
+            self._rouse_by(self._look)
+
     def _forget(self, card: Card) -> None:
         """A card is open no more; the thread ends with the last."""
         with self._lock:
             self._plugs.pop(card.name, None)
+            if card.linked:
+                card.set_linked(False)
+            self._see_links()
             self._forget_idle_cards()
             if not self._plugs:
                 self.stop()
@@ -329,6 +363,7 @@ class Machine:
         """Give each card `turns` turns; how many frames and descriptors were handled. For a stepped machine."""
         self.owner.check("a simulated machine")
         work = 0
+        self._watch()
         for _ in range(turns):
             work += step(self.rack)
             while self.rack.control[ALARM] and self.answer():
@@ -431,6 +466,7 @@ class Machine:
         self.rack.control[ALARM] = 0
         self._tell_broken()
         self._interrupt()
+        self._watch()
         return provide_wanted(self.rack)
 
     def _interrupt(self) -> None:
@@ -450,9 +486,13 @@ class Machine:
         with self._expecting:
             control[AWAITED] = int(control[AWAITED]) | bit if waits else int(control[AWAITED]) & ~bit
             if throttled is not None:
-                due = time.monotonic_ns() + int(throttled * 1e9)
-                control[DUE] = min(due, int(control[DUE]) or due)
+                self._rouse_by(time.monotonic_ns() + int(throttled * 1e9))
                 self.rouse()
+
+    def _rouse_by(self, due: int) -> None:
+        """Let the thread see to something at that time of the monotonic clock, or before."""
+        with self._expecting:
+            self.rack.control[DUE] = min(due, int(self.rack.control[DUE]) or due)
 
     def rouse(self) -> None:
         """If the thread sleeps, let it look what there is to do."""

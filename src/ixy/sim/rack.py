@@ -28,10 +28,11 @@ PAGE = 1 << PAGE_SHIFT
     FRAME,  # of an input: where on the tape the frame lies that it delivers
     HEADS,  # of an input that is PACED: what `wires/clock.py` goes by
     TAILS,
+    LINKED,  # of an input: somebody is at the other end, the link is up
     TIMED,  # of an output: frames take time, and the card's turns are those of `timed.py`
     FLIGHT,  # where in the words of the tape the frames are that are on their way (`wires/flight.py`); 0: none ever is
     OWN_WORDS,  # from here on each kind names its own
-) = range(10)
+) = range(11)
 END_WORDS = 32
 NOTHING = 0  # the kind of no wire
 

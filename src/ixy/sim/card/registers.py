@@ -5,6 +5,7 @@ A register without a rule below is plain memory. Sections are those of the Intel
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from ixy.registers import Register
@@ -15,7 +16,7 @@ from ixy.sim.card.eeprom import EEPROM_WORDS, build_eeprom
 from ixy.sim.card.interrupts import OWN_THREAD, Interrupts
 from ixy.sim.card.module import Module
 from ixy.sim.card.statistics import Statistics
-from ixy.sim.rack import KIND, NOTHING
+from ixy.sim.rack import KIND, LINKED, NOTHING
 from ixy.sim.slots import TRANSLATE, of_features, provide
 
 if TYPE_CHECKING:
@@ -74,9 +75,22 @@ class Card:
 
     @property
     def wired(self) -> bool:
-        """Whether something is plugged in: there is a link."""
+        """Whether something is plugged in."""
         rack = self._machine.rack
         return any(end[self.index, KIND] != NOTHING for end in (rack.inputs, rack.outputs))
+
+    @property
+    def linked(self) -> bool:
+        """Whether somebody is at the other end of it: there is a link."""
+        return bool(self._machine.rack.inputs[self.index, LINKED])
+
+    def set_linked(self, linked: bool) -> None:
+        """The link came up or went down. What serves a virtual machine sends interrupts by a thread of its own."""
+        self._machine.rack.inputs[self.index, LINKED] = linked
+        event = int(self._words[state.EVENT])
+        self.interrupts.link_changed(send=event <= 0)
+        if event > 0:
+            os.eventfd_write(event, 1)
 
     # -----------------------------------------------------------------------------------------------------------------
     # What the bus asks for
@@ -241,10 +255,10 @@ class Card:
     def _read_status(self) -> int:
         """PCIE_MASTER_ENABLE falls once software has disabled the master (5.2.5.3.2)."""
         disabled = reg.CTRL.decode(self._get(reg.CTRL))["PCIE_MASTER_DISABLE"]
-        return reg.STATUS.value(PCIE_MASTER_ENABLE=1 - disabled, LINKUP=int(self.wired))
+        return reg.STATUS.value(PCIE_MASTER_ENABLE=1 - disabled, LINKUP=int(self.linked))
 
     def _read_links(self) -> int:
-        return reg.LINKS.value(LINK_UP=1, LINK_SPEED=3) if self.wired else 0
+        return reg.LINKS.value(LINK_UP=1, LINK_SPEED=3) if self.linked else 0
 
     def _read_swsm(self) -> int:
         """Reading takes the semaphore: SMBI is 0 for the one who got it (10.5.4)."""
@@ -295,7 +309,7 @@ class Card:
     def _write_autoc(self, value: int) -> None:
         """The link restarts at once (3.7.4.2)."""
         self._put(reg.AUTOC, value & ~reg.AUTOC.mask("RESTART_AN"))
-        if value & reg.AUTOC.mask("RESTART_AN") and self.wired:
+        if value & reg.AUTOC.mask("RESTART_AN") and self.linked:
             self.interrupts.link_changed()
 
     def _write_msca(self, value: int) -> None:

@@ -177,6 +177,13 @@ class Wire(ABC):
             CaptureError: on leaving: what the card sent could not all be written to its file.
         """
 
+    watched: ClassVar[bool] = False
+    """Somebody at the other end may come and go without a word: `linked` is asked now and then."""
+
+    def linked(self, port: Port) -> bool:  # noqa: ARG002
+        """Whether somebody is at the other end."""
+        return True
+
     def due(self, port: Port) -> int | None:  # noqa: ARG002
         """When it has its next frame for the card, in nanoseconds of the monotonic clock; None if that is unknown."""
         return None
