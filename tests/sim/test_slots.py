@@ -35,7 +35,7 @@ RARE_MODULES = {
     "ixy.sim.timed",
     "ixy.tables.flows",
     *(f"ixy.sim.card.{name}" for name in ("classify", "interrupts", "iommu", "offload")),
-    *(f"ixy.sim.wires.{name}" for name in ("cable", "clock", "flight", "record", "replay", "tap")),
+    *(f"ixy.sim.wires.{name}" for name in ("cable", "clock", "flight", "record", "replay", "stream", "tap")),
 }
 RARE_KERNELS = {"ixy.sim.wires.generator.next_due"}
 

@@ -16,6 +16,7 @@ from ixy.sim.wires.impair import Impairments
 from ixy.sim.wires.record import Record
 from ixy.sim.wires.replay import Replay
 from ixy.sim.wires.sink import Sink
+from ixy.sim.wires.stream import Stream
 from ixy.sim.wires.tap import Tap
 
 
@@ -31,6 +32,9 @@ from ixy.sim.wires.tap import Tap
             "sim:a,loss=0.25,duplicate=1,corrupt=1e-3,cable=b",
             Spec("a", (Cable("b", Impairments(loss=1 << 30, duplicate=1 << 32, corrupt=4_294_967)),)),
         ),
+        ("sim:a,cable=unix:/run/x=y", Spec("a", (Stream("/run/x=y"),))),
+        ("sim:a,cable=unix:b", Spec("a", (Stream("b"),))),
+        ("sim:a,cable=unix:/c,loss=1", Spec("a", (Stream("/c", Impairments(loss=1 << 32)),))),
         ("sim:a,cable=b,delay=0ns", Spec("a", (Cable("b", Impairments()),))),
         ("sim:a,rx_pcap=in.pcap,tx_pcap=out.pcap", Spec("a", (Replay("in.pcap"), Record("out.pcap")))),
         ("sim:a,tx_pcap=out.pcap,rx_pcap=in.pcap", Spec("a", (Replay("in.pcap"), Record("out.pcap")))),
@@ -95,6 +99,12 @@ def test_addresses(address: str, spec: Spec) -> None:
         ("sim:a,gen=60,touch=11", "touch 11: 12 to 1509"),
         ("sim:a,gen=60,touch=48.5", "touch 48.5 is no whole number"),
         ("sim:b,sink=a,touch=1510", "touch 1510: 12 to 1509"),
+        ("sim:a,cable=unix:", "the path of a socket has 1 to 107 bytes"),
+        ("sim:a,cable=unix:" + 108 * "x", "the path of a socket has 1 to 107 bytes"),
+        ("sim:a,cable=unix:" + 54 * "é", "the path of a socket has 1 to 107 bytes"),
+        ("sim:a,cable=unix:a\0b", "the path of a socket has 1 to 107 bytes"),
+        ("sim:a,cable=unix:x,gen=60", "cable and gen cannot be plugged in together"),
+        ("sim:a,cable=unix:x,jitter=1us", "jitter goes up to the delay"),
         ("sim:a,loss=0.5", "loss goes with cable"),
         ("sim:a,tap=t,delay=5us", "delay goes with cable"),
         ("sim:a,cable=b,delay=50", "delay '50': write a number and one of ns, us, ms, s, such as 10s"),

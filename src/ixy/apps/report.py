@@ -12,6 +12,7 @@ from ixy.errors import Error
 from ixy.sim.machine import machine
 from ixy.sim.spec import parse_spec, writes_stdout
 from ixy.sim.wires.cable import Cable
+from ixy.sim.wires.stream import Stream
 from ixy.streams import closed, is_output
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Report:
         """Print what was counted in all."""
         devices = [{"device": device.address} | _totals(device) for device in self._devices]
         sinks = [found for found in (_found(*names) for names in self._sinks) if found]
-        cables = [_done(*names) for names in self._cables]
+        cables = [_done(ends, *way) for ends, way in self._cables.items()]
         seconds = round(time.monotonic() - self._started, 3)
         if self._as_json:
             workers = {"workers": self.workers} if self.workers else {}
@@ -191,14 +192,19 @@ def _found(generator: str, sink: str) -> dict[str, Any] | None:
     return {"generator": f"{_SIMULATED}{generator}", "sink": f"{_SIMULATED}{sink}"} | report._asdict()
 
 
-def _cables(addresses: Sequence[str]) -> list[tuple[str, str]]:
-    """The directions of simulated cables that impair, by the names of the cards that send and receive."""
+def _cables(addresses: Sequence[str]) -> dict[tuple[str, str], tuple[str, bool]]:
+    """The directions of simulated cables that impair, by both ends: a card, and whether it is the one that receives."""
     specs = [parse_spec(address) for address in addresses if address.startswith(_SIMULATED)]
-    ends = [(spec.name, wire.peer) for spec in specs for wire in spec.wires if isinstance(wire, Cable) and wire.timed]
-    return list(dict.fromkeys(way for near, far in ends for way in ((near, far), (far, near))))
+    ways: dict[tuple[str, str], tuple[str, bool]] = {}
+    for spec in specs:
+        for wire in spec.wires:
+            if isinstance(wire, (Cable, Stream)) and wire.impairments is not None:
+                near = f"{_SIMULATED}{spec.name}"
+                ways.setdefault((near, wire.far), (spec.name, False))
+                ways.setdefault((wire.far, near), (spec.name, True))
+    return ways
 
 
-def _done(sender: str, receiver: str) -> dict[str, Any]:
+def _done(ends: tuple[str, str], card: str, arriving: bool) -> dict[str, Any]:
     """What a cable has done in one direction."""
-    counts = machine().impaired(sender)
-    return {"from": f"{_SIMULATED}{sender}", "to": f"{_SIMULATED}{receiver}"} | counts._asdict()
+    return {"from": ends[0], "to": ends[1]} | machine().impaired(card, arriving=arriving)._asdict()

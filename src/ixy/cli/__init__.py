@@ -103,6 +103,7 @@ def group() -> None:
     sim:a                                    nothing plugged in
     sim:a,cable=b                            a cable to card b
     sim:a,cable=b,delay=50us,loss=0.01       … that impairs; also jitter, duplicate, reorder, corrupt, seed
+    sim:a,cable=unix:/path/to/socket         a cable to a card of another process, or to a virtual machine
     sim:a,rx_pcap=in.pcap,tx_pcap=out.pcap   packets from a file, packets into a file
     sim:a,rx_pcap=in.pcap,timing=original    … with the file's gaps between packets
     sim:a,tap=ixy0                           a TAP device of the kernel

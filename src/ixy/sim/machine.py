@@ -161,7 +161,8 @@ class Machine:
                 plug = self._plugs[spec.name] = Plug(card, spec.wires, None if holder is None else ref(holder))
             self._connect(plug)
             self._see_links()
-            self._watch()
+            if any(wire.watched for wire in spec.wires):
+                self._rouse_by(1)
             self._run()
             return card
         except BaseException:
@@ -290,10 +291,13 @@ class Machine:
 
     def _watch(self) -> None:
         """Look now and then for partners that come and go without a word."""
-        if any(wire.watched for plug in list(self._plugs.values()) for wire in plug.wires):
+        watched = [(wire, plug) for plug in list(self._plugs.values()) for wire in plug.wires if wire.watched]
+        if watched:
             now = time.monotonic_ns()
             if self._stepped or now >= self._look:
                 self._look = now + _WATCH
+                for wire, plug in watched:
+                    wire.tend(Port(self, plug.card))
                 self._see_links()
             self._rouse_by(self._look)
 
@@ -523,8 +527,10 @@ class Machine:
         for plug in list(self._plugs.values()):
             if inputs[plug.card.index, BROKEN]:
                 inputs[plug.card.index, BROKEN] = 0
+                self._look = 0
                 for wire in plug.wires:
-                    log.warning("sim:%s: %s", plug.card.name, wire.broken())
+                    if said := wire.broken(Port(self, plug.card)):
+                        log.warning("sim:%s: %s", plug.card.name, said)
 
     def stop(self) -> None:
         """End the thread that runs the cards."""

@@ -3,6 +3,7 @@
 sim:a                                     nothing
 sim:a,cable=b                             a cable to card b
 sim:a,cable=b,delay=50us,jitter=5us       … that delays frames; also loss=, duplicate=, reorder=, corrupt=, see `impair`
+sim:a,cable=unix:/path/to/socket          a cable to a card of another process, or to a virtual machine, see `stream`
 sim:a,rx_pcap=in.pcap,tx_pcap=out.pcap    replay a file into the card; record what it sends
 sim:a,rx_pcap=in.pcap,timing=original     … with the gaps between packets that the file recorded
 sim:a,tap=ixy0                            a TAP device of the kernel
@@ -30,7 +31,7 @@ from ixy.streams import is_output
 if TYPE_CHECKING:
     from ixy.sim.wires.wire import Wire
 
-_OPTIONS = [option for kind in KINDS for option in (kind.option, *kind.extras)]
+_OPTIONS = list(dict.fromkeys(option for kind in KINDS for option in (kind.option, *kind.extras)))
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -116,7 +117,7 @@ def parse_spec(address: str) -> Spec:
 
 def _named(values: dict[str, str]) -> list[type[Wire]]:
     """The kinds of wires that are asked for."""
-    return [kind for kind in KINDS if kind.option in values]
+    return [kind for kind in KINDS if kind.named(values)]
 
 
 def _answer(name: str, values: dict[str, str]) -> None:
@@ -134,7 +135,8 @@ def _check_together(address: str, values: dict[str, str]) -> None:
         rivals = [kind.option for kind in kinds if getattr(kind, end)]
         if len(rivals) > 1:
             raise AddressError(f"{address}: {' and '.join(sorted(rivals))} cannot be plugged in together")
+    possible = {extra for kind in kinds for extra in kind.extras}
     for kind in KINDS:
         for extra in kind.extras:
-            if extra in values and kind not in kinds:
+            if extra in values and extra not in possible:
                 raise AddressError(f"{address}: {extra} goes with {kind.option}")

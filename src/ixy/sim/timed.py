@@ -11,8 +11,8 @@ from typing import Any
 from ixy.jit import compiled
 from ixy.sim import slots
 from ixy.sim.card.nic import receive
-from ixy.sim.loop import BURST, drain, feed
-from ixy.sim.rack import FLIGHT, KIND, Rack
+from ixy.sim.loop import BURST, drain, feed, next_frame
+from ixy.sim.rack import FLIGHT, FRAME, KIND, NOTHING, Rack
 from ixy.sim.slots import belongs_in, call
 from ixy.sim.wires import flight
 from ixy.sim.wires.clock import moment
@@ -42,7 +42,9 @@ def _arrive(image: Any, card: int, start: int, length: int, now: int) -> int:
 def turn(rack: Rack, card: int) -> int:
     """Give the card one turn; how many frames and descriptors were handled, or are due soon."""
     now = moment()
-    return land_outward(rack, card, now) + land_inward(rack, card, now) + drain(rack, card, now) + feed(rack, card)
+    return (
+        land_outward(rack, card, now) + land_inward(rack, card, now) + drain(rack, card, now) + take_in(rack, card, now)
+    )
 
 
 @compiled
@@ -90,6 +92,22 @@ def land_inward(rack: Rack, card: int, now: int) -> int:
         receive(rack, card, flight.bytes_of(way, place), flight.length_of(words, way, place))
         landed += 1
     return landed + is_soon(words, way, now)
+
+
+@compiled
+def take_in(rack: Rack, card: int, now: int) -> int:
+    """Let the card's wire deliver up to a burst of frames, to the card or to those that are on their way to it."""
+    wire = rack.inputs[card]
+    if wire[KIND] == NOTHING or wire[FLIGHT] == 0:
+        return feed(rack, card)
+    taken = 0
+    while taken < BURST:
+        length = next_frame(rack, card, now)
+        if length == 0:
+            break
+        flight.depart(rack, wire[FLIGHT], wire[FRAME], length, now)
+        taken += 1
+    return taken
 
 
 @compiled

@@ -11,6 +11,7 @@ from ixy.jit import compiled
 from ixy.sim.rack import FLIGHT, KIND, OWN_WORDS, Rack
 from ixy.sim.wires import impair
 from ixy.sim.wires.impair import Impairments, impaired
+from ixy.sim.wires.stream import is_path
 from ixy.sim.wires.wire import Options, Port, Wire
 
 PEER = OWN_WORDS  # the card at the other end
@@ -40,8 +41,17 @@ class Cable(Wire):
     emit = staticmethod(emit)
 
     @classmethod
+    def named(cls, values: dict[str, str]) -> bool:
+        return cls.option in values and not is_path(values)
+
+    @classmethod
     def parse(cls, options: Options) -> Cable:
         return cls(options.values[cls.option], Impairments.parse(options))
+
+    @property
+    def far(self) -> str:
+        """The other end, as a user knows it."""
+        return f"sim:{self.peer}"
 
     @property
     def timed(self) -> bool:

@@ -91,7 +91,7 @@ class Tap(Wire):
     def files(self, port: Port) -> Sequence[int]:
         return [int(port.input[FD])] if port.input[KIND] == self.kind else []
 
-    def broken(self) -> str:
+    def broken(self, port: Port) -> str:  # noqa: ARG002
         return f"the TAP device {self.interface} was deleted: the link is down"
 
     @contextmanager

@@ -160,6 +160,11 @@ class Wire(ABC):
         return None
 
     @classmethod
+    def named(cls, values: dict[str, str]) -> bool:
+        """Whether the options of an address ask for this kind."""
+        return cls.option in values
+
+    @classmethod
     @abstractmethod
     def parse(cls, options: Options) -> Wire:
         """The wire that an address describes; `option` is among its options.
@@ -192,6 +197,9 @@ class Wire(ABC):
         """Files that are readable when it has a frame for the card."""
         return ()
 
-    def broken(self) -> str:
-        """What has happened if a kernel found the wire broken, for a message."""
+    def tend(self, port: Port) -> None:  # noqa: B027
+        """See to the other end, before `linked` is asked; no card moves meanwhile. For a wire that is watched."""
+
+    def broken(self, port: Port) -> str | None:  # noqa: ARG002
+        """What has happened if a kernel found the wire broken, for a message; None if that is not worth one."""
         return "the wire is broken: the link is down"
