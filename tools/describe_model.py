@@ -45,8 +45,15 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
 - Virtualisation (pools, VFs), DCB and pause frames, FCoE, IPsec, SCTP checksums, IEEE 1588 time stamps, head
   write-back, low-latency interrupts, the TCP timer, wake-up, management, writing the EEPROM or flash.
 - 128 receive and transmit queues: there are 64 of each.
-- Timing: a frame takes no time on a wire, and EITR's interval is kept by the host's clock.
+- Timing: EITR's interval is kept by the host's clock, as is all other time.
 - IPv6 extension headers and tunnels: such a packet counts as IPv6 without TCP or UDP.
+
+## Time on the wire
+
+Frames take no time, unless an address says `wire=10G`, `1G`, `100M` or how many bits a second else, 1M to 400G. Then a
+frame of n bytes, its check sequence included, takes as long as n + 20 bytes do, in either direction; the queues of a
+card send a packet each in turn, while the wire is free. Cards that were held up make up for a millisecond at once. A
+cable is as fast as the slower of its ends. LINKS tells of 100 Mbit/s and 1 Gbit/s; else it says 10.
 
 ## Cables that impair
 

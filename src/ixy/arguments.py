@@ -97,7 +97,7 @@ def quantity(
     value = _amount(text, units)
     if value is None:
         known = [unit for unit in units if unit]
-        what = "a number" if "" in units else f"a number and one of {', '.join(known)}, such as {high}"
+        what = f"a number and one of {', '.join(known)}, such as {high}" if known else "a number"
         raise error(f"{name} {text!r}: write {what}")
     least, most = _amount(low, units), _amount(high, units)
     assert least is not None

@@ -237,7 +237,7 @@ def _consuming(poll: Any) -> Any:
                 start = ticks()
                 poll(state)
                 spent[stretch] += ticks() - start
-                while drain(rack, card, 0) > 0:
+                while drain(rack, card) > 0:
                     pass
                 store_release(turn, 0, _PRODUCER)
 

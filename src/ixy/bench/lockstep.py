@@ -278,7 +278,7 @@ def _lock_step_kernel(poll: Any) -> Any:
                 start = ticks()
                 poll(state)
                 spent[stretch] += ticks() - start
-                while drain(rack, target, 0) > 0:
+                while drain(rack, target) > 0:
                     pass
 
     return lock_step

@@ -146,14 +146,14 @@ def _kernel(rx_batch: Any, tx_batch: Any, tx_room: Any, poll: Any, now: Clock) -
                 spent[stretch, _TAKE] += owned - sent
                 spent[stretch, _GIVE] += given - owned
                 spent[stretch, _READING] += nothing - given
-                while drain(rack, target, 0) > 0:
+                while drain(rack, target) > 0:
                     pass
                 for _ in range(batch):
                     deliver(rack, source, 0)
                 start = now(counter)
                 poll(path)
                 spent[stretch, _UNDIVIDED] += now(counter) - start
-                while drain(rack, target, 0) > 0:
+                while drain(rack, target) > 0:
                     pass
 
     return turns

@@ -104,7 +104,7 @@ def step(rack: Rack) -> int:
             if rack.outputs[card, TIMED] != 0:
                 work += call(rack, slots.TURN, card, 0, 0, 0)
             else:
-                work += drain(rack, card, 0) + feed(rack, card)
+                work += drain(rack, card) + feed(rack, card)
             if rack.cards[card, RAISED] != 0:
                 call(rack, slots.INTERRUPT, card, 0, 0, 0)
     return work
@@ -158,12 +158,8 @@ def next_frame(rack: Rack, card: int, now: int) -> int:
 
 
 @compiled
-def drain(rack: Rack, card: int, now: int) -> int:
-    """Send up to a burst of descriptors from each queue of the card; how many were fetched.
-
-    Args:
-        now: the time in nanoseconds where frames take time, as on a card that is TIMED; else 0.
-    """
+def drain(rack: Rack, card: int) -> int:
+    """Send up to a burst of descriptors from each queue of the card; how many were fetched."""
     fetched = 0
     for queue in range(rack.cards[card, TX_QUEUES]):
         burst = 0
@@ -172,7 +168,7 @@ def drain(rack: Rack, card: int, now: int) -> int:
             if length == LATER:
                 break
             if length > 0:
-                send(rack, card, queue, length, now)
+                send(rack, card, queue, length, 0)
             burst += 1
         fetched += burst
     return fetched
@@ -183,6 +179,9 @@ def send(rack: Rack, card: int, queue: int, length: int, now: int) -> None:
     """Send the packet in the card's staging buffer, as one frame or as the several that it is to become.
 
     They go to the card's wire, or back into the card (8.2.3.22.8, LPBK).
+
+    Args:
+        now: the time in nanoseconds where frames take time, as on a card that is TIMED; else 0.
     """
     start = card * SLOT
     offloaded = rack.cards[card, OFFLOAD] != 0

@@ -31,15 +31,20 @@ from ixy.sim.rack import (
     BROKEN,
     CARDS,
     DUE,
+    FLIGHT,
+    FREE,
     KIND,
     NOTHING,
     PAGE,
     PAUSE,
     PAUSED,
     PLUGGED,
+    REST,
     RESUMED,
     SLOT,
+    SPEED,
     STOP,
+    TIMED,
     Rack,
     new_rack,
 )
@@ -72,13 +77,13 @@ _WATCH = 100_000_000  # nanoseconds: so late is it noticed that a partner has go
 # All machines of the process. They share the tape, so no two cards have the same index: who takes or frees one holds
 # the lock.
 _machines: WeakSet[Machine] = WeakSet()
-_indices = threading.Lock()
+_indices = threading.RLock()  # the collector may close a device while a card is being made
 
 
 def _forget() -> None:
     """A forked child has no machine yet."""
     global _machines, _indices
-    _machines, _indices = WeakSet[Machine](), threading.Lock()
+    _machines, _indices = WeakSet[Machine](), threading.RLock()
 
 
 os.register_at_fork(after_in_child=_forget)
@@ -86,10 +91,11 @@ os.register_at_fork(after_in_child=_forget)
 
 @dataclass
 class Plug:
-    """An open card, what is plugged into it, and for whom, if that is known."""
+    """An open card, what is plugged into it, its speed in bits per second or 0, and for whom, if that is known."""
 
     card: Card
     wires: tuple[Wire, ...]
+    speed: int
     holder: ReferenceType[object] | None
     stack: ExitStack = field(default_factory=ExitStack)
 
@@ -158,8 +164,11 @@ class Machine:
                     raise DeviceBusy(f"sim:{spec.name} is open already: close it first")
                 check_files((*_plugged_wires(), *spec.wires))
                 card = self.card(spec.name)
-                plug = self._plugs[spec.name] = Plug(card, spec.wires, None if holder is None else ref(holder))
+                plug = self._plugs[spec.name] = Plug(
+                    card, spec.wires, spec.speed, None if holder is None else ref(holder)
+                )
             self._connect(plug)
+            self._set_speeds()
             self._see_links()
             if any(wire.watched for wire in spec.wires):
                 self._rouse_by(1)
@@ -272,6 +281,20 @@ class Machine:
                 if rack.outputs[card.index, KIND] != Cable.kind:
                     rack.inputs[card.index, KIND] = rack.outputs[card.index, KIND] = NOTHING
 
+    def _set_speeds(self) -> None:
+        """Let frames take their time where an address says so; a cable is as fast as the slower of its ends."""
+        speeds = {plug.card.index: plug.speed for plug in list(self._plugs.values())}
+        for card in range(CARDS):
+            inward, outward = self.rack.inputs[card], self.rack.outputs[card]
+            ends = [speeds.get(card, 0), speeds.get(int(outward[PEER]), 0) if outward[KIND] == Cable.kind else 0]
+            speed = min(filter(None, ends), default=0)
+            if speed != outward[SPEED]:
+                provide(self.rack, *timed.SLOTS)
+                with self.paused():
+                    outward[SPEED] = inward[SPEED] = speed
+                    outward[TIMED] = bool(speed or outward[FLIGHT])
+                    inward[FREE] = outward[FREE] = inward[REST] = outward[REST] = 0
+
     def _see_links(self) -> None:
         """Find out which cards have somebody at the other end, and tell those for which it changed."""
         plugs = list(self._plugs.values())
@@ -307,6 +330,7 @@ class Machine:
             self._plugs.pop(card.name, None)
             if card.linked:
                 card.set_linked(False)
+            self._set_speeds()
             self._see_links()
             self._forget_idle_cards()
             if not self._plugs:

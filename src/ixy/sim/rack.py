@@ -30,9 +30,13 @@ PAGE = 1 << PAGE_SHIFT
     TAILS,
     LINKED,  # of an input: somebody is at the other end, the link is up
     TIMED,  # of an output: frames take time, and the card's turns are those of `timed.py`
+    SPEED,  # in bits a second, 0: frames take no time
+    FREE,  # when the last bit of the last frame has passed,
+    REST,  # and so many parts of a nanosecond later, of which there are SPEED
+    HELD,  # of an input: the length of the frame that is just passing; of an output: the queue that is next
     FLIGHT,  # where in the words of the tape the frames are that are on their way (`wires/flight.py`); 0: none ever is
     OWN_WORDS,  # from here on each kind names its own
-) = range(11)
+) = range(15)
 END_WORDS = 32
 NOTHING = 0  # the kind of no wire
 

@@ -10,6 +10,7 @@ sim:a,tap=ixy0                            a TAP device of the kernel
 sim:a,gen=60                              a generator of 60-byte frames; a sink checks what comes back, echoed or not
 sim:a,gen=60,rate=1e6,count=1000          … at a rate in packets per second, and only so many
 sim:b,sink=a,touch=48                     a sink for a's frames, byte 48 of each raised by one
+sim:a,wire=10G                            whatever is plugged in: frames take their time, at so many bits a second
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ixy.arguments import quantity
 from ixy.errors import AddressError, CaptureError
 from ixy.sim.wires.kinds import KINDS
 from ixy.sim.wires.sink import Sink
@@ -31,7 +33,9 @@ from ixy.streams import is_output
 if TYPE_CHECKING:
     from ixy.sim.wires.wire import Wire
 
-_OPTIONS = list(dict.fromkeys(option for kind in KINDS for option in (kind.option, *kind.extras)))
+_SPEED = "wire"
+_OPTIONS = [*dict.fromkeys(option for kind in KINDS for option in (kind.option, *kind.extras)), _SPEED]
+_RATES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}  # bits per second
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -42,10 +46,12 @@ class Spec:
     Attributes:
         name: of the card.
         wires: what is plugged in, in the order in which it is.
+        speed: of whatever is plugged in, in bits per second; 0 if frames take no time.
     """
 
     name: str
     wires: tuple[Wire, ...] = ()
+    speed: int = 0
 
     @property
     def sink(self) -> str | None:
@@ -112,7 +118,15 @@ def parse_spec(address: str) -> Spec:
         values[key] = value
     _answer(name, values)
     _check_together(address, values)
-    return Spec(name, tuple(kind.parse(Options(address, name, values)) for kind in _named(values)))
+    wires = tuple(kind.parse(Options(address, name, values)) for kind in _named(values))
+    return Spec(name, wires, _speed(address, values))
+
+
+def _speed(address: str, values: dict[str, str]) -> int:
+    """The speed that is asked for, 0 if none is."""
+    if _SPEED not in values:
+        return 0
+    return quantity(f"{address}: {_SPEED}", values[_SPEED], _RATES, "1M", "400G", error=AddressError)
 
 
 def _named(values: dict[str, str]) -> list[type[Wire]]:

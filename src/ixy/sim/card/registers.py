@@ -16,7 +16,7 @@ from ixy.sim.card.eeprom import EEPROM_WORDS, build_eeprom
 from ixy.sim.card.interrupts import OWN_THREAD, Interrupts
 from ixy.sim.card.module import Module
 from ixy.sim.card.statistics import Statistics
-from ixy.sim.rack import KIND, LINKED, NOTHING
+from ixy.sim.rack import KIND, LINKED, NOTHING, SPEED
 from ixy.sim.slots import TRANSLATE, of_features, provide
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ WRITABLE = (
 _READ_ONLY = (reg.STATUS, reg.LINKS, reg.SECRXSTAT, reg.SECTXSTAT, reg.FWSM, reg.ANLP1)
 # Written without the rack's pause: what the rack looks at anew in each turn, or never
 _DOORBELLS = (reg.RDT, reg.TDT, reg.IVAR, reg.EITR, reg.EITR_HIGH, reg.GPIE, reg.EIAC, reg.EIAM, reg.EIAM_EX)
+_LINK_SPEEDS = {10**8: 1, 10**9: 2}  # LINKS.LINK_SPEED by bits per second
 _ALIASES = {alias + i * stride: row[i].offset for row, alias, stride, count in reg.ALIASES for i in range(count)}
 
 
@@ -258,7 +259,11 @@ class Card:
         return reg.STATUS.value(PCIE_MASTER_ENABLE=1 - disabled, LINKUP=int(self.linked))
 
     def _read_links(self) -> int:
-        return reg.LINKS.value(LINK_UP=1, LINK_SPEED=3) if self.linked else 0
+        """At 10 Gbit/s, unless the wire has a speed that the card also knows (8.2.3.22.20)."""
+        if not self.linked:
+            return 0
+        speed = int(self._machine.rack.outputs[self.index, SPEED])
+        return reg.LINKS.value(LINK_UP=1, LINK_SPEED=_LINK_SPEEDS.get(speed, 3))
 
     def _read_swsm(self) -> int:
         """Reading takes the semaphore: SMBI is 0 for the one who got it (10.5.4)."""

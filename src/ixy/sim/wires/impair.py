@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ixy.arguments import quantity
 from ixy.errors import AddressError
-from ixy.sim.rack import FLIGHT, INWARD_PART, OUTWARD_PART, SLOT, TIMED
+from ixy.sim.rack import FLIGHT, INWARD_PART, OUTWARD_PART, SLOT, SPEED, TIMED
 from ixy.sim.wires import flight
 from ixy.sim.wires.tape import WORD, mapped
 
@@ -121,7 +121,8 @@ def impaired(port: Port, impairments: Impairments | None) -> Generator[None]:
         try:
             yield
         finally:
-            port.output[TIMED] = port.output[FLIGHT] = port.input[FLIGHT] = 0
+            port.output[FLIGHT] = port.input[FLIGHT] = 0
+            port.output[TIMED] = bool(port.output[SPEED])
             with port.machine.paused():  # the turn that is under way ends before the memory goes
                 pass
 
