@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import time
@@ -11,6 +12,7 @@ import pytest
 from lab import open_card
 
 import ixy
+from ixy.bus.simulated import SimulatedFunction
 from ixy.registers import i82599 as reg
 from ixy.sim.machine import Machine
 
@@ -140,3 +142,17 @@ def test_who_serves_a_virtual_machine_sends_the_interrupt(machine: Machine) -> N
     for plugged in (card, other):
         machine.unplug(plugged)
     os.close(event)
+
+
+def test_a_card_that_was_closed_is_not_closed_again(machine: Machine) -> None:
+    """Its first owner is collected when the second one has it: the card is the cable's all the time."""
+    with open_card(machine, "sim:a,cable=b") as a:
+        first = SimulatedFunction("sim:b", machine)
+        first.close()
+        second = SimulatedFunction("sim:b", machine)
+        first.close()
+        del first
+        gc.collect()
+        assert a.link.up
+        second.close()
+        assert not a.link.up

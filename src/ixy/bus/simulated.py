@@ -80,7 +80,7 @@ class SimulatedFunction:
             self.card.reset()
 
     def close(self) -> None:
-        self.machine.unplug(self.card)
+        self.machine.unplug(self.card, self)
 
     def __del__(self) -> None:
         if hasattr(self, "address"):  # else the machine finds out by itself that nobody has the card

@@ -179,14 +179,20 @@ class Machine:
                 self._pull(plug)
             raise
 
-    def unplug(self, card: Card) -> None:
+    def unplug(self, card: Card, holder: object = None) -> None:
         """Take the card's wire away, as when a device is closed; files are complete then. A second call does nothing.
+
+        Args:
+            holder: who had taken it. A card at the far end of a cable may be another one's by now, who keeps it.
 
         Raises:
             CaptureError: what the card sent could not all be written to its file.
         """
         plug = self._plugs.get(card.name)
-        if self.owner.mine() and plug is not None and plug.card is card:
+        if plug is None or plug.card is not card or not self.owner.mine():
+            return
+        others = None if plug.holder is None else plug.holder()
+        if holder is None or others is None or others is holder:
             self._report_refused(card)
             self._pull(plug)
 
