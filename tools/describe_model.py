@@ -35,7 +35,8 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
   product data.
 - DMA: refused outside the memory that is shown to the card, while it is no bus master, and under master disable.
 - Statistics: of the port, of sizes and of queues; they clear on read and stick at their largest value.
-- EEPROM by EERD, with a right checksum; an SFP+ module on the I2C bus; semaphores; link state from the wire.
+- EEPROM by EERD, with a right checksum; an SFP+ module on the I2C bus; semaphores; a link, which is up while
+  somebody is at the other end of the wire, and LSC when that changes.
 - 128 receive and 128 transmit queues; RSS names 16 of them.
 - Resets: CTRL.RST, CTRL.LRST, which takes the link's mode along, and that of the function. What survives them is in
   the table. "Anything" is what a register holds after power-on if it then has no value: something else for each card,
@@ -53,8 +54,37 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
 - Flow director: its tables take filters, and no packet matches one.
 - Virtualisation (pools, VFs), DCB and pause frames, FCoE, IPsec, SCTP checksums, IEEE 1588 time stamps, head
   write-back, low-latency interrupts, the TCP timer, wake-up, management, writing the EEPROM or flash.
-- Timing: a frame takes no time on a wire, and EITR's interval is kept by the host's clock.
+- Timing: EITR's interval is kept by the host's clock, as is all other time.
 - IPv6 extension headers and tunnels: such a packet counts as IPv6 without TCP or UDP.
+
+## Time on the wire
+
+Frames take no time, unless an address says `wire=10G`, `1G`, `100M` or how many bits a second else, 1M to 400G. Then a
+frame of n bytes, its check sequence included, takes as long as n + 20 bytes do, in either direction; the queues of a
+card send a packet each in turn, while the wire is free. Cards that were held up make up for a millisecond at once. A
+cable is as fast as the slower of its ends. LINKS tells of 100 Mbit/s and 1 Gbit/s; else it says 10.
+
+## Cables that impair
+
+`cable=b,delay=50us,jitter=5us,loss=0.01,duplicate=0.01,reorder=0.01,corrupt=0.01,seed=1` impairs both directions alike,
+as long as the card is open whose address says so. Where the other card's address names the cable with impairments too,
+each card's hold for what that card sends. The words mean what they mean to `tc netem`. Each is decided for each frame
+by itself: from the seed (0 if none is given), the direction and the frame's number follows what becomes of it, on any
+computer.
+
+- `loss`: so probably a frame never arrives. Nothing else becomes of it.
+- `delay`: so long after it was sent a frame arrives; at most 10 s.
+- `jitter`: or as much earlier or later, each moment alike. Frames that follow each other more closely may overtake.
+- `reorder`: so probably a frame is not delayed, whereby it overtakes those that are under way. It needs a delay.
+- `corrupt`: so probably one bit of a frame is inverted, each alike. As netem does it before the frame check sequence is
+  made, the card at which it arrives takes it, if its address still fits.
+- `duplicate`: so probably a copy of a frame arrives besides, delayed by itself, neither corrupted nor reordered.
+
+In each direction 16,384 frames can be under way, of at most 16 KiB. Others are lost, which is recorded as `OVERFLOWED`.
+`ixy.sim.impairments("a")` has an element for each frame that card a sent, and one for each copy: its number, from 0;
+when it was `sent` and when it `arrives`, in nanoseconds of the monotonic clock; `what` became of it, a sum of
+`ixy.sim.Fate`s; its length without the frame check sequence; and the number of the bit that was inverted, or -1. The
+last 1,048,576 are kept. With `arriving=True` it tells of those that were sent to the card.
 
 ## Registers
 

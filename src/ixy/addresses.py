@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from ixy.bus.binding import VFIO_PCI
 from ixy.bus.pci import PciDevice
-from ixy.bus.simulated import SimulatedFunction, machine
+from ixy.bus.simulated import SimulatedFunction
 from ixy.bus.sysfs import SysfsFunction
 from ixy.bus.vfio import VfioFunction
 from ixy.drivers import ixgbe
@@ -25,6 +25,7 @@ from ixy.drivers.virtio.transports import vhost_user
 from ixy.drivers.virtio.transports.pci_legacy import PciLegacy
 from ixy.drivers.virtio.transports.pci_modern import PciModern, capabilities
 from ixy.errors import AddressError, UnsupportedDevice
+from ixy.sim.machine import machine
 from ixy.sim.spec import parse_spec
 
 if TYPE_CHECKING:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import math
 import operator
+import re
+from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import SupportsFloat, SupportsIndex, cast
 
 from ixy.errors import ConfigurationError, Error
 
 MAC_BYTES = 6
+_QUANTITY = re.compile(r"(-?[0-9]+(?:\.[0-9]*)?(?:e-?[0-9]{1,3})?)([a-zA-Z%]*)", re.ASCII)
 
 
 def integer(name: str, value: object, low: int, high: int, *, error: type[Error] = ConfigurationError) -> int:
@@ -77,6 +80,37 @@ def whole_number(name: str, text: str, low: int, high: int, *, error: type[Error
     if value != value.to_integral_value():
         raise error(f"{name} {text} is no whole number")
     return integer(name, int(value), low, high, error=error)
+
+
+def quantity(
+    name: str, text: str, units: Mapping[str, int], low: str, high: str, *, error: type[Error] = ConfigurationError
+) -> int:
+    """What a user wrote as a number with a unit, such as `50us` or `1.5ms`: how many of the smallest, to the nearest.
+
+    Args:
+        units: how many of the smallest each is; "" for a number that stands by itself.
+        low, high: the bounds, as a user would write them.
+
+    Raises:
+        Error: no number with a unit, or out of bounds, of the class `error`.
+    """
+    value = _amount(text, units)
+    if value is None:
+        known = [unit for unit in units if unit]
+        what = f"a number and one of {', '.join(known)}, such as {high}" if known else "a number"
+        raise error(f"{name} {text!r}: write {what}")
+    least, most = _amount(low, units), _amount(high, units)
+    assert least is not None
+    assert most is not None
+    if not least <= value <= most:
+        raise error(f"{name} {text}: {low} to {high} are possible")
+    return round(value)
+
+
+def _amount(text: str, units: Mapping[str, int]) -> Decimal | None:
+    """A number and its unit, in the smallest one; None if it is not that."""
+    found = _QUANTITY.fullmatch(text)
+    return Decimal(found[1]) * units[found[2]] if found and found[2] in units else None
 
 
 def mac_address(name: str, value: object) -> bytes:

@@ -18,7 +18,6 @@ import pytest
 from lab import open_card, write_pcap
 
 from ixy import errors
-from ixy.bus import simulated
 from ixy.registers.i82599 import LINKS
 from ixy.sim import machine as module
 from ixy.sim.machine import Machine
@@ -103,7 +102,7 @@ def test_one_card_goes_to_one_of_eight_threads(machine: Machine) -> None:
 
 def test_the_process_has_one_machine() -> None:
     found: list[Machine] = []
-    all_at_once(lambda _: found.append(simulated.machine()))
+    all_at_once(lambda _: found.append(module.machine()))
     assert len(set(map(id, found))) == 1
 
 
@@ -229,11 +228,11 @@ def test_a_child_closes_and_its_parent_goes_on(running: Machine, tmp_path: Path)
 
 def test_a_child_has_a_machine_of_its_own() -> None:
     """What a child opens is its own, of whatever name, and its parent's cards go on."""
-    parents = simulated.machine()
+    parents = module.machine()
     card = parents.plug_in("sim:a,gen=60")
 
     def work() -> str:
-        host = simulated.machine()
+        host = module.machine()
         own = host.plug_in("sim:a,gen=61")
         own.write32(0x5400, 1)
         size = int(host.rack.inputs[own.index, LENGTH])

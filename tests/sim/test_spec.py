@@ -12,9 +12,11 @@ from ixy.errors import AddressError
 from ixy.sim.spec import Spec, parse_spec
 from ixy.sim.wires.cable import Cable
 from ixy.sim.wires.generator import Generator
+from ixy.sim.wires.impair import Impairments
 from ixy.sim.wires.record import Record
 from ixy.sim.wires.replay import Replay
 from ixy.sim.wires.sink import Sink
+from ixy.sim.wires.stream import Stream
 from ixy.sim.wires.tap import Tap
 
 
@@ -24,6 +26,20 @@ from ixy.sim.wires.tap import Tap
         ("sim:a", Spec("a")),
         ("sim:Card-1.2_x", Spec("Card-1.2_x")),
         ("sim:a,cable=b", Spec("a", (Cable("b"),))),
+        ("sim:a,cable=b,delay=50us,jitter=1.5us,seed=7", Spec("a", (Cable("b", Impairments(50_000, 1500, seed=7)),))),
+        ("sim:a,cable=b,delay=2s,reorder=0.5", Spec("a", (Cable("b", Impairments(2 * 10**9, reorder=1 << 31)),))),
+        (
+            "sim:a,loss=0.25,duplicate=1,corrupt=1e-3,cable=b",
+            Spec("a", (Cable("b", Impairments(loss=1 << 30, duplicate=1 << 32, corrupt=4_294_967)),)),
+        ),
+        ("sim:a,cable=unix:/run/x=y", Spec("a", (Stream("/run/x=y"),))),
+        ("sim:a,cable=unix:b", Spec("a", (Stream("b"),))),
+        ("sim:a,cable=unix:/c,loss=1", Spec("a", (Stream("/c", Impairments(loss=1 << 32)),))),
+        ("sim:a,wire=10G", Spec("a", speed=10**10)),
+        ("sim:a,wire=2.5G,cable=b", Spec("a", (Cable("b"),), 2_500_000_000)),
+        ("sim:a,wire=100M", Spec("a", speed=10**8)),
+        ("sim:a,wire=1e9", Spec("a", speed=10**9)),
+        ("sim:a,cable=b,delay=0ns", Spec("a", (Cable("b", Impairments()),))),
         ("sim:a,rx_pcap=in.pcap,tx_pcap=out.pcap", Spec("a", (Replay("in.pcap"), Record("out.pcap")))),
         ("sim:a,tx_pcap=out.pcap,rx_pcap=in.pcap", Spec("a", (Replay("in.pcap"), Record("out.pcap")))),
         ("sim:a,rx_pcap=in.pcap,timing=original", Spec("a", (Replay("in.pcap", original_timing=True),))),
@@ -54,7 +70,11 @@ def test_addresses(address: str, spec: Spec) -> None:
         ("sim:a,", "'' is no option"),
         ("sim:a,gen", "'gen' is no option"),
         ("sim:a,gen=", "'gen=' is no option"),
-        ("sim:a,speed=9", "possible are cable, rx_pcap, timing, tx_pcap, tap, gen, rate, count, sink, touch"),
+        (
+            "sim:a,speed=9",
+            "possible are cable, delay, jitter, loss, duplicate, reorder, corrupt, seed, rx_pcap, timing, tx_pcap, "
+            "tap, gen, rate, count, sink, touch, wire",
+        ),
         ("sim:a,gen=60,gen=61", "gen is given twice"),
         ("sim:a,cable=b,tap=c", "cable and tap cannot be plugged in together"),
         ("sim:a,gen=60,rx_pcap=f", "gen and rx_pcap cannot"),
@@ -83,6 +103,39 @@ def test_addresses(address: str, spec: Spec) -> None:
         ("sim:a,gen=60,touch=11", "touch 11: 12 to 1509"),
         ("sim:a,gen=60,touch=48.5", "touch 48.5 is no whole number"),
         ("sim:b,sink=a,touch=1510", "touch 1510: 12 to 1509"),
+        ("sim:a,cable=unix:", "the path of a socket has 1 to 107 bytes"),
+        ("sim:a,cable=unix:" + 108 * "x", "the path of a socket has 1 to 107 bytes"),
+        ("sim:a,cable=unix:" + 54 * "é", "the path of a socket has 1 to 107 bytes"),
+        ("sim:a,cable=unix:a\0b", "the path of a socket has 1 to 107 bytes"),
+        ("sim:a,cable=unix:x,gen=60", "cable and gen cannot be plugged in together"),
+        ("sim:a,cable=unix:x,jitter=1us", "jitter goes up to the delay"),
+        ("sim:a,wire=fast", "wire 'fast': write a number and one of k, M, G"),
+        ("sim:a,wire=10g", "wire '10g': write a number and one of k, M, G"),
+        ("sim:a,wire=0", "wire 0: 1M to 400G are possible"),
+        ("sim:a,wire=-1G", "wire -1G: 1M to 400G are possible"),
+        ("sim:a,wire=1T", "wire '1T': write a number and one of"),
+        ("sim:a,wire=500G", "wire 500G: 1M to 400G are possible"),
+        ("sim:a,loss=0.5", "loss goes with cable"),
+        ("sim:a,tap=t,delay=5us", "delay goes with cable"),
+        ("sim:a,cable=b,delay=50", "delay '50': write a number and one of ns, us, ms, s, such as 10s"),
+        ("sim:a,cable=b,delay=us", "delay 'us': write a number and one of"),
+        ("sim:a,cable=b,delay=5 us", "delay '5 us': write a number and one of"),
+        ("sim:a,cable=b,delay=5min", "delay '5min': write a number and one of"),
+        ("sim:a,cable=b,delay=infs", "delay 'infs': write a number and one of"),
+        ("sim:a,cable=b,delay=٥us", "delay '٥us': write a number and one of"),
+        ("sim:a,cable=b,delay=-1us", "delay -1us: 0ns to 10s are possible"),
+        ("sim:a,cable=b,delay=11s", "delay 11s: 0ns to 10s are possible"),
+        ("sim:a,cable=b,delay=1e99s", "delay 1e99s: 0ns to 10s are possible"),
+        ("sim:a,cable=b,delay=1us,jitter=2us", "jitter goes up to the delay"),
+        ("sim:a,cable=b,jitter=2us", "jitter goes up to the delay"),
+        ("sim:a,cable=b,reorder=0.5", "reorder needs a delay"),
+        ("sim:a,cable=b,loss=1.5", "loss 1.5: 0 to 1 are possible"),
+        ("sim:a,cable=b,loss=-0.1", "loss -0.1: 0 to 1 are possible"),
+        ("sim:a,cable=b,loss=1%", "loss '1%': write a number"),
+        ("sim:a,cable=b,duplicate=much", "duplicate 'much': write a number"),
+        ("sim:a,cable=b,corrupt=nan", "corrupt 'nan': write a number"),
+        ("sim:a,cable=b,loss=0.1,seed=-1", "seed -1: 0 to 9223372036854775807 are possible"),
+        ("sim:a,cable=b,loss=0.1,seed=x", "seed 'x' is no number"),
         ("sim:a,tap=much-too-long-name", "tap=much-too-long-name: an interface's name has 1 to 15 characters"),
         ("sim:a,tap=a/b", "tap=a/b: an interface's name"),
         ("sim:a,tap=ixy%d", "tap=ixy%d: an interface's name"),

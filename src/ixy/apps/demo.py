@@ -13,10 +13,9 @@ from ixy.apps.session import open_devices, repeat
 from ixy.apps.settings import MAX_COUNT, MAX_RING
 from ixy.apps.signals import stop_on_signals
 from ixy.arguments import integer
-from ixy.bus.simulated import machine
 from ixy.formats.frames import MAX_FRAME, MIN_FRAME
 from ixy.path import touch
-from ixy.sim.machine import SinkReport
+from ixy.sim.machine import SinkReport, machine
 
 if TYPE_CHECKING:
     from ixy.apps.settings import Settings

@@ -8,9 +8,11 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ixy.bus.simulated import machine
 from ixy.errors import Error
+from ixy.sim.machine import machine
 from ixy.sim.spec import parse_spec, writes_stdout
+from ixy.sim.wires.cable import Cable
+from ixy.sim.wires.stream import Stream
 from ixy.streams import closed, is_output
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ class Report:
 
     Args:
         devices: which ones; they are open as long as the report is.
-        addresses: as the user gave them; sinks that are plugged in are reported.
+        addresses: as the user gave them; sinks that are plugged in are reported, and cables that impair.
         as_json: an object a line: `{"type": "rate", …}` once a second, `{"type": "summary", …}` at the end.
         file: that the application writes.
 
@@ -46,6 +48,7 @@ class Report:
         self.workers: list[dict[str, Any]] = []
         self._devices = devices
         self._sinks = _sinks(addresses)
+        self._cables = _cables(addresses)
         self._as_json = as_json
         self._stream = _stream(addresses, file)
         self._width = max(len(device.address) for device in devices)
@@ -87,10 +90,12 @@ class Report:
         """Print what was counted in all."""
         devices = [{"device": device.address} | _totals(device) for device in self._devices]
         sinks = [found for found in (_found(*names) for names in self._sinks) if found]
+        cables = [_done(ends, *way) for ends, way in self._cables.items()]
         seconds = round(time.monotonic() - self._started, 3)
         if self._as_json:
             workers = {"workers": self.workers} if self.workers else {}
-            found = self.results | workers | {"devices": devices, "sinks": sinks}
+            impaired = {"cables": cables} if cables else {}
+            found = self.results | workers | {"devices": devices, "sinks": sinks} | impaired
             self._print_json({"type": "summary", "seconds": seconds} | found)
             return
         self._print(f"after {seconds:.3f} s:")
@@ -98,6 +103,8 @@ class Report:
             self._print(_totals_line(totals, self._width))
         for counts in sinks:
             self._print(f"{counts.pop('generator')} → {counts.pop('sink')}: {_listed(counts)}")
+        for counts in cables:
+            self._print(f"{counts.pop('from')} → {counts.pop('to')}: {_listed(counts)}")
         for counts in self.workers:
             self._print(_worker_line(counts))
         if self.results:
@@ -183,3 +190,21 @@ def _found(generator: str, sink: str) -> dict[str, Any] | None:
     if generator == sink and report.received == 0:
         return None
     return {"generator": f"{_SIMULATED}{generator}", "sink": f"{_SIMULATED}{sink}"} | report._asdict()
+
+
+def _cables(addresses: Sequence[str]) -> dict[tuple[str, str], tuple[str, bool]]:
+    """The directions of simulated cables that impair, by both ends: a card, and whether it is the one that receives."""
+    specs = [parse_spec(address) for address in addresses if address.startswith(_SIMULATED)]
+    ways: dict[tuple[str, str], tuple[str, bool]] = {}
+    for spec in specs:
+        for wire in spec.wires:
+            if isinstance(wire, (Cable, Stream)) and wire.impairments is not None:
+                near = f"{_SIMULATED}{spec.name}"
+                ways.setdefault((near, wire.far), (spec.name, False))
+                ways.setdefault((wire.far, near), (spec.name, True))
+    return ways
+
+
+def _done(ends: tuple[str, str], card: str, arriving: bool) -> dict[str, Any]:
+    """What a cable has done in one direction."""
+    return {"from": ends[0], "to": ends[1]} | machine().impaired(card, arriving=arriving)._asdict()

@@ -166,7 +166,7 @@ def _serve(
         while can_transmit(rack, target, 0):
             length = fetch(rack, target, 0)
             if length > 0:
-                send(rack, target, 0, length)
+                send(rack, target, 0, length, 0)
                 last = monotonic_ns()
                 arrived = sink[NEXT]
                 latencies[arrived - 1] = last - departures[arrived - 1]

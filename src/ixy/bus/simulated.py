@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING
 from ixy.bus import Irq
 from ixy.dropped import close_dropped
 from ixy.errors import UnsupportedDevice
-from ixy.once import once
 from ixy.process import forget_in_child
 from ixy.registers import Reset
 from ixy.sim.card.interrupts import VECTORS
-from ixy.sim.machine import Machine
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,12 +21,7 @@ if TYPE_CHECKING:
     from ixy.bus import Ports
     from ixy.packets.dma import DmaMapping, DmaMemory
     from ixy.sim.card.registers import Card
-
-
-@once
-def machine() -> Machine:
-    """The machine that `sim:` addresses are plugged into, one for the process."""
-    return Machine()
+    from ixy.sim.machine import Machine
 
 
 class SimulatedFunction:
@@ -47,7 +40,6 @@ class SimulatedFunction:
         self._mapped: list[DmaMemory] = []
         self.card = host.plug_in(address, self)
         self.address = f"sim:{self.card.name}"
-        self._open = True
 
     def config_read(self, offset: int, size: int) -> int:
         return self.card.config_read(offset, size)
@@ -96,17 +88,13 @@ class SimulatedFunction:
             self.card.reset(Reset.FUNCTION)
 
     def close(self) -> None:
-        """What was not unmapped, since that was interrupted, is now. The second time nothing is done: the card may be
-        another's by then.
-        """
-        if self._open:
-            for memory in list(self._mapped):
-                self.unmap(memory)
-            self.machine.unplug(self.card)
-            self._open = False
+        """What was not unmapped, since that was interrupted, is now."""
+        for memory in list(self._mapped):
+            self.unmap(memory)
+        self.machine.unplug(self.card, self)
 
     def __del__(self) -> None:
-        if hasattr(self, "_open"):  # else the machine finds out by itself that nobody has the card
+        if hasattr(self, "address"):  # else the machine finds out by itself that nobody has the card
             close_dropped(self.close)
 
 

@@ -102,12 +102,15 @@ def group() -> None:
     \b
     sim:a                                    nothing plugged in
     sim:a,cable=b                            a cable to card b
+    sim:a,cable=b,delay=50us,loss=0.01       … that impairs; also jitter, duplicate, reorder, corrupt, seed
+    sim:a,cable=unix:/path/to/socket         a cable to a card of another process, or to a virtual machine
     sim:a,rx_pcap=in.pcap,tx_pcap=out.pcap   packets from a file, packets into a file
     sim:a,rx_pcap=in.pcap,timing=original    … with the file's gaps between packets
     sim:a,tap=ixy0                           a TAP device of the kernel
     sim:a,gen=60,rate=1e6,count=1000         a generator; rate and count may be left out; what comes back
                                              is checked, addresses swapped or not
     sim:b,sink=a,touch=48                    a sink that checks a's packets, byte 48 raised
+    sim:a,gen=60,wire=10G                    whatever is plugged in: frames take their time, at 10 Gbit/s
 
     Exit codes: 0 all went well; 1 the job failed, or nobody reads its output any more; 2 bad input, or a device or
     file that cannot be used; 130 and 143 it was stopped by Ctrl-C or SIGTERM, before the run began or before its

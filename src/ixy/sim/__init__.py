@@ -5,3 +5,27 @@ The model stands on the other side of the bus: with the driver it shares the map
 what is plugged into its port, a file for each. `loop.py` gives them their turns, in a thread of compiled code.
 `machine.py` holds the cards together, and `qemu/` makes them PCI functions of a virtual machine.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ixy.sim.fates import Fate
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Fate", "impairments"]
+
+
+def impairments(card: str, *, arriving: bool = False) -> NDArray[np.void]:
+    """What a cable has done to each frame that a card of this process sent; see `ixy.sim.machine.Machine.impairments`.
+
+    Args:
+        card: its name, "a" or "sim:a".
+        arriving: to those that were sent to it, instead.
+    """
+    from ixy.sim.machine import machine
+
+    return machine().impairments(card.removeprefix("sim:"), arriving=arriving)

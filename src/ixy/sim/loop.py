@@ -13,6 +13,7 @@ from ixy.sim.rack import (
     AWAITED,
     CARDS,
     DUE,
+    FLIGHT,
     FRAME,
     KIND,
     NOTHING,
@@ -24,6 +25,7 @@ from ixy.sim.rack import (
     SLOT,
     STARTED,
     STOP,
+    TIMED,
     Rack,
 )
 from ixy.sim.slots import call
@@ -99,7 +101,10 @@ def step(rack: Rack) -> int:
     plugged = load_acquire(rack.control, PLUGGED)
     for card in range(CARDS):
         if (plugged >> card) & 1:
-            work += drain(rack, card) + feed(rack, card)
+            if rack.outputs[card, TIMED] != 0:
+                work += call(rack, slots.TURN, card, 0, 0, 0)
+            else:
+                work += drain(rack, card) + feed(rack, card)
             if rack.cards[card, RAISED] != 0:
                 call(rack, slots.INTERRUPT, card, 0, 0, 0)
     return work
@@ -163,17 +168,20 @@ def drain(rack: Rack, card: int) -> int:
             if length == LATER:
                 break
             if length > 0:
-                send(rack, card, queue, length)
+                send(rack, card, queue, length, 0)
             burst += 1
         fetched += burst
     return fetched
 
 
 @compiled
-def send(rack: Rack, card: int, queue: int, length: int) -> None:
+def send(rack: Rack, card: int, queue: int, length: int, now: int) -> None:
     """Send the packet in the card's staging buffer, as one frame or as the several that it is to become.
 
     They go to the card's wire, or back into the card (8.2.3.22.8, LPBK).
+
+    Args:
+        now: the time in nanoseconds where frames take time, as on a card that is TIMED; else 0.
     """
     start = card * SLOT
     offloaded = rack.cards[card, OFFLOAD] != 0
@@ -186,8 +194,10 @@ def send(rack: Rack, card: int, queue: int, length: int) -> None:
         length = call(rack, slots.BUILD, card, queue, total, 0)
     while length > 0:
         count_sent(rack, card, queue, start, length)
-        peer = card if looped else emit(rack, card, start, length) if wired else -1
-        if peer >= 0:
+        peer = card if looped else emit(rack, card, start, length, now) if wired else -1
+        if peer >= 0 and rack.inputs[peer, FLIGHT] != 0 and not looped:
+            call(rack, slots.ARRIVE, peer, start, length, now)
+        elif peer >= 0:
             receive(rack, peer, start, length)
         frames += 1
         length = call(rack, slots.BUILD, card, queue, total, frames) if offloaded else 0
@@ -196,8 +206,10 @@ def send(rack: Rack, card: int, queue: int, length: int) -> None:
 
 
 @compiled
-def emit(rack: Rack, card: int, start: int, length: int) -> int:
-    """Let a card's wire take a frame, see `Wire.emit`."""
+def emit(rack: Rack, card: int, start: int, length: int, now: int) -> int:
+    """Let a card's wire take a frame, see `Wire.emit`; where frames take time, let it set out."""
+    if now != 0:
+        return call(rack, slots.DEPART, card, start, length, now)
     kind = rack.outputs[card, KIND]
     if kind == _SINK:
         return sink.emit(rack, card, start, length)

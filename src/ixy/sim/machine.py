@@ -16,10 +16,12 @@ from weakref import ReferenceType, WeakSet, ref
 import numpy as np
 
 from ixy.counts import BED, HEARD, RECEIVED
-from ixy.errors import AddressError, DeviceBusy, Error
+from ixy.errors import AddressError, ConfigurationError, DeviceBusy, Error
+from ixy.once import once
 from ixy.packets.dma import DmaMapping, DmaMemory, window
 from ixy.process import Owner
 from ixy.registers import Reset
+from ixy.sim import timed
 from ixy.sim.bed import Bed
 from ixy.sim.card import state
 from ixy.sim.card.registers import Card
@@ -31,21 +33,28 @@ from ixy.sim.rack import (
     BROKEN,
     CARDS,
     DUE,
+    FLIGHT,
+    FREE,
     KIND,
     NOTHING,
     PAGE,
     PAUSE,
     PAUSED,
     PLUGGED,
+    REST,
     RESUMED,
     SLOT,
+    SPEED,
     STOP,
+    TIMED,
     Rack,
     new_rack,
 )
 from ixy.sim.slots import of_wire, provide, provide_wanted
 from ixy.sim.spec import check_files, parse_spec
-from ixy.sim.wires.cable import PEER, Cable
+from ixy.sim.wires import flight
+from ixy.sim.wires.cable import PEER, Cable, way
+from ixy.sim.wires.impair import Impaired, counts
 from ixy.sim.wires.sink import SinkReport, report
 from ixy.sim.wires.tape import mapped, tape
 from ixy.sim.wires.wire import Port, Wire
@@ -55,7 +64,7 @@ if TYPE_CHECKING:
 
     from ixy.sim.qemu.memory import GuestMemory
 
-__all__ = ["BUS_BASE", "Machine", "SinkReport"]
+__all__ = ["BUS_BASE", "Machine", "SinkReport", "machine"]
 
 log = logging.getLogger("ixy.sim")
 
@@ -65,17 +74,18 @@ BUS_BASE = 0x0A_0000_0000_0000
 
 _NAP = 50e-6  # seconds: the shortest sleep when something is due
 _SHORTEST_SLEEP, _LONGEST_SLEEP = 0.001, 0.1  # when nothing is
+_WATCH = 100_000_000  # nanoseconds: so late is it noticed that a partner has gone who did not say so
 
 # All machines of the process. They share the tape, so no two cards have the same index: who takes or frees one holds
 # the lock.
 _machines: WeakSet[Machine] = WeakSet()
-_indices = threading.Lock()
+_indices = threading.RLock()  # the collector may close a device while a card is being made
 
 
 def _forget() -> None:
     """A forked child has no machine yet."""
     global _machines, _indices
-    _machines, _indices = WeakSet[Machine](), threading.Lock()
+    _machines, _indices = WeakSet[Machine](), threading.RLock()
 
 
 os.register_at_fork(after_in_child=_forget)
@@ -83,10 +93,11 @@ os.register_at_fork(after_in_child=_forget)
 
 @dataclass
 class Plug:
-    """An open card, what is plugged into it, and for whom, if that is known."""
+    """An open card, what is plugged into it, its speed in bits per second or 0, and for whom, if that is known."""
 
     card: Card
     wires: tuple[Wire, ...]
+    speed: int
     holder: ReferenceType[object] | None
     stack: ExitStack = field(default_factory=ExitStack)
 
@@ -125,6 +136,8 @@ class Machine:
         self._loops: list[ReferenceType[NDArray[np.int64]]] = []  # words of the paths that ring doorbells
         self._lock = threading.RLock()
         self._expecting = threading.RLock()
+        self._seeing = threading.RLock()
+        self._look = 0  # when to look for partners
         with _indices:
             _machines.add(self)
 
@@ -157,11 +170,17 @@ class Machine:
                 check_files((*_plugged_wires(), *spec.wires))
                 card = self.card(spec.name)
                 card.ready.reads = spec.ready
-                plug = self._plugs[spec.name] = Plug(card, spec.wires, None if holder is None else ref(holder))
+                plug = self._plugs[spec.name] = Plug(
+                    card, spec.wires, spec.speed, None if holder is None else ref(holder)
+                )
             self._connect(plug)
             if spec.seed is not None:
                 with self.paused():
                     card.power_on(spec.seed)
+            self._set_speeds()
+            self._see_links()
+            if any(wire.watched for wire in spec.wires):
+                self._rouse_by(1)
             self._run()
             return card
         except BaseException:
@@ -169,14 +188,20 @@ class Machine:
                 self._pull(plug)
             raise
 
-    def unplug(self, card: Card) -> None:
+    def unplug(self, card: Card, holder: object = None) -> None:
         """Take the card's wire away, as when a device is closed; files are complete then. A second call does nothing.
+
+        Args:
+            holder: who had taken it. A card at the far end of a cable may be another one's by now, who keeps it.
 
         Raises:
             CaptureError: what the card sent could not all be written to its file.
         """
         plug = self._plugs.get(card.name)
-        if self.owner.mine() and plug is not None and plug.card is card:
+        if plug is None or plug.card is not card or not self.owner.mine():
+            return
+        others = None if plug.holder is None else plug.holder()
+        if holder is None or others is None or others is holder:
             self._report_refused(card)
             self._pull(plug)
 
@@ -212,6 +237,33 @@ class Machine:
         """What the generator of one card sent, and what the sink of another found."""
         return report(self.rack, self.cards[generator], self.cards[sink])
 
+    def impairments(self, name: str, *, arriving: bool = False) -> NDArray[np.void]:
+        """What the cable has done to each frame that a card sent, or to each that was sent to it.
+
+        Returns:
+            Of each frame its number, from 0, when it was `sent` and `arrives`, in ns of the monotonic clock, `what`
+            became of it, a sum of `Fate`s, its length in bytes without the frame check sequence, and the number of the
+            bit that was inverted, -1 if none was. A frame that never arrives has 0 as `arrives`. A copy has an element
+            of its own, behind its original. Of the last 1,048,576 frames, the oldest first; shape (n,), structured.
+
+        Raises:
+            ConfigurationError: no such card is open, or nothing impairs its frames.
+        """
+        with self.paused():
+            return flight.records(self.rack.tape_words, self._way(name, arriving))
+
+    def impaired(self, name: str, *, arriving: bool = False) -> Impaired:
+        """The same in numbers of frames, all of them; raises likewise."""
+        return counts(self.rack.tape_words, self._way(name, arriving))
+
+    def _way(self, name: str, arriving: bool) -> int:
+        found = way(self.rack, self.cards[name].index, arriving) if name in self.cards else 0
+        if not found:
+            raise ConfigurationError(
+                f"sim:{name}: nothing impairs its frames: open it with a cable that does, such as cable=b,loss=0.01"
+            )
+        return found
+
     def dma_refused(self, card: Card) -> int:
         """How many DMA accesses of the card were refused."""
         return int(self.rack.counters[card.index, state.DMA_REFUSED])
@@ -223,7 +275,7 @@ class Machine:
             raise AddressError(f"sim:{card.name}: a cable is plugged in already: open it as sim:{card.name}")
         plug.stack.enter_context(mapped(card.index * SLOT, state.PART_SIZE))
         for wire in plug.wires:
-            provide(self.rack, *of_wire(wire))
+            provide(self.rack, *of_wire(wire), *(timed.SLOTS if wire.timed else ()))
             plug.stack.enter_context(wire.plugged(port))
             with self.paused():
                 if wire.next_frame is not None:
@@ -244,10 +296,57 @@ class Machine:
                 if rack.outputs[card.index, KIND] != Cable.kind:
                     rack.inputs[card.index, KIND] = rack.outputs[card.index, KIND] = NOTHING
 
+    def _set_speeds(self) -> None:
+        """Let frames take their time where an address says so; a cable is as fast as the slower of its ends."""
+        speeds = {plug.card.index: plug.speed for plug in list(self._plugs.values())}
+        for card in range(CARDS):
+            inward, outward = self.rack.inputs[card], self.rack.outputs[card]
+            ends = [speeds.get(card, 0), speeds.get(int(outward[PEER]), 0) if outward[KIND] == Cable.kind else 0]
+            speed = min(filter(None, ends), default=0)
+            if speed != outward[SPEED]:
+                provide(self.rack, *timed.SLOTS)
+                with self.paused():
+                    outward[SPEED] = inward[SPEED] = speed
+                    outward[TIMED] = bool(speed or outward[FLIGHT])
+                    inward[FREE] = outward[FREE] = inward[REST] = outward[REST] = 0
+
+    def _see_links(self) -> None:
+        """Find out which cards have somebody at the other end, and tell those for which it changed."""
+        plugs = list(self._plugs.values())
+        present = {plug.card.index for plug in plugs}
+        with self._seeing:
+            for plug in plugs:
+                if plug.card.linked != (linked := self._has_partner(plug, present)):
+                    log.info("sim:%s: the link is %s", plug.card.name, "up" if linked else "down")
+                    plug.card.set_linked(linked)
+
+    def _has_partner(self, plug: Plug, present: set[int]) -> bool:
+        """Whether somebody is at the other end of what is plugged in: of a cable, another open card."""
+        output = self.rack.outputs[plug.card.index]
+        if output[KIND] == Cable.kind:
+            return int(output[PEER]) in present
+        return plug.card.wired and all(wire.linked(Port(self, plug.card)) for wire in plug.wires)
+
+    def _watch(self) -> None:
+        """Look now and then for partners that come and go without a word."""
+        watched = [(wire, plug) for plug in list(self._plugs.values()) for wire in plug.wires if wire.watched]
+        if watched:
+            now = time.monotonic_ns()
+            if self._stepped or now >= self._look:
+                self._look = now + _WATCH
+                for wire, plug in watched:
+                    wire.tend(Port(self, plug.card))
+                self._see_links()
+            self._rouse_by(self._look)
+
     def _forget(self, card: Card) -> None:
         """A card is open no more; the thread ends with the last."""
         with self._lock:
             self._plugs.pop(card.name, None)
+            if card.linked:
+                card.set_linked(False)
+            self._set_speeds()
+            self._see_links()
             self._forget_idle_cards()
             if not self._plugs:
                 self.stop()
@@ -312,6 +411,7 @@ class Machine:
         """Give each card `turns` turns; how many frames and descriptors were handled. For a stepped machine."""
         self.owner.check("a simulated machine")
         work = 0
+        self._watch()
         for _ in range(turns):
             work += step(self.rack)
             while self.rack.control[ALARM] and self.answer():
@@ -414,6 +514,7 @@ class Machine:
         self.rack.control[ALARM] = 0
         self._tell_broken()
         self._interrupt()
+        self._watch()
         return provide_wanted(self.rack)
 
     def _interrupt(self) -> None:
@@ -433,9 +534,13 @@ class Machine:
         with self._expecting:
             control[AWAITED] = int(control[AWAITED]) | bit if waits else int(control[AWAITED]) & ~bit
             if throttled is not None:
-                due = time.monotonic_ns() + int(throttled * 1e9)
-                control[DUE] = min(due, int(control[DUE]) or due)
+                self._rouse_by(time.monotonic_ns() + int(throttled * 1e9))
                 self.rouse()
+
+    def _rouse_by(self, due: int) -> None:
+        """Let the thread see to something at that time of the monotonic clock, or before."""
+        with self._expecting:
+            self.rack.control[DUE] = min(due, int(self.rack.control[DUE]) or due)
 
     def rouse(self) -> None:
         """If the thread sleeps, let it look what there is to do."""
@@ -482,8 +587,10 @@ class Machine:
         for plug in list(self._plugs.values()):
             if inputs[plug.card.index, BROKEN]:
                 inputs[plug.card.index, BROKEN] = 0
+                self._look = 0
                 for wire in plug.wires:
-                    log.warning("sim:%s: %s", plug.card.name, wire.broken())
+                    if said := wire.broken(Port(self, plug.card)):
+                        log.warning("sim:%s: %s", plug.card.name, said)
 
     def stop(self) -> None:
         """End the thread that runs the cards."""
@@ -495,6 +602,12 @@ class Machine:
             if self._thread is not None and self._thread.is_alive():
                 self._thread.join()
             self._thread = None
+
+
+@once
+def machine() -> Machine:
+    """The machine that `sim:` addresses are plugged into, one for the process."""
+    return Machine()
 
 
 def _plugged_wires() -> list[Wire]:

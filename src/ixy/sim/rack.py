@@ -28,9 +28,16 @@ PAGE = 1 << PAGE_SHIFT
     FRAME,  # of an input: where on the tape the frame lies that it delivers
     HEADS,  # of an input that is PACED: what `wires/clock.py` goes by
     TAILS,
+    LINKED,  # of an input: somebody is at the other end, the link is up
+    TIMED,  # of an output: frames take time, and the card's turns are those of `timed.py`
+    SPEED,  # in bits a second, 0: frames take no time
+    FREE,  # when the last bit of the last frame has passed,
+    REST,  # and so many parts of a nanosecond later, of which there are SPEED
+    HELD,  # of an input: the length of the frame that is just passing; of an output: the queue that is next
+    FLIGHT,  # where in the words of the tape the frames are that are on their way (`wires/flight.py`); 0: none ever is
     OWN_WORDS,  # from here on each kind names its own
-) = range(8)
-END_WORDS = 16
+) = range(15)
+END_WORDS = 32
 NOTHING = 0  # the kind of no wire
 
 SLOTS = 48  # for what is in them see `slots.py`
@@ -41,10 +48,12 @@ IMAGE_WORDS = 160  # and some to spare
 # falls asleep or sleeps, DUE when it is to see to something, in nanoseconds; 0: never.
 STOP, PAUSE, PAUSED, RESUMED, PLUGGED, ALARM, AWAITED, ASLEEP, DUE, CONTROL_WORDS = range(0, 80, 8)
 
-# A card's slot of the tape: the card's own part (`card/state.py`), that of its wire's output, and that of its input.
+# A card's slot of the tape: the card's own part (`card/state.py`), that of its wire's output, the frames that are on
+# their way from it and to it, and the part of its wire's input.
 SLOT = 8 << 30
 OUTPUT_PART = 1 << 20
-INPUT_PART = 2 << 20
+OUTWARD_PART, INWARD_PART = 2 << 20, 512 << 20
+INPUT_PART = 1 << 30
 
 
 class Rack(NamedTuple):

@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     STRIP_VLAN,
     INTERRUPT,
     CLOCK,  # the wire keeps times
-) = range(8)
+    TURN,  # frames take time on the wire: the turn of such a card,
+    DEPART,  # a frame that it sends,
+    ARRIVE,  # and one that is sent to it
+) = range(11)
 NEXT_FRAME = 16  # and the number of a kind of wires
 EMIT = 32
 
@@ -82,7 +85,7 @@ Kernel = Callable[[Any, int, int, int, int], int]
 _kernels: dict[int, Kernel] = {}
 
 
-def _in(slot: int) -> Callable[[Kernel], Kernel]:
+def belongs_in(slot: int) -> Callable[[Kernel], Kernel]:
     """A decorator: compiled, the function belongs into this slot."""
 
     def put(function: Kernel) -> Kernel:
@@ -92,19 +95,19 @@ def _in(slot: int) -> Callable[[Kernel], Kernel]:
     return put
 
 
-@_in(BUILD)
+@belongs_in(BUILD)
 def _build(image: Any, card: int, queue: int, length: int, number: int) -> int:
     return offload.build(image[0], card, queue, length, number)
 
 
-@_in(TRANSLATE)
+@belongs_in(TRANSLATE)
 def _translate(image: Any, card: int, address: int, access: int, _: int) -> int:
     rack = image[0]
     own = rack.cards[card]
     return translate(rack.words, rack.allowed, own[state.ROOT_TABLE], own[state.REQUESTER], address, access)
 
 
-@_in(CLASSIFY)
+@belongs_in(CLASSIFY)
 def _classify(image: Any, card: int, start: int, length: int, _: int) -> int:
     rack = image[0]
     own = rack.cards[card]
@@ -113,23 +116,23 @@ def _classify(image: Any, card: int, start: int, length: int, _: int) -> int:
     return 0
 
 
-@_in(CHECK_VLAN)
+@belongs_in(CHECK_VLAN)
 def _check_vlan(image: Any, card: int, start: int, _b: int, _c: int) -> int:
     rack = image[0]
     return classify.in_vlan(rack.registers[card], rack.tape, start)
 
 
-@_in(STRIP_VLAN)
+@belongs_in(STRIP_VLAN)
 def _strip_vlan(image: Any, card: int, start: int, length: int, _: int) -> int:
     return classify.strip(image[0], card, start, length)
 
 
-@_in(INTERRUPT)
+@belongs_in(INTERRUPT)
 def _interrupt(image: Any, card: int, _a: int, _b: int, _c: int) -> int:
     return interrupts.notify(image[0], card)
 
 
-@_in(CLOCK)
+@belongs_in(CLOCK)
 def _clock(image: Any, card: int, _a: int, _b: int, _c: int) -> int:
     return clock.now(image[0], card)
 
@@ -141,13 +144,13 @@ def _take_wires(kind: type[Wire]) -> None:
 
     if next_frame is not None:
 
-        @_in(NEXT_FRAME + kind.kind)
+        @belongs_in(NEXT_FRAME + kind.kind)
         def _next_frame(image: Any, card: int, now: int, _b: int, _c: int) -> int:
             return next_frame(image[0], card, now)
 
     if emit is not None:
 
-        @_in(EMIT + kind.kind)
+        @belongs_in(EMIT + kind.kind)
         def _emit(image: Any, card: int, start: int, length: int, _: int) -> int:
             return emit(image[0], card, start, length)
 
@@ -187,7 +190,7 @@ def of_features(features: int) -> list[int]:
 
 
 def of_wire(wire: Wire) -> list[int]:
-    """The slots that are called for a wire."""
+    """The slots that are called for a wire, `timed.SLOTS` aside."""
     if wire.inlined:
         return []
     ends = [first + wire.kind for first in (NEXT_FRAME, EMIT) if first + wire.kind in _kernels]

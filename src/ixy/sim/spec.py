@@ -2,15 +2,19 @@
 
 sim:a                                     nothing
 sim:a,cable=b                             a cable to card b
+sim:a,cable=b,delay=50us,jitter=5us       … that delays frames; also loss=, duplicate=, reorder=, corrupt=, see `impair`
+sim:a,cable=unix:/path/to/socket          a cable to a card of another process, or to a virtual machine, see `stream`
 sim:a,rx_pcap=in.pcap,tx_pcap=out.pcap    replay a file into the card; record what it sends
 sim:a,rx_pcap=in.pcap,timing=original     … with the gaps between packets that the file recorded
 sim:a,tap=ixy0                            a TAP device of the kernel
 sim:a,gen=60                              a generator of 60-byte frames; a sink checks what comes back, echoed or not
 sim:a,gen=60,rate=1e6,count=1000          … at a rate in packets per second, and only so many
 sim:b,sink=a,touch=48                     a sink for a's frames, byte 48 of each raised by one
+sim:a,wire=10G                            whatever is plugged in: frames take their time, at so many bits a second
 
 Of the card itself: `ready=10`, how many register reads pass until a bit that software waits for is set; `seed=7`, which
-contents its tables have after power-on that then have none (else it is the card's name that says so).
+contents its tables have after power-on that then have none (else it is the card's name that says so). What a cable does
+follows from the same seed.
 """
 
 from __future__ import annotations
@@ -23,8 +27,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ixy.arguments import quantity
 from ixy.errors import AddressError, CaptureError
 from ixy.sim.card.ready import DEFAULT_READS, MAX_READS
+from ixy.sim.wires.impair import MAX_SEED
 from ixy.sim.wires.kinds import KINDS
 from ixy.sim.wires.sink import Sink
 from ixy.sim.wires.wire import Options
@@ -33,8 +39,10 @@ from ixy.streams import is_output
 if TYPE_CHECKING:
     from ixy.sim.wires.wire import Wire
 
-_OPTIONS = [*(option for kind in KINDS for option in (kind.option, *kind.extras)), "ready", "seed"]
-_MAX_SEED = 2**64 - 1
+_SPEED = "wire"
+_OWN = (_SPEED, "ready", "seed")  # of the card, whatever is plugged in
+_OPTIONS = [*dict.fromkeys([*(option for kind in KINDS for option in (kind.option, *kind.extras)), *_OWN])]
+_RATES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}  # bits per second
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -45,12 +53,14 @@ class Spec:
     Attributes:
         name: of the card.
         wires: what is plugged in, in the order in which it is.
+        speed: of whatever is plugged in, in bits per second; 0 if frames take no time.
         ready: how many register reads the card's ready bits take.
         seed: of what has no value after power-on; None: the card's name.
     """
 
     name: str
     wires: tuple[Wire, ...] = ()
+    speed: int = 0
     ready: int = DEFAULT_READS
     seed: int | None = None
 
@@ -120,14 +130,21 @@ def parse_spec(address: str) -> Spec:
     _answer(name, values)
     _check_together(address, values)
     given = Options(address, name, values)
-    ready, seed = given.number("ready", 0, MAX_READS), given.number("seed", 0, _MAX_SEED)
+    ready, seed = given.number("ready", 0, MAX_READS), given.number("seed", 0, MAX_SEED)
     wires = tuple(kind.parse(given) for kind in _named(values))
-    return Spec(name, wires, DEFAULT_READS if ready is None else ready, seed)
+    return Spec(name, wires, _speed(address, values), DEFAULT_READS if ready is None else ready, seed)
+
+
+def _speed(address: str, values: dict[str, str]) -> int:
+    """The speed that is asked for, 0 if none is."""
+    if _SPEED not in values:
+        return 0
+    return quantity(f"{address}: {_SPEED}", values[_SPEED], _RATES, "1M", "400G", error=AddressError)
 
 
 def _named(values: dict[str, str]) -> list[type[Wire]]:
     """The kinds of wires that are asked for."""
-    return [kind for kind in KINDS if kind.option in values]
+    return [kind for kind in KINDS if kind.named(values)]
 
 
 def _answer(name: str, values: dict[str, str]) -> None:
@@ -145,7 +162,8 @@ def _check_together(address: str, values: dict[str, str]) -> None:
         rivals = [kind.option for kind in kinds if getattr(kind, end)]
         if len(rivals) > 1:
             raise AddressError(f"{address}: {' and '.join(sorted(rivals))} cannot be plugged in together")
+    possible = {*_OWN, *(extra for kind in kinds for extra in kind.extras)}
     for kind in KINDS:
         for extra in kind.extras:
-            if extra in values and kind not in kinds:
+            if extra in values and extra not in possible:
                 raise AddressError(f"{address}: {extra} goes with {kind.option}")

@@ -17,6 +17,7 @@ import errno
 import mmap
 import os
 import platform
+import socket
 import struct
 import threading
 import time
@@ -145,6 +146,17 @@ if INTERPRETED or TYPE_CHECKING:
         """write(2) of `size` bytes from `source[start]` on: the number of bytes, or the negative number of an error."""
         try:
             return os.write(fd, source[start : start + size].tobytes()[:size])
+        except OSError as error:
+            return -(error.errno or 0)
+
+    def send_file(fd: int, source: Bytes, start: int, size: int) -> int:
+        """The same to a socket by send(2), without a signal where nobody is at the other end."""
+        try:
+            with socket.socket(fileno=fd) as sock:
+                try:
+                    return sock.send(source[start : start + size].tobytes(), socket.MSG_NOSIGNAL)
+                finally:
+                    sock.detach()
         except OSError as error:
             return -(error.errno or 0)
 
@@ -388,16 +400,17 @@ else:
         else:
             _sched_yield()
 
-    def _transfer(name: str) -> Any:
-        """An intrinsic that calls read(2) or write(2) on a range of an array."""
+    def _transfer(name: str, *more: int) -> Any:
+        """An intrinsic that calls read(2), write(2) or, with flags, send(2) on a range of an array."""
 
         @intrinsic
         def transfer(typingctx: Any, fd: Any, array: Any, start: Any, size: Any) -> Any:
             def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
                 pointer = _element(context, builder, array, args[1], args[2])
-                kind = ir.FunctionType(ir.IntType(64), [ir.IntType(32), pointer.type, ir.IntType(64)])
-                call = cgutils.get_or_insert_function(builder.module, kind, name)
-                done = builder.call(call, [builder.trunc(args[0], ir.IntType(32)), pointer, args[3]])
+                flags = [ir.Constant(ir.IntType(32), flag) for flag in more]
+                taken = [builder.trunc(args[0], ir.IntType(32)), pointer, args[3], *flags]
+                kind = ir.FunctionType(ir.IntType(64), [value.type for value in taken])
+                done = builder.call(cgutils.get_or_insert_function(builder.module, kind, name), taken)
                 place = cgutils.get_or_insert_function(
                     builder.module, ir.FunctionType(ir.IntType(32).as_pointer(), []), "__errno_location"
                 )
@@ -411,6 +424,7 @@ else:
 
     read_file = _transfer("read")
     write_file = _transfer("write")
+    send_file = _transfer("send", socket.MSG_NOSIGNAL)
 
     def address_of(kernel: Any, record: tuple[Any, ...]) -> int:
         signature = types.int64(*_call_types(numba.typeof(record)))

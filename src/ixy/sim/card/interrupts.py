@@ -129,9 +129,12 @@ class Interrupts:
                 vectors |= 1 << (entry & _ALLOCATION)
         return vectors
 
-    def link_changed(self) -> None:
-        """The link came up or went down."""
-        self._raise(0, LINK_CHANGE)
+    def link_changed(self, *, send: bool = True) -> None:
+        """The link came up or went down; unless it is to `send`, the next `collect` tells."""
+        with self._turn:
+            self._other |= LINK_CHANGE
+            if send:
+                self.update()
 
     def update(self) -> float | None:
         """Send what is to be sent now. The seconds until something throttled may be sent, None if nothing is.

@@ -6,6 +6,7 @@ are those of the Intel 82599 datasheet, revision 3.3.
 
 from __future__ import annotations
 
+import os
 import random
 from functools import partial
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from ixy.sim.card.module import Module
 from ixy.sim.card.ready import Ready
 from ixy.sim.card.statistics import Statistics
 from ixy.sim.card.unmodelled import Unmodelled
-from ixy.sim.rack import KIND, NOTHING
+from ixy.sim.rack import KIND, LINKED, NOTHING, SPEED
 from ixy.sim.slots import TRANSLATE, of_features, provide
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ _MODELLED = frozenset(offset for row in _ROWS for offset in row.offsets)
 _ONES = 0xFFFFFFFF
 # Written without the rack's pause: what the rack looks at anew in each turn, or never
 _DOORBELLS = (reg.RDT, reg.TDT, reg.IVAR, reg.EITR, reg.EITR_HIGH, reg.GPIE, reg.EIAC, reg.EIAM, reg.EIAM_EX)
+_LINK_SPEEDS = {10**8: 1, 10**9: 2}  # LINKS.LINK_SPEED by bits per second
 _TABLES = (reg.MTA, reg.VFTA, reg.MPSAR, reg.FTQF, reg.PFVLVF, reg.PFVLVFB, reg.PFUTA)
 _ALIASES = {alias + i * stride: row.offsets[i] for row, alias, stride, count in reg.ALIASES for i in range(count)}
 
@@ -110,9 +112,22 @@ class Card:
 
     @property
     def wired(self) -> bool:
-        """Whether something is plugged in: there is a link."""
+        """Whether something is plugged in."""
         rack = self._machine.rack
         return any(end[self.index, KIND] != NOTHING for end in (rack.inputs, rack.outputs))
+
+    @property
+    def linked(self) -> bool:
+        """Whether somebody is at the other end of it: there is a link."""
+        return bool(self._machine.rack.inputs[self.index, LINKED])
+
+    def set_linked(self, linked: bool) -> None:
+        """The link came up or went down. What serves a virtual machine sends interrupts by a thread of its own."""
+        self._machine.rack.inputs[self.index, LINKED] = linked
+        event = int(self._words[state.EVENT])
+        self.interrupts.link_changed(send=event <= 0)
+        if event > 0:
+            os.eventfd_write(event, 1)
 
     # -----------------------------------------------------------------------------------------------------------------
     # What the bus asks for
@@ -288,10 +303,14 @@ class Card:
     def _read_status(self) -> int:
         """PCIE_MASTER_ENABLE falls once software has disabled the master (5.2.5.3.2)."""
         disabled = reg.CTRL.decode(self._get(reg.CTRL))["PCIE_MASTER_DISABLE"]
-        return reg.STATUS.value(PCIE_MASTER_ENABLE=1 - disabled, LINKUP=int(self.wired))
+        return reg.STATUS.value(PCIE_MASTER_ENABLE=1 - disabled, LINKUP=int(self.linked))
 
     def _read_links(self) -> int:
-        return reg.LINKS.value(LINK_UP=1, LINK_SPEED=3) if self.wired else 0
+        """At 10 Gbit/s, unless the wire has a speed that the card also knows (8.2.3.22.20)."""
+        if not self.linked:
+            return 0
+        speed = int(self._machine.rack.outputs[self.index, SPEED])
+        return reg.LINKS.value(LINK_UP=1, LINK_SPEED=_LINK_SPEEDS.get(speed, 3))
 
     def _read_swsm(self) -> int:
         """Reading takes the semaphore: SMBI is 0 for the one who got it (10.5.4)."""
@@ -373,7 +392,7 @@ class Card:
         self._take(reg.AUTOC.offset, value)
         if value & reg.AUTOC.mask("RESTART_AN"):
             self._restart_link()
-            if self.wired:
+            if self.linked:
                 self.interrupts.link_changed()
 
     def _write_msca(self, value: int) -> None:

@@ -21,6 +21,12 @@ _RUNNING = -1  # in place of a sum
 
 
 @compiled
+def moment() -> int:
+    """The time by which frames are under way, in nanoseconds."""
+    return monotonic_ns()
+
+
+@compiled
 def now(rack: Rack, card: int) -> int:
     """The time by which a card's wire delivers, in nanoseconds; 0 while it has to wait.
 
@@ -30,7 +36,7 @@ def now(rack: Rack, card: int) -> int:
     """
     wire, registers = rack.inputs[card], rack.registers[card]
     queues = rack.cards[card, RX_QUEUES]
-    moment = monotonic_ns()
+    time = moment()
     if wire[STARTED] == 0:  # there was no frame yet
         interrupted = rack.cards[card, EVENT] > 0
         wire[TAILS] = _RUNNING if interrupted else total(registers, _RDT, queues)
@@ -39,9 +45,9 @@ def now(rack: Rack, card: int) -> int:
         if total(registers, _RDT, queues) != wire[TAILS]:
             wire[TAILS] = _RUNNING
         elif total(registers, _RDH, queues) != wire[HEADS]:  # it was not filtered out
-            wire[STARTED] = moment
+            wire[STARTED] = time
             return 0
-    return moment
+    return time
 
 
 @compiled

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import re
+import select
 import socket
 import struct
 from collections.abc import Generator, Sequence
@@ -57,7 +58,7 @@ class Tap(Wire):
     interface: str
 
     option = "tap"
-    delivers = takes = True
+    delivers = takes = watched = True
     next_frame = staticmethod(next_frame)
     emit = staticmethod(emit)
 
@@ -81,10 +82,16 @@ class Tap(Wire):
             port.input[FRAME], port.input[FD], port.output[FD] = port.input_part, fd, fd
             yield
 
+    def linked(self, port: Port) -> bool:
+        """Whether the interface is up, in whatever namespace: only then the kernel takes frames (drivers/net/tun.c)."""
+        poll = select.poll()
+        poll.register(int(port.output[FD]), select.POLLOUT)
+        return any(events & select.POLLOUT for _, events in poll.poll(0))
+
     def files(self, port: Port) -> Sequence[int]:
         return [int(port.input[FD])] if port.input[KIND] == self.kind else []
 
-    def broken(self) -> str:
+    def broken(self, port: Port) -> str:  # noqa: ARG002
         return f"the TAP device {self.interface} was deleted: the link is down"
 
     @contextmanager

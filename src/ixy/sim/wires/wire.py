@@ -140,6 +140,11 @@ class Wire(ABC):
         return False
 
     @property
+    def timed(self) -> bool:
+        """Whether frames take time on it; the output's word TIMED says the same."""
+        return False
+
+    @property
     def inlined(self) -> bool:
         """Whether its kernels are not called from slots, but part of the cards' loop: what shows how fast a path is."""
         return False
@@ -153,6 +158,11 @@ class Wire(ABC):
     def writes(self) -> str | None:
         """The file that it writes, if any; "-" is standard output."""
         return None
+
+    @classmethod
+    def named(cls, values: dict[str, str]) -> bool:
+        """Whether the options of an address ask for this kind."""
+        return cls.option in values
 
     @classmethod
     @abstractmethod
@@ -172,6 +182,13 @@ class Wire(ABC):
             CaptureError: on leaving: what the card sent could not all be written to its file.
         """
 
+    watched: ClassVar[bool] = False
+    """Somebody at the other end may come and go without a word: `linked` is asked now and then."""
+
+    def linked(self, port: Port) -> bool:  # noqa: ARG002
+        """Whether somebody is at the other end."""
+        return True
+
     def due(self, port: Port) -> int | None:  # noqa: ARG002
         """When it has its next frame for the card, in nanoseconds of the monotonic clock; None if that is unknown."""
         return None
@@ -180,6 +197,9 @@ class Wire(ABC):
         """Files that are readable when it has a frame for the card."""
         return ()
 
-    def broken(self) -> str:
-        """What has happened if a kernel found the wire broken, for a message."""
+    def tend(self, port: Port) -> None:  # noqa: B027
+        """See to the other end, before `linked` is asked; no card moves meanwhile. For a wire that is watched."""
+
+    def broken(self, port: Port) -> str | None:  # noqa: ARG002
+        """What has happened if a kernel found the wire broken, for a message; None if that is not worth one."""
         return "the wire is broken: the link is down"
