@@ -204,7 +204,7 @@ class Line:
     def meet(self) -> None:
         """Take the connection of who has come; where the last one has gone, look for another."""
         if self._listener is not None:
-            with suppress(BlockingIOError):
+            with suppress(OSError):  # nobody has come, or has gone again
                 self._connection, _ = self._listener.accept()
                 self._connection.setblocking(False)
                 self._close_listener()
