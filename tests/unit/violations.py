@@ -55,7 +55,8 @@ class Machine:
         self.rx = IxgbeRxRing(memory[0], tails[:1], addresses, pool)
         self.tx = IxgbeTxRing(memory[1], tails[1:], addresses)
         driver: Any = SimpleNamespace(address="b", name="none", rx_rings=[self.rx], tx_rings=[self.tx])
-        driver.attach, driver.close, driver.rouse = lambda _: None, self._drain, lambda: None
+        driver.attach = driver.when_gone = driver.rung_by = lambda _: None
+        driver.close, driver.rouse = self._drain, lambda: None
         self.device = Device(driver)
 
     def _drain(self) -> None:
