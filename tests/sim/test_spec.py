@@ -26,7 +26,11 @@ from ixy.sim.wires.tap import Tap
         ("sim:a", Spec("a")),
         ("sim:Card-1.2_x", Spec("Card-1.2_x")),
         ("sim:a,cable=b", Spec("a", (Cable("b"),))),
-        ("sim:a,cable=b,delay=50us,jitter=1.5us,seed=7", Spec("a", (Cable("b", Impairments(50_000, 1500, seed=7)),))),
+        (
+            "sim:a,cable=b,delay=50us,jitter=1.5us,seed=7",
+            Spec("a", (Cable("b", Impairments(50_000, 1500, seed=7)),), seed=7),
+        ),
+        ("sim:a,cable=b,seed=7,ready=0", Spec("a", (Cable("b"),), ready=0, seed=7)),
         ("sim:a,cable=b,delay=2s,reorder=0.5", Spec("a", (Cable("b", Impairments(2 * 10**9, reorder=1 << 31)),))),
         (
             "sim:a,loss=0.25,duplicate=1,corrupt=1e-3,cable=b",
