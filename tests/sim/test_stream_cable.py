@@ -27,6 +27,8 @@ from ixy.device import Device
 from ixy.packets.mempool import Mempool
 from ixy.registers import i82599 as reg
 from ixy.sim.machine import Machine
+from ixy.sim.wires.stream import Line
+from ixy.sim.wires.wire import Port
 
 
 @pytest.fixture
@@ -169,6 +171,29 @@ def test_an_impaired_cable(machine: Machine, pool: Mempool, path: Path) -> None:
             kept = told["number"][told["what"] == 0].tolist()
             assert 60 < len(kept) < 140
             assert [number_of(data) for data in arrived(machine, receiver, len(kept))] == kept
+
+
+def test_the_cards_go_on_while_a_connection_ends(
+    machine: Machine, pool: Mempool, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames that were delayed are due then, and have nowhere to go; nobody sleeps on what is being closed."""
+    say = Line.say
+
+    def slowly(line: Line, data: bytes) -> bool:
+        time.sleep(0.01)
+        machine.step()
+        assert [file for wire in machine.wires() for file in wire.files(Port(machine, card))] == []
+        return say(line, data)
+
+    monkeypatch.setattr(Line, "say", slowly)
+    with open_card(machine, f"sim:a,cable=unix:{path},delay=10ms") as a, connected(path) as peer:
+        card = machine.cards["a"]
+        machine.step()
+        a.tx[0].send(batch_of(pool, [frame(1)]))
+        while machine.impaired("a").sent == 0:
+            machine.step()
+        machine.unplug(card)
+        assert peer.recv(1) == b""
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -186,7 +186,6 @@ def send(rack: Rack, card: int, queue: int, length: int, now: int) -> None:
     start = card * SLOT
     offloaded = rack.cards[card, OFFLOAD] != 0
     looped = rack.cards[card, FEATURES] & LOOPBACK != 0
-    wired = rack.outputs[card, KIND] != NOTHING
     frames = 0
     total, length = length, max(length, MIN_FRAME)
     if offloaded:
@@ -194,7 +193,7 @@ def send(rack: Rack, card: int, queue: int, length: int, now: int) -> None:
         length = call(rack, slots.BUILD, card, queue, total, 0)
     while length > 0:
         count_sent(rack, card, queue, start, length)
-        peer = card if looped else emit(rack, card, start, length, now) if wired else -1
+        peer = card if looped else emit(rack, card, start, length, now)
         if peer >= 0 and rack.inputs[peer, FLIGHT] != 0 and not looped:
             call(rack, slots.ARRIVE, peer, start, length, now)
         elif peer >= 0:
@@ -207,10 +206,15 @@ def send(rack: Rack, card: int, queue: int, length: int, now: int) -> None:
 
 @compiled
 def emit(rack: Rack, card: int, start: int, length: int, now: int) -> int:
-    """Let a card's wire take a frame, see `Wire.emit`; where frames take time, let it set out."""
+    """Let a card's wire take a frame, see `Wire.emit`; where frames take time, let it set out.
+
+    Without a wire, which may go while frames are under way, it goes nowhere.
+    """
+    kind = rack.outputs[card, KIND]
+    if kind == NOTHING:
+        return -1
     if now != 0:
         return call(rack, slots.DEPART, card, start, length, now)
-    kind = rack.outputs[card, KIND]
     if kind == _SINK:
         return sink.emit(rack, card, start, length)
     return call(rack, slots.EMIT + kind, card, start, length, 0)

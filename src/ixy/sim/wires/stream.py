@@ -427,8 +427,8 @@ class Stream(Wire):
     def due(self, port: Port) -> int | None:
         return impair.awaited(port)
 
-    def files(self, port: Port) -> Sequence[int]:  # noqa: ARG002
-        return self.line.files
+    def files(self, port: Port) -> Sequence[int]:
+        return self.line.files if port.input[KIND] == self.kind else []  # else another thread is closing them
 
     def broken(self, port: Port) -> str | None:
         bad, port.input[BAD] = int(port.input[BAD]), 0
