@@ -42,7 +42,9 @@ def _depart(image: Any, card: int, start: int, length: int, now: int) -> int:
 @belongs_in(slots.ARRIVE)
 def _arrive(image: Any, card: int, start: int, length: int, now: int) -> int:
     rack = image[0]
-    flight.depart(rack, rack.inputs[card, FLIGHT], start, length, now if now != 0 else moment())
+    way = int(rack.inputs[card, FLIGHT])  # which may have gone since the caller looked
+    if way != 0:
+        flight.depart(rack, way, start, length, now if now != 0 else moment())
     return 0
 
 
@@ -121,9 +123,9 @@ def transmit(rack: Rack, card: int, queue: int, now: int) -> bool:
 def depart(rack: Rack, card: int, start: int, length: int, now: int) -> int:
     """A frame leaves the card, see `Wire.emit`."""
     wire = rack.outputs[card]
-    gone = occupy(wire, length, now)
-    if wire[FLIGHT] != 0:
-        flight.depart(rack, wire[FLIGHT], start, length, gone)
+    gone, way = occupy(wire, length, now), int(wire[FLIGHT])
+    if way != 0:
+        flight.depart(rack, way, start, length, gone)
         return -1
     return emit(rack, card, start, length, 0)
 
@@ -173,8 +175,9 @@ def feed(rack: Rack, card: int, now: int) -> int:
             occupy(wire, int(wire[HELD]), now)
         if wire[FREE] > now:
             return fed + 1
-        if wire[FLIGHT] != 0:
-            flight.depart(rack, wire[FLIGHT], wire[FRAME], wire[HELD], now)
+        way = int(wire[FLIGHT])
+        if way != 0:
+            flight.depart(rack, way, wire[FRAME], wire[HELD], now)
         else:
             receive(rack, card, wire[FRAME], wire[HELD])
         wire[HELD] = 0

@@ -121,7 +121,7 @@ def impaired(port: Port, impairments: Impairments | None) -> Generator[None]:
         try:
             yield
         finally:
-            port.output[FLIGHT] = port.input[FLIGHT] = 0
+            port.output[FLIGHT] = port.input[FLIGHT] = 0  # who looks reads it once
             port.output[TIMED] = bool(port.output[SPEED])
             with port.machine.paused():  # the turn that is under way ends before the memory goes
                 pass
@@ -130,7 +130,7 @@ def impaired(port: Port, impairments: Impairments | None) -> Generator[None]:
 def awaited(port: Port) -> int | None:
     """When the next frame is due that is under way on the port's wire; None if none is."""
     words = port.rack.tape_words
-    ways = [int(end[FLIGHT]) for end in (port.output, port.input) if end[FLIGHT]]
+    ways = [way for end in (port.output, port.input) if (way := int(end[FLIGHT]))]
     return min((due for way in ways if (due := flight.awaited(words, way)) is not None), default=None)
 
 
