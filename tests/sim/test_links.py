@@ -7,6 +7,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from lab import open_card
@@ -142,6 +143,20 @@ def test_who_serves_a_virtual_machine_sends_the_interrupt(machine: Machine) -> N
     for plugged in (card, other):
         machine.unplug(plugged)
     os.close(event)
+
+
+def test_two_cards_at_once(machine: Machine) -> None:
+    """Whoever looks last knows of both."""
+    with ThreadPoolExecutor(1) as threads:
+        with machine._seeing:  # as the other thread has it
+            opening = threads.submit(machine.plug_in, "sim:b")
+            until(lambda: "b" in machine.cards)
+            time.sleep(0.05)
+            a = machine.plug_in("sim:a,cable=b")
+        b = opening.result()
+    assert (a.linked, b.linked) == (True, True)
+    for plugged in (a, b):
+        machine.unplug(plugged)
 
 
 def test_a_card_that_was_closed_is_not_closed_again(machine: Machine) -> None:

@@ -274,8 +274,10 @@ class Machine:
         if card.wired and not all(wire.stays for wire in plug.wires):
             raise AddressError(f"sim:{card.name}: a cable is plugged in already: open it as sim:{card.name}")
         plug.stack.enter_context(mapped(card.index * SLOT, state.PART_SIZE))
+        if plug.speed or any(wire.timed for wire in plug.wires):
+            provide(self.rack, *timed.SLOTS)
         for wire in plug.wires:
-            provide(self.rack, *of_wire(wire), *(timed.SLOTS if wire.timed else ()))
+            provide(self.rack, *of_wire(wire))
             plug.stack.enter_context(wire.plugged(port))
             with self.paused():
                 if wire.next_frame is not None:
@@ -298,23 +300,23 @@ class Machine:
 
     def _set_speeds(self) -> None:
         """Let frames take their time where an address says so; a cable is as fast as the slower of its ends."""
-        speeds = {plug.card.index: plug.speed for plug in list(self._plugs.values())}
-        for card in range(CARDS):
-            inward, outward = self.rack.inputs[card], self.rack.outputs[card]
-            ends = [speeds.get(card, 0), speeds.get(int(outward[PEER]), 0) if outward[KIND] == Cable.kind else 0]
-            speed = min(filter(None, ends), default=0)
-            if speed != outward[SPEED]:
-                provide(self.rack, *timed.SLOTS)
-                with self.paused():
-                    outward[SPEED] = inward[SPEED] = speed
-                    outward[TIMED] = bool(speed or outward[FLIGHT])
-                    inward[FREE] = outward[FREE] = inward[REST] = outward[REST] = 0
+        with self._lock:
+            speeds = {plug.card.index: plug.speed for plug in list(self._plugs.values())}
+            for card in range(CARDS):
+                inward, outward = self.rack.inputs[card], self.rack.outputs[card]
+                ends = [speeds.get(card, 0), speeds.get(int(outward[PEER]), 0) if outward[KIND] == Cable.kind else 0]
+                speed = min(filter(None, ends), default=0)
+                if speed != outward[SPEED]:
+                    with self.paused():
+                        outward[SPEED] = inward[SPEED] = speed
+                        outward[TIMED] = bool(speed or outward[FLIGHT])
+                        inward[FREE] = outward[FREE] = inward[REST] = outward[REST] = 0
 
     def _see_links(self) -> None:
         """Find out which cards have somebody at the other end, and tell those for which it changed."""
-        plugs = list(self._plugs.values())
-        present = {plug.card.index for plug in plugs}
-        with self._seeing:
+        with self._seeing:  # first: of two who look at once, the later one must know what the other one knew
+            plugs = list(self._plugs.values())
+            present = {plug.card.index for plug in plugs}
             for plug in plugs:
                 if plug.card.linked != (linked := self._has_partner(plug, present)):
                     log.info("sim:%s: the link is %s", plug.card.name, "up" if linked else "down")
@@ -342,9 +344,10 @@ class Machine:
     def _forget(self, card: Card) -> None:
         """A card is open no more; the thread ends with the last."""
         with self._lock:
-            self._plugs.pop(card.name, None)
-            if card.linked:
-                card.set_linked(False)
+            with self._seeing:
+                self._plugs.pop(card.name, None)
+                if card.linked:
+                    card.set_linked(False)
             self._set_speeds()
             self._see_links()
             self._forget_idle_cards()
