@@ -59,10 +59,10 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
 
 ## Time on the wire
 
-Frames take no time, unless an address says `wire=10G`, `1G`, `100M` or how many bits a second else, 1M to 400G. Then a
-frame of n bytes, its check sequence included, takes as long as n + 20 bytes do, in either direction; the queues of a
-card send a packet each in turn, while the wire is free. Cards that were held up make up for a millisecond at once. A
-cable is as fast as the slower of its ends. LINKS tells of 100 Mbit/s and 1 Gbit/s; else it says 10.
+Frames take no time, unless an address says `wire=10G`, `1G`, `100M` or another number of bits a second, 1M to 400G.
+Then a frame of n bytes, its check sequence included, takes as long as n + 20 bytes do, in either direction; the queues
+of a card send a packet each in turn, while the wire is free. Cards that were held up make up for a millisecond at once.
+A cable is as fast as the slower of its ends. LINKS tells of 100 Mbit/s and 1 Gbit/s; else it says 10.
 
 ## Cables that impair
 
@@ -72,13 +72,14 @@ each card's hold for what that card sends. The words mean what they mean to `tc 
 by itself: from the seed (0 if none is given), the direction and the frame's number follows what becomes of it, on any
 computer.
 
-- `loss`: so probably a frame never arrives. Nothing else becomes of it.
+- `loss`: the probability that a frame never arrives. Nothing else becomes of it.
 - `delay`: so long after it was sent a frame arrives; at most 10 s.
 - `jitter`: or as much earlier or later, each moment alike. Frames that follow each other more closely may overtake.
-- `reorder`: so probably a frame is not delayed, whereby it overtakes those that are under way. It needs a delay.
-- `corrupt`: so probably one bit of a frame is inverted, each alike. As netem does it before the frame check sequence is
-  made, the card at which it arrives takes it, if its address still fits.
-- `duplicate`: so probably a copy of a frame arrives besides, delayed by itself, neither corrupted nor reordered.
+- `reorder`: the probability that a frame is not delayed, and so overtakes those under way. It needs a delay.
+- `corrupt`: the probability that one bit of a frame is inverted, each alike. As netem does it before the frame check
+  sequence is made, the card at which it arrives takes it, if its address still fits.
+- `duplicate`: the probability that a copy of a frame arrives besides, delayed by itself, neither corrupted nor
+  reordered.
 
 In each direction 16,384 frames can be under way, of at most 16 KiB. Others are lost, which is recorded as `OVERFLOWED`.
 `ixy.sim.impairments("a")` has an element for each frame that card a sent, and one for each copy: its number, from 0;

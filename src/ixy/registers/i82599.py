@@ -5,8 +5,8 @@ chapter 8.2.3; the descriptors are in chapter 7. X540 and X550 share what is her
 they differ. Registers that the 82599 shows at a second, older place too are in `ALIASES`.
 
 Where a value is not taken from there, or where sources differ, the row's `source` says which was followed: Linux and
-DPDK (their ixgbe drivers), klint (a description of the 82599's registers that programs are proved against), X550 (its
-datasheet), or memory, of those who have read the datasheet.
+DPDK (their ixgbe drivers), klint (a description of the 82599's registers that programs are proved against), or X550
+(its datasheet). What is "recalled" was not looked up.
 """
 
 from functools import partial
@@ -262,7 +262,7 @@ RTTDCS = register("RTTDCS", 0x04900, RW, "8.2.3.10.2", reset=0xC00000, ARBDIS=6,
 RTTPCS = register("RTTPCS", 0x0CD00, RW, "8.2.3.10.3", reset=0x224 << 22, ARBD=(22, 31))
 
 # 8.2.3.12 Security: the receive path passes through it even when it does nothing
-SECTXCTRL = register("SECTXCTRL", 0x08800, RW, "8.2.3.12.1", reset=1, source="from memory", SECTX_DIS=0, TX_DIS=1)
+SECTXCTRL = register("SECTXCTRL", 0x08800, RW, "8.2.3.12.1", reset=1, source="recalled", SECTX_DIS=0, TX_DIS=1)
 SECTXSTAT = register(
     "SECTXSTAT",
     0x08804,
@@ -273,8 +273,8 @@ SECTXSTAT = register(
     SECTX_RDY=0,
     OFF=1,
 )
-SECTXBUFFAF = register("SECTXBUFFAF", 0x08808, RW, "8.2.3.12.3", reset=0x250, source="from memory", FULL_THRESH=(0, 9))
-SECTXMINIFG = register("SECTXMINIFG", 0x08810, RW, "8.2.3.12.4", reset=0x1001, source="from memory", MINIFG=(0, 3))
+SECTXBUFFAF = register("SECTXBUFFAF", 0x08808, RW, "8.2.3.12.3", reset=0x250, source="recalled", FULL_THRESH=(0, 9))
+SECTXMINIFG = register("SECTXMINIFG", 0x08810, RW, "8.2.3.12.4", reset=0x1001, source="recalled", MINIFG=(0, 3))
 SECRXCTRL = register("SECRXCTRL", 0x08D00, RW, "8.2.3.12.5", reset=1, SECRX_DIS=0, RX_DIS=1)
 SECRXSTAT = register(
     "SECRXSTAT",
@@ -296,10 +296,10 @@ FDIRFREE = register(
     RW,
     "8.2.3.21.12",
     reset=0x8000,
-    source="from memory; X550: 0, which has no table yet",
+    source="recalled; X550: 0, which has no table yet",
     FREE=(0, 15),
 )
-FDIRHKEY = register("FDIRHKEY", 0x0EE68, RW, "8.2.3.21.2", reset=0x80000001, source="from memory", KEY=(0, 31))
+FDIRHKEY = register("FDIRHKEY", 0x0EE68, RW, "8.2.3.21.2", reset=0x80000001, source="recalled", KEY=(0, 31))
 FDIRSKEY = register("FDIRSKEY", 0x0EE6C, RW, "8.2.3.21.3", reset=0x80800101, source="X550", KEY=(0, 31))
 
 # 8.2.3.22 MAC
