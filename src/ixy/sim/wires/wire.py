@@ -194,7 +194,8 @@ class Wire(ABC):
         return None
 
     def files(self, port: Port) -> Sequence[int]:  # noqa: ARG002
-        """Files that are readable when it has a frame for the card."""
+        """Files that are readable when it has a frame for the card; none unless the input's KIND is this wire's, for
+        then they may be closed at any moment."""
         return ()
 
     def tend(self, port: Port) -> None:  # noqa: B027
