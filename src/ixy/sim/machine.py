@@ -192,7 +192,7 @@ class Machine:
         """Take the card's wire away, as when a device is closed; files are complete then. A second call does nothing.
 
         Args:
-            holder: who had taken it. A card at the far end of a cable may be another one's by now, who keeps it.
+            holder: who had taken it. A card at the far end of a cable may be another holder's by now, who keeps it.
 
         Raises:
             CaptureError: what the card sent could not all be written to its file.
@@ -200,8 +200,8 @@ class Machine:
         plug = self._plugs.get(card.name)
         if plug is None or plug.card is not card or not self.owner.mine():
             return
-        others = None if plug.holder is None else plug.holder()
-        if holder is None or others is None or others is holder:
+        known = None if plug.holder is None else plug.holder()
+        if holder is None or known is None or known is holder:
             self._report_refused(card)
             self._pull(plug)
 

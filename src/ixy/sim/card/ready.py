@@ -24,9 +24,8 @@ class Ready:
     def __init__(self) -> None:
         self.reads = DEFAULT_READS
         self._now = 0
-        self._pending: dict[
-            int, tuple[int, int, int, int]
-        ] = {}  # by offset: since when and for how many turns, bits, how they read
+        # By offset: since when and for how many turns, which bits, and how they read meanwhile
+        self._pending: dict[int, tuple[int, int, int, int]] = {}
 
     def begin(self, register: Register, bits: int, shown: int = 0, turns: int = 1) -> None:
         """From now on, and for so many times `reads` reads, these bits of a register read as in `shown`."""

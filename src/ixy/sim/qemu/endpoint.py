@@ -67,7 +67,7 @@ class Endpoint:
 
     @property
     def msix_enabled(self) -> bool:
-        """Whether interrupts are messages; else they are a level on the line."""
+        """Whether each vector has a message of its own."""
         return self.config.has(config.MSIX_CONTROL, config.MSIX_ENABLE)
 
     @property
