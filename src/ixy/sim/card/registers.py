@@ -298,7 +298,7 @@ class Card:
         self._direct |= interrupt_writes
         self._direct[reg.I2CCTL.offset] = self._write_i2cctl
         for row in (*_DOORBELLS, *_TABLES):
-            self._direct |= {at: partial(self._take, at) for at in row.offsets if at not in self._writes}
+            self._direct |= {at: partial(self._take, at) for at in row.offsets}
 
     def _read_status(self) -> int:
         """PCIE_MASTER_ENABLE falls once software has disabled the master (5.2.5.3.2)."""
