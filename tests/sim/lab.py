@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Generator, Sequence
+import time
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -126,6 +127,14 @@ def read_pcap(path: Path) -> list[bytes]:
     """A capture file's frames, read by dpkt."""
     with path.open("rb") as file:
         return [data for _, data in dpkt.pcap.UniversalReader(file)]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what another thread or process does."""
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def memory_files() -> int:

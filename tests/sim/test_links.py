@@ -6,11 +6,10 @@ import gc
 import os
 import subprocess
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from lab import open_card
+from lab import open_card, until
 
 import ixy
 from ixy.bus.simulated import SimulatedFunction
@@ -26,13 +25,6 @@ needs_tap = pytest.mark.skipif(
 def changed(machine: Machine, name: str) -> bool:
     """Whether a card's link has changed since the last look: the cause LSC, bit 20 of EICR, which reading clears."""
     return bool(machine.cards[name].read32(reg.EICR.offset) & 1 << 20)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def set_interface(state: str) -> None:

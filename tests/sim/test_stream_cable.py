@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lab import BROADCAST, batch_of, frame, number_of, open_card, receive_all
+from lab import BROADCAST, batch_of, frame, number_of, open_card, receive_all, until
 
 import ixy
 from ixy import errors
@@ -74,13 +74,6 @@ def read(machine: Machine, peer: socket.socket, size: int) -> bytes:
         machine.step()
         data += peer.recv(size - len(data))
     return data
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
