@@ -74,8 +74,8 @@ def outlined(function: F) -> F:
 
 
 def shared(how: Callable[[F], F]) -> Callable[[F], F]:
-    """Make kernels, `how` being `compiled` or `outlined`, of what Python calls too, on objects that Numba does not
-    know: there they are interpreted."""
+    """Make kernels, `how` being `compiled`, `outlined` or `checked`, of what Python calls too, on objects that Numba
+    does not know: there they are interpreted."""
 
     def make(function: F) -> F:
         kernel: Any = how(function)

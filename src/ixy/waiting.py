@@ -63,7 +63,7 @@ class Bell:
                 self._interrupt.arm()
 
     def disarm(self) -> None:
-        """Ring no more."""
+        """Ring no more. What an interrupt has switched off need not be switched off again."""
         with self._turn:
             if self._interrupt is not None and self._armed:
                 self._armed = False

@@ -46,8 +46,8 @@ E = TypeVar("E", bound=Entry)
 
 @shared(checked)
 def hash(key0: int, key1: int = 0) -> int:  # noqa: A001
-    """A number of 63 bits, each of whose lower 32 depends on all of both keys: products spread them upwards, and their
-    upper halves are added to the lower ones. Only in a checked kernel may products be cut off."""
+    """A number of 63 bits. Each of its lower 32 bits depends on all bits of both keys: a product carries them upwards,
+    and its upper half is mixed into its lower one. Only in a checked kernel may products wrap around."""
     value = (key0 ^ key0 >> 32 & _HALF) * 0x1E37_79B9_7F4A_7C15 & _WORD
     value = ((value ^ value >> 32) + (key1 ^ key1 >> 32 & _HALF)) * 0x3F58_476D_1CE4_E5B9 & _WORD
     return value ^ value >> 32
