@@ -249,7 +249,7 @@ class Path:
     @property
     def closed(self) -> bool:
         """Whether it can run no more, as one of its devices is closed."""
-        return any(queue.device.closed for queue in (self._rx, *self._outputs))
+        return any(port.closed for port in self._ports)
 
     @property
     def counts(self) -> PathCounts:
