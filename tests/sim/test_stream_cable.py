@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -313,6 +314,21 @@ def test_a_stale_file_is_cleared(machine: Machine, path: Path) -> None:
     with open_card(machine, f"sim:a,cable=unix:{path}") as a, connected(path):
         machine.step()
         assert a.link.up
+
+
+def test_a_directory_that_is_locked(machine: Machine, path: Path) -> None:
+    """The cards do not wait for whoever has locked it; a later look finds it free."""
+    with open_card(machine, f"sim:a,cable=unix:{path}"):
+        with connected(path):
+            machine.step()
+        directory = os.open(path.parent, os.O_RDONLY)
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        machine.step(3)
+        machine.step()
+        assert not path.exists()
+        os.close(directory)
+        machine.step()
+        assert path.exists()
 
 
 def test_a_path_that_is_no_socket(machine: Machine, tmp_path: Path, path: Path) -> None:

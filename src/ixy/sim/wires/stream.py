@@ -187,18 +187,21 @@ class Line:
         self._file: tuple[int, int] | None = None  # the listener's, as it was made
         self._said = ""
 
-    def open(self) -> None:
+    def open(self, *, wait: bool = True) -> None:
         """Connect to who listens there; else listen.
+
+        Args:
+            wait: while another one looks; else nothing is done then.
 
         Raises:
             AddressError: there is something else than a socket, or no such directory.
             PermissionDenied, Error: the system refuses.
         """
         forget_in_child(self)
-        with _refusals(self._path), _alone_in(self._path.parent):
-            if self._is_stale():
+        with _refusals(self._path), _alone_in(self._path.parent, wait) as alone:
+            if alone and self._is_stale():
                 self._path.unlink()
-            if self._connection is None and not self._path.exists():
+            if alone and self._connection is None and not self._path.exists():
                 self._listen()
 
     def meet(self) -> None:
@@ -210,7 +213,7 @@ class Line:
                 self._close_listener()
         elif self._connection is None:
             try:
-                self.open()
+                self.open(wait=False)  # the cards' thread waits for nobody
             except Error as error:
                 if self._said != (said := str(error)):
                     log.warning("%s", said)
@@ -309,12 +312,17 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 @contextmanager
-def _alone_in(directory: Path) -> Generator[None]:
-    """Nobody else looks meanwhile who listens in a directory: two who come at once would both listen."""
+def _alone_in(directory: Path, wait: bool) -> Generator[bool]:
+    """Keep others from looking meanwhile who listens in a directory: two who come at once would both listen. Whether
+    they are kept: without `wait`, one who looks already is not waited for."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
     finally:
         os.close(fd)
 
