@@ -200,6 +200,9 @@ def _type(value: Any, seen: set[object]) -> Iterator[str]:
     elif hasattr(value, "instance_class"):  # of an enumeration
         yield str(value)
         yield from _content(value.instance_class, frozenset(), seen)
+    elif isinstance(value.key, type):  # an address: it is named like the integer that it is
+        yield str(value)
+        yield from _content(value.key, frozenset(), seen)
     elif " at 0x" in str(value):
         raise Unknown(str(value))
     else:

@@ -15,9 +15,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numba import types
 
+from ixy.headers import Ipv4Address, MacAddress
 from ixy.jit import INTERPRETED, Direct, checked, compiled, outlined
 from ixy.jitcontent import Unknown, fingerprint
+from ixy.jittypes import AddressType, WideAddressType
 from ixy.packets.packets import new_packets
 
 KERNEL = "def kernel(x):\n    return helper(x) + CONSTANT + package.CONSTANT + package.part.CONSTANT\n"
@@ -135,6 +138,19 @@ def test_fingerprint_of_a_constant_in_a_module_that_a_module_imports() -> None:
         settings.limits, limits.LEAST = limits, least
         marks.add(fingerprint(function("def kernel():\n    return settings.limits.LEAST\n", settings=settings)))
     assert len(marks) == 2
+
+
+def test_fingerprint_of_addresses() -> None:
+    """They are integers by name, and what they are compared with is parsed differently."""
+    kinds = [
+        types.int64,
+        AddressType(Ipv4Address),
+        AddressType(MacAddress),
+        WideAddressType(),
+        types.UniTuple(types.int64, 2),
+    ]
+    assert len({fingerprint((kind,)) for kind in kinds}) == len(kinds)
+    assert fingerprint(AddressType(Ipv4Address)) == fingerprint(AddressType(Ipv4Address))
 
 
 def test_fingerprint_of_a_set_is_the_same_in_every_process() -> None:
