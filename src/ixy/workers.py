@@ -91,7 +91,7 @@ class Workers:
         self._owner = Owner()
         self._started = self._ending = False
         self._failure: tuple[Worker, BaseException] | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # of who ends them, and who lets their paths go
 
     def start(self) -> None:
         """Start the threads; the `with` block does it by itself.
@@ -173,16 +173,19 @@ class Workers:
         return list(dict.fromkeys(port for worker in self._workers for port in worker.ports()))
 
     def _lose(self, port: Port) -> None:
-        """The back end of a device has gone: end all."""
-        worker = next(worker for worker in self._workers if port in worker.ports())
-        self._failed(worker, Error(f"{port.address}: the back end has gone: start it, and the workers, again"))
+        """The back end of a device has gone: end all, unless they have ended meanwhile, and others run their paths."""
+        with self._lock:
+            if self in port._users:
+                worker = next(worker for worker in self._workers if port in worker.ports())
+                self._failed(worker, Error(f"{port.address}: the back end has gone: start it, and the workers, again"))
 
     def _let_go(self) -> None:
         """All have ended: their paths can be run by others."""
-        for port in self._ports():
-            port._users.discard(self)
-        for worker in self._workers:
-            worker.pause(False)
+        with self._lock:
+            for port in self._ports():
+                port._users.discard(self)
+            for worker in self._workers:
+                worker.pause(False)
 
     def _tell_all(self) -> None:
         self._ending = True

@@ -304,6 +304,18 @@ def test_a_back_end_gone_under_nobody(
     assert caplog.messages == [f"{address}: the back end has gone; waiting for it to come back"]
 
 
+def test_a_back_end_gone_while_they_end(machine: Machine, cards: list[ixy.Device]) -> None:
+    """Who tells has seen them before they had ended: their paths are others' by then, and run."""
+    a, b, *_ = cards
+    path = ixy.Path(a.rx[0], b.tx[0])
+    with ixy.Workers([path]) as workers:
+        pass
+    workers._lose(a)
+    assert workers.join(0)
+    arrive(machine, frame(1))
+    assert path.run(4) == 1
+
+
 def test_a_back_end_gone_under_a_command(tmp_path: Path) -> None:
     """`ixy forward` ends with a summary, one line and the exit code of an error."""
     address = f"vhost-user:{tmp_path / 'socket'}"
