@@ -132,7 +132,7 @@ def test_a_signal_ends_the_run_cleanly(start, tmp_path, number, limited):
         (["--cores", "0,x"], "--cores 'x' is no number"),
         (["--cores", "-1"], "--cores -1: 0 to 65536 are possible"),
         (["--queues", "0"], "--queues 0: 1 to 64 are possible"),
-        (["--queues", "17"], "sim:a: 17 receive queues: 1 to 16 are possible"),
+        (["--queues", "17"], "sim:a: --queues 17: it spreads packets over 16 at most"),
     ],
 )
 def test_what_is_refused(ixy, options, message):

@@ -58,11 +58,23 @@ def forward(
         ways = [(a, b)] if one_way else [(a, b), (b, a)]
         report = Report([a, b], addresses, as_json=settings.as_json)
         if workers:
+            _check_all_get_packets([source for source, _ in ways], workers)
             relays = [Relay(ways, function, settings.batch, queue=queue) for queue in range(workers)]
             _by_workers(ways, relays, cores, settings, stop, report)
         else:
             _by_this_thread(ways, function, settings, stop, report, wait=wait)
     return stop.exit_code(settings)
+
+
+def _check_all_get_packets(sources: Sequence[Device], workers: int) -> None:
+    """
+    Raises:
+        ConfigurationError: a device has more queues than it spreads packets over.
+    """
+    for source in sources:
+        named = len(set(source.rss.table)) if source.rss else workers
+        if named < workers:
+            raise ConfigurationError(f"{source.address}: --queues {workers}: it spreads packets over {named} at most")
 
 
 def _by_this_thread(
