@@ -14,6 +14,7 @@ Other Numba functions may call kernels, and kernels them.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import itertools
 import logging
@@ -96,11 +97,21 @@ class CalleeLibrary(JITCodeLibrary):
     def _get_module_for_linking(self) -> Any:
         """The kernel with all that it calls, for a function that is compiled as Numba does it."""
         if self._shared_module is None:
-            _link(self._final_module, self)
-            for function in _defined(self._final_module):
-                function.linkage = "linkonce_odr"
-            self._shared_module = self._final_module
+            self._shared_module = self._final_module = self.with_callees()
         return self._shared_module
+
+    def with_callees(self) -> Any:
+        """A module of the kernel and of all that it calls."""
+        module = self._final_module.clone()
+        _link(module, self)
+        for function in _defined(module):
+            function.linkage = "linkonce_odr"
+        return module
+
+    def load(self, bitcode: bytes) -> None:
+        """Take the bitcode of such a module."""
+        self._shared_module = self._final_module = llvm.parse_bitcode(bitcode)
+        self._finalized = True
 
 
 class EntryLibrary(JITCodeLibrary):
@@ -187,12 +198,18 @@ class DivisionByZero(PythonErrorModel):
 
 
 class KernelLower(Lower):
-    """Lowering of what may divide by zero, if the function is one that is to raise then."""
+    """Lowering of what may divide by zero, if the function is one that is to raise then. Kernels that are called have
+    no addresses: those of this process would keep what calls them out of the cache."""
 
     def init(self) -> None:
         super().init()
         if self.context.error_model.raise_on_fp_zero_division:
             self.context.error_model = DivisionByZero(self)
+
+    def lower_assign(self, ty: Any, inst: Any) -> Any:
+        if isinstance(ty, types.Dispatcher):
+            return self.context.get_dummy_value()
+        return super().lower_assign(ty, inst)
 
 
 class CalleeLower(KernelLower):
@@ -357,7 +374,10 @@ class Kernel(CPUDispatcher):
     @cached_property
     def callee(self) -> Callee:
         options = {**self.targetoptions, "no_cpython_wrapper": True}
-        return Callee(self.py_func, {}, options, FullCalleeCompiler if self._full else CalleeCompiler)
+        callee: Any = Callee(self.py_func, {}, options, FullCalleeCompiler if self._full else CalleeCompiler)
+        if not self._full and not self.py_func.__module__.startswith(_APART):
+            callee._cache = CalleeCache(callee)
+        return callee
 
     @property
     def is_compiling(self) -> bool:
@@ -477,7 +497,7 @@ class Cache(NullCache):
             return None
         target_context.refresh()
         try:
-            return CompileResult._rebuild(target_context, *pickle.loads(data))
+            return self._restored(data, target_context)
         except Exception as error:
             log.info("%s is compiled again: %s: %s", self._name, type(error).__name__, error)
             return None
@@ -485,8 +505,16 @@ class Cache(NullCache):
     def save_overload(self, sig: Any, cres: Any) -> None:
         """Keep what was compiled, unless it contains addresses of this process."""
         key = self._key(sig)
-        if self._store and key and not cres.library.has_dynamic_globals:
-            self._store.save(self._name, key, dumps(cres._reduce()))
+        parts = self._reduced(cres) if self._store and key else None
+        if self._store and parts is not None:
+            self._store.save(self._name, key, dumps(parts))
+
+    def _restored(self, data: bytes, target_context: Any) -> Any:
+        return CompileResult._rebuild(target_context, *pickle.loads(data))
+
+    def _reduced(self, cres: Any) -> Any:
+        """What is to be kept; None where that contains addresses."""
+        return None if cres.library.has_dynamic_globals else cres._reduce()
 
     def is_proven(self, sig: Any) -> bool:
         """Whether some process has found that the function can be compiled for the types of the arguments."""
@@ -511,6 +539,41 @@ class Cache(NullCache):
                 log.info("%s is not kept: %s", self._name, error)
                 self._keys[args] = ""
         return self._keys[args]
+
+
+_APART = "ixy.sim."  # kernels that are never part of one with a user's function
+
+
+class CalleeCache(Cache):
+    """The same for what other kernels take in: intermediate representation. A kernel that is new, as one with another
+    function of the user's, so finds its devices' kernels typed and lowered, which is half of the work. That function
+    itself changes all the time, and is not kept."""
+
+    def __init__(self, dispatcher: Any) -> None:
+        super().__init__(dispatcher)
+        self._name += ".callee"
+
+    def _restored(self, data: bytes, target_context: Any) -> Any:
+        name, bitcode, fndesc, signature, reload_init, environments = pickle.loads(data)
+        for each in reload_init:
+            each()
+        library = CalleeLibrary(target_context.codegen(), name)
+        library.load(bitcode)
+        parts = dict.fromkeys(CompileResult._fields)
+        parts |= {"target_context": target_context, "typing_context": target_context.typing_context}
+        parts |= {"library": library, "fndesc": fndesc, "signature": signature, "objectmode": False}
+        parts |= {"reload_init": reload_init, "referenced_envs": environments, "entry_point": object()}
+        return CompileResult(**parts)
+
+    def _reduced(self, cres: Any) -> Any:
+        module = cres.library.with_callees()
+        names = [variable.name for variable in module.global_variables]
+        if any(name.startswith("numba.dynamic.globals") for name in names):
+            return None
+        fndesc = copy.copy(cres.fndesc)
+        fndesc.typemap = fndesc.calltypes = None
+        environments = [each for each in map(lookup_environment, names) if each is not None]
+        return cres.library.name, module.as_bitcode(), fndesc, cres.signature, cres.reload_init, environments
 
 
 # Numba's settings that change what is compiled, and versions.

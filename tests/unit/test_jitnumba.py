@@ -390,8 +390,10 @@ def of_another_program(path: Path) -> None:
 def test_damaged_cache_is_made_anew(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     """Power loss, a full disk, somebody else's file: compiled again without a word, and kept again."""
     assert run(tmp_path)[0] == [5, 2012, 0]
-    (entry,) = (tmp_path / "__pycache__").glob("*.ixy")
-    damage(entry)
+    kept = list((tmp_path / "__pycache__").glob("*.ixy"))
+    assert len(kept) > 1  # the kernel, and for others to take in what it calls
+    for path in kept:
+        damage(path)
     assert run(tmp_path) == ([5, 2012, 0], "")
     assert run(tmp_path) == ([5, 2012, 1], "")
 
