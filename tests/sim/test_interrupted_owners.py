@@ -47,7 +47,8 @@ def test_interrupt_of_a_run_that_is_refused(machine: Machine, monkeypatch: pytes
 
     with open_card(machine, ring_size=RING, pool_size=POOL) as device:
         path = ixy.Path(device.rx[0], device.tx[0], batch=8)
-        monkeypatch.setattr(paths, "_loop_kernel", lambda *_: interrupted)
+        _, recover = path._loop_with(path)
+        monkeypatch.setattr(path, "_loop_with", lambda _: (interrupted, recover))
         with run_by_another_thread(path):
             path.state.counts[HELD] = 3
             with pytest.raises(KeyboardInterrupt):

@@ -40,8 +40,8 @@ rings = st.lists(good, min_size=RING, max_size=RING) | st.lists(words, min_size=
 class ScatteredMachine(Machine):
     """As if each page lay elsewhere: addresses come from a table."""
 
-    def map(self, memory: DmaMemory) -> DmaMapping:
-        return replace(super().map(memory), window=None)
+    def map(self, memory: DmaMemory, holder: object = None) -> DmaMapping:
+        return replace(super().map(memory, holder), window=None)
 
 
 @pytest.fixture(scope="module", params=[Machine, ScatteredMachine])
