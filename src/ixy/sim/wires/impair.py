@@ -84,7 +84,7 @@ class Impairments:
         shares = {option: _parsed(options, option, {"": _SHARE}, "0", "1") for option in OPTIONS[2:6]}
         found = cls(**times, **shares, seed=options.number("seed", 0, MAX_SEED) or 0)
         if found.jitter > found.delay:
-            raise AddressError(f"{options.address}: jitter goes up to the delay, before which no frame arrives")
+            raise AddressError(f"{options.address}: jitter goes up to the delay: no frame arrives before it is sent")
         if found.reorder and not found.delay:
             raise AddressError(f"{options.address}: reorder needs a delay: who is to be overtaken must be under way")
         return found
