@@ -67,10 +67,10 @@ cable is as fast as the slower of its ends. LINKS tells of 100 Mbit/s and 1 Gbit
 ## Cables that impair
 
 `cable=b,delay=50us,jitter=5us,loss=0.01,duplicate=0.01,reorder=0.01,corrupt=0.01,seed=1` impairs both directions alike,
-as long as the card is open whose address says so. Where the other card's address names the cable with impairments too,
-each card's hold for what that card sends. The words mean what they mean to `tc netem`. Each is decided for each frame
-by itself: from the seed (0 if none is given), the direction and the frame's number follows what becomes of it, on any
-computer.
+as long as the card is open whose address says so. What is under way when that card is closed is lost; commands wait
+until what they sent has arrived. Where the other card's address names the cable with impairments too, each card's hold
+for what that card sends. The words mean what they mean to `tc netem`. Each is decided for each frame by itself: from
+the seed (0 if none is given), the direction and the frame's number follows what becomes of it, on any computer.
 
 - `loss`: so probably a frame never arrives. Nothing else becomes of it.
 - `delay`: so long after it was sent a frame arrives; at most 10 s.

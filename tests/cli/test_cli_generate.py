@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import dpkt
 import pytest
 from captures import frames, read_pcap, write_pcap
@@ -44,6 +46,19 @@ def test_a_rate_that_is_reached_is_reported(ixy):
     ended = ixy("generate", "sim:a,tx_pcap=/dev/null", "--rate", "1", "--count", "2")
     assert (ended.code, ended.errors) == (0, "")
     assert "generated 2, left out 0, rate 1\n" in ended.output
+
+
+def test_what_a_cable_delays_arrives_before_the_end(ixy, tmp_path):
+    """The last packet is sent long before the first arrives: all do, and are counted."""
+    path = tmp_path / "cable"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(1)
+        ended = ixy("generate", f"sim:a,cable=unix:{path},delay=1s", "--count", "10", "--json")
+        assert ended.code == 0, ended.errors
+        assert (ended.summary["cables"][0]["sent"], ended.summary["cables"][0]["arrived"]) == (10, 10)
+        with listener.accept()[0] as peer:
+            assert len(peer.recv(4096, socket.MSG_WAITALL)) == 10 * (4 + 60)
 
 
 def test_templates_in_turn(ixy, tmp_path):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ixy.addresses import check_address
 from ixy.device import open_device
 from ixy.path import POLLS
+from ixy.sim.machine import machine
 from ixy.sim.spec import check_files, parse_spec
 from ixy.waiting import PollOrWait
 
@@ -86,12 +87,24 @@ def announced(what: str, *, after: float) -> Generator[None, None, None]:
 
 
 def drain(device: Device, packets: int) -> None:
-    """Give the device time to send the `packets` that it was handed since it was opened: closing it drops the rest."""
+    """Give the device time to send the `packets` that it was handed since it was opened: closing it drops the rest.
+
+    What a simulated cable delays gets the time that it takes.
+    """
     deadline = time.monotonic() + _DRAIN_TIMEOUT
     while (sent := device.sent()) < packets and time.monotonic() < deadline:
         time.sleep(0.001)
     if sent < packets:
         log.warning("%s: %d packets were handed to it and not sent", device.address, packets - sent)
+    if device.address.startswith("sim:"):
+        _await_arrival(device.address.removeprefix("sim:"))
+
+
+def _await_arrival(card: str) -> None:
+    """Wait until what a simulated card has sent is no longer under way, which takes as long as the cable delays."""
+    with announced(f"waiting for what is under way from sim:{card}", after=1.0):
+        while machine().under_way(card):
+            time.sleep(0.001)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

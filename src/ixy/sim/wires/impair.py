@@ -134,6 +134,11 @@ def awaited(port: Port) -> int | None:
     return min((due for way in ways if (due := flight.awaited(words, way)) is not None), default=None)
 
 
+def under_way(words: NDArray[np.int64], way: int) -> int:
+    """How many frames of a flight have set out and not arrived."""
+    return int(words[way + flight.UNDER_WAY])
+
+
 def counts(words: NDArray[np.int64], way: int) -> Impaired:
     """What became of the frames of a flight so far."""
     lost, duplicated, _, reordered, corrupted, overflowed = words[way + flight.COUNTED :][:6].tolist()
