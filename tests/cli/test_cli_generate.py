@@ -48,6 +48,13 @@ def test_a_rate_that_is_reached_is_reported(ixy):
     assert "generated 2, left out 0, rate 1\n" in ended.output
 
 
+def test_a_slow_wire_takes_all(ixy, tmp_path):
+    """The ring holds what takes 1.8 s at 1 Mbit/s: it is sent before the end, however long that takes."""
+    ended = ixy("generate", "sim:a,tx_pcap=out.pcap,wire=1M", "--size", "1514", "--count", "150", "--json")
+    assert ended.code == 0, ended.errors
+    assert len(read_pcap(tmp_path / "out.pcap")) == ended.summary["devices"][0]["tx_packets"] == 150
+
+
 def test_what_a_cable_delays_arrives_before_the_end(ixy, tmp_path):
     """The last packet is sent long before the first arrives: all do, and are counted."""
     path = tmp_path / "cable"
