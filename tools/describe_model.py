@@ -44,7 +44,8 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
 - Bits that software waits for take their time: CTRL.RST and LRST clear, EEC.AUTO_RD, RDRXCTL.DMAIDONE and
   LINKS.LINK_UP set after a reset; RXDCTL.ENABLE, TXDCTL.ENABLE and SECRXSTAT.SECRX_RDY follow what is asked for. They
   do so after three reads of registers, or as many as `ready=` says, the EEPROM and DMA after twice as many. What is
-  behind a bit has happened at once.
+  behind a bit has happened at once. This driver looks once a millisecond, and gives up after a second: with
+  `ready=1000` it says for which bit it waited.
 - Wires with times (`rate=`, `timing=original`) begin with a frame. Their clock stands still until software that polls
   has taken that from its queue; from then on the card drops what it has no room for. Other wires wait for the card.
 
@@ -67,10 +68,10 @@ A cable is as fast as the slower of its ends. LINKS tells of 100 Mbit/s and 1 Gb
 ## Cables that impair
 
 `cable=b,delay=50us,jitter=5us,loss=0.01,duplicate=0.01,reorder=0.01,corrupt=0.01,seed=1` impairs both directions alike,
-as long as the card is open whose address says so. Where the other card's address names the cable with impairments too,
-each card's hold for what that card sends. The words mean what they mean to `tc netem`. Each is decided for each frame
-by itself: from the seed (0 if none is given), the direction and the frame's number follows what becomes of it, on any
-computer.
+as long as the card is open whose address says so. What is under way when that card is closed is lost; commands wait
+until what they sent has arrived. Where the other card's address names the cable with impairments too, each card's hold
+for what that card sends. The words mean what they mean to `tc netem`. Each is decided for each frame by itself: from
+the seed (0 if none is given), the direction and the frame's number follows what becomes of it, on any computer.
 
 - `loss`: the probability that a frame never arrives. Nothing else becomes of it.
 - `delay`: so long after it was sent a frame arrives; at most 10 s.

@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ixy import tables
+    from ixy import sim, tables
     from ixy.device import Device, RxQueue, Stats, TxQueue
     from ixy.device import open_device as open  # noqa: A004
     from ixy.errors import Error, KernelError, OwnershipError
@@ -67,6 +67,7 @@ __all__ = [
     "open",
     "prefetch",
     "random",
+    "sim",
     "tables",
     "uint8",
     "uint16",
@@ -104,8 +105,8 @@ logging.getLogger("ixy").addHandler(logging.NullHandler())  # silent, unless the
 
 
 def __getattr__(name: str) -> object:
-    if name == "tables":
-        return import_module("ixy.tables")
+    if name in ("sim", "tables"):
+        return import_module(f"ixy.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'ixy' has no attribute {name!r}")
     module, attribute = _HOME[name]

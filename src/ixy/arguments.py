@@ -16,7 +16,7 @@ from typing import SupportsFloat, SupportsIndex, cast
 from ixy.errors import ConfigurationError, Error
 
 MAC_BYTES = 6
-_QUANTITY = re.compile(r"(-?[0-9]+(?:\.[0-9]*)?(?:e-?[0-9]{1,3})?)([a-zA-Z%]*)", re.ASCII)
+_QUANTITY = re.compile(r"(-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?)([a-zA-Z%]*)", re.ASCII)
 
 
 def integer(name: str, value: object, low: int, high: int, *, error: type[Error] = ConfigurationError) -> int:

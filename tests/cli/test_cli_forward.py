@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 
 import pytest
 from captures import frames, read_pcap, write_pcap
-from messages import complaints
+from messages import COMPILING, complaints
 
 # Fewer packets than a ring has descriptors, so that none can be dropped however the threads are scheduled.
 PACKETS = 200
@@ -104,6 +105,20 @@ def test_link_down_is_said_and_no_error(ixy):
     ended = ixy("echo", "sim:a", "--link-timeout", "0", "--seconds", "0.1")
     assert ended.code == 0
     assert ended.errors == "ixy: sim:a: link is down\n"
+
+
+def test_a_link_that_changes_is_said(start, tmp_path):
+    """The other end of a cable comes and goes while a command runs: a line for each, and the run goes on."""
+    path = str(tmp_path / "cable")
+    process = start("echo", f"sim:a,cable=unix:{path}", "--link-timeout", "0", "--seconds", "100")
+    process.stdout.readline()  # it has begun
+    said = (line for line in process.stderr if line != COMPILING)
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(path)
+        assert [next(said), next(said)] == ["ixy: sim:a: link is down\n", "ixy: sim:a: link is up\n"]
+    assert next(said) == "ixy: sim:a: link is down\n"
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
 
 
 def test_echo_swaps_addresses(ixy, tmp_path):

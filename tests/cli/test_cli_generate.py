@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import dpkt
 import pytest
 from captures import frames, read_pcap, write_pcap
@@ -44,6 +46,26 @@ def test_a_rate_that_is_reached_is_reported(ixy):
     ended = ixy("generate", "sim:a,tx_pcap=/dev/null", "--rate", "1", "--count", "2")
     assert (ended.code, ended.errors) == (0, "")
     assert "generated 2, left out 0, rate 1\n" in ended.output
+
+
+def test_a_slow_wire_takes_all(ixy, tmp_path):
+    """The ring holds what takes 1.8 s at 1 Mbit/s: it is sent before the end, however long that takes."""
+    ended = ixy("generate", "sim:a,tx_pcap=out.pcap,wire=1M", "--size", "1514", "--count", "150", "--json")
+    assert ended.code == 0, ended.errors
+    assert len(read_pcap(tmp_path / "out.pcap")) == ended.summary["devices"][0]["tx_packets"] == 150
+
+
+def test_what_a_cable_delays_arrives_before_the_end(ixy, tmp_path):
+    """The last packet is sent long before the first arrives: all do, and are counted."""
+    path = tmp_path / "cable"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(1)
+        ended = ixy("generate", f"sim:a,cable=unix:{path},delay=1s", "--count", "10", "--json")
+        assert ended.code == 0, ended.errors
+        assert (ended.summary["cables"][0]["sent"], ended.summary["cables"][0]["arrived"]) == (10, 10)
+        with listener.accept()[0] as peer:
+            assert len(peer.recv(4096, socket.MSG_WAITALL)) == 10 * (4 + 60)
 
 
 def test_templates_in_turn(ixy, tmp_path):

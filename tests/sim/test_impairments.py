@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -254,6 +256,15 @@ def test_frames_land_by_time_and_then_by_order(machine: Machine, delays: list[in
         assert sorted(rack.tape_words[way + flight.WORDS + 3 * flight.FRAMES :][: flight.FRAMES].tolist()) == list(
             range(flight.FRAMES)
         )
+
+
+def test_what_is_no_card() -> None:
+    """Who asks need not have opened one, nor imported more than `ixy`."""
+    program = "import ixy\ntry:\n    ixy.sim.impairments('a')\nexcept ixy.Error as error:\n    print(error)"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout.startswith("sim:a: nothing impairs its frames: open it with a cable that does")
+    with pytest.raises(TypeError, match="card must be a name, such as 'a', not 3"):
+        sim.impairments(3)  # type: ignore[arg-type]
 
 
 def test_a_running_machine() -> None:

@@ -279,6 +279,19 @@ def test_nobody_reads(machine: Machine, pool: Mempool, path: Path, caplog: pytes
     assert said == [f"sim:a: unix:{path}: the other end did not take all frames"]
 
 
+def test_the_other_end_goes_first(
+    machine: Machine, pool: Mempool, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Right before the card is closed, which has sent all that it was handed: there is nothing to complain of."""
+    with open_card(machine, f"sim:a,cable=unix:{path}") as a:
+        with connected(path) as peer:
+            machine.step()
+            assert a.tx[0].send(batch_of(pool, [frame(1)])) == 1
+            assert read(machine, peer, 64) == framed(frame(1))
+        a.close()
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == []
+
+
 @given(st.lists(st.binary(max_size=100), max_size=8), st.integers(1, 200))
 def test_any_bytes(pieces: list[bytes], step: int) -> None:
     """Whatever another program sends, frames are found as a plain loop finds them, up to the first that is bad."""

@@ -70,6 +70,9 @@ REFUSED = [
     ("return packet[0] == 'a'  # here", "'a' is a text"),
     ("return 'a' == packet[0]  # here", "'a' is a text"),
     ("packet[0] = 'a'  # here\nreturn 1", "'a' is a text"),
+    ("return packet.ipv4.src < '10.0.0.2'  # here", "compare with an address by == or !="),
+    ("return '10.0.0.2' >= packet.ipv4.src  # here", "compare with an address by == or !="),
+    ("return packet.ipv4.src in ('10.0.0.1', '10.0.0.2')  # here", "compare with each address by =="),
     # Ways out
     ("packet[0] = 1  # here", "without a verdict"),
     ("pass  # here", "without a verdict"),
@@ -111,6 +114,7 @@ def test_refused(tmp_path: Path, body: str, words: str) -> None:
 
 ACCEPTED = [
     "return ixy.FORWARD",
+    "return packet.ipv4.src == '10.0.0.1' or '10.0.0.2' != packet.ipv4.dst",
     "return packet[0] == 1",
     "return not packet[0]",
     "return packet[0] if packet[1] else 0",

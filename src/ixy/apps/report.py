@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from dataclasses import asdict
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from ixy.device import Device, Stats
+
+log = logging.getLogger("ixy.apps")
 
 _WIRE_OVERHEAD = 20  # bytes that each packet takes on the wire besides: preamble, start delimiter, gap (IEEE 802.3)
 _SIMULATED = "sim:"
@@ -52,6 +55,7 @@ class Report:
         self._as_json = as_json
         self._stream = _stream(addresses, file)
         self._width = max(len(device.address) for device in devices)
+        self._up = [device.link.up for device in devices]
         self.start()
 
     def start(self) -> float:
@@ -69,9 +73,10 @@ class Report:
             self._print(line)
 
     def tick(self, now: float) -> None:
-        """Print the rates if a second has passed since they were printed."""
+        """Print the rates if a second has passed since they were printed, and say whose link has changed meanwhile."""
         if now - self._last < 1:
             return
+        self._tell_links()
         stats = [device.stats() for device in self._devices]
         rates = [_rates(old, new, now - self._last) for old, new in zip(self._before, stats, strict=True)]
         self._last, self._before = now, stats
@@ -85,6 +90,12 @@ class Report:
                 f"  in {rate['rx_mpps']:7.3f} Mpps {rate['rx_mbits']:9.1f} Mbit/s"
                 f"  out {rate['tx_mpps']:7.3f} Mpps {rate['tx_mbits']:9.1f} Mbit/s"
             )
+
+    def _tell_links(self) -> None:
+        before, self._up = self._up, [device.link.up for device in self._devices]
+        for device, was_up, up in zip(self._devices, before, self._up, strict=True):
+            if up != was_up:
+                log.warning("%s: link is %s", device.address, "up" if up else "down")
 
     def summarize(self) -> None:
         """Print what was counted in all."""

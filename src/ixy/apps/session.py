@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ixy.addresses import check_address
 from ixy.device import open_device
 from ixy.path import POLLS
+from ixy.sim.machine import machine
 from ixy.sim.spec import check_files, parse_spec
 from ixy.waiting import PollOrWait
 
@@ -25,7 +26,7 @@ log = logging.getLogger("ixy.apps")
 
 _SHORT, _LONG = 0.005, 0.02  # seconds: slices of compiled code within these let signals and reports come in time
 _WAIT = 0.1  # seconds: so late may signals and reports come while no packets do
-_DRAIN_TIMEOUT = 1.0  # seconds; a full ring of the longest packets takes 5 ms at 10 Gbit/s
+_DRAIN_TIMEOUT = 1.0  # seconds without a packet; a ring tells of 32 at once, which take 0.4 s at 1 Mbit/s
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -86,12 +87,34 @@ def announced(what: str, *, after: float) -> Generator[None, None, None]:
 
 
 def drain(device: Device, packets: int) -> None:
-    """Give the device time to send the `packets` that it was handed since it was opened: closing it drops the rest."""
-    deadline = time.monotonic() + _DRAIN_TIMEOUT
-    while (sent := device.sent()) < packets and time.monotonic() < deadline:
-        time.sleep(0.001)
+    """Let the device send the `packets` that it was handed since it was opened: closing it drops the rest.
+
+    It gets as long as it goes on sending, and a simulated cable as long as it delays what was sent.
+    """
+    with announced(f"waiting for what {device.address} is to send", after=1.0):
+        sent = _await_sent(device, packets)
+        if device.address.startswith("sim:"):
+            _await_arrival(device.address.removeprefix("sim:"))
     if sent < packets:
         log.warning("%s: %d packets were handed to it and not sent", device.address, packets - sent)
+
+
+def _await_sent(device: Device, packets: int) -> int:
+    """Wait until so many packets are sent, or no more are; how many were."""
+    before, deadline = -1, 0.0
+    while (sent := device.sent()) < packets:
+        if sent > before:
+            before, deadline = sent, time.monotonic() + _DRAIN_TIMEOUT
+        elif time.monotonic() >= deadline:
+            break
+        time.sleep(0.001)
+    return sent
+
+
+def _await_arrival(card: str) -> None:
+    """Wait until what a simulated card has sent is no longer under way."""
+    while machine().under_way(card):
+        time.sleep(0.001)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

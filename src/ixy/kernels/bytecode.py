@@ -333,8 +333,8 @@ def _too_large(value: object) -> str | None:
 
 _ADDRESS = "write a number, or an address such as 10.0.0.1"
 _ONE_BY_ONE = "compare with each address by =="
-_TAKES_ADDRESS = ("COMPARE_OP", "STORE_ATTR")
-_USES_TEXT = (*_TAKES_ADDRESS, "CONTAINS_OP", "STORE_SUBSCR")
+_NO_ORDER = "compare with an address by == or !="
+_USES_TEXT = ("COMPARE_OP", "STORE_ATTR", "CONTAINS_OP", "STORE_SUBSCR")
 
 
 def _texts(code: _Code) -> _Reasons:
@@ -346,10 +346,18 @@ def _texts(code: _Code) -> _Reasons:
         if instruction.opname != "LOAD_CONST" or not texts:
             continue
         following = dropwhile(lambda each: each.opname.startswith(("LOAD_", "BINARY_")), code.instructions[place + 1 :])
-        use = next((each.opname for each in following), "")
-        if use in _USES_TEXT and not (use in _TAKES_ADDRESS and isinstance(value, str) and is_address(value)):
-            advice = _ONE_BY_ONE if use == "CONTAINS_OP" else _ADDRESS
+        use = next(following, None)
+        if use is not None and use.opname in _USES_TEXT and (advice := _advice(use, instruction.argval)):
             yield code.lines[place], f"{texts[0]!r} is a text, and no number: {advice}"
+
+
+def _advice(use: dis.Instruction, value: object) -> str | None:
+    """What to write instead of a text, or several, where it is used; None where it may stand."""
+    if use.opname == "CONTAINS_OP":
+        return _ONE_BY_ONE
+    if use.opname == "STORE_SUBSCR" or not (isinstance(value, str) and is_address(value)):
+        return _ADDRESS
+    return _NO_ORDER if use.opname == "COMPARE_OP" and use.argval not in ("==", "!=") else None
 
 
 def _writes(code: _Code) -> _Reasons:

@@ -8,7 +8,7 @@ what is plugged into its port, a file for each. `loop.py` gives them their turns
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ixy.sim.fates import Fate
 
@@ -25,7 +25,13 @@ def impairments(card: str, *, arriving: bool = False) -> NDArray[np.void]:
     Args:
         card: its name, "a" or "sim:a".
         arriving: to those that were sent to it, instead.
+
+    Raises:
+        TypeError: the name is no text.
+        ConfigurationError: no such card is open, or nothing impairs its frames.
     """
     from ixy.sim.machine import machine
 
+    if not isinstance(cast(object, card), str):
+        raise TypeError(f"card must be a name, such as 'a', not {card!r}")
     return machine().impairments(card.removeprefix("sim:"), arriving=arriving)

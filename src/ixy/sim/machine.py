@@ -54,7 +54,7 @@ from ixy.sim.slots import of_wire, provide, provide_wanted
 from ixy.sim.spec import check_files, parse_spec
 from ixy.sim.wires import flight
 from ixy.sim.wires.cable import PEER, Cable, way
-from ixy.sim.wires.impair import Impaired, counts
+from ixy.sim.wires.impair import Impaired, counts, under_way
 from ixy.sim.wires.sink import SinkReport, report
 from ixy.sim.wires.tape import mapped, tape
 from ixy.sim.wires.wire import Port, Wire
@@ -255,6 +255,16 @@ class Machine:
     def impaired(self, name: str, *, arriving: bool = False) -> Impaired:
         """The same in numbers of frames, all of them; raises likewise."""
         return counts(self.rack.tape_words, self._way(name, arriving))
+
+    def under_way(self, name: str) -> int:
+        """How many frames that a card sent are on their way along a cable that impairs.
+
+        Raises:
+            Error: the thread that runs the cards has died: they would never arrive.
+        """
+        self._check_thread()
+        found = way(self.rack, self.cards[name].index, arriving=False) if name in self.cards else 0
+        return under_way(self.rack.tape_words, found) if found else 0
 
     def _way(self, name: str, arriving: bool) -> int:
         found = way(self.rack, self.cards[name].index, arriving) if name in self.cards else 0

@@ -20,7 +20,6 @@ follows from the same seed.
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from ixy.sim.card.ready import DEFAULT_READS, MAX_READS
 from ixy.sim.wires.impair import MAX_SEED
 from ixy.sim.wires.kinds import KINDS
 from ixy.sim.wires.sink import Sink
-from ixy.sim.wires.wire import Options
+from ixy.sim.wires.wire import CARD_NAME, Options
 from ixy.streams import is_output
 
 if TYPE_CHECKING:
@@ -43,7 +42,6 @@ _SPEED = "wire"
 _OWN = (_SPEED, "ready", "seed")  # of the card, whatever is plugged in
 _OPTIONS = [*dict.fromkeys([*(option for kind in KINDS for option in (kind.option, *kind.extras)), *_OWN])]
 _RATES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}  # bits per second
-_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 @dataclass(frozen=True)
@@ -115,15 +113,17 @@ def parse_spec(address: str) -> Spec:
         AddressError: what is wrong, and what is possible.
     """
     name, *options = address.removeprefix("sim:").split(",")
-    if not address.startswith("sim:") or not _NAME.fullmatch(name):
+    if not address.startswith("sim:") or not CARD_NAME.fullmatch(name):
         raise AddressError(f"{address}: not a simulated card: write sim:NAME or sim:NAME,OPTION=VALUE")
     values: dict[str, str] = {}
     for option in options:
         key, separator, value = option.partition("=")
-        if key not in _OPTIONS or not separator or not value:
+        if key not in _OPTIONS:
             raise AddressError(
                 f"{address}: {option!r} is no option: possible are {', '.join(_OPTIONS)}, each with =VALUE"
             )
+        if not separator or not value:
+            raise AddressError(f"{address}: {key} needs a value: write {key}=VALUE")
         if key in values:
             raise AddressError(f"{address}: {key} is given twice")
         values[key] = value

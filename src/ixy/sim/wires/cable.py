@@ -12,7 +12,7 @@ from ixy.sim.rack import FLIGHT, KIND, OWN_WORDS, Rack
 from ixy.sim.wires import impair
 from ixy.sim.wires.impair import Impairments, impaired
 from ixy.sim.wires.stream import is_path
-from ixy.sim.wires.wire import Options, Port, Wire
+from ixy.sim.wires.wire import CARD_NAME, Options, Port, Wire
 
 PEER = OWN_WORDS  # the card at the other end
 
@@ -46,7 +46,12 @@ class Cable(Wire):
 
     @classmethod
     def parse(cls, options: Options) -> Cable:
-        return cls(options.values[cls.option], Impairments.parse(options))
+        peer = options.values[cls.option]
+        if not CARD_NAME.fullmatch(peer):
+            raise AddressError(
+                f"{options.address}: no card can be named {peer!r}: write cable=NAME or cable=unix:/path/to/socket"
+            )
+        return cls(peer, Impairments.parse(options))
 
     @property
     def far(self) -> str:

@@ -84,7 +84,7 @@ class Impairments:
         shares = {option: _parsed(options, option, {"": _SHARE}, "0", "1") for option in OPTIONS[2:6]}
         found = cls(**times, **shares, seed=options.number("seed", 0, MAX_SEED) or 0)
         if found.jitter > found.delay:
-            raise AddressError(f"{options.address}: jitter goes up to the delay, before which no frame arrives")
+            raise AddressError(f"{options.address}: jitter goes up to the delay: no frame arrives before it is sent")
         if found.reorder and not found.delay:
             raise AddressError(f"{options.address}: reorder needs a delay: who is to be overtaken must be under way")
         return found
@@ -132,6 +132,11 @@ def awaited(port: Port) -> int | None:
     words = port.rack.tape_words
     ways = [way for end in (port.output, port.input) if (way := int(end[FLIGHT]))]
     return min((due for way in ways if (due := flight.awaited(words, way)) is not None), default=None)
+
+
+def under_way(words: NDArray[np.int64], way: int) -> int:
+    """How many frames of a flight have set out and not arrived."""
+    return int(words[way + flight.UNDER_WAY])
 
 
 def counts(words: NDArray[np.int64], way: int) -> Impaired:

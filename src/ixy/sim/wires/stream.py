@@ -244,7 +244,7 @@ class Line:
     def say(self, data: bytes) -> bool:
         """Send what is left to be sent; whether the other end takes it within a second."""
         try:
-            if self._connection is not None:
+            if self._connection is not None and data:  # who has gone does not even take nothing
                 self._connection.settimeout(_GOODBYE)
                 self._connection.sendall(data)
         except OSError:

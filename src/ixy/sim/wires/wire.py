@@ -7,6 +7,7 @@ is plugged in and pulled out.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
     from ixy.sim.card.registers import Card
     from ixy.sim.machine import Machine
+
+
+CARD_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 @compiled
