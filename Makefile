@@ -34,7 +34,7 @@ tests-of-cards:
 
 tests-of-the-rest:
 	$(PYTEST) tests/cli tests/unit
-	IXY_JIT=0 $(PYTEST) -m "not guest and not peer"
+	IXY_JIT=0 $(PYTEST) -m "not guest and not peer and not once"
 	IXY_CHECK=1 IXY_JIT=0 $(PYTEST) tests/sim/test_path.py tests/sim/test_driver.py tests/sim/test_virtio_rings.py
 
 # Interpreted, every line of every kernel is seen.

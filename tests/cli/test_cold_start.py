@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 PATH = {
     "ixy.drivers.rings",
     "ixy.packets.buffers",
