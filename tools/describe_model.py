@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ixy.registers import LOWER, Register, Reset
 from ixy.registers import i82599 as reg
-from ixy.sim.card import classify, nic
+from ixy.sim.card import classify, dma, frame, receive, transmit
 from ixy.sim.card import registers as card
 from ixy.sim.machine import Machine
 
@@ -27,8 +27,9 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
 ## What it does
 
 - Receive: filters by address (exact, multicast hash, promiscuous) and by VLAN, size limits, jumbo frames over several
-  buffers, VLAN stripping, RSS over up to 16 queues (Toeplitz hash, redirection table), packet type, IPv4, TCP and UDP
-  checksums, `DROP_EN`. Checksums and types are reported once RXCSUM or MRQC is set.
+  buffers, VLAN stripping, RSS over up to 16 queues (Toeplitz hash, redirection table), packet type, also behind IPv4
+  options and IPv6 extension headers, checksums of IPv4, TCP, UDP and SCTP and of UDP in fragments, `DROP_EN`. The tags
+  are those of VLNCTRL.VET, behind one of EXVET where double VLAN is enabled.
 - Transmit: legacy and advanced descriptors, context descriptors, packets of several buffers, IPv4, TCP and UDP
   checksums, TCP segmentation over IPv4 and IPv6, VLAN insertion, padding, MAC loopback.
 - Interrupts: MSI-X with EIAC, EIAM and EITR, causes of queues and of a link change; in QEMU MSI and INTx, too. Vital
@@ -53,10 +54,12 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
 
 - Receive-side coalescing (RSC) and header split: enabled or not, each packet comes by itself, in whole buffers.
 - Flow director: its tables take filters, and no packet matches one.
-- Virtualisation (pools, VFs), DCB and pause frames, FCoE, IPsec, SCTP checksums, IEEE 1588 time stamps, head
+- Virtualisation (pools, VFs), DCB and pause frames, FCoE, IPsec, IEEE 1588 time stamps, head
   write-back, low-latency interrupts, the TCP timer, wake-up, management, writing the EEPROM or flash.
 - Timing: EITR's interval is kept by the host's clock, as is all other time.
-- IPv6 extension headers and tunnels: such a packet counts as IPv6 without TCP or UDP.
+- Tunnels: what they carry is not looked at.
+- A driver in the same process, as this one, is told packet types and checksums once it has set RXCSUM or MRQC; one in a
+  virtual machine always, as by a card.
 
 ## Time on the wire
 
@@ -103,7 +106,7 @@ OTHERS = {
     **dict.fromkeys(("EIAC", "EIAM", "EIAM_EX", "EITR", "EITR_HIGH", "GPIE", "IVAR", "IVAR_MISC"), "interrupt logic"),
     **dict.fromkeys(("RQSMR", "TQSM"), "statistics of queues"),
     **dict.fromkeys(("CRCERRS", "ILLERRC", "ERRBC", "RLEC", "RFC", "RJC"), "0: the model's wires make no such error"),
-    "RAH": "nic looks at it",
+    "RAH": "receive looks at it",
     "ERETA": "memory: only an X550 has it",
     "RXMEMWRAP": "packet buffers are always empty",
     "FDIRCMD": "a command is done at once, and does nothing",
@@ -168,7 +171,7 @@ def behaviour(plugged: card.Card, row: Register) -> list[str]:
         found.append("interrupt logic")
     found += [
         f"{module.__name__.rpartition('.')[2]} looks at it"
-        for module in (nic, classify)
+        for module in (dma, frame, receive, transmit, classify)
         if vars(module).get(f"_{row.name}") == row.offset // 4
     ]
     found += [text for name, text in OTHERS.items() if name == row.name]

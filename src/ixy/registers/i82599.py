@@ -55,6 +55,8 @@ I2CCTL = register(
     DATA_OUT=3,
 )
 
+EXVET = register("EXVET", 0x05078, RW, "8.2.3.1.8", reset=0x8100 << 16, writable=0xFFFF << 16, VET_EXT=(16, 31))
+
 # 8.2.3.2 EEPROM
 EEC = register(
     "EEC",
@@ -424,7 +426,8 @@ DESCRIPTOR_BYTES = 16
 
 # 7.1.6.2 Advanced receive descriptor, write-back: bits of the first word
 RX_HASH_SHIFT = 32  # RSS hash
-RX_TYPE_IPV4, RX_TYPE_IPV6, RX_TYPE_TCP, RX_TYPE_UDP = 1 << 4, 1 << 6, 1 << 8, 1 << 9  # packet type
+RX_TYPE_IPV4, RX_TYPE_IPV6, RX_TYPE_TCP, RX_TYPE_UDP, RX_TYPE_SCTP = 1 << 4, 1 << 6, 1 << 8, 1 << 9, 1 << 10
+RX_TYPE_IPV4E, RX_TYPE_IPV6E = 1 << 5, 1 << 7  # packet type: with IPv4 options, with IPv6 extension headers
 RX_RSS_TYPE = 0xF  # which fields of the packet were hashed, one of
 RSS_TCP_IPV4, RSS_IPV4, RSS_TCP_IPV6, RSS_IPV6, RSS_UDP_IPV4, RSS_UDP_IPV6 = 1, 2, 3, 5, 7, 8
 
@@ -433,9 +436,11 @@ RX_DD = 1 << 0  # descriptor done
 RX_EOP = 1 << 1  # last buffer of its packet
 RX_VP = 1 << 3  # the packet had a VLAN tag
 RX_UDPCS = 1 << 4  # UDP checksum checked
-RX_L4CS = 1 << 5  # TCP or UDP checksum checked
+RX_L4CS = 1 << 5  # checksum of TCP, UDP or SCTP checked
 RX_IPCS = 1 << 6  # IPv4 header checksum checked
-RX_L4E = 1 << 30  # TCP or UDP checksum wrong
+RX_VEXT = 1 << 9  # the packet has an outer VLAN tag
+RX_UDPV = 1 << 10  # the first fragment of a UDP datagram that has a checksum
+RX_L4E = 1 << 30  # checksum of TCP, UDP or SCTP wrong
 RX_IPE = 1 << 31  # IPv4 header checksum wrong
 RX_LENGTH_SHIFT = 32  # PKT_LEN, 16 bits
 RX_VLAN_SHIFT = 48  # VLAN tag, if it was stripped

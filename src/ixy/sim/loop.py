@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from ixy.jit import compiled
 from ixy.sim import slots
-from ixy.sim.card.nic import LATER, can_receive, can_transmit, count_sent, fetch, receive
 from ixy.sim.card.offload import MIN_FRAME
+from ixy.sim.card.receive import can_receive, receive
 from ixy.sim.card.state import FEATURES, LOOPBACK, OFFLOAD, RAISED, SEGMENT, TX_QUEUES
+from ixy.sim.card.transmit import LATER, can_transmit, count_sent, fetch
 from ixy.sim.rack import (
     ALARM,
     ASLEEP,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from ixy.jit import compiled, outlined
 from ixy.registers import i82599 as reg
-from ixy.sim.card.classify import fold, half, ones_sum
+from ixy.sim.card.checksum import fold, ones_sum
+from ixy.sim.card.frame import half
 from ixy.sim.card.state import OFFLOAD, SEGMENT
 from ixy.sim.rack import SLOT, Rack
 from ixy.unsafe import copy

@@ -104,6 +104,7 @@ class Card:
         self._module = Module()
         self.ready = Ready()
         self.unmodelled = Unmodelled(name)
+        self._describes = False
         self._reads: dict[int, Callable[[], int]] = {}
         self._writes: dict[int, Callable[[int], None]] = {}
         self._direct: dict[int, Callable[[int], None]] = {}
@@ -176,6 +177,15 @@ class Card:
         with self._machine.paused():
             self._words[state.ROOT_TABLE], self._words[state.REQUESTER] = root_table, requester
 
+    def describe_all(self) -> None:
+        """From now on report type and checksums of each packet, whether or not software asked for something of it.
+
+        A card always does (7.1.6.2). Our own driver does not look unless it asked, and has not to wait for a kernel.
+        """
+        self._describes = True
+        with self._machine.paused():
+            self._note_features()
+
     def set_bus_master(self, enabled: int) -> None:
         """Let the card do DMA, or not."""
         with self._machine.paused():
@@ -216,7 +226,7 @@ class Card:
         registers = self._registers
         strips = bool((registers[_RX_CONTROLS] & reg.RXDCTL.mask("VME")).any())
         features = (
-            state.CLASSIFY * bool(self._get(reg.RXCSUM) or self._get(reg.MRQC) & reg.MRQC.mask("MRQE"))
+            state.CLASSIFY * bool(self._describes or self._get(reg.RXCSUM) or self._get(reg.MRQC))
             | state.CHECK_VLAN * bool(self._get(reg.VLNCTRL) & reg.VLNCTRL.mask("VFE"))
             | state.STRIP_VLAN * strips
             | state.LOOPBACK * bool(self._get(reg.HLREG0) & reg.HLREG0.mask("LPBK"))
