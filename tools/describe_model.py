@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ixy.registers import LOWER, Register, Reset
 from ixy.registers import i82599 as reg
-from ixy.sim.card import classify, dma, frame, receive, transmit
+from ixy.sim.card import classify, dma, formats, frame, receive, transmit
 from ixy.sim.card import registers as card
 from ixy.sim.machine import Machine
 
@@ -29,7 +29,10 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
 - Receive: filters by address (exact, multicast hash, promiscuous) and by VLAN, size limits, jumbo frames over several
   buffers, VLAN stripping, RSS over up to 16 queues (Toeplitz hash, redirection table), packet type, also behind IPv4
   options and IPv6 extension headers, checksums of IPv4, TCP, UDP and SCTP and of UDP in fragments, `DROP_EN`. The tags
-  are those of VLNCTRL.VET, behind one of EXVET where double VLAN is enabled.
+  are those of VLNCTRL.VET, behind one of EXVET where double VLAN is enabled. The frame check sequence is kept if
+  neither HLREG0.RXCRCSTRP nor RDRXCTL.CRCSTRIP is set.
+- Receive descriptors: legacy, and advanced ones of one buffer, with headers split off by PSRTYPE[0], or with a header
+  buffer always used. A queue with another type loses what it is sent.
 - Transmit: legacy and advanced descriptors, context descriptors, packets of several buffers, IPv4, TCP and UDP
   checksums, TCP segmentation over IPv4 and IPv6, VLAN insertion, padding, MAC loopback.
 - Interrupts: MSI-X with EIAC, EIAM and EITR, causes of queues and of a link change; in QEMU MSI and INTx, too. Vital
@@ -52,7 +55,7 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
 
 ## What it does not do
 
-- Receive-side coalescing (RSC) and header split: enabled or not, each packet comes by itself, in whole buffers.
+- Receive-side coalescing (RSC): enabled or not, each packet comes by itself, in whole buffers.
 - Flow director: its tables take filters, and no packet matches one.
 - Virtualisation (pools, VFs), DCB and pause frames, FCoE, IPsec, IEEE 1588 time stamps, head
   write-back, low-latency interrupts, the TCP timer, wake-up, management, writing the EEPROM or flash.
@@ -171,7 +174,7 @@ def behaviour(plugged: card.Card, row: Register) -> list[str]:
         found.append("interrupt logic")
     found += [
         f"{module.__name__.rpartition('.')[2]} looks at it"
-        for module in (dma, frame, receive, transmit, classify)
+        for module in (dma, frame, receive, formats, transmit, classify)
         if vars(module).get(f"_{row.name}") == row.offset // 4
     ]
     found += [text for name, text in OTHERS.items() if name == row.name]

@@ -38,9 +38,11 @@ if TYPE_CHECKING:
     TURN,  # frames take time on the wire: the turn of such a card,
     DEPART,  # a frame that it sends,
     ARRIVE,  # and one that is sent to it
-) = range(11)
-NEXT_FRAME = 16  # and the number of a kind of wires
-EMIT = 32
+    FORMATS,  # the bits of FEATURES with these names
+    KEEP_CRC,
+) = range(13)
+NEXT_FRAME = 32  # and the number of a kind of wires
+EMIT = 48
 
 EMPTY = -1  # what an empty slot answers
 
@@ -49,6 +51,8 @@ OF_FEATURES = {
     state.CHECK_VLAN: CHECK_VLAN,
     state.STRIP_VLAN: STRIP_VLAN,
     state.INTERRUPT: INTERRUPT,
+    state.FORMATS: FORMATS,
+    state.KEEP_CRC: KEEP_CRC,
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -125,6 +129,11 @@ def _check_vlan(image: Any, card: int, start: int, _b: int, _c: int) -> int:
 @belongs_in(STRIP_VLAN)
 def _strip_vlan(image: Any, card: int, start: int, length: int, _: int) -> int:
     return classify.strip(image[0], card, start, length)
+
+
+@belongs_in(KEEP_CRC)
+def _keep_crc(image: Any, card: int, start: int, length: int, left: int) -> int:
+    return classify.keep_crc(image[0], card, start, length, left)
 
 
 @belongs_in(INTERRUPT)

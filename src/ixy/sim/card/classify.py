@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from ixy.jit import compiled, outlined
 from ixy.registers import i82599 as reg
-from ixy.sim.card.checksum import fold, is_sctp_right, ones_sum
-from ixy.sim.card.frame import MAC_BYTES, TAG_BYTES, half, tags
+from ixy.sim.card.checksum import CRC32, crc, fold, is_sctp_right, ones_sum
+from ixy.sim.card.frame import CRC_BYTES, MAC_BYTES, TAG_BYTES, half, tags
 from ixy.sim.card.layers import SCTP, TCP, UDP, Layers, parse
 from ixy.sim.card.state import STRIPPED, TAG_WORD
 from ixy.sim.rack import SLOT, Rack
@@ -63,6 +63,21 @@ def strip(rack: Rack, card: int, start: int, length: int) -> int:
     copy(tape, to, tape, start, kept)
     copy(tape, to + kept, tape, start + kept + TAG_BYTES, length - kept - TAG_BYTES)
     return length - TAG_BYTES
+
+
+@compiled
+def keep_crc(rack: Rack, card: int, start: int, length: int, left: int) -> int:
+    """Put a frame's check sequence behind it in STRIPPED, and the frame, unless what is `left` of it is there already.
+
+    It is that of all `length` bytes that arrived (7.1.6.2). The new length.
+    """
+    tape, to = rack.tape, card * SLOT + STRIPPED
+    value = crc(tape, start, start + length, CRC32, -CRC_BYTES)
+    if left == length:
+        copy(tape, to, tape, start, length)
+    for i in range(CRC_BYTES):
+        tape[to + left + i] = (value >> 8 * i) & 0xFF
+    return left + CRC_BYTES
 
 
 @outlined

@@ -19,7 +19,9 @@ from ixy.sim.card.state import (
     CHECK_VLAN,
     CLASSIFY,
     FEATURES,
+    FORMATS,
     INTERRUPT,
+    KEEP_CRC,
     QUEUE,
     QUEUE_DROPPED,
     QUEUE_RX,
@@ -107,15 +109,15 @@ def receive(rack: Rack, card: int, start: int, length: int) -> None:
     if load_acquire(registers, _RXCTRL) & _RXEN == 0:
         return
     if length < MIN_FRAME:
-        refuse(counters, RX_UNDERSIZE, length)
+        refuse(rack, card, RX_UNDERSIZE, length)
         return
     if is_too_long(registers, tape, start, length):
-        refuse(counters, RX_OVERSIZE, length)
+        refuse(rack, card, RX_OVERSIZE, length)
         return
     if not accepts(registers, tape, start) or (
         features & CHECK_VLAN and call(rack, slots.CHECK_VLAN, card, start, 0, 0) == 0
     ):
-        refuse(counters, RX_FILTERED, length)
+        refuse(rack, card, RX_FILTERED, length)
         return
     counters[RX_SIZES + size_class(length)] += 1
     if tape[start] & 1:
@@ -129,9 +131,9 @@ def receive(rack: Rack, card: int, start: int, length: int) -> None:
 
 
 @compiled
-def refuse(counters: NDArray[np.int64], reason: int, length: int) -> None:
-    counters[reason] += 1
-    counters[RX_REFUSED_BYTES] += length + CRC_BYTES
+def refuse(rack: Rack, card: int, reason: int, length: int) -> None:
+    rack.counters[card, reason] += 1
+    rack.counters[card, RX_REFUSED_BYTES] += octets(rack, card, length)
 
 
 @compiled
@@ -188,7 +190,7 @@ def matches_table(registers: NDArray[np.uint32], source: NDArray[np.uint8], star
 def store(rack: Rack, card: int, queue: int, start: int, length: int, word_0: int, word_1: int) -> None:
     """DMA a frame into as many buffers of a queue as it needs, and write the descriptors back (7.1.5, 7.1.6).
 
-    The last descriptor says what `word_0` and `word_1` do, too.
+    The last descriptor says what `word_0` and `word_1` do, too. What is counted are the bytes that arrived.
     """
     registers = rack.registers[card]
     features = rack.cards[card, FEATURES]
@@ -204,22 +206,33 @@ def store(rack: Rack, card: int, queue: int, start: int, length: int, word_0: in
     if size == 0 or head >= size or tail >= size or buffer_size == 0:
         lose(rack, card, RX_MISSED, length)
         return
+    left = length
     if features & STRIP_VLAN and control & _VME:
-        stripped = call(rack, slots.STRIP_VLAN, card, start, length, 0)
-        if stripped < length:
-            word_1 |= rack.cards[card, TAG_WORD]
-            start, length = card * SLOT + STRIPPED, stripped
+        left = call(rack, slots.STRIP_VLAN, card, start, length, 0)
+        word_1 |= rack.cards[card, TAG_WORD] if left < length else 0
+    if features & KEEP_CRC:
+        left = call(rack, slots.KEEP_CRC, card, start, length, left)
+    if left != length or features & KEEP_CRC:
+        start = card * SLOT + STRIPPED
     free = tail - head if tail >= head else tail - head + size
-    if free * buffer_size < length:
+    if free * buffer_size < left:
         if load_acquire(registers, _SRRCTL + at) & _DROP_EN:
             lose(rack, card, RX_NO_DESCRIPTOR, length)
             rack.queues[card, queue, QUEUE_DROPPED] += 1
         else:
             lose(rack, card, RX_MISSED, length)
         return
-    registers[_RDH + at] = fill(rack, card, at, head, size, buffer_size, start, length, word_0, word_1)
+    if features & FORMATS:
+        rack.cards[card, WORD_0], rack.cards[card, WORD_1] = word_0, word_1
+        head = call(rack, slots.FORMATS, card, queue, start, left)
+        if head < 0:
+            lose(rack, card, RX_MISSED, length)
+            return
+    else:
+        head = fill(rack, card, at, head, size, buffer_size, start, left, word_0, word_1)
+    registers[_RDH + at] = head
     rack.queues[card, queue, QUEUE_RX] += 1
-    rack.queues[card, queue, QUEUE_RX_BYTES] += length + CRC_BYTES
+    rack.queues[card, queue, QUEUE_RX_BYTES] += octets(rack, card, length)
     if features & INTERRUPT:
         rack.done[card, queue] = 1
         rack.cards[card, RAISED] = 1
@@ -228,7 +241,13 @@ def store(rack: Rack, card: int, queue: int, start: int, length: int, word_0: in
 @compiled
 def lose(rack: Rack, card: int, reason: int, length: int) -> None:
     rack.counters[card, reason] += 1
-    rack.counters[card, RX_LOST_BYTES] += length + CRC_BYTES
+    rack.counters[card, RX_LOST_BYTES] += octets(rack, card, length)
+
+
+@compiled
+def octets(rack: Rack, card: int, length: int) -> int:
+    """The bytes of a frame as they are counted: its check sequence belongs to them if it is kept (8.2.3.23)."""
+    return length + CRC_BYTES if rack.cards[card, FEATURES] & KEEP_CRC else length
 
 
 @compiled

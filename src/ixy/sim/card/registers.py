@@ -15,7 +15,7 @@ import numpy as np
 
 from ixy.registers import Register, Reset
 from ixy.registers import i82599 as reg
-from ixy.sim.card import config, state
+from ixy.sim.card import config, formats, state
 from ixy.sim.card.config import ConfigSpace
 from ixy.sim.card.eeprom import EEPROM_WORDS, build_eeprom, build_product_data
 from ixy.sim.card.interrupts import OWN_THREAD, Interrupts
@@ -73,6 +73,7 @@ _KEPT = {
     for kind in Reset
 }
 _RX_CONTROLS, _TX_CONTROLS = _places(reg.RXDCTL), _places(reg.TXDCTL)
+_CRC_STRIP = reg.RDRXCTL.mask("CRC_STRIP")
 
 
 class Card:
@@ -225,8 +226,13 @@ class Card:
         """Tell the rack which of the rarer things are enabled."""
         registers = self._registers
         strips = bool((registers[_RX_CONTROLS] & reg.RXDCTL.mask("VME")).any())
+        formats_used = formats.are_used(registers)
+        describes = self._describes or formats_used or self._get(reg.RXCSUM) or self._get(reg.MRQC)
+        cuts_crc = self._get(reg.HLREG0) & reg.HLREG0.mask("RXCRCSTRP") or self._get(reg.RDRXCTL) & _CRC_STRIP
         features = (
-            state.CLASSIFY * bool(self._describes or self._get(reg.RXCSUM) or self._get(reg.MRQC))
+            state.CLASSIFY * bool(describes)
+            | state.FORMATS * formats_used
+            | state.KEEP_CRC * (not cuts_crc)
             | state.CHECK_VLAN * bool(self._get(reg.VLNCTRL) & reg.VLNCTRL.mask("VFE"))
             | state.STRIP_VLAN * strips
             | state.LOOPBACK * bool(self._get(reg.HLREG0) & reg.HLREG0.mask("LPBK"))

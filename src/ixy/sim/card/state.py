@@ -27,7 +27,7 @@ from ixy.registers import i82599 as reg
 
 # Bits of the word FEATURES: what is enabled on a card beyond plain receiving and sending. The rare is tested at once,
 # and its kernels are in their slots (`slots.py`) before it is enabled.
-CLASSIFY, CHECK_VLAN, STRIP_VLAN, LOOPBACK, INTERRUPT = 1, 2, 4, 8, 16
+CLASSIFY, CHECK_VLAN, STRIP_VLAN, LOOPBACK, INTERRUPT, FORMATS, KEEP_CRC = 1, 2, 4, 8, 16, 32, 64
 
 # Columns of `counters`: what a card has counted since it was made. The register file turns them, with those of queues,
 # into the datasheet's read-clear statistics (8.2.3.23). A frame that goes its usual way is counted in few places.
@@ -40,7 +40,7 @@ CLASSIFY, CHECK_VLAN, STRIP_VLAN, LOOPBACK, INTERRUPT = 1, 2, 4, 8, 16
     RX_REFUSED_BYTES,  # of the frames in these three
     RX_MISSED,
     RX_NO_DESCRIPTOR,
-    RX_LOST_BYTES,  # of the frames in these two, and of tags that were stripped
+    RX_LOST_BYTES,  # of the frames in these two
     TX_BROADCAST,
     TX_MULTICAST,
     DMA_REFUSED,
@@ -54,7 +54,7 @@ COUNTERS = TX_SIZES + 6
 QUEUE_RX, QUEUE_RX_BYTES, QUEUE_TX, QUEUE_TX_BYTES, QUEUE_DROPPED, QUEUE_COUNTERS = range(6)
 
 # Where things lie in a card's slot of the tape: a packet on its way out, one of its segments, a frame without its VLAN
-# tag, and what is written into EVENT
+# tag or with its check sequence, and what is written into EVENT
 STAGE = 0
 STAGE_SIZE = 256 << 10  # PAYLEN has 18 bits
 SEGMENT = STAGE + STAGE_SIZE
