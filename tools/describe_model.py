@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ixy.registers import LOWER, Register, Reset
 from ixy.registers import i82599 as reg
-from ixy.sim.card import classify, dma, formats, frame, receive, transmit
+from ixy.sim.card import classify, dma, formats, frame, offload, receive, report, transmit
 from ixy.sim.card import registers as card
 from ixy.sim.machine import Machine
 
@@ -33,8 +33,10 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
   neither HLREG0.RXCRCSTRP nor RDRXCTL.CRCSTRIP is set.
 - Receive descriptors: legacy, and advanced ones of one buffer, with headers split off by PSRTYPE[0], or with a header
   buffer always used. A queue with another type loses what it is sent.
-- Transmit: legacy and advanced descriptors, context descriptors, packets of several buffers, IPv4, TCP and UDP
-  checksums, TCP segmentation over IPv4 and IPv6, VLAN insertion, padding, MAC loopback.
+- Transmit: legacy, advanced and null descriptors, context descriptors, packets of several buffers, IPv4, TCP, UDP and
+  SCTP checksums, TCP segmentation over IPv4 and IPv6 with the flags of DTXTCPFLGL and DTXTCPFLGH, insertion of VLAN
+  tags (DMATXCTL.VT, behind an outer one with GDV), padding, MAC loopback. Status is written back where RS asks for it:
+  at once, with WTHRESH beyond 1 several at a time, or at the end of the card's turn; or the head is (TDWBAL).
 - Interrupts: MSI-X with EIAC, EIAM and EITR, causes of queues and of a link change; in QEMU MSI and INTx, too. Vital
   product data.
 - DMA: refused outside the memory that is shown to the card, while it is no bus master, and under master disable.
@@ -57,8 +59,8 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
 
 - Receive-side coalescing (RSC): enabled or not, each packet comes by itself, in whole buffers.
 - Flow director: its tables take filters, and no packet matches one.
-- Virtualisation (pools, VFs), DCB and pause frames, FCoE, IPsec, IEEE 1588 time stamps, head
-  write-back, low-latency interrupts, the TCP timer, wake-up, management, writing the EEPROM or flash.
+- Virtualisation (pools, VFs), DCB and pause frames, FCoE, IPsec, IEEE 1588 time stamps,
+  low-latency interrupts, the TCP timer, wake-up, management, writing the EEPROM or flash.
 - Timing: EITR's interval is kept by the host's clock, as is all other time.
 - Tunnels: what they carry is not looked at.
 - A driver in the same process, as this one, is told packet types and checksums once it has set RXCSUM or MRQC; one in a
@@ -174,7 +176,7 @@ def behaviour(plugged: card.Card, row: Register) -> list[str]:
         found.append("interrupt logic")
     found += [
         f"{module.__name__.rpartition('.')[2]} looks at it"
-        for module in (dma, frame, receive, formats, transmit, classify)
+        for module in (dma, frame, receive, formats, classify, transmit, report, offload)
         if vars(module).get(f"_{row.name}") == row.offset // 4
     ]
     found += [text for name, text in OTHERS.items() if name == row.name]

@@ -260,6 +260,8 @@ TXDCTL = tx_queue(
     ENABLE=25,
     SWFLSH=26,
 )
+TDWBAL = tx_queue("TDWBAL", 0x06038, RW, "8.2.3.9.11", HEAD_WB_EN=0, ADDRESS=(2, 31))
+TDWBAH = tx_queue("TDWBAH", 0x0603C, RW, "8.2.3.9.12", ADDRESS=(0, 31))
 TXPBSIZE = register(
     "TXPBSIZE",
     0x0CC00,

@@ -40,20 +40,28 @@ if TYPE_CHECKING:
     ARRIVE,  # and one that is sent to it
     FORMATS,  # the bits of FEATURES with these names
     KEEP_CRC,
-) = range(13)
+    REPORT,
+    COALESCE,
+    WRITE_BACK,  # the bits of PENDING: descriptors are to be written back,
+    CLOSE,  # packets that were coalesced are complete
+) = range(17)
 NEXT_FRAME = 32  # and the number of a kind of wires
 EMIT = 48
 
 EMPTY = -1  # what an empty slot answers
 
-OF_FEATURES = {
-    state.CLASSIFY: CLASSIFY,
-    state.CHECK_VLAN: CHECK_VLAN,
-    state.STRIP_VLAN: STRIP_VLAN,
-    state.INTERRUPT: INTERRUPT,
-    state.FORMATS: FORMATS,
-    state.KEEP_CRC: KEEP_CRC,
-}
+OF_FEATURES = (
+    (state.CLASSIFY, CLASSIFY),
+    (state.CHECK_VLAN, CHECK_VLAN),
+    (state.STRIP_VLAN, STRIP_VLAN),
+    (state.INTERRUPT, INTERRUPT),
+    (state.FORMATS, FORMATS),
+    (state.KEEP_CRC, KEEP_CRC),
+    (state.REPORT, REPORT),
+    (state.REPORT, WRITE_BACK),
+    (state.COALESCE, COALESCE),
+    (state.COALESCE, CLOSE),
+)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What the cards' loop does
@@ -195,7 +203,7 @@ def provide_wanted(rack: Rack) -> bool:
 
 def of_features(features: int) -> list[int]:
     """The slots that are called while these bits of FEATURES are set."""
-    return [slot for bit, slot in OF_FEATURES.items() if features & bit]
+    return [slot for bit, slot in OF_FEATURES if features & bit]
 
 
 def of_wire(wire: Wire) -> list[int]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ixy.registers import Register, Reset
 from ixy.registers import i82599 as reg
-from ixy.sim.card import config, formats, state
+from ixy.sim.card import config, formats, report, state
 from ixy.sim.card.config import ConfigSpace
 from ixy.sim.card.eeprom import EEPROM_WORDS, build_eeprom, build_product_data
 from ixy.sim.card.interrupts import OWN_THREAD, Interrupts
@@ -233,6 +233,7 @@ class Card:
             state.CLASSIFY * bool(describes)
             | state.FORMATS * formats_used
             | state.KEEP_CRC * (not cuts_crc)
+            | state.REPORT * report.is_batched(registers)
             | state.CHECK_VLAN * bool(self._get(reg.VLNCTRL) & reg.VLNCTRL.mask("VFE"))
             | state.STRIP_VLAN * strips
             | state.LOOPBACK * bool(self._get(reg.HLREG0) & reg.HLREG0.mask("LPBK"))
@@ -260,8 +261,9 @@ class Card:
         kept = _KEPT[kind]
         self._registers[:] = self._registers & kept | _RESET_VALUES & ~kept
         self._load_address()
-        for column in (state.STAGED, state.OFFLOAD, state.TX_QUEUES, state.RX_QUEUES):
+        for column in (state.STAGED, state.OFFLOAD, state.PENDING, state.TX_QUEUES, state.RX_QUEUES):
             self._words[column] = 0
+        self._machine.rack.queues[self.index, :, state.QUEUE_UNREPORTED] = 0
         self.statistics.reset()
         self.interrupts.reset()
         self.ready.forget()
@@ -375,6 +377,8 @@ class Card:
         self._change(reg.TXDCTL[queue], ENABLE=enabled)
         self._take(reg.TXDCTL.offsets[queue], value)
         self._words[state.TX_QUEUES] = self._running(_TX_CONTROLS)
+        if not enabled:
+            self._machine.rack.queues[self.index, queue, state.QUEUE_UNREPORTED] = 0
         if not enabled and self._words[state.STAGING] == queue:
             self._words[state.STAGED] = self._words[state.OFFLOAD] = 0
 

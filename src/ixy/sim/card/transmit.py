@@ -18,6 +18,7 @@ from ixy.sim.card.state import (
     QUEUE_TX,
     QUEUE_TX_BYTES,
     RAISED,
+    REPORT,
     STAGE_SIZE,
     STAGED,
     STAGING,
@@ -26,7 +27,7 @@ from ixy.sim.card.state import (
     TX_SIZES,
 )
 from ixy.sim.rack import SLOT, Rack
-from ixy.sim.slots import lacks
+from ixy.sim.slots import call, lacks
 from ixy.unsafe import load_acquire, store_release
 
 LATER = -1  # what `fetch` answers if it has to be asked again
@@ -89,7 +90,7 @@ def fetch(rack: Rack, card: int, queue: int) -> int:
                 complete = rack.cards[card, STAGED]
                 rack.cards[card, STAGED] = 0
                 if complete == 0:
-                    rack.cards[card, OFFLOAD] = 0  # nothing could be fetched: the packet is gone
+                    rack.cards[card, OFFLOAD] = 0  # there was nothing, or nothing could be fetched
             else:
                 rack.cards[card, STAGING] = queue
         elif command & reg.TX_DTYP == reg.TX_CONTEXT:
@@ -97,12 +98,21 @@ def fetch(rack: Rack, card: int, queue: int) -> int:
             rack.contexts[card, queue, index, 0] = rack.words[word]
             rack.contexts[card, queue, index, 1] = command
         if command & reg.TX_RS:
-            store_release(rack.words, word + 1, reg.TX_DD)
-            if rack.cards[card, FEATURES] & INTERRUPT:
-                rack.done[card, reg.QUEUES + queue] = 1
-                rack.cards[card, RAISED] = 1
+            if rack.cards[card, FEATURES] & REPORT:
+                call(rack, slots.REPORT, card, queue, head, word)
+            else:
+                report(rack, card, queue, word)
     registers[_TDH + at] = head + 1 if head + 1 < size else 0
     return complete
+
+
+@compiled
+def report(rack: Rack, card: int, queue: int, word: int) -> None:
+    """Write back that a descriptor is done, and tell whom it may interrupt."""
+    store_release(rack.words, word + 1, reg.TX_DD)
+    if rack.cards[card, FEATURES] & INTERRUPT:
+        rack.done[card, reg.QUEUES + queue] = 1
+        rack.cards[card, RAISED] = 1
 
 
 @compiled
@@ -132,10 +142,13 @@ def is_data(command: int) -> bool:
 
 @compiled
 def gather(rack: Rack, card: int, address: int, size: int) -> None:
-    """Append one buffer to the card's staging buffer, padded with zeros as far as a minimal frame (8.2.3.22.8)."""
+    """Append one buffer to the card's staging buffer, padded with zeros as far as a minimal frame (8.2.3.22.8).
+
+    A null descriptor has no buffer (7.2.3.3).
+    """
     staged = rack.cards[card, STAGED]
     stage = card * SLOT
-    if staged + size > STAGE_SIZE - MIN_FRAME:
+    if size == 0 or staged + size > STAGE_SIZE - MIN_FRAME:
         return
     if not dma_read(rack, card, address, rack.tape, stage + staged, size):
         return
