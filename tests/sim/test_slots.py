@@ -29,12 +29,13 @@ from ixy.sim.wires.tape import tape
 MEMORY = 16 * 4096
 
 # Kernels that `ixy demo` has no use for, by module and name
+RARE_CARD = ("checksum", "classify", "coalesce", "formats", "interrupts", "iommu", "layers", "offload", "report")
 RARE_MODULES = {
     "ixy.pacing",
     "ixy.formats.pcap",
     "ixy.sim.timed",
     "ixy.tables.flows",
-    *(f"ixy.sim.card.{name}" for name in ("checksum", "classify", "interrupts", "iommu", "layers", "offload")),
+    *(f"ixy.sim.card.{name}" for name in RARE_CARD),
     *(f"ixy.sim.wires.{name}" for name in ("cable", "clock", "flight", "record", "replay", "stream", "tap")),
 }
 RARE_KERNELS = {"ixy.sim.wires.generator.next_due"}

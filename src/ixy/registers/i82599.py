@@ -127,6 +127,7 @@ GPIE = register("GPIE", 0x00898, RW, "8.2.3.5.18", MULTIPLE_MSIX=4, OCD=5, EIMEN
 
 # 8.2.3.7 Receive: filters
 FCTRL = register("FCTRL", 0x05080, RW, "8.2.3.7.1", SBP=1, MPE=8, UPE=9, BAM=10)
+RFCTL = register("RFCTL", 0x05008, RW, "8.2.3.7.6", RSC_DIS=5, NFSW_DIS=6, NFSR_DIS=7)
 MTA = table("MTA", 0x05200, RW, "8.2.3.7.7", count=128, BITS=(0, 31))
 MCSTCTRL = register("MCSTCTRL", 0x05090, RW, "8.2.3.7.2", writable=0x7, MO=(0, 1), MFE=2)
 PSRTYPE = register(
@@ -208,6 +209,8 @@ SRRCTL = rx_queue(
     DESCTYPE=(25, 27),
     DROP_EN=28,
 )
+RSCCTL = rx_queue("RSCCTL", 0x0102C, RW, "8.2.3.8.13", RSCEN=0, MAXDESC=(2, 3))
+RSCDBU = register("RSCDBU", 0x03028, RW, "8.2.3.8.12", RSCSMALDIS=(0, 6), RSCACKDIS=7)
 RDRXCTL = register(
     "RDRXCTL",
     0x02F00,
@@ -449,12 +452,14 @@ RX_TYPE_IPV4E, RX_TYPE_IPV6E = 1 << 5, 1 << 7  # packet type: with IPv4 options,
 RX_FRAGMENT_SHIFT = 48  # … or the sum of a fragment in its upper half
 RX_SPH = 1 << 31  # the length of the headers was found,
 RX_HDR_LEN_SHIFT = 21  # and is this, 10 bits
+RX_RSCCNT_SHIFT = 17  # one more than the packets of a coalesced one that begin in its buffer, 4 bits; 0: it is not one
 RX_RSS_TYPE = 0xF  # which fields of the packet were hashed, one of
 RSS_TCP_IPV4, RSS_IPV4, RSS_TCP_IPV6, RSS_IPV6, RSS_UDP_IPV4, RSS_UDP_IPV6 = 1, 2, 3, 5, 7, 8
 
 # … bits of the second word
 RX_DD = 1 << 0  # descriptor done
 RX_EOP = 1 << 1  # last buffer of its packet
+RX_NEXTP_SHIFT = 4  # which descriptor follows, if it is not the last one, 16 bits
 RX_VP = 1 << 3  # the packet had a VLAN tag
 RX_UDPCS = 1 << 4  # UDP checksum checked
 RX_L4CS = 1 << 5  # checksum of TCP, UDP or SCTP checked

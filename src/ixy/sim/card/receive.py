@@ -18,6 +18,7 @@ from ixy.sim.card.offload import MIN_FRAME
 from ixy.sim.card.state import (
     CHECK_VLAN,
     CLASSIFY,
+    COALESCE,
     FEATURES,
     FORMATS,
     INTERRUPT,
@@ -109,15 +110,15 @@ def receive(rack: Rack, card: int, start: int, length: int) -> None:
     if load_acquire(registers, _RXCTRL) & _RXEN == 0:
         return
     if length < MIN_FRAME:
-        refuse(rack, card, RX_UNDERSIZE, length)
+        lose(rack, card, RX_UNDERSIZE, RX_REFUSED_BYTES, length)
         return
     if is_too_long(registers, tape, start, length):
-        refuse(rack, card, RX_OVERSIZE, length)
+        lose(rack, card, RX_OVERSIZE, RX_REFUSED_BYTES, length)
         return
     if not accepts(registers, tape, start) or (
         features & CHECK_VLAN and call(rack, slots.CHECK_VLAN, card, start, 0, 0) == 0
     ):
-        refuse(rack, card, RX_FILTERED, length)
+        lose(rack, card, RX_FILTERED, RX_REFUSED_BYTES, length)
         return
     counters[RX_SIZES + size_class(length)] += 1
     if tape[start] & 1:
@@ -128,12 +129,6 @@ def receive(rack: Rack, card: int, start: int, length: int) -> None:
         store(rack, card, own[QUEUE], start, length, own[WORD_0], own[WORD_1])
     else:
         store(rack, card, 0, start, length, 0, 0)
-
-
-@compiled
-def refuse(rack: Rack, card: int, reason: int, length: int) -> None:
-    rack.counters[card, reason] += 1
-    rack.counters[card, RX_REFUSED_BYTES] += octets(rack, card, length)
 
 
 @compiled
@@ -201,10 +196,10 @@ def store(rack: Rack, card: int, queue: int, start: int, length: int, word_0: in
     control = load_acquire(registers, _RXDCTL + at)
     buffer_size = (load_acquire(registers, _SRRCTL + at) & _BSIZEPACKET) << 10
     if not masters(rack, card) or control & _ENABLE == 0:
-        lose(rack, card, RX_MISSED, length)
+        lose(rack, card, RX_MISSED, RX_LOST_BYTES, length)
         return
     if size == 0 or head >= size or tail >= size or buffer_size == 0:
-        lose(rack, card, RX_MISSED, length)
+        lose(rack, card, RX_MISSED, RX_LOST_BYTES, length)
         return
     left = length
     if features & STRIP_VLAN and control & _VME:
@@ -214,40 +209,39 @@ def store(rack: Rack, card: int, queue: int, start: int, length: int, word_0: in
         left = call(rack, slots.KEEP_CRC, card, start, length, left)
     if left != length or features & KEEP_CRC:
         start = card * SLOT + STRIPPED
+    if features & (FORMATS | COALESCE):
+        rack.cards[card, WORD_0], rack.cards[card, WORD_1] = word_0, word_1
     free = tail - head if tail >= head else tail - head + size
-    if free * buffer_size < left:
+    complete = True
+    if features & COALESCE and call(rack, slots.COALESCE, card, queue, start, left) > 0:
+        complete = False
+    elif free * buffer_size < left:
         if load_acquire(registers, _SRRCTL + at) & _DROP_EN:
-            lose(rack, card, RX_NO_DESCRIPTOR, length)
+            lose(rack, card, RX_NO_DESCRIPTOR, RX_LOST_BYTES, length)
             rack.queues[card, queue, QUEUE_DROPPED] += 1
         else:
-            lose(rack, card, RX_MISSED, length)
+            lose(rack, card, RX_MISSED, RX_LOST_BYTES, length)
         return
-    if features & FORMATS:
-        rack.cards[card, WORD_0], rack.cards[card, WORD_1] = word_0, word_1
+    elif features & FORMATS:
         head = call(rack, slots.FORMATS, card, queue, start, left)
         if head < 0:
-            lose(rack, card, RX_MISSED, length)
+            lose(rack, card, RX_MISSED, RX_LOST_BYTES, length)
             return
+        registers[_RDH + at] = head
     else:
-        head = fill(rack, card, at, head, size, buffer_size, start, left, word_0, word_1)
-    registers[_RDH + at] = head
+        registers[_RDH + at] = fill(rack, card, at, head, size, buffer_size, start, left, word_0, word_1)
     rack.queues[card, queue, QUEUE_RX] += 1
-    rack.queues[card, queue, QUEUE_RX_BYTES] += octets(rack, card, length)
-    if features & INTERRUPT:
+    rack.queues[card, queue, QUEUE_RX_BYTES] += length + CRC_BYTES if features & KEEP_CRC else length
+    if complete and features & INTERRUPT:
         rack.done[card, queue] = 1
         rack.cards[card, RAISED] = 1
 
 
 @compiled
-def lose(rack: Rack, card: int, reason: int, length: int) -> None:
+def lose(rack: Rack, card: int, reason: int, octets: int, length: int) -> None:
+    """Count a frame that is lost, and its bytes; its check sequence belongs to them if it would be kept (8.2.3.23)."""
     rack.counters[card, reason] += 1
-    rack.counters[card, RX_LOST_BYTES] += octets(rack, card, length)
-
-
-@compiled
-def octets(rack: Rack, card: int, length: int) -> int:
-    """The bytes of a frame as they are counted: its check sequence belongs to them if it is kept (8.2.3.23)."""
-    return length + CRC_BYTES if rack.cards[card, FEATURES] & KEEP_CRC else length
+    rack.counters[card, octets] += length + CRC_BYTES if rack.cards[card, FEATURES] & KEEP_CRC else length
 
 
 @compiled
@@ -267,23 +261,13 @@ def fill(
     done = 0
     while done < length:
         part = min(buffer_size, length - done)
-        last = done + part == length
-        status = (word_1 | reg.RX_EOP if last else 0) | reg.RX_DD | (part << reg.RX_LENGTH_SHIFT)
-        if not store_part(rack, card, at, head, start + done, part, word_0 if last else 0, status):
+        word = ring_word(rack, card, _RDBAL + at, _RDBAH + at, head)
+        if word < 0 or not dma_write(rack, card, rack.words[word], rack.tape, start + done, part):
             break
         done += part
+        last = done == length
+        rack.words[word] = word_0 if last else 0
+        status = (word_1 | reg.RX_EOP if last else 0) | reg.RX_DD | (part << reg.RX_LENGTH_SHIFT)
+        store_release(rack.words, word + 1, status)
         head = head + 1 if head + 1 < size else 0
     return head
-
-
-@compiled
-def store_part(rack: Rack, card: int, at: int, head: int, start: int, part: int, word_0: int, word_1: int) -> bool:
-    """Fill one buffer and write its descriptor back; False if the card may not touch one of them."""
-    word = ring_word(rack, card, _RDBAL + at, _RDBAH + at, head)
-    if word < 0:
-        return False
-    if not dma_write(rack, card, rack.words[word], rack.tape, start, part):
-        return False
-    rack.words[word] = word_0
-    store_release(rack.words, word + 1, word_1)
-    return True

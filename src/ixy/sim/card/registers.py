@@ -15,7 +15,7 @@ import numpy as np
 
 from ixy.registers import Register, Reset
 from ixy.registers import i82599 as reg
-from ixy.sim.card import config, formats, report, state
+from ixy.sim.card import coalesce, config, formats, report, state
 from ixy.sim.card.config import ConfigSpace
 from ixy.sim.card.eeprom import EEPROM_WORDS, build_eeprom, build_product_data
 from ixy.sim.card.interrupts import OWN_THREAD, Interrupts
@@ -226,14 +226,15 @@ class Card:
         """Tell the rack which of the rarer things are enabled."""
         registers = self._registers
         strips = bool((registers[_RX_CONTROLS] & reg.RXDCTL.mask("VME")).any())
-        formats_used = formats.are_used(registers)
-        describes = self._describes or formats_used or self._get(reg.RXCSUM) or self._get(reg.MRQC)
         cuts_crc = self._get(reg.HLREG0) & reg.HLREG0.mask("RXCRCSTRP") or self._get(reg.RDRXCTL) & _CRC_STRIP
+        other_formats, coalesces = formats.are_used(registers), bool(cuts_crc) and coalesce.is_enabled(registers)
+        describes = self._describes or other_formats or coalesces or self._get(reg.RXCSUM) or self._get(reg.MRQC)
         features = (
             state.CLASSIFY * bool(describes)
-            | state.FORMATS * formats_used
+            | state.FORMATS * other_formats
             | state.KEEP_CRC * (not cuts_crc)
             | state.REPORT * report.is_batched(registers)
+            | state.COALESCE * coalesces
             | state.CHECK_VLAN * bool(self._get(reg.VLNCTRL) & reg.VLNCTRL.mask("VFE"))
             | state.STRIP_VLAN * strips
             | state.LOOPBACK * bool(self._get(reg.HLREG0) & reg.HLREG0.mask("LPBK"))
@@ -383,7 +384,10 @@ class Card:
             self._words[state.STAGED] = self._words[state.OFFLOAD] = 0
 
     def _write_rxdctl(self, queue: int, value: int) -> None:
-        self._change(reg.RXDCTL[queue], ENABLE=reg.RXDCTL.decode(value)["ENABLE"])
+        enabled = reg.RXDCTL.decode(value)["ENABLE"]
+        self._change(reg.RXDCTL[queue], ENABLE=enabled)
+        if not enabled:
+            coalesce.forget(self._machine.rack, self.index, queue)
         self._take(reg.RXDCTL.offsets[queue], value)
         self._words[state.RX_QUEUES] = self._running(_RX_CONTROLS)
 
