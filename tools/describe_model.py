@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ixy.registers import LOWER, Register, Reset
 from ixy.registers import i82599 as reg
-from ixy.sim.card import classify, nic
+from ixy.sim.card import classify, coalesce, dma, formats, frame, offload, receive, report, transmit
 from ixy.sim.card import registers as card
 from ixy.sim.machine import Machine
 
@@ -27,10 +27,18 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
 ## What it does
 
 - Receive: filters by address (exact, multicast hash, promiscuous) and by VLAN, size limits, jumbo frames over several
-  buffers, VLAN stripping, RSS over up to 16 queues (Toeplitz hash, redirection table), packet type, IPv4, TCP and UDP
-  checksums, `DROP_EN`. Checksums and types are reported once RXCSUM or MRQC is set.
-- Transmit: legacy and advanced descriptors, context descriptors, packets of several buffers, IPv4, TCP and UDP
-  checksums, TCP segmentation over IPv4 and IPv6, VLAN insertion, padding, MAC loopback.
+  buffers, VLAN stripping, RSS over up to 16 queues (Toeplitz hash, redirection table), packet type, also behind IPv4
+  options and IPv6 extension headers, checksums of IPv4, TCP, UDP and SCTP and of UDP in fragments, `DROP_EN`. The tags
+  are those of VLNCTRL.VET, behind one of EXVET where double VLAN is enabled. The frame check sequence is kept if
+  neither HLREG0.RXCRCSTRP nor RDRXCTL.CRCSTRIP is set.
+- Receive descriptors: legacy, and advanced ones of one buffer, with headers split off by PSRTYPE[0], or with a header
+  buffer always used. A queue with another type loses what it is sent. Receive-side coalescing (RSC) of TCP segments
+  over IPv4 and IPv6, 32 connections at a time; what is not complete by PSH or by what follows is so at the end of the
+  card's turn, as EITR's timer would see to it.
+- Transmit: legacy, advanced and null descriptors, context descriptors, packets of several buffers, IPv4, TCP, UDP and
+  SCTP checksums, TCP segmentation over IPv4 and IPv6 with the flags of DTXTCPFLGL and DTXTCPFLGH, insertion of VLAN
+  tags (DMATXCTL.VT, behind an outer one with GDV), padding, MAC loopback. Status is written back where RS asks for it:
+  at once, with WTHRESH beyond 1 several at a time, or at the end of the card's turn; or the head is (TDWBAL).
 - Interrupts: MSI-X with EIAC, EIAM and EITR, causes of queues and of a link change; in QEMU MSI and INTx, too. Vital
   product data.
 - DMA: refused outside the memory that is shown to the card, while it is no bus master, and under master disable.
@@ -51,12 +59,15 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
 
 ## What it does not do
 
-- Receive-side coalescing (RSC) and header split: enabled or not, each packet comes by itself, in whole buffers.
+- Receive-side coalescing into descriptors with split headers: there each packet comes by itself. RSCDBU changes
+  nothing: segments without a payload are never coalesced.
 - Flow director: its tables take filters, and no packet matches one.
-- Virtualisation (pools, VFs), DCB and pause frames, FCoE, IPsec, SCTP checksums, IEEE 1588 time stamps, head
-  write-back, low-latency interrupts, the TCP timer, wake-up, management, writing the EEPROM or flash.
+- Virtualisation (pools, VFs), DCB and pause frames, FCoE, IPsec, IEEE 1588 time stamps, low-latency interrupts, the TCP
+  timer, wake-up, management, writing the EEPROM or flash.
 - Timing: EITR's interval is kept by the host's clock, as is all other time.
-- IPv6 extension headers and tunnels: such a packet counts as IPv6 without TCP or UDP.
+- Tunnels: what they carry is not looked at.
+- A driver in the same process, as this one, is told packet types and checksums once it has set RXCSUM or MRQC; one in a
+  virtual machine always, as by a card.
 
 ## Time on the wire
 
@@ -103,7 +114,7 @@ OTHERS = {
     **dict.fromkeys(("EIAC", "EIAM", "EIAM_EX", "EITR", "EITR_HIGH", "GPIE", "IVAR", "IVAR_MISC"), "interrupt logic"),
     **dict.fromkeys(("RQSMR", "TQSM"), "statistics of queues"),
     **dict.fromkeys(("CRCERRS", "ILLERRC", "ERRBC", "RLEC", "RFC", "RJC"), "0: the model's wires make no such error"),
-    "RAH": "nic looks at it",
+    "RAH": "receive looks at it",
     "ERETA": "memory: only an X550 has it",
     "RXMEMWRAP": "packet buffers are always empty",
     "FDIRCMD": "a command is done at once, and does nothing",
@@ -166,11 +177,13 @@ def behaviour(plugged: card.Card, row: Register) -> list[str]:
         found.append("counts since it was last read")
     if any(row.offset in rules for rules in plugged.interrupts.rules()):
         found.append("interrupt logic")
-    found += [
-        f"{module.__name__.rpartition('.')[2]} looks at it"
-        for module in (nic, classify)
+    lookers = [
+        module.__name__.rpartition(".")[2]
+        for module in (dma, frame, receive, classify, formats, coalesce, transmit, report, offload)
         if vars(module).get(f"_{row.name}") == row.offset // 4
     ]
+    if lookers:
+        found.append(f"{', '.join(lookers)} look{'s' if len(lookers) == 1 else ''} at it")
     found += [text for name, text in OTHERS.items() if name == row.name]
     return [*(list(dict.fromkeys(found)) or ["memory"]), *rules_of(row)]
 

@@ -32,7 +32,10 @@ VIRTIO = {
     "ixy.drivers.virtio.transports.transport",
 }
 # What the demo runs besides: the model, as far as frames go from a generator through two cards to a sink.
-MODEL = {"ixy.sim.card.nic", "ixy.sim.loop", "ixy.sim.slots", "ixy.sim.wires.generator", "ixy.sim.wires.sink"}
+MODEL = {
+    *(f"ixy.sim.card.{name}" for name in ("dma", "frame", "receive", "transmit")),
+    *("ixy.sim.loop", "ixy.sim.slots", "ixy.sim.wires.generator", "ixy.sim.wires.sink"),
+}
 
 
 def program(what: str, cache: Path, *number: str) -> Counter[str]:

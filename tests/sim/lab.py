@@ -17,7 +17,8 @@ from ixy.device import Device
 from ixy.packets.batch import Batch
 from ixy.packets.mempool import Mempool
 from ixy.path import entered
-from ixy.sim.card import nic
+from ixy.sim.card import receive, transmit
+from ixy.sim.card.offload import MIN_FRAME
 from ixy.sim.machine import Machine
 from ixy.sim.rack import PAGE, SLOT
 from ixy.sim.wires.tape import mapped
@@ -49,7 +50,7 @@ def arrive(machine: Machine, data: bytes, name: str = "a") -> None:
     start = (card + 1) * SLOT - size  # no wire has memory there
     with mapped(start, size):
         rack.tape[start:][: len(data)] = np.frombuffer(data, np.uint8)
-        nic.receive(rack, card, start, len(data))
+        receive.receive(rack, card, start, len(data))
 
 
 def depart(machine: Machine, limit: int = 1 << 16, name: str = "a", queue: int = 0) -> list[bytes]:
@@ -57,12 +58,12 @@ def depart(machine: Machine, limit: int = 1 << 16, name: str = "a", queue: int =
     rack, card = machine.rack, machine.cards[name].index
     frames: list[bytes] = []
     for _ in range(limit):
-        if not nic.can_transmit(rack, card, queue):
+        if not transmit.can_transmit(rack, card, queue):
             break
-        length = nic.fetch(rack, card, queue)
+        length = transmit.fetch(rack, card, queue)
         if length:
-            length = max(length, nic.MIN_FRAME)
-            nic.count_sent(rack, card, queue, card * SLOT, length)
+            length = max(length, MIN_FRAME)
+            transmit.count_sent(rack, card, queue, card * SLOT, length)
             frames.append(rack.tape[card * SLOT :][:length].tobytes())
     return frames
 

@@ -380,7 +380,7 @@ def test_a_frame_comes_to_any_queue(machine: Machine, queue: int) -> None:
 
 def receive_by_queue(machine: Machine, queue: int, data: bytes) -> None:
     """A frame arrives that is for this queue."""
-    from ixy.sim.card import nic
+    from ixy.sim.card import receive
     from ixy.sim.rack import PAGE, SLOT
     from ixy.sim.wires.tape import mapped
 
@@ -388,7 +388,7 @@ def receive_by_queue(machine: Machine, queue: int, data: bytes) -> None:
     start = (card.index + 1) * SLOT - PAGE
     with mapped(start, PAGE):
         machine.rack.tape[start:][: len(data)] = list(data)
-        nic.store(machine.rack, card.index, queue, start, len(data), 0, 0)
+        receive.store(machine.rack, card.index, queue, start, len(data), 0, 0)
 
 
 def test_both_ways_through_all_queues(machine: Machine) -> None:

@@ -120,7 +120,7 @@ def test_segmentation(machine: Machine, network: Packet) -> None:
     assert b"".join(bytes(packet[TCP].payload) for packet in packets) == payload
     assert [len(packet[TCP].payload) for packet in packets] == [1000, 1000, 1000, 500]
     assert [packet[TCP].seq for packet in packets] == [(0xFFFFFF00 + i * 1000) % 2**32 for i in range(4)]
-    assert [str(packet[TCP].flags) for packet in packets] == ["AC", "A", "A", "FPA"]
+    assert [str(packet[TCP].flags) for packet in packets] == ["AC", "AC", "AC", "FPA"]  # by the reset values
     assert all(frame == correct(frame) for frame in frames)
     if network is V4:
         assert [packet[IP].id for packet in packets] == [0xFFFF, 0, 1, 2]
@@ -157,6 +157,57 @@ def test_a_tag_is_inserted(machine: Machine) -> None:
     context = context_for(Ether(packet), tag=0xA123)
     assert frames_of(machine, packet, reg.TX_DEXT | reg.TX_VLE, context) == [expected.ljust(60, b"\0")]
     assert frames_of(machine, packet, reg.TX_VLE | (0xA123 << 48) - (1 << 64)) == [expected.ljust(60, b"\0")]
+
+
+@pytest.mark.parametrize(("legacy", "register", "kind"), [(False, 0x88A8, 0x88A8), (True, 0x9100, 0x9100)])
+def test_the_ethertype_of_an_inserted_tag(machine: Machine, legacy: bool, register: int, kind: int) -> None:
+    """DMATXCTL.VT (8.2.3.9.2)."""
+    machine.cards["a"].write32(0x4A80, register << 16)
+    packet = bytes(ETHERNET / V4 / UDP() / bytes(50))
+    command = reg.TX_VLE | (7 << 48 if legacy else reg.TX_DEXT)
+    (frame,) = frames_of(machine, packet, command, context_for(Ether(packet), tag=7))
+    assert frame == packet[:12] + kind.to_bytes(2, "big") + b"\0\7" + packet[12:]
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_tag_behind_the_outer_one(machine: Machine, legacy: bool) -> None:
+    """In double VLAN mode, DMATXCTL.GDV, software has put the outer tag there (7.4.5)."""
+    machine.cards["a"].write32(0x4A80, 0x8100 << 16 | 1 << 3)
+    packet = bytes(ETHERNET)[:12] + b"\x88\xa8\0\5\x08\0" + bytes(V4 / UDP() / bytes(50))
+    command = reg.TX_VLE | (7 << 48 if legacy else reg.TX_DEXT)
+    (frame,) = frames_of(machine, packet, command, (20 | 18 << 9 | 7 << 16, 1 << 10 | 2 << 20 | 1 << 29))
+    assert frame == packet[:16] + b"\x81\0\0\7" + packet[16:]
+
+
+def test_flags_of_segments_are_what_registers_say(machine: Machine) -> None:
+    """DTXTCPFLGL for the first and for those amid, DTXTCPFLGH for the last; bit 8 is NS, beside the header's length."""
+    card = machine.cards["a"]
+    card.write32(0x4A88, 0x010 | 0x1FE << 16)  # the first one keeps ACK alone, those amid all but FIN
+    card.write32(0x4A8C, 0x009)  # the last one keeps PSH and FIN
+    whole = Ether(bytes(ETHERNET / V4 / TCP(flags="FSRPAUECN") / bytes(300)))
+    whole[TCP].chksum = pseudo_sum(whole, with_length=False)
+    frames = frames_of(machine, bytes(whole), reg.TX_DEXT | reg.TX_TSE | reg.TX_TXSM, context_for(whole, 100))
+    assert [int(Ether(frame)[TCP].flags) for frame in frames] == [0x010, 0x1FE, 0x009]
+    assert [Ether(frame)[TCP].dataofs for frame in frames] == [5, 5, 5]
+    assert all(frame == correct(frame) for frame in frames)
+
+
+def test_a_packet_of_one_segment_keeps_its_flags(machine: Machine) -> None:
+    """What is both the first and the last one is the packet that software made."""
+    whole = Ether(bytes(ETHERNET / V4 / TCP(flags="FPAC") / bytes(50)))
+    whole[TCP].chksum = pseudo_sum(whole, with_length=False)
+    (frame,) = frames_of(machine, bytes(whole), reg.TX_DEXT | reg.TX_TSE | reg.TX_TXSM, context_for(whole, 100))
+    assert str(Ether(frame)[TCP].flags) == "FPAC"
+
+
+def test_the_checksum_of_sctp(machine: Machine) -> None:
+    """Of the chunk that RFC 3720 gives as an example for CRC-32C, 32 bytes of zeros, the check value is 0x8A9136AA."""
+    network = IP(src="10.0.0.1", dst="10.0.0.2", proto=132)
+    packet = bytes(ETHERNET / network / bytes(32))
+    context = 20 | 14 << 9, 1 << 10 | 2 << 11 | 2 << 20 | 1 << 29
+    (frame,) = frames_of(machine, packet, reg.TX_DEXT | reg.TX_TXSM, context)
+    assert frame[34 + 8 : 34 + 12] == bytes.fromhex("aa36918a")
+    assert frame[:42] + bytes(4) + frame[46:66] == packet
 
 
 def test_a_legacy_checksum(machine: Machine) -> None:

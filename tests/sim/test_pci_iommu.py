@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ixy.sim.card import state
+from ixy.sim.card.dma import dma_read, dma_write
 from ixy.sim.card.iommu import READ, WRITE, Iommu, translate
-from ixy.sim.card.nic import dma_read, dma_write
 from ixy.sim.qemu.qtest import Qtest
 from ixy.sim.rack import new_rack
 from ixy.sim.slots import TRANSLATE, provide

@@ -23,8 +23,9 @@ from ixy.errors import Error
 from ixy.jit import INTERPRETED, compiled
 from ixy.pacing import SECOND, due_time
 from ixy.path import POLLS, Path, touch
-from ixy.sim.card.nic import can_receive, can_transmit, fetch
+from ixy.sim.card.receive import can_receive
 from ixy.sim.card.state import RAISED
+from ixy.sim.card.transmit import can_transmit, fetch
 from ixy.sim.loop import deliver, is_due, send
 from ixy.sim.machine import Machine
 from ixy.sim.rack import ALARM

@@ -55,6 +55,8 @@ I2CCTL = register(
     DATA_OUT=3,
 )
 
+EXVET = register("EXVET", 0x05078, RW, "8.2.3.1.8", reset=0x8100 << 16, writable=0xFFFF << 16, VET_EXT=(16, 31))
+
 # 8.2.3.2 EEPROM
 EEC = register(
     "EEC",
@@ -125,8 +127,22 @@ GPIE = register("GPIE", 0x00898, RW, "8.2.3.5.18", MULTIPLE_MSIX=4, OCD=5, EIMEN
 
 # 8.2.3.7 Receive: filters
 FCTRL = register("FCTRL", 0x05080, RW, "8.2.3.7.1", SBP=1, MPE=8, UPE=9, BAM=10)
+RFCTL = register("RFCTL", 0x05008, RW, "8.2.3.7.6", RSC_DIS=5, NFSW_DIS=6, NFSR_DIS=7)
 MTA = table("MTA", 0x05200, RW, "8.2.3.7.7", count=128, BITS=(0, 31))
 MCSTCTRL = register("MCSTCTRL", 0x05090, RW, "8.2.3.7.2", writable=0x7, MO=(0, 1), MFE=2)
+PSRTYPE = register(
+    "PSRTYPE",
+    0x0EA00,
+    RW,
+    "8.2.3.7.4",
+    count=64,
+    TCPHDR=4,
+    UDPHDR=5,
+    IPV4HDR=8,
+    IPV6HDR=9,
+    L2HDR=12,
+    RQPL=(29, 31),
+)
 RXCSUM = register("RXCSUM", 0x05000, RW, "8.2.3.7.5", IPPCSE=12, PCSD=13)
 VLNCTRL = register("VLNCTRL", 0x05088, RW, "8.2.3.7.2", VET=(0, 15), VFE=30, reset=0x8100)
 VFTA = table("VFTA", 0x0A000, RW, "8.2.3.7.11", count=128, BITS=(0, 31))
@@ -193,6 +209,8 @@ SRRCTL = rx_queue(
     DESCTYPE=(25, 27),
     DROP_EN=28,
 )
+RSCCTL = rx_queue("RSCCTL", 0x0102C, RW, "8.2.3.8.13", RSCEN=0, MAXDESC=(2, 3))
+RSCDBU = register("RSCDBU", 0x03028, RW, "8.2.3.8.12", RSCSMALDIS=(0, 6), RSCACKDIS=7)
 RDRXCTL = register(
     "RDRXCTL",
     0x02F00,
@@ -245,6 +263,8 @@ TXDCTL = tx_queue(
     ENABLE=25,
     SWFLSH=26,
 )
+TDWBAL = tx_queue("TDWBAL", 0x06038, RW, "8.2.3.9.11", HEAD_WB_EN=0, ADDRESS=(2, 31))
+TDWBAH = tx_queue("TDWBAH", 0x0603C, RW, "8.2.3.9.12", ADDRESS=(0, 31))
 TXPBSIZE = register(
     "TXPBSIZE",
     0x0CC00,
@@ -360,6 +380,7 @@ ANLP1 = register(
 )
 
 # 8.2.3.23 Statistics
+WITHOUT_CRC = "without frame check sequences while these are cut off: DPDK"
 CRCERRS = register("CRCERRS", 0x04000, RC, "8.2.3.23", COUNT=(0, 31))
 ILLERRC = register("ILLERRC", 0x04004, RC, "8.2.3.23", COUNT=(0, 31))
 ERRBC = register("ERRBC", 0x04008, RC, "8.2.3.23", COUNT=(0, 31))
@@ -369,7 +390,7 @@ GPRC = register("GPRC", 0x04074, RC, "8.2.3.23.26", COUNT=(0, 31))
 BPRC = register("BPRC", 0x04078, RC, "8.2.3.23", COUNT=(0, 31))
 MPRC = register("MPRC", 0x0407C, RC, "8.2.3.23", COUNT=(0, 31))
 GPTC = register("GPTC", 0x04080, RC, "8.2.3.23", COUNT=(0, 31))
-GORCL = register("GORCL", 0x04088, RC, "8.2.3.23", COUNT=(0, 31))
+GORCL = register("GORCL", 0x04088, RC, "8.2.3.23", source=WITHOUT_CRC, COUNT=(0, 31))
 GORCH = register("GORCH", 0x0408C, RC, "8.2.3.23", COUNT=(0, 3))
 GOTCL = register("GOTCL", 0x04090, RC, "8.2.3.23", COUNT=(0, 31))
 GOTCH = register("GOTCH", 0x04094, RC, "8.2.3.23", COUNT=(0, 3))
@@ -379,7 +400,7 @@ ROC = register("ROC", 0x040AC, RC, "8.2.3.23", COUNT=(0, 31))
 RJC = register("RJC", 0x040B0, RC, "8.2.3.23", COUNT=(0, 31))
 TPR = register("TPR", 0x040D0, RC, "8.2.3.23.59", COUNT=(0, 31))
 TPT = register("TPT", 0x040D4, RC, "8.2.3.23", COUNT=(0, 31))
-TORL = register("TORL", 0x040C0, RC, "8.2.3.23", COUNT=(0, 31))
+TORL = register("TORL", 0x040C0, RC, "8.2.3.23", source=WITHOUT_CRC, COUNT=(0, 31))
 TORH = register("TORH", 0x040C4, RC, "8.2.3.23", COUNT=(0, 3))
 MPTC = register("MPTC", 0x040F0, RC, "8.2.3.23", COUNT=(0, 31))
 BPTC = register("BPTC", 0x040F4, RC, "8.2.3.23", COUNT=(0, 31))
@@ -389,7 +410,7 @@ RQSMR = register("RQSMR", 0x02300, RW, "8.2.3.23.71", count=32, MAP=(0, 31))
 TQSM = register("TQSM", 0x08600, RW, "8.2.3.23.73", count=32, MAP=(0, 31))
 QPRC = register("QPRC", 0x01030, RC, "8.2.3.23", stride=0x40, count=16, COUNT=(0, 31))
 QPRDC = register("QPRDC", 0x01430, RC, "8.2.3.23.75", stride=0x40, count=16, COUNT=(0, 31))
-QBRCL = register("QBRCL", 0x01034, RC, "8.2.3.23", stride=0x40, count=16, COUNT=(0, 31))
+QBRCL = register("QBRCL", 0x01034, RC, "8.2.3.23.74", stride=0x40, count=16, COUNT=(0, 31))
 QBRCH = register("QBRCH", 0x01038, RC, "8.2.3.23", stride=0x40, count=16, COUNT=(0, 3))
 QPTC = register("QPTC", 0x08680, RC, "8.2.3.23", stride=4, count=16, COUNT=(0, 31))
 QBTCL = register("QBTCL", 0x08700, RC, "8.2.3.23", stride=8, count=16, COUNT=(0, 31))
@@ -402,6 +423,7 @@ ALIASES = (
     (RAH, 0x05404, 8, 16),
     (SRRCTL, 0x02100, 4, 16),
     (DCA_RXCTRL, 0x02200, 4, 16),
+    (PSRTYPE, 0x05480, 4, 16),
     (MRQC, 0x05818, 4, 1),
     (RETA, 0x05C00, 4, 32),
     (RSSRK, 0x05C80, 4, 10),
@@ -416,7 +438,8 @@ SERIAL_10G_SFI = 2  # AUTOC2.SERIAL_10G
 LINK_SPEEDS = {1: 100, 2: 1_000, 3: 10_000}  # LINKS.LINK_SPEED in Mbit/s
 MRQE_RSS = 1  # MRQC.MRQE: receive-side scaling alone
 RSS_FIELDS = 1 << 0 | 1 << 1 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7  # MRQC.FIELDS: TCP, UDP and IP, versions 4 and 6
-DESCTYPE_ADVANCED = 1  # SRRCTL.DESCTYPE: advanced descriptors, one buffer
+# SRRCTL.DESCTYPE: legacy descriptors; advanced ones of one buffer, with headers split, with a header buffer always used
+DESCTYPE_LEGACY, DESCTYPE_ADVANCED, DESCTYPE_SPLIT, DESCTYPE_SPLIT_ALWAYS = 0, 1, 2, 5
 
 # Descriptors are 16 bytes: two 64-bit words, little-endian.
 DESCRIPTOR_WORDS = 2
@@ -424,21 +447,36 @@ DESCRIPTOR_BYTES = 16
 
 # 7.1.6.2 Advanced receive descriptor, write-back: bits of the first word
 RX_HASH_SHIFT = 32  # RSS hash
-RX_TYPE_IPV4, RX_TYPE_IPV6, RX_TYPE_TCP, RX_TYPE_UDP = 1 << 4, 1 << 6, 1 << 8, 1 << 9  # packet type
+RX_TYPE_IPV4, RX_TYPE_IPV6, RX_TYPE_TCP, RX_TYPE_UDP, RX_TYPE_SCTP = 1 << 4, 1 << 6, 1 << 8, 1 << 9, 1 << 10
+RX_TYPE_IPV4E, RX_TYPE_IPV6E = 1 << 5, 1 << 7  # packet type: with IPv4 options, with IPv6 extension headers
+RX_FRAGMENT_SHIFT = 48  # … or the sum of a fragment in its upper half
+RX_SPH = 1 << 31  # the length of the headers was found,
+RX_HDR_LEN_SHIFT = 21  # and is this, 10 bits
+RX_RSCCNT_SHIFT = 17  # one more than the packets of a coalesced one that begin in its buffer, 4 bits; 0: it is not one
 RX_RSS_TYPE = 0xF  # which fields of the packet were hashed, one of
 RSS_TCP_IPV4, RSS_IPV4, RSS_TCP_IPV6, RSS_IPV6, RSS_UDP_IPV4, RSS_UDP_IPV6 = 1, 2, 3, 5, 7, 8
 
 # … bits of the second word
 RX_DD = 1 << 0  # descriptor done
 RX_EOP = 1 << 1  # last buffer of its packet
+RX_NEXTP_SHIFT = 4  # which descriptor follows, if it is not the last one, 16 bits
 RX_VP = 1 << 3  # the packet had a VLAN tag
 RX_UDPCS = 1 << 4  # UDP checksum checked
-RX_L4CS = 1 << 5  # TCP or UDP checksum checked
+RX_L4CS = 1 << 5  # checksum of TCP, UDP or SCTP checked
 RX_IPCS = 1 << 6  # IPv4 header checksum checked
-RX_L4E = 1 << 30  # TCP or UDP checksum wrong
+RX_VEXT = 1 << 9  # the packet has an outer VLAN tag
+RX_UDPV = 1 << 10  # the first fragment of a UDP datagram that has a checksum
+RX_HBO = 1 << 23  # the headers were longer than their buffer
+RX_L4E = 1 << 30  # checksum of TCP, UDP or SCTP wrong
 RX_IPE = 1 << 31  # IPv4 header checksum wrong
 RX_LENGTH_SHIFT = 32  # PKT_LEN, 16 bits
 RX_VLAN_SHIFT = 48  # VLAN tag, if it was stripped
+
+# 7.1.5 Legacy receive descriptor, write-back: fields of the second word, of which the lowest is the length
+RX_LEGACY_FRAGMENT_SHIFT = 16
+RX_LEGACY_STATUS_SHIFT = 32  # the lowest byte of an advanced descriptor's status
+RX_LEGACY_ERRORS_SHIFT = 40
+RX_LEGACY_DD, RX_LEGACY_EOP = 1 << 32, 1 << 33
 
 # 7.2.3.2.4 Advanced transmit data descriptor: bits of the second word
 TX_LENGTH_MASK = 0xFFFF  # DTALEN

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from ixy.jit import compiled
 from ixy.sim import slots
-from ixy.sim.card.nic import LATER, can_receive, can_transmit, count_sent, fetch, receive
 from ixy.sim.card.offload import MIN_FRAME
-from ixy.sim.card.state import FEATURES, LOOPBACK, OFFLOAD, RAISED, SEGMENT, TX_QUEUES
+from ixy.sim.card.receive import can_receive, receive
+from ixy.sim.card.state import COALESCING, FEATURES, LOOPBACK, OFFLOAD, PENDING, RAISED, SEGMENT, TX_QUEUES, UNREPORTED
+from ixy.sim.card.transmit import LATER, can_transmit, count_sent, fetch
 from ixy.sim.rack import (
     ALARM,
     ASLEEP,
@@ -105,6 +106,10 @@ def step(rack: Rack) -> int:
                 work += call(rack, slots.TURN, card, 0, 0, 0)
             else:
                 work += drain(rack, card) + feed(rack, card)
+            if rack.cards[card, PENDING] & COALESCING:
+                call(rack, slots.CLOSE, card, 0, 0, 0)
+            if rack.cards[card, PENDING] & UNREPORTED:
+                call(rack, slots.WRITE_BACK, card, 0, 0, 0)
             if rack.cards[card, RAISED] != 0:
                 call(rack, slots.INTERRUPT, card, 0, 0, 0)
     return work

@@ -38,18 +38,30 @@ if TYPE_CHECKING:
     TURN,  # frames take time on the wire: the turn of such a card,
     DEPART,  # a frame that it sends,
     ARRIVE,  # and one that is sent to it
-) = range(11)
-NEXT_FRAME = 16  # and the number of a kind of wires
-EMIT = 32
+    FORMATS,  # the bits of FEATURES with these names
+    KEEP_CRC,
+    REPORT,
+    COALESCE,
+    WRITE_BACK,  # the bits of PENDING: descriptors are to be written back,
+    CLOSE,  # packets that were coalesced are complete
+) = range(17)
+NEXT_FRAME = 32  # and the number of a kind of wires
+EMIT = 48
 
 EMPTY = -1  # what an empty slot answers
 
-OF_FEATURES = {
-    state.CLASSIFY: CLASSIFY,
-    state.CHECK_VLAN: CHECK_VLAN,
-    state.STRIP_VLAN: STRIP_VLAN,
-    state.INTERRUPT: INTERRUPT,
-}
+OF_FEATURES = (
+    (state.CLASSIFY, CLASSIFY),
+    (state.CHECK_VLAN, CHECK_VLAN),
+    (state.STRIP_VLAN, STRIP_VLAN),
+    (state.INTERRUPT, INTERRUPT),
+    (state.FORMATS, FORMATS),
+    (state.KEEP_CRC, KEEP_CRC),
+    (state.REPORT, REPORT),
+    (state.REPORT, WRITE_BACK),
+    (state.COALESCE, COALESCE),
+    (state.COALESCE, CLOSE),
+)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What the cards' loop does
@@ -127,6 +139,11 @@ def _strip_vlan(image: Any, card: int, start: int, length: int, _: int) -> int:
     return classify.strip(image[0], card, start, length)
 
 
+@belongs_in(KEEP_CRC)
+def _keep_crc(image: Any, card: int, start: int, length: int, left: int) -> int:
+    return classify.keep_crc(image[0], card, start, length, left)
+
+
 @belongs_in(INTERRUPT)
 def _interrupt(image: Any, card: int, _a: int, _b: int, _c: int) -> int:
     return interrupts.notify(image[0], card)
@@ -186,7 +203,7 @@ def provide_wanted(rack: Rack) -> bool:
 
 def of_features(features: int) -> list[int]:
     """The slots that are called while these bits of FEATURES are set."""
-    return [slot for bit, slot in OF_FEATURES.items() if features & bit]
+    return [slot for bit, slot in OF_FEATURES if features & bit]
 
 
 def of_wire(wire: Wire) -> list[int]:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from ixy.jit import compiled
 from ixy.pacing import CATCH_UP_TIME, SECOND
 from ixy.sim import slots
-from ixy.sim.card.nic import CRC_BYTES, LATER, can_receive, can_transmit, fetch, receive
+from ixy.sim.card.frame import CRC_BYTES
+from ixy.sim.card.receive import can_receive, receive
 from ixy.sim.card.state import FEATURES, LOOPBACK, TX_QUEUES
+from ixy.sim.card.transmit import LATER, can_transmit, fetch
 from ixy.sim.loop import BURST, emit, next_frame, send
 from ixy.sim.rack import FLIGHT, FRAME, FREE, HELD, KIND, NOTHING, PACED, REST, SPEED, STARTED, Rack
 from ixy.sim.slots import belongs_in, call

@@ -44,6 +44,7 @@ log = logging.getLogger("ixy.ixgbe")
 
 RING_SIZES = [64 << n for n in range(7)]  # 64 to 4096: powers of two, so that an index wraps by a mask
 
+CRC_BYTES = 4
 MAX_FRAME = 10  # KiB, rounded up
 FLOW_CONTROL_ROOM = 24  # KiB: 4.6.3.2, below the end of the receive buffer
 DEVICE_STATUS, TRANSACTION_PENDING = 0xAA, 1 << 5  # in the configuration space (9.3.10.6)
@@ -490,10 +491,12 @@ class Ixgbe:
     def _read_counters(self) -> DeviceCounters:
         read = self._registers.read
         errors = (reg.CRCERRS, reg.ILLERRC, reg.ERRBC, reg.RLEC, reg.RUC, reg.RFC, reg.ROC, reg.RJC)
+        received = read(reg.GPRC)
         return DeviceCounters(
-            rx_packets=read(reg.GPRC),
-            # Reading the high half clears both, so the low one is read first (8.2.3.23).
-            rx_bytes=read(reg.GORCL) + (read(reg.GORCH) << 32),
+            rx_packets=received,
+            # Reading the high half clears both, so the low one is read first (8.2.3.23). The card does not count the
+            # frame check sequences that it cuts off.
+            rx_bytes=read(reg.GORCL) + (read(reg.GORCH) << 32) + CRC_BYTES * received,
             tx_packets=read(reg.GPTC),
             tx_bytes=read(reg.GOTCL) + (read(reg.GOTCH) << 32),
             # Without a mapping (RQSMR) the drops of all queues are in the first counter.

@@ -1,4 +1,4 @@
-"""What a simulated 82599 finds out about a packet that arrives: its kind, whether its checksums are right, its queue.
+"""What a simulated 82599 finds out about a frame that arrives, and what it does about its VLAN tag.
 
 Sections are those of the Intel 82599 datasheet, revision 3.3.
 """
@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 
 from ixy.jit import compiled, outlined
 from ixy.registers import i82599 as reg
-from ixy.sim.card.state import RX_LOST_BYTES, STRIPPED, TAG_WORD
+from ixy.sim.card.checksum import CRC32, crc, fold, is_sctp_right, ones_sum
+from ixy.sim.card.frame import CRC_BYTES, MAC_BYTES, TAG_BYTES, half, tags
+from ixy.sim.card.layers import SCTP, TCP, UDP, Layers, parse
+from ixy.sim.card.state import STRIPPED, TAG_WORD
 from ixy.sim.rack import SLOT, Rack
 from ixy.unsafe import copy, load_acquire
 
@@ -21,124 +24,104 @@ _MRQC = reg.MRQC.offset // 4
 _RETA = reg.RETA.offset // 4
 _RSSRK = reg.RSSRK.offset // 4
 _RXCSUM = reg.RXCSUM.offset // 4
-_VLNCTRL = reg.VLNCTRL.offset // 4
 _VFTA = reg.VFTA.offset // 4
 
 _MRQE = reg.MRQC.mask("MRQE")
 _RSS_ONLY = 1
-_PCSD = reg.RXCSUM.mask("PCSD")
+_IPPCSE, _PCSD = reg.RXCSUM.mask("IPPCSE"), reg.RXCSUM.mask("PCSD")
 
 # MRQC: kinds of packets whose fields are hashed
 _TCP_IPV4, _IPV4, _IPV6, _TCP_IPV6, _UDP_IPV4, _UDP_IPV6 = 1 << 16, 1 << 17, 1 << 20, 1 << 21, 1 << 22, 1 << 23
 
-ETHER_IPV4, ETHER_IPV6, ETHER_VLAN = 0x0800, 0x86DD, 0x8100
-TCP, UDP = 6, 17
-_NO_PROTOCOL = -1
-_IPV4_HEADER, _IPV6_HEADER, _TCP_HEADER, _UDP_HEADER = 20, 40, 20, 8
 _IPV4_ADDRESSES, _IPV6_ADDRESSES = 12, 8
-_MAC_BYTES, _TAG_BYTES = 12, 4
-_MORE_FRAGMENTS_OR_OFFSET = 0x3FFF
-
-
-@compiled
-def half(data: NDArray[np.uint8], at: int) -> int:
-    """16 bits in network order."""
-    return (load_acquire(data, at) << 8) | load_acquire(data, at + 1)
-
-
-@compiled
-def ones_sum(data: NDArray[np.uint8], start: int, end: int) -> int:
-    """The sum of 16-bit words in [start, end), an odd byte padded with zero, folded to 16 bits (RFC 1071)."""
-    total = 0
-    at = start
-    while at + 1 < end:
-        total += half(data, at)
-        at += 2
-    if at < end:
-        total += load_acquire(data, at) << 8
-    return fold(total)
-
-
-@compiled
-def fold(total: int) -> int:
-    """A sum of 16-bit words with the carries added back in."""
-    while total > 0xFFFF:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total
+_FRAGMENT_OFFSET = 0x1FFF
 
 
 @outlined
 def in_vlan(registers: NDArray[np.uint32], frame: NDArray[np.uint8], start: int) -> bool:
-    """Whether the VLAN filter lets a frame pass; one without tag always does (7.1.1.2)."""
-    if half(frame, start + _MAC_BYTES) != load_acquire(registers, _VLNCTRL) & 0xFFFF:
+    """Whether the VLAN filter lets a frame pass; one without an inner tag always does (7.1.1.2)."""
+    outer, inner = tags(registers, frame, start)
+    if inner == 0:
         return True
-    vlan = half(frame, start + _MAC_BYTES + 2) & 0xFFF
+    vlan = half(frame, start + MAC_BYTES + outer + 2) & 0xFFF
     return (load_acquire(registers, _VFTA + (vlan >> 5)) >> (vlan & 31)) & 1 != 0
 
 
 @compiled
 def strip(rack: Rack, card: int, start: int, length: int) -> int:
-    """Copy a tagged frame without its tag to STRIPPED, and note the tag for its descriptor; the new length (7.4.3)."""
+    """Copy a frame without its inner tag to STRIPPED, and note the tag for its descriptor; the new length (7.4.3).
+
+    A frame that has none stays where it is.
+    """
     tape, to = rack.tape, card * SLOT + STRIPPED
-    tag = half(tape, start + _MAC_BYTES + 2)
+    outer, inner = tags(rack.registers[card], tape, start)
+    if inner == 0:
+        return length
+    kept = MAC_BYTES + outer
+    tag = half(tape, start + kept + 2)
     rack.cards[card, TAG_WORD] = reg.RX_VP | (signed(tag << 16) << (reg.RX_VLAN_SHIFT - 16))
-    rack.counters[card, RX_LOST_BYTES] += _TAG_BYTES
-    copy(tape, to, tape, start, _MAC_BYTES)
-    rest = length - _MAC_BYTES - _TAG_BYTES
-    copy(tape, to + _MAC_BYTES, tape, start + _MAC_BYTES + _TAG_BYTES, rest)
-    return length - _TAG_BYTES
+    copy(tape, to, tape, start, kept)
+    copy(tape, to + kept, tape, start + kept + TAG_BYTES, length - kept - TAG_BYTES)
+    return length - TAG_BYTES
+
+
+@compiled
+def keep_crc(rack: Rack, card: int, start: int, length: int, left: int) -> int:
+    """Put a frame's check sequence behind it in STRIPPED, and the frame, unless what is `left` of it is there already.
+
+    It is that of all `length` bytes that arrived (7.1.6.2). The new length.
+    """
+    tape, to = rack.tape, card * SLOT + STRIPPED
+    value = crc(tape, start, start + length, CRC32, -CRC_BYTES)
+    if left == length:
+        copy(tape, to, tape, start, length)
+    for i in range(CRC_BYTES):
+        tape[to + left + i] = (value >> 8 * i) & 0xFF
+    return left + CRC_BYTES
 
 
 @outlined
 def classify(registers: NDArray[np.uint32], frame: NDArray[np.uint8], start: int, length: int) -> tuple[int, int, int]:
     """The queue for a frame, and what its descriptor's two words say of it (7.1.2.8, 7.1.6.2, 7.1.11)."""
-    network = start + _MAC_BYTES
-    if half(frame, network) == ETHER_VLAN:
-        network += _TAG_BYTES
-    kind = half(frame, network)
-    network += 2
-    size = network_size(frame, kind, network, start + length)
-    if size == 0:
-        return 0, 0, 0
-    if kind == ETHER_IPV4:
-        header = 4 * (load_acquire(frame, network) & 15)
-        word_0, word_1 = reg.RX_TYPE_IPV4, reg.RX_IPCS
-        if ones_sum(frame, network, network + header) != 0xFFFF:
-            word_1 |= reg.RX_IPE
-        is_fragment = half(frame, network + 6) & _MORE_FRAGMENTS_OR_OFFSET != 0
-        protocol = _NO_PROTOCOL if is_fragment else load_acquire(frame, network + 9)
-    else:
-        header = _IPV6_HEADER
-        word_0, word_1 = reg.RX_TYPE_IPV6, 0
-        protocol = load_acquire(frame, network + 6)
-    transport, end = network + header, network + size
-    if protocol == TCP and end - transport >= _TCP_HEADER:
-        word_0 |= reg.RX_TYPE_TCP
-    elif protocol == UDP and end - transport >= _UDP_HEADER:
-        word_0 |= reg.RX_TYPE_UDP
-    else:
-        protocol = _NO_PROTOCOL
-    addresses = network + (_IPV4_ADDRESSES if kind == ETHER_IPV4 else _IPV6_ADDRESSES)
-    addresses_size = 8 if kind == ETHER_IPV4 else 32
-    word_1 |= check_transport(frame, addresses, addresses_size, transport, end, protocol)
-    hashed, value = rss(registers, frame, addresses, addresses_size, transport, protocol)
-    if load_acquire(registers, _RXCSUM) & _PCSD:
+    layers = parse(registers, frame, start, length)
+    word_0, word_1 = packet_type(layers), status(frame, layers)
+    hashed, value = rss(registers, frame, layers)
+    reported = load_acquire(registers, _RXCSUM)
+    if reported & _PCSD:
         word_0 |= hashed | (signed(value) << reg.RX_HASH_SHIFT)
+    elif reported & _IPPCSE and layers.version == 4:
+        word_0 |= signed(fragment_checksum(frame, layers) << 16 | half(frame, layers.network + 4)) << reg.RX_HASH_SHIFT
+        word_1 |= reg.RX_UDPV if is_first_of_udp(frame, layers) else 0
     return queue_of(registers, hashed, value), word_0, word_1
 
 
 @compiled
-def network_size(frame: NDArray[np.uint8], kind: int, network: int, end: int) -> int:
-    """The length of the IP packet that starts at `network`, 0 if there is none that is whole."""
-    size = 0
-    if kind == ETHER_IPV4 and network + _IPV4_HEADER <= end:
-        header = 4 * (load_acquire(frame, network) & 15)
-        size = half(frame, network + 2)
-        if header < _IPV4_HEADER or size < header:
-            size = 0
-    elif kind == ETHER_IPV6 and network + _IPV6_HEADER <= end:
-        size = _IPV6_HEADER + half(frame, network + 4)
-    return size if network + size <= end else 0
+def packet_type(layers: Layers) -> int:
+    """The bits that say which headers a frame has (7.1.6.2)."""
+    found = 0
+    if layers.version == 4:
+        found = reg.RX_TYPE_IPV4 | (reg.RX_TYPE_IPV4E if layers.extended else 0)
+    elif layers.version == 6:
+        found = reg.RX_TYPE_IPV6 | (reg.RX_TYPE_IPV6E if layers.extended else 0)
+    if layers.transport_size > 0:
+        if layers.protocol == TCP:
+            found |= reg.RX_TYPE_TCP
+        elif layers.protocol == UDP:
+            found |= reg.RX_TYPE_UDP
+        else:
+            found |= reg.RX_TYPE_SCTP
+    return found
+
+
+@compiled
+def status(frame: NDArray[np.uint8], layers: Layers) -> int:
+    """Status and error bits: VLAN tags, and which checksums were checked (7.1.6.2, 7.1.11)."""
+    found = (reg.RX_VP if layers.inner else 0) | (reg.RX_VEXT if layers.outer else 0)
+    if layers.version == 4:
+        found |= reg.RX_IPCS
+        if ones_sum(frame, layers.network, layers.network + 4 * (load_acquire(frame, layers.network) & 15)) != 0xFFFF:
+            found |= reg.RX_IPE
+    return found | check_transport(frame, layers)
 
 
 @compiled
@@ -148,33 +131,49 @@ def signed(value: int) -> int:
 
 
 @compiled
-def check_transport(
-    frame: NDArray[np.uint8], addresses: int, addresses_size: int, transport: int, end: int, protocol: int
-) -> int:
-    """Status and error bits for the TCP or UDP checksum (7.1.11). UDP without a checksum is not checked."""
-    if protocol == _NO_PROTOCOL or (protocol == UDP and half(frame, transport + 6) == 0):
+def check_transport(frame: NDArray[np.uint8], layers: Layers) -> int:
+    """Status and error bits for the checksum of TCP, UDP or SCTP (7.1.11). UDP without one is not checked."""
+    transport, end, protocol = layers.transport, layers.end, layers.protocol
+    if layers.transport_size == 0:
         return 0
-    pseudo = ones_sum(frame, addresses, addresses + addresses_size) + protocol + end - transport
-    status = reg.RX_L4CS | (reg.RX_UDPCS if protocol == UDP else 0)
-    if fold(pseudo + ones_sum(frame, transport, end)) != 0xFFFF:
-        status |= reg.RX_L4E
-    return status
+    if protocol == SCTP:
+        return reg.RX_L4CS | (0 if is_sctp_right(frame, transport, end) else reg.RX_L4E)
+    if layers.diverted or (protocol == UDP and half(frame, transport + 6) == 0):
+        return 0
+    addresses, size = addresses_of(layers)
+    pseudo = ones_sum(frame, addresses, addresses + size) + protocol + end - transport
+    right = fold(pseudo + ones_sum(frame, transport, end)) == 0xFFFF
+    return reg.RX_L4CS | (reg.RX_UDPCS if protocol == UDP else 0) | (0 if right else reg.RX_L4E)
 
 
 @compiled
-def rss(
-    registers: NDArray[np.uint32],
-    frame: NDArray[np.uint8],
-    addresses: int,
-    addresses_size: int,
-    transport: int,
-    protocol: int,
-) -> tuple[int, int]:
+def addresses_of(layers: Layers) -> tuple[int, int]:
+    """Where the two addresses of an IP packet lie, and how many bytes they are."""
+    return (layers.network + _IPV4_ADDRESSES, 8) if layers.version == 4 else (layers.network + _IPV6_ADDRESSES, 32)
+
+
+@compiled
+def fragment_checksum(frame: NDArray[np.uint8], layers: Layers) -> int:
+    """The sum of what an IPv4 fragment carries, for software to put together; else 0 (7.1.11.3)."""
+    return ones_sum(frame, layers.transport, layers.end) if layers.version == 4 and layers.is_fragment else 0
+
+
+@compiled
+def is_first_of_udp(frame: NDArray[np.uint8], layers: Layers) -> bool:
+    """Whether this is the first of the fragments of a UDP datagram, and has its checksum (7.1.11.3)."""
+    first = layers.is_fragment and half(frame, layers.network + 6) & _FRAGMENT_OFFSET == 0
+    whole = layers.protocol == UDP and layers.transport + 8 <= layers.end
+    return first and whole and half(frame, layers.transport + 6) != 0
+
+
+@compiled
+def rss(registers: NDArray[np.uint32], frame: NDArray[np.uint8], layers: Layers) -> tuple[int, int]:
     """The RSS type, 0 if nothing is hashed, and the hash (7.1.2.8.1)."""
     enabled = load_acquire(registers, _MRQC)
-    is_v4 = addresses_size == 8
+    is_v4 = layers.version == 4
+    protocol = layers.protocol if layers.transport_size > 0 else 0
     kind, ports = 0, 0
-    if enabled & _MRQE != _RSS_ONLY:
+    if layers.version == 0 or enabled & _MRQE != _RSS_ONLY:
         return 0, 0
     if protocol == TCP and enabled & (_TCP_IPV4 if is_v4 else _TCP_IPV6):
         kind, ports = reg.RSS_TCP_IPV4 if is_v4 else reg.RSS_TCP_IPV6, 4
@@ -184,8 +183,9 @@ def rss(
         kind = reg.RSS_IPV4 if is_v4 else reg.RSS_IPV6
     else:
         return 0, 0
-    value = toeplitz(registers, frame, addresses, addresses_size, 0)
-    return kind, value ^ toeplitz(registers, frame, transport, ports, addresses_size)
+    addresses, size = addresses_of(layers)
+    value = toeplitz(registers, frame, addresses, size, 0)
+    return kind, value ^ toeplitz(registers, frame, layers.transport, ports, size)
 
 
 @compiled

@@ -9,23 +9,27 @@ from typing import TYPE_CHECKING
 
 from ixy.jit import compiled, outlined
 from ixy.registers import i82599 as reg
-from ixy.sim.card.classify import fold, half, ones_sum
+from ixy.sim.card.checksum import SCTP_CHECKSUM, fold, ones_sum, sctp_checksum
+from ixy.sim.card.frame import MAC_BYTES, TAG_BYTES, half
 from ixy.sim.card.state import OFFLOAD, SEGMENT
 from ixy.sim.rack import SLOT, Rack
-from ixy.unsafe import copy
+from ixy.unsafe import copy, load_acquire
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_MAC_BYTES = 12
-_TAG_BYTES = 4
+_DMATXCTL = reg.DMATXCTL.offset // 4
+_DTXTCPFLGL = reg.DTXTCPFLGL.offset // 4
+_DTXTCPFLGH = reg.DTXTCPFLGH.offset // 4
+
+_GDV = reg.DMATXCTL.mask("GDV")
 MIN_FRAME = 60  # without the frame check sequence
 _LONGEST = 16 << 10  # of what can be built; no frame is longer
 _TCP_CHECKSUM, _UDP_CHECKSUM = 16, 6
 _TCP_SEQUENCE, _TCP_FLAGS = 4, 13
-_FIN, _PSH, _CWR = 0x01, 0x08, 0x80
-_MIN_TCP, _MIN_IPV4, _MIN_IPV6 = 20, 20, 40
+_ALL_FLAGS, _MIDDLE_SHIFT = 0xFFF, 16
+_MIN_TCP, _MIN_SCTP, _MIN_IPV4, _MIN_IPV6 = 20, 12, 20, 40
 
 
 @outlined
@@ -60,7 +64,7 @@ def build_advanced(rack: Rack, card: int, queue: int, length: int, number: int) 
     segmented = command & reg.TX_TSE != 0
     if segmented:
         headers += transport_size
-        if segment_size == 0 or transport_size < _MIN_TCP or headers >= length or mac_size < _MAC_BYTES:
+        if segment_size == 0 or transport_size < _MIN_TCP or headers >= length or mac_size < MAC_BYTES:
             return 0
         done = number * segment_size
         size = min(segment_size, length - headers - done)
@@ -72,15 +76,16 @@ def build_advanced(rack: Rack, card: int, queue: int, length: int, number: int) 
     copy(rack.tape, at, rack.tape, stage, headers)
     copy(rack.tape, at + headers, rack.tape, stage + headers + done, size)
     if segmented:
-        last = headers + done + size == length
-        adapt(rack.tape, at + mac_size, network_size, transport_size, number, done, size, second, last)
+        adapt(rack.tape, at + mac_size, network_size, transport_size, number, done, size, second)
+        kept = flags_kept(rack.registers[card], number == 0, headers + done + size == length)
+        mask_flags(rack.tape, at + mac_size + network_size, kept)
     if (segmented or command & reg.TX_IXSM) and second & reg.CONTEXT_IPV4 and network_size >= _MIN_IPV4:
         put_checksum(rack.tape, at + mac_size + 10, at + mac_size, at + mac_size + network_size)
     if segmented or command & reg.TX_TXSM:
         kind = (second >> reg.CONTEXT_L4T_SHIFT) & 3
         insert_transport(rack.tape, at + mac_size + network_size, at + headers + size, kind, segmented)
     tag = (first >> reg.CONTEXT_VLAN_SHIFT) & 0xFFFF
-    return insert_tag(rack.tape, at, headers + size, tag) if command & reg.TX_VLE else headers + size
+    return insert_tag(rack, card, headers + size, tag) if command & reg.TX_VLE else headers + size
 
 
 @compiled
@@ -97,7 +102,7 @@ def build_legacy(rack: Rack, card: int, length: int) -> int:
         total = ones_sum(tape, at + start, at + length)
         store_half(tape, at + offset, ~total & 0xFFFF)
     tag = (command >> reg.TX_VLAN_SHIFT) & 0xFFFF
-    return insert_tag(tape, at, length, tag) if command & reg.TX_VLE else length
+    return insert_tag(rack, card, length, tag) if command & reg.TX_VLE else length
 
 
 @compiled
@@ -110,9 +115,8 @@ def adapt(
     done: int,
     size: int,
     context: int,
-    last: bool,
 ) -> None:
-    """Give a segment its own lengths, identification, sequence number and flags (7.2.4.6)."""
+    """Give a segment its own lengths, identification and sequence number (7.2.4.6)."""
     if context & reg.CONTEXT_IPV4 and network_size >= _MIN_IPV4:
         store_half(tape, network + 2, network_size + transport_size + size)
         store_half(tape, network + 4, half(tape, network + 4) + number)
@@ -122,19 +126,43 @@ def adapt(
     sequence = (half(tape, transport + _TCP_SEQUENCE) << 16) + half(tape, transport + _TCP_SEQUENCE + 2) + done
     store_half(tape, transport + _TCP_SEQUENCE, sequence >> 16)
     store_half(tape, transport + _TCP_SEQUENCE + 2, sequence)
-    cleared = (0 if last else _FIN | _PSH) | (0 if number == 0 else _CWR)
-    tape[transport + _TCP_FLAGS] &= 0xFF - cleared
+
+
+@compiled
+def flags_kept(registers: NDArray[np.uint32], first: bool, last: bool) -> int:
+    """Which of a segment's TCP flags software lets it keep (8.2.3.9.3, 8.2.3.9.4).
+
+    One that is first and last keeps what either keeps: it is the packet that software made.
+    """
+    low, high = load_acquire(registers, _DTXTCPFLGL), load_acquire(registers, _DTXTCPFLGH)
+    if not first and not last:
+        return (low >> _MIDDLE_SHIFT) & _ALL_FLAGS
+    return ((low if first else 0) | (high if last else 0)) & _ALL_FLAGS
+
+
+@compiled
+def mask_flags(tape: NDArray[np.uint8], transport: int, kept: int) -> None:
+    """Clear the others of the 12 flags, of which the upper four share a byte with the length of the header."""
+    flags = transport + _TCP_FLAGS
+    tape[flags - 1] &= 0xF0 | (kept >> 8)
+    tape[flags] &= kept & 0xFF
 
 
 @compiled
 def insert_transport(tape: NDArray[np.uint8], start: int, end: int, kind: int, segmented: bool) -> None:
-    """Complete the TCP or UDP checksum (7.2.5.2): software left the pseudo header's sum, but no length if segmented."""
+    """Insert the checksum (7.2.5.2): of SCTP, or of TCP or UDP, for which software left the pseudo header's sum, but no
+    length if segmented."""
+    if kind == reg.L4T_SCTP and end - start >= _MIN_SCTP:
+        value = sctp_checksum(tape, start, end)
+        for i in range(4):
+            tape[start + SCTP_CHECKSUM + i] = (value >> 8 * i) & 0xFF
+        return
     if kind == reg.L4T_TCP and end - start >= _MIN_TCP:
         place = start + _TCP_CHECKSUM
     elif kind == reg.L4T_UDP and end - start >= 8:
         place = start + _UDP_CHECKSUM
     else:
-        return  # SCTP's is a CRC, which is left to software
+        return
     total = fold(ones_sum(tape, start, end) + (end - start if segmented else 0))
     value = ~total & 0xFFFF
     store_half(tape, place, 0xFFFF if value == 0 and kind == reg.L4T_UDP else value)
@@ -148,13 +176,21 @@ def put_checksum(tape: NDArray[np.uint8], place: int, start: int, end: int) -> N
 
 
 @compiled
-def insert_tag(tape: NDArray[np.uint8], at: int, length: int, tag: int) -> int:
-    """Insert a VLAN tag behind the addresses; the new length (7.4.2)."""
-    for i in range(at + length - 1, at + _MAC_BYTES - 1, -1):
-        tape[i + _TAG_BYTES] = tape[i]
-    store_half(tape, at + _MAC_BYTES, 0x8100)
-    store_half(tape, at + _MAC_BYTES + 2, tag)
-    return length + _TAG_BYTES
+def insert_tag(rack: Rack, card: int, length: int, tag: int) -> int:
+    """Insert a VLAN tag behind the addresses, or in double VLAN mode behind the outer tag; the new length (7.4.2).
+
+    In that mode software has put the outer tag there (7.4.5); the card does not look.
+    """
+    tape, at = rack.tape, card * SLOT + SEGMENT
+    control = load_acquire(rack.registers[card], _DMATXCTL)
+    place = MAC_BYTES + (TAG_BYTES if control & _GDV else 0)
+    if length < place:
+        return length
+    for i in range(at + length - 1, at + place - 1, -1):
+        tape[i + TAG_BYTES] = tape[i]
+    store_half(tape, at + place, control >> 16)
+    store_half(tape, at + place + 2, tag)
+    return length + TAG_BYTES
 
 
 @compiled

@@ -15,7 +15,7 @@ import numpy as np
 
 from ixy.registers import Register, Reset
 from ixy.registers import i82599 as reg
-from ixy.sim.card import config, state
+from ixy.sim.card import coalesce, config, formats, report, state
 from ixy.sim.card.config import ConfigSpace
 from ixy.sim.card.eeprom import EEPROM_WORDS, build_eeprom, build_product_data
 from ixy.sim.card.interrupts import OWN_THREAD, Interrupts
@@ -73,6 +73,7 @@ _KEPT = {
     for kind in Reset
 }
 _RX_CONTROLS, _TX_CONTROLS = _places(reg.RXDCTL), _places(reg.TXDCTL)
+_CRC_STRIP = reg.RDRXCTL.mask("CRC_STRIP")
 
 
 class Card:
@@ -104,6 +105,7 @@ class Card:
         self._module = Module()
         self.ready = Ready()
         self.unmodelled = Unmodelled(name)
+        self._describes = False
         self._reads: dict[int, Callable[[], int]] = {}
         self._writes: dict[int, Callable[[int], None]] = {}
         self._direct: dict[int, Callable[[int], None]] = {}
@@ -176,6 +178,15 @@ class Card:
         with self._machine.paused():
             self._words[state.ROOT_TABLE], self._words[state.REQUESTER] = root_table, requester
 
+    def describe_all(self) -> None:
+        """From now on report type and checksums of each packet, whether or not software asked for something of it.
+
+        A card always does (7.1.6.2). Our own driver does not look unless it asked, and has not to wait for a kernel.
+        """
+        self._describes = True
+        with self._machine.paused():
+            self._note_features()
+
     def set_bus_master(self, enabled: int) -> None:
         """Let the card do DMA, or not."""
         with self._machine.paused():
@@ -215,8 +226,15 @@ class Card:
         """Tell the rack which of the rarer things are enabled."""
         registers = self._registers
         strips = bool((registers[_RX_CONTROLS] & reg.RXDCTL.mask("VME")).any())
+        cuts_crc = self._get(reg.HLREG0) & reg.HLREG0.mask("RXCRCSTRP") or self._get(reg.RDRXCTL) & _CRC_STRIP
+        other_formats, coalesces = formats.are_used(registers), bool(cuts_crc) and coalesce.is_enabled(registers)
+        describes = self._describes or other_formats or coalesces or self._get(reg.RXCSUM) or self._get(reg.MRQC)
         features = (
-            state.CLASSIFY * bool(self._get(reg.RXCSUM) or self._get(reg.MRQC) & reg.MRQC.mask("MRQE"))
+            state.CLASSIFY * bool(describes)
+            | state.FORMATS * other_formats
+            | state.KEEP_CRC * (not cuts_crc)
+            | state.REPORT * report.is_batched(registers)
+            | state.COALESCE * coalesces
             | state.CHECK_VLAN * bool(self._get(reg.VLNCTRL) & reg.VLNCTRL.mask("VFE"))
             | state.STRIP_VLAN * strips
             | state.LOOPBACK * bool(self._get(reg.HLREG0) & reg.HLREG0.mask("LPBK"))
@@ -244,8 +262,9 @@ class Card:
         kept = _KEPT[kind]
         self._registers[:] = self._registers & kept | _RESET_VALUES & ~kept
         self._load_address()
-        for column in (state.STAGED, state.OFFLOAD, state.TX_QUEUES, state.RX_QUEUES):
+        for column in (state.STAGED, state.OFFLOAD, state.PENDING, state.TX_QUEUES, state.RX_QUEUES):
             self._words[column] = 0
+        self._machine.rack.queues[self.index, :, state.QUEUE_UNREPORTED] = 0
         self.statistics.reset()
         self.interrupts.reset()
         self.ready.forget()
@@ -359,11 +378,16 @@ class Card:
         self._change(reg.TXDCTL[queue], ENABLE=enabled)
         self._take(reg.TXDCTL.offsets[queue], value)
         self._words[state.TX_QUEUES] = self._running(_TX_CONTROLS)
+        if not enabled:
+            self._machine.rack.queues[self.index, queue, state.QUEUE_UNREPORTED] = 0
         if not enabled and self._words[state.STAGING] == queue:
             self._words[state.STAGED] = self._words[state.OFFLOAD] = 0
 
     def _write_rxdctl(self, queue: int, value: int) -> None:
-        self._change(reg.RXDCTL[queue], ENABLE=reg.RXDCTL.decode(value)["ENABLE"])
+        enabled = reg.RXDCTL.decode(value)["ENABLE"]
+        self._change(reg.RXDCTL[queue], ENABLE=enabled)
+        if not enabled:
+            coalesce.forget(self._machine.rack, self.index, queue)
         self._take(reg.RXDCTL.offsets[queue], value)
         self._words[state.RX_QUEUES] = self._running(_RX_CONTROLS)
 

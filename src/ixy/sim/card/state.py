@@ -22,12 +22,18 @@ from ixy.registers import i82599 as reg
     WORD_0,  # what its descriptor says of it
     WORD_1,
     TAG_WORD,  # what it says of the tag that was stripped
+    PENDING,  # what is to be done at the end of the card's turn
     CARD_WORDS,
-) = range(16)
+) = range(17)
 
 # Bits of the word FEATURES: what is enabled on a card beyond plain receiving and sending. The rare is tested at once,
 # and its kernels are in their slots (`slots.py`) before it is enabled.
-CLASSIFY, CHECK_VLAN, STRIP_VLAN, LOOPBACK, INTERRUPT = 1, 2, 4, 8, 16
+CLASSIFY, CHECK_VLAN, STRIP_VLAN, LOOPBACK, INTERRUPT, FORMATS, KEEP_CRC, REPORT, COALESCE = (
+    1 << bit for bit in range(9)
+)
+
+# Bits of the word PENDING: descriptors are done and not written back, packets are being coalesced
+UNREPORTED, COALESCING = 1, 2
 
 # Columns of `counters`: what a card has counted since it was made. The register file turns them, with those of queues,
 # into the datasheet's read-clear statistics (8.2.3.23). A frame that goes its usual way is counted in few places.
@@ -40,7 +46,7 @@ CLASSIFY, CHECK_VLAN, STRIP_VLAN, LOOPBACK, INTERRUPT = 1, 2, 4, 8, 16
     RX_REFUSED_BYTES,  # of the frames in these three
     RX_MISSED,
     RX_NO_DESCRIPTOR,
-    RX_LOST_BYTES,  # of the frames in these two, and of tags that were stripped
+    RX_LOST_BYTES,  # of the frames in these two
     TX_BROADCAST,
     TX_MULTICAST,
     DMA_REFUSED,
@@ -50,17 +56,22 @@ CLASSIFY, CHECK_VLAN, STRIP_VLAN, LOOPBACK, INTERRUPT = 1, 2, 4, 8, 16
 TX_SIZES = RX_SIZES + 6
 COUNTERS = TX_SIZES + 6
 
-# Columns of `queues`: what each queue has counted
-QUEUE_RX, QUEUE_RX_BYTES, QUEUE_TX, QUEUE_TX_BYTES, QUEUE_DROPPED, QUEUE_COUNTERS = range(6)
+# Columns of `queues`: what each queue has counted, and how many of its transmit descriptors are to be written back, the
+# first of which is at this index of the ring
+QUEUE_RX, QUEUE_RX_BYTES, QUEUE_TX, QUEUE_TX_BYTES, QUEUE_DROPPED, QUEUE_UNREPORTED, QUEUE_UNREPORTED_FROM = range(7)
+QUEUE_COUNTERS = 7
 
 # Where things lie in a card's slot of the tape: a packet on its way out, one of its segments, a frame without its VLAN
-# tag, and what is written into EVENT
+# tag or with its check sequence, what is written into EVENT, a queue's head on its way to memory, and the flows of
+# which packets are being coalesced
 STAGE = 0
 STAGE_SIZE = 256 << 10  # PAYLEN has 18 bits
 SEGMENT = STAGE + STAGE_SIZE
 STRIPPED = SEGMENT + (64 << 10)
 NOTICE = STRIPPED + (32 << 10)
-PART_SIZE = NOTICE + (4 << 10)
+HEAD = NOTICE + (4 << 10)
+FLOWS = HEAD + (4 << 10)
+PART_SIZE = FLOWS + (32 << 10)
 
 # Words from the registers of one receive queue to those of the next, and how many more those of queues from 64 on are
 # away (8.2.3.8). Queue n's lie n * RX_STRIDE + (n >> RX_LOWER_BITS) * RX_JUMP behind queue 0's.

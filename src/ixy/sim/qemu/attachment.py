@@ -177,6 +177,7 @@ class Attachment:
 
     def _attach(self, stack: ExitStack, address: str, slot: int, qtest: Qtest, memory: MemoryMap) -> None:
         card = self.machine.plug_in(address)
+        card.describe_all()
         pci_card = PciCard(self.machine, card, SlotInterrupts(qtest, slot), Iommu(qtest, slot))
         stack.callback(pci_card.close)
         stack.callback(self.machine.unplug, card)

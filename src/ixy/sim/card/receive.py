@@ -1,0 +1,273 @@
+"""How a simulated 82599 receives: what the port accepts, and how it comes into the buffers of a queue.
+
+Each kernel works on one card of a rack. Sections are those of the Intel 82599 datasheet, revision 3.3.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ixy.jit import compiled
+from ixy.registers import i82599 as reg
+from ixy.sim import slots
+from ixy.sim.card.dma import dma_write, masters, ring_word
+from ixy.sim.card.frame import CRC_BYTES, is_broadcast, size_class, tags
+from ixy.sim.card.offload import MIN_FRAME
+from ixy.sim.card.state import (
+    CHECK_VLAN,
+    CLASSIFY,
+    COALESCE,
+    FEATURES,
+    FORMATS,
+    INTERRUPT,
+    KEEP_CRC,
+    QUEUE,
+    QUEUE_DROPPED,
+    QUEUE_RX,
+    QUEUE_RX_BYTES,
+    RAISED,
+    RX_BROADCAST,
+    RX_FILTERED,
+    RX_JUMP,
+    RX_LOST_BYTES,
+    RX_LOWER_BITS,
+    RX_MISSED,
+    RX_MULTICAST,
+    RX_NO_DESCRIPTOR,
+    RX_OVERSIZE,
+    RX_QUEUES,
+    RX_REFUSED_BYTES,
+    RX_SIZES,
+    RX_STRIDE,
+    RX_UNDERSIZE,
+    STRIP_VLAN,
+    STRIPPED,
+    TAG_WORD,
+    WORD_0,
+    WORD_1,
+)
+from ixy.sim.rack import SLOT, Rack
+from ixy.sim.slots import call
+from ixy.unsafe import load_acquire, store_release
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MAX_FRAME = 1518  # with its frame check sequence, unless jumbo frames are enabled (8.2.3.22.8)
+LONGEST_FRAME = 15872  # whatever MAXFRS says (1.3)
+
+# Word indices into BAR 0
+_RXCTRL = reg.RXCTRL.offset // 4
+_FCTRL = reg.FCTRL.offset // 4
+_HLREG0 = reg.HLREG0.offset // 4
+_MAXFRS = reg.MAXFRS.offset // 4
+_MCSTCTRL = reg.MCSTCTRL.offset // 4
+_MTA = reg.MTA.offset // 4
+_RAL = reg.RAL.offset // 4
+_RDBAL = reg.RDBAL.offset // 4
+_RDBAH = reg.RDBAH.offset // 4
+_RDLEN = reg.RDLEN.offset // 4
+_RDH = reg.RDH.offset // 4
+_RDT = reg.RDT.offset // 4
+_RXDCTL = reg.RXDCTL.offset // 4
+_SRRCTL = reg.SRRCTL.offset // 4
+
+_RXEN = reg.RXCTRL.mask("RXEN")
+_MPE, _UPE, _BAM = reg.FCTRL.mask("MPE"), reg.FCTRL.mask("UPE"), reg.FCTRL.mask("BAM")
+_JUMBOEN = reg.HLREG0.mask("JUMBOEN")
+_ENABLE = reg.RXDCTL.mask("ENABLE")
+_VME = reg.RXDCTL.mask("VME")
+_DROP_EN = reg.SRRCTL.mask("DROP_EN")
+_BSIZEPACKET = reg.SRRCTL.mask("BSIZEPACKET")  # in KiB
+_AV = reg.RAH.mask("AV")
+_MFE = reg.MCSTCTRL.mask("MFE")
+_RECEIVE_ADDRESSES = reg.RAL.count
+
+
+@compiled
+def can_receive(rack: Rack, card: int) -> bool:
+    """Whether a frame that arrived now would find a free descriptor, whatever its queue."""
+    registers = rack.registers[card]
+    if load_acquire(registers, _RXCTRL) & _RXEN == 0:
+        return False
+    running = 0
+    for queue in range(rack.cards[card, RX_QUEUES]):
+        at = queue * RX_STRIDE + (queue >> RX_LOWER_BITS) * RX_JUMP
+        if load_acquire(registers, _RXDCTL + at) & _ENABLE:
+            if load_acquire(registers, _RDH + at) == load_acquire(registers, _RDT + at):
+                return False
+            running += 1
+    return running > 0
+
+
+@compiled
+def receive(rack: Rack, card: int, start: int, length: int) -> None:
+    """A frame on the tape, of `length` bytes without its frame check sequence, arrives at the card's port (7.1)."""
+    registers, counters, tape = rack.registers[card], rack.counters[card], rack.tape
+    features = rack.cards[card, FEATURES]
+    if load_acquire(registers, _RXCTRL) & _RXEN == 0:
+        return
+    if length < MIN_FRAME:
+        lose(rack, card, RX_UNDERSIZE, RX_REFUSED_BYTES, length)
+        return
+    if is_too_long(registers, tape, start, length):
+        lose(rack, card, RX_OVERSIZE, RX_REFUSED_BYTES, length)
+        return
+    if not accepts(registers, tape, start) or (
+        features & CHECK_VLAN and call(rack, slots.CHECK_VLAN, card, start, 0, 0) == 0
+    ):
+        lose(rack, card, RX_FILTERED, RX_REFUSED_BYTES, length)
+        return
+    counters[RX_SIZES + size_class(length)] += 1
+    if tape[start] & 1:
+        counters[RX_BROADCAST if is_broadcast(tape, start) else RX_MULTICAST] += 1
+    if features & CLASSIFY:
+        call(rack, slots.CLASSIFY, card, start, length, 0)
+        own = rack.cards[card]
+        store(rack, card, own[QUEUE], start, length, own[WORD_0], own[WORD_1])
+    else:
+        store(rack, card, 0, start, length, 0, 0)
+
+
+@compiled
+def is_too_long(registers: NDArray[np.uint32], source: NDArray[np.uint8], start: int, length: int) -> bool:
+    """Whether a frame is longer than what is accepted; VLAN tags come on top of that (8.2.3.22.8, 8.2.3.22.13)."""
+    limit = MAX_FRAME
+    if load_acquire(registers, _HLREG0) & _JUMBOEN:
+        limit = min(load_acquire(registers, _MAXFRS) >> 16, LONGEST_FRAME)
+    if length + CRC_BYTES <= limit:
+        return False
+    outer, inner = tags(registers, source, start)
+    return length + CRC_BYTES > limit + outer + inner
+
+
+@compiled
+def accepts(registers: NDArray[np.uint32], source: NDArray[np.uint8], start: int) -> bool:
+    """Filter by destination address (7.1.1.1)."""
+    control = load_acquire(registers, _FCTRL)
+    if source[start] & 1 == 0:
+        return control & _UPE != 0 or matches_station(registers, source, start)
+    if is_broadcast(source, start):
+        return control & _BAM != 0
+    return control & _MPE != 0 or matches_station(registers, source, start) or matches_table(registers, source, start)
+
+
+@compiled
+def matches_station(registers: NDArray[np.uint32], source: NDArray[np.uint8], start: int) -> bool:
+    """Exact match with one of the receive addresses (8.2.3.7.8)."""
+    low = 0
+    for i in range(4):
+        low |= np.int64(source[start + i]) << (8 * i)
+    high = source[start + 4] | (np.int64(source[start + 5]) << 8) | _AV
+    for i in range(_RECEIVE_ADDRESSES):
+        if (
+            load_acquire(registers, _RAL + 2 * i) == low
+            and load_acquire(registers, _RAL + 2 * i + 1) & (_AV | 0xFFFF) == high
+        ):
+            return True
+    return False
+
+
+@compiled
+def matches_table(registers: NDArray[np.uint32], source: NDArray[np.uint8], start: int) -> bool:
+    """Hash match in the multicast table: 12 bits of the address, chosen by MCSTCTRL.MO (7.1.1.1.2)."""
+    control = load_acquire(registers, _MCSTCTRL)
+    if control & _MFE == 0:
+        return False
+    shift = 4 - (control & 3) if control & 3 < 3 else 0
+    bits = ((source[start + 4] | (np.int64(source[start + 5]) << 8)) >> shift) & 0xFFF
+    return (load_acquire(registers, _MTA + (bits >> 5)) >> (bits & 31)) & 1 != 0
+
+
+@compiled
+def store(rack: Rack, card: int, queue: int, start: int, length: int, word_0: int, word_1: int) -> None:
+    """DMA a frame into as many buffers of a queue as it needs, and write the descriptors back (7.1.5, 7.1.6).
+
+    The last descriptor says what `word_0` and `word_1` do, too. What is counted are the bytes that arrived.
+    """
+    registers = rack.registers[card]
+    features = rack.cards[card, FEATURES]
+    at = queue * RX_STRIDE + (queue >> RX_LOWER_BITS) * RX_JUMP
+    size = load_acquire(registers, _RDLEN + at) // reg.DESCRIPTOR_BYTES
+    head = load_acquire(registers, _RDH + at)
+    tail = load_acquire(registers, _RDT + at)
+    control = load_acquire(registers, _RXDCTL + at)
+    buffer_size = (load_acquire(registers, _SRRCTL + at) & _BSIZEPACKET) << 10
+    if not masters(rack, card) or control & _ENABLE == 0:
+        lose(rack, card, RX_MISSED, RX_LOST_BYTES, length)
+        return
+    if size == 0 or head >= size or tail >= size or buffer_size == 0:
+        lose(rack, card, RX_MISSED, RX_LOST_BYTES, length)
+        return
+    left = length
+    if features & STRIP_VLAN and control & _VME:
+        left = call(rack, slots.STRIP_VLAN, card, start, length, 0)
+        word_1 |= rack.cards[card, TAG_WORD] if left < length else 0
+    if features & KEEP_CRC:
+        left = call(rack, slots.KEEP_CRC, card, start, length, left)
+    if left != length or features & KEEP_CRC:
+        start = card * SLOT + STRIPPED
+    if features & (FORMATS | COALESCE):
+        rack.cards[card, WORD_0], rack.cards[card, WORD_1] = word_0, word_1
+    free = tail - head if tail >= head else tail - head + size
+    complete = True
+    if features & COALESCE and call(rack, slots.COALESCE, card, queue, start, left) > 0:
+        complete = False
+    elif free * buffer_size < left:
+        if load_acquire(registers, _SRRCTL + at) & _DROP_EN:
+            lose(rack, card, RX_NO_DESCRIPTOR, RX_LOST_BYTES, length)
+            rack.queues[card, queue, QUEUE_DROPPED] += 1
+        else:
+            lose(rack, card, RX_MISSED, RX_LOST_BYTES, length)
+        return
+    elif features & FORMATS:
+        head = call(rack, slots.FORMATS, card, queue, start, left)
+        if head < 0:
+            lose(rack, card, RX_MISSED, RX_LOST_BYTES, length)
+            return
+        registers[_RDH + at] = head
+    else:
+        registers[_RDH + at] = fill(rack, card, at, head, size, buffer_size, start, left, word_0, word_1)
+    rack.queues[card, queue, QUEUE_RX] += 1
+    rack.queues[card, queue, QUEUE_RX_BYTES] += length + CRC_BYTES if features & KEEP_CRC else length
+    if complete and features & INTERRUPT:
+        rack.done[card, queue] = 1
+        rack.cards[card, RAISED] = 1
+
+
+@compiled
+def lose(rack: Rack, card: int, reason: int, octets: int, length: int) -> None:
+    """Count a frame that is lost, and its bytes; its check sequence belongs to them if it would be kept (8.2.3.23)."""
+    rack.counters[card, reason] += 1
+    rack.counters[card, octets] += length + CRC_BYTES if rack.cards[card, FEATURES] & KEEP_CRC else length
+
+
+@compiled
+def fill(
+    rack: Rack,
+    card: int,
+    at: int,
+    head: int,
+    size: int,
+    buffer_size: int,
+    start: int,
+    length: int,
+    word_0: int,
+    word_1: int,
+) -> int:
+    """Fill buffers from descriptor `head` of a ring of `size` on; the new head. The last descriptor gets the words."""
+    done = 0
+    while done < length:
+        part = min(buffer_size, length - done)
+        word = ring_word(rack, card, _RDBAL + at, _RDBAH + at, head)
+        if word < 0 or not dma_write(rack, card, rack.words[word], rack.tape, start + done, part):
+            break
+        done += part
+        last = done == length
+        rack.words[word] = word_0 if last else 0
+        status = (word_1 | reg.RX_EOP if last else 0) | reg.RX_DD | (part << reg.RX_LENGTH_SHIFT)
+        store_release(rack.words, word + 1, status)
+        head = head + 1 if head + 1 < size else 0
+    return head
