@@ -76,7 +76,12 @@ EEC = register(
 EERD = register("EERD", 0x10014, RW, "8.2.3.2.2", START=0, DONE=1, ADDR=(2, 15), DATA=(16, 31))
 
 # 8.2.3.3 Flow control
+PFCTOP = register("PFCTOP", 0x03008, RW, "8.2.3.3.1", reset=0x01018808, FCT=(0, 15), FCOP=(16, 31))
+FCTTV = register("FCTTV", 0x03200, RW, "8.2.3.3.2", count=4, TTV_EVEN=(0, 15), TTV_ODD=(16, 31))
+FCRTL = register("FCRTL", 0x03220, RW, "8.2.3.3.3", count=8, writable=0x8007FFF0, RTL=(5, 18), XONE=31)
 FCRTH = register("FCRTH", 0x03260, RW, "8.2.3.3.4", count=8, writable=0x8007FFF0, RTH=(5, 18), FCEN=31)
+FCRTV = register("FCRTV", 0x032A0, RW, "8.2.3.3.5", writable=0xFFFF, FC_REFRESH_TH=(0, 15))
+FCCFG = register("FCCFG", 0x03D00, RW, "8.2.3.3.7", writable=0x18, TFCE=(3, 4))
 
 # 8.2.3.4 PCIe, semaphores between software and firmware
 SWSM = register("SWSM", 0x10140, RW, "8.2.3.4", writable=3, survives=Reset.FUNCTION, SMBI=0, SWESMBI=1)
@@ -331,6 +336,7 @@ MSCA = register(
     COMMAND=30,
 )
 MSRWD = register("MSRWD", 0x04260, RW, "8.2.3.22.12", WRITE=(0, 15), READ=(16, 31))
+MFLCN = register("MFLCN", 0x04294, RW, "8.2.3.22.34", writable=0xF, PMCF=0, DPF=1, RPFCE=2, RFCE=3)
 MAXFRS = register("MAXFRS", 0x04268, RW, "8.2.3.22.13", reset=1518 << 16, writable=0xFFFF0000, MFS=(16, 31))
 AUTOC = register(
     "AUTOC",
@@ -385,6 +391,10 @@ MPTC = register("MPTC", 0x040F0, RC, "8.2.3.23", COUNT=(0, 31))
 BPTC = register("BPTC", 0x040F4, RC, "8.2.3.23", COUNT=(0, 31))
 PRC64 = register("PRC64", 0x0405C, RC, "8.2.3.23", count=6, COUNT=(0, 31))  # and PRC127 … PRC1522
 PTC64 = register("PTC64", 0x040D8, RC, "8.2.3.23", count=6, COUNT=(0, 31))  # and PTC127 … PTC1522
+LXONTXC = register("LXONTXC", 0x03F60, RC, "8.2.3.23", COUNT=(0, 15))
+LXOFFTXC = register("LXOFFTXC", 0x03F68, RC, "8.2.3.23", COUNT=(0, 15))
+LXONRXCNT = register("LXONRXCNT", 0x041A4, RC, "8.2.3.23", COUNT=(0, 15))
+LXOFFRXCNT = register("LXOFFRXCNT", 0x041A8, RC, "8.2.3.23", COUNT=(0, 15))
 RQSMR = register("RQSMR", 0x02300, RW, "8.2.3.23.71", count=32, MAP=(0, 31))
 TQSM = register("TQSM", 0x08600, RW, "8.2.3.23.73", count=32, MAP=(0, 31))
 QPRC = register("QPRC", 0x01030, RC, "8.2.3.23", stride=0x40, count=16, COUNT=(0, 31))
@@ -413,6 +423,7 @@ SYNC_PHY0, SYNC_PHY1, SYNC_MAC = 1 << 1, 1 << 2, 1 << 3  # SW_FW_SYNC.SOFTWARE, 
 MDI_ADDRESS, MDI_WRITE, MDI_READ = 0, 1, 3  # MSCA.OPCODE
 LMS_10G_SERIAL = 3  # AUTOC.LMS: 10 Gbit/s over SFI, no auto-negotiation of the mode
 SERIAL_10G_SFI = 2  # AUTOC2.SERIAL_10G
+TFCE_LINK = 1  # FCCFG.TFCE: pause frames for the whole link (IEEE 802.3, annex 31B)
 LINK_SPEEDS = {1: 100, 2: 1_000, 3: 10_000}  # LINKS.LINK_SPEED in Mbit/s
 MRQE_RSS = 1  # MRQC.MRQE: receive-side scaling alone
 RSS_FIELDS = 1 << 0 | 1 << 1 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7  # MRQC.FIELDS: TCP, UDP and IP, versions 4 and 6

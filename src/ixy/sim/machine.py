@@ -21,7 +21,7 @@ from ixy.once import once
 from ixy.packets.dma import DmaMapping, DmaMemory, window
 from ixy.process import Owner
 from ixy.registers import Reset
-from ixy.sim import timed
+from ixy.sim import pause, timed  # noqa: F401  their kernels go to their slots
 from ixy.sim.bed import Bed
 from ixy.sim.card import state
 from ixy.sim.card.registers import Card
@@ -46,11 +46,10 @@ from ixy.sim.rack import (
     SLOT,
     SPEED,
     STOP,
-    TIMED,
     Rack,
     new_rack,
 )
-from ixy.sim.slots import of_wire, provide, provide_wanted
+from ixy.sim.slots import TIMED_SLOTS, of_wire, provide, provide_wanted
 from ixy.sim.spec import check_files, parse_spec
 from ixy.sim.wires import flight
 from ixy.sim.wires.cable import PEER, Cable, way
@@ -285,7 +284,7 @@ class Machine:
             raise AddressError(f"sim:{card.name}: a cable is plugged in already: open it as sim:{card.name}")
         plug.stack.enter_context(mapped(card.index * SLOT, state.PART_SIZE))
         if plug.speed or any(wire.timed for wire in plug.wires):
-            provide(self.rack, *timed.SLOTS)
+            provide(self.rack, *TIMED_SLOTS)
         for wire in plug.wires:
             provide(self.rack, *of_wire(wire))
             plug.stack.enter_context(wire.plugged(port))
@@ -312,15 +311,17 @@ class Machine:
         """Let frames take their time where an address says so; a cable is as fast as the slower of its ends."""
         with self._lock:
             speeds = {plug.card.index: plug.speed for plug in list(self._plugs.values())}
-            for card in range(CARDS):
-                inward, outward = self.rack.inputs[card], self.rack.outputs[card]
-                ends = [speeds.get(card, 0), speeds.get(int(outward[PEER]), 0) if outward[KIND] == Cable.kind else 0]
+            for index in range(CARDS):
+                inward, outward = self.rack.inputs[index], self.rack.outputs[index]
+                ends = [speeds.get(index, 0), speeds.get(int(outward[PEER]), 0) if outward[KIND] == Cable.kind else 0]
                 speed = min(filter(None, ends), default=0)
                 if speed != outward[SPEED]:
                     with self.paused():
                         outward[SPEED] = inward[SPEED] = speed
-                        outward[TIMED] = bool(speed or outward[FLIGHT])
                         inward[FREE] = outward[FREE] = inward[REST] = outward[REST] = 0
+            with self.paused():
+                for card in list(self.cards.values()):
+                    card.note_wire()
 
     def _see_links(self) -> None:
         """Find out which cards have somebody at the other end, and tell those for which it changed."""

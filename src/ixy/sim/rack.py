@@ -40,7 +40,7 @@ PAGE = 1 << PAGE_SHIFT
 END_WORDS = 32
 NOTHING = 0  # the kind of no wire
 
-SLOTS = 48  # for what is in them see `slots.py`
+SLOTS = 64  # for what is in them see `slots.py`
 IMAGE_WORDS = 160  # and some to spare
 
 # Words of `control`, by which the thread that runs the cards and the one that owns them speak; a cache line each.

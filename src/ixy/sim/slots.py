@@ -38,9 +38,13 @@ if TYPE_CHECKING:
     TURN,  # frames take time on the wire: the turn of such a card,
     DEPART,  # a frame that it sends,
     ARRIVE,  # and one that is sent to it
-) = range(11)
-NEXT_FRAME = 16  # and the number of a kind of wires
-EMIT = 32
+    CONTROL,  # the bits of FEATURES with these names
+    BUFFER,
+) = range(13)
+NEXT_FRAME = 32  # and the number of a kind of wires
+EMIT = 48
+
+TIMED_SLOTS = (TURN, DEPART, ARRIVE)  # of cards that look at the time
 
 EMPTY = -1  # what an empty slot answers
 
@@ -49,6 +53,8 @@ OF_FEATURES = {
     state.CHECK_VLAN: CHECK_VLAN,
     state.STRIP_VLAN: STRIP_VLAN,
     state.INTERRUPT: INTERRUPT,
+    state.CONTROL: CONTROL,
+    state.BUFFER: BUFFER,
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -190,7 +196,7 @@ def of_features(features: int) -> list[int]:
 
 
 def of_wire(wire: Wire) -> list[int]:
-    """The slots that are called for a wire, `timed.SLOTS` aside."""
+    """The slots that are called for a wire, `TIMED_SLOTS` aside."""
     if wire.inlined:
         return []
     ends = [first + wire.kind for first in (NEXT_FRAME, EMIT) if first + wire.kind in _kernels]

@@ -1,4 +1,4 @@
-"""Cards whose frames take time on the wire: impaired, or at a line's rate.
+"""Cards that look at the time: their frames are impaired, or take their time at a line's rate, or have to pause.
 
 Such a card's turn is a kernel of its own, which is compiled when the first one is plugged in: other cards pay nothing
 for it.
@@ -12,10 +12,10 @@ from ixy.jit import compiled
 from ixy.pacing import CATCH_UP_TIME, SECOND
 from ixy.sim import slots
 from ixy.sim.card.nic import CRC_BYTES, LATER, can_receive, can_transmit, fetch, receive
-from ixy.sim.card.state import FEATURES, LOOPBACK, TX_QUEUES
+from ixy.sim.card.state import BUFFER, FEATURES, LOOPBACK, PAUSED_UNTIL, TX_QUEUES, XOFF_AGAIN
 from ixy.sim.loop import BURST, emit, next_frame, send
 from ixy.sim.rack import FLIGHT, FRAME, FREE, HELD, KIND, NOTHING, PACED, REST, SPEED, STARTED, Rack
-from ixy.sim.slots import belongs_in, call
+from ixy.sim.slots import belongs_in, call, lacks
 from ixy.sim.wires import flight
 from ixy.sim.wires.clock import moment
 from ixy.sim.wires.flight import SOON
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 OVERHEAD_BYTES = 20  # that each frame takes besides: preamble, start delimiter, gap (IEEE 802.3)
-
-SLOTS = (slots.TURN, slots.DEPART, slots.ARRIVE)
 
 
 @belongs_in(slots.TURN)
@@ -51,9 +49,12 @@ def _arrive(image: Any, card: int, start: int, length: int, now: int) -> int:
 @compiled
 def turn(rack: Rack, card: int) -> int:
     """Give the card one turn; how many frames and descriptors were handled, or wait for the wire or are due soon."""
+    if lacks(rack, slots.DEPART):  # a frame has just asked this card to pause
+        return 0
     now = moment()
-    landed = land_outward(rack, card, now) + land_inward(rack, card, now)
-    return landed + drain(rack, card, now) + feed(rack, card, now)
+    handled = call(rack, slots.BUFFER, card, 0, 0, 0) if rack.cards[card, FEATURES] & BUFFER else 0
+    handled += land_outward(rack, card, now) + land_inward(rack, card, now)
+    return handled + drain(rack, card, now) + feed(rack, card, now)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -90,12 +91,12 @@ def idle(wire: NDArray[np.int64], now: int) -> None:
 def drain(rack: Rack, card: int, now: int) -> int:
     """Send packets of the card's queues, one of each in turn, while the wire is free.
 
-    How many descriptors were fetched; while a frame passes it is one more.
+    How many descriptors were fetched; while a frame passes, or the partner wants none, it is one more.
     """
-    wire = rack.outputs[card]
-    queues = int(rack.cards[card, TX_QUEUES])
+    wire, own = rack.outputs[card], rack.cards[card]
+    queues = int(own[TX_QUEUES])
     fetched = vain = 0
-    while fetched < BURST and vain < queues and wire[FREE] <= now:
+    while fetched < BURST and vain < queues and wire[FREE] <= now and own[PAUSED_UNTIL] <= now:
         queue = int(wire[HELD]) if wire[HELD] < queues else 0
         if not can_transmit(rack, card, queue):
             vain += 1
@@ -107,7 +108,7 @@ def drain(rack: Rack, card: int, now: int) -> int:
         wire[HELD] = queue + 1
     if vain == queues:
         idle(wire, now)
-    return fetched + (wire[FREE] > now)
+    return fetched + (wire[FREE] > now or own[PAUSED_UNTIL] > now)
 
 
 @compiled
@@ -189,8 +190,10 @@ def feed(rack: Rack, card: int, now: int) -> int:
 
 @compiled
 def takes(rack: Rack, card: int) -> bool:
-    """Whether the wire may deliver a frame."""
+    """Whether the wire may deliver a frame: it waits for the card's descriptors, or does as pause frames say."""
     wire = rack.inputs[card]
+    if rack.cards[card, XOFF_AGAIN] != 0:
+        return False
     return wire[STARTED] != 0 or wire[FLIGHT] != 0 or can_receive(rack, card)
 
 

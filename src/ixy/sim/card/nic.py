@@ -15,9 +15,11 @@ from ixy.sim import slots
 from ixy.sim.card.iommu import READ, WRITE
 from ixy.sim.card.offload import MIN_FRAME
 from ixy.sim.card.state import (
+    BUFFER,
     BUS_MASTER,
     CHECK_VLAN,
     CLASSIFY,
+    CONTROL,
     DMA_ADDRESS,
     DMA_REFUSED,
     FEATURES,
@@ -222,6 +224,10 @@ def receive(rack: Rack, card: int, start: int, length: int) -> None:
     if length + CRC_BYTES > longest_frame(registers, tape, start):
         refuse(counters, RX_OVERSIZE, length)
         return
+    is_control = tape[start + 12] == 0x88 and tape[start + 13] == 0x08  # for the MAC itself (IEEE 802.3, 31.4)
+    if features & CONTROL and is_control and call(rack, slots.CONTROL, card, start, 0, 0) != 0:
+        refuse(counters, RX_FILTERED, length)
+        return
     if not accepts(registers, tape, start) or (
         features & CHECK_VLAN and call(rack, slots.CHECK_VLAN, card, start, 0, 0) == 0
     ):
@@ -230,6 +236,8 @@ def receive(rack: Rack, card: int, start: int, length: int) -> None:
     counters[RX_SIZES + size_class(length)] += 1
     if tape[start] & 1:
         counters[RX_BROADCAST if is_broadcast(tape, start) else RX_MULTICAST] += 1
+    if features & BUFFER and call(rack, slots.BUFFER, card, start, length, 0) != 0:
+        return
     if features & CLASSIFY:
         call(rack, slots.CLASSIFY, card, start, length, 0)
         own = rack.cards[card]

@@ -23,8 +23,8 @@ from ixy.sim.card.module import Module
 from ixy.sim.card.ready import Ready
 from ixy.sim.card.statistics import Statistics
 from ixy.sim.card.unmodelled import Unmodelled
-from ixy.sim.rack import KIND, LINKED, NOTHING, SPEED
-from ixy.sim.slots import TRANSLATE, of_features, provide
+from ixy.sim.rack import FLIGHT, KIND, LINKED, NOTHING, PACED, SPEED, TIMED
+from ixy.sim.slots import TIMED_SLOTS, TRANSLATE, of_features, provide
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -211,9 +211,14 @@ class Card:
                 self._take(offset, value)
             self._note_features()
 
+    def note_wire(self) -> None:
+        """The wire has changed: what depends on it does."""
+        with self._machine.paused():
+            self._note_features()
+
     def _note_features(self) -> None:
-        """Tell the rack which of the rarer things are enabled."""
-        registers = self._registers
+        """Tell the rack which of the rarer things are enabled, and whether the card looks at the time for them."""
+        registers, wire = self._registers, self._machine.rack.outputs[self.index]
         strips = bool((registers[_RX_CONTROLS] & reg.RXDCTL.mask("VME")).any())
         features = (
             state.CLASSIFY * bool(self._get(reg.RXCSUM) or self._get(reg.MRQC) & reg.MRQC.mask("MRQE"))
@@ -221,9 +226,23 @@ class Card:
             | state.STRIP_VLAN * strips
             | state.LOOPBACK * bool(self._get(reg.HLREG0) & reg.HLREG0.mask("LPBK"))
             | state.INTERRUPT * bool(self._words[state.EVENT])
+            | state.CONTROL * bool(self._get(reg.MFLCN))
+            | state.BUFFER * bool(self._words[state.BUFFERED] or (self._sends_pauses() and not self._wire_waits()))
         )
-        provide(self._machine.rack, *of_features(features))
+        timed = bool(wire[SPEED] or wire[FLIGHT] or features & state.TIMED or self._words[state.PAUSED_UNTIL])
+        provide(self._machine.rack, *of_features(features), *(TIMED_SLOTS if timed else ()))
         self._words[state.FEATURES] = features
+        wire[TIMED] = timed
+
+    def _sends_pauses(self) -> bool:
+        """Whether software has switched on pause frames for the first packet buffer (3.7.7.3.3)."""
+        enabled = self._get(reg.FCRTH[0]) & reg.FCRTH.mask("FCEN")
+        return bool(enabled) and reg.FCCFG.decode(self._get(reg.FCCFG))["TFCE"] == reg.TFCE_LINK
+
+    def _wire_waits(self) -> bool:
+        """Whether what delivers frames waits for the card by itself, so that there is nothing to ask for."""
+        wire = self._machine.rack.inputs[self.index]
+        return bool(wire[KIND] != NOTHING and wire[SPEED] == 0 and wire[PACED] == 0)
 
     def rules(self) -> tuple[dict[int, Callable[[], int]], dict[int, Callable[[int], None]]]:
         """What reading and writing registers does that are more than memory, by offset."""
@@ -244,7 +263,7 @@ class Card:
         kept = _KEPT[kind]
         self._registers[:] = self._registers & kept | _RESET_VALUES & ~kept
         self._load_address()
-        for column in (state.STAGED, state.OFFLOAD, state.TX_QUEUES, state.RX_QUEUES):
+        for column in state.UNTIL_RESET:
             self._words[column] = 0
         self.statistics.reset()
         self.interrupts.reset()

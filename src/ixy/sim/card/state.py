@@ -22,12 +22,21 @@ from ixy.registers import i82599 as reg
     WORD_0,  # what its descriptor says of it
     WORD_1,
     TAG_WORD,  # what it says of the tag that was stripped
+    PAUSED_UNTIL,  # the partner has asked to send nothing before this moment
+    XOFF_AGAIN,  # the partner was asked so, and is to be asked again at this moment; 0: it may send
+    BUFFERED,  # bytes of the frames that wait in the packet buffer, with their check sequences,
+    BUFFER_HEAD,  # where the first of them begins
+    BUFFER_TAIL,  # and where the next one goes
     CARD_WORDS,
-) = range(16)
+) = range(21)
+
+UNTIL_RESET = (TX_QUEUES, RX_QUEUES, STAGED, OFFLOAD, PAUSED_UNTIL, XOFF_AGAIN, BUFFERED)  # a reset makes them 0
 
 # Bits of the word FEATURES: what is enabled on a card beyond plain receiving and sending. The rare is tested at once,
 # and its kernels are in their slots (`slots.py`) before it is enabled.
 CLASSIFY, CHECK_VLAN, STRIP_VLAN, LOOPBACK, INTERRUPT = 1, 2, 4, 8, 16
+CONTROL, BUFFER = 32, 64  # MAC control frames mean something, and frames wait in the packet buffer
+TIMED = BUFFER  # those for which the card looks at the time, also where frames take none
 
 # Columns of `counters`: what a card has counted since it was made. The register file turns them, with those of queues,
 # into the datasheet's read-clear statistics (8.2.3.23). A frame that goes its usual way is counted in few places.
@@ -45,8 +54,12 @@ CLASSIFY, CHECK_VLAN, STRIP_VLAN, LOOPBACK, INTERRUPT = 1, 2, 4, 8, 16
     TX_MULTICAST,
     DMA_REFUSED,
     DMA_ADDRESS,
+    XON_SENT,
+    XOFF_SENT,
+    XON_RECEIVED,
+    XOFF_RECEIVED,
     RX_SIZES,  # six columns: good frames of up to 64, 127, 255, 511, 1023 bytes, and longer ones
-) = range(14)
+) = range(18)
 TX_SIZES = RX_SIZES + 6
 COUNTERS = TX_SIZES + 6
 
@@ -54,13 +67,16 @@ COUNTERS = TX_SIZES + 6
 QUEUE_RX, QUEUE_RX_BYTES, QUEUE_TX, QUEUE_TX_BYTES, QUEUE_DROPPED, QUEUE_COUNTERS = range(6)
 
 # Where things lie in a card's slot of the tape: a packet on its way out, one of its segments, a frame without its VLAN
-# tag, and what is written into EVENT
+# tag, what is written into EVENT, a pause frame, and the packet buffer
 STAGE = 0
 STAGE_SIZE = 256 << 10  # PAYLEN has 18 bits
 SEGMENT = STAGE + STAGE_SIZE
 STRIPPED = SEGMENT + (64 << 10)
 NOTICE = STRIPPED + (32 << 10)
-PART_SIZE = NOTICE + (4 << 10)
+PAUSE_FRAME = NOTICE + 64
+PACKET_BUFFER = NOTICE + (4 << 10)
+PACKET_BUFFER_SIZE = 640 << 10  # for 512 KiB of frames: each has a word besides, and begins with one
+PART_SIZE = PACKET_BUFFER + PACKET_BUFFER_SIZE
 
 # Words from the registers of one receive queue to those of the next, and how many more those of queues from 64 on are
 # away (8.2.3.8). Queue n's lie n * RX_STRIDE + (n >> RX_LOWER_BITS) * RX_JUMP behind queue 0's.
