@@ -1,4 +1,4 @@
-"""Pause frames (IEEE 802.3, annex 31B): obeyed, passed on or not, and sent. Sections are those of the 82599 datasheet."""
+"""Pause frames (IEEE 802.3, annex 31B): obeyed, passed on or not, and sent."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ def test_the_packet_buffer_is_finite(machine: Machine, pool: Mempool) -> None:
 def test_large_frames_around_the_end_of_the_buffer(machine: Machine, pool: Mempool) -> None:
     """Sizes that do not divide the buffer's, many times its contents: each comes out as it went in, and in order."""
     with (
-        open_card(machine, "sim:a,cable=b") as a,
+        open_card(machine, "sim:a,cable=b,wire=100M") as a,
         ixy.open("sim:b", sim=machine, link_timeout=0, ring_size=64) as b,
     ):
         machine.cards["a"].write32(MFLCN, RFCE | DPF)

@@ -21,7 +21,7 @@ from ixy.once import once
 from ixy.packets.dma import DmaMapping, DmaMemory, window
 from ixy.process import Owner
 from ixy.registers import Reset
-from ixy.sim import pause, timed  # noqa: F401  their kernels go to their slots
+from ixy.sim import timed
 from ixy.sim.bed import Bed
 from ixy.sim.card import state
 from ixy.sim.card.registers import Card
@@ -33,7 +33,6 @@ from ixy.sim.rack import (
     BROKEN,
     CARDS,
     DUE,
-    FLIGHT,
     FREE,
     KIND,
     NOTHING,
@@ -49,7 +48,7 @@ from ixy.sim.rack import (
     Rack,
     new_rack,
 )
-from ixy.sim.slots import TIMED_SLOTS, of_wire, provide, provide_wanted
+from ixy.sim.slots import of_wire, provide, provide_wanted
 from ixy.sim.spec import check_files, parse_spec
 from ixy.sim.wires import flight
 from ixy.sim.wires.cable import PEER, Cable, way
@@ -284,7 +283,7 @@ class Machine:
             raise AddressError(f"sim:{card.name}: a cable is plugged in already: open it as sim:{card.name}")
         plug.stack.enter_context(mapped(card.index * SLOT, state.PART_SIZE))
         if plug.speed or any(wire.timed for wire in plug.wires):
-            provide(self.rack, *TIMED_SLOTS)
+            provide(self.rack, *timed.SLOTS)
         for wire in plug.wires:
             provide(self.rack, *of_wire(wire))
             plug.stack.enter_context(wire.plugged(port))

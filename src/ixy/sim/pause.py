@@ -6,7 +6,7 @@ that sends them keeps the frames in its packet buffer for which its driver has l
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ixy.jit import compiled
 from ixy.pacing import SECOND
@@ -42,7 +42,7 @@ from ixy.sim.card.state import (
 )
 from ixy.sim.loop import emit
 from ixy.sim.rack import FLIGHT, KIND, SLOT, SPEED, TIMED, Rack
-from ixy.sim.slots import belongs_in, call
+from ixy.sim.slots import call
 from ixy.sim.wires.clock import moment
 from ixy.sim.wires.sink import Sink
 from ixy.unsafe import copy, load_acquire
@@ -79,16 +79,6 @@ _QUANTUM_BITS = 512  # a pause is so many times as long as so many bits
 _FASTEST = 10 * SECOND  # bits per second, where frames take no time
 _MEMORY = 512 << 10  # of the card: no packet buffer is larger
 _WORD = 8
-
-
-@belongs_in(slots.CONTROL)
-def _obey(image: Any, card: int, start: int, _b: int, _c: int) -> int:
-    return obey(image[0], card, start)
-
-
-@belongs_in(slots.BUFFER)
-def _buffer(image: Any, card: int, start: int, length: int, _c: int) -> int:
-    return take(image[0], card, start, length) if length > 0 else tend(image[0], card)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 NEXT_FRAME = 32  # and the number of a kind of wires
 EMIT = 48
 
-TIMED_SLOTS = (TURN, DEPART, ARRIVE)  # of cards that look at the time
-
 EMPTY = -1  # what an empty slot answers
 
 OF_FEATURES = {
@@ -196,7 +194,7 @@ def of_features(features: int) -> list[int]:
 
 
 def of_wire(wire: Wire) -> list[int]:
-    """The slots that are called for a wire, `TIMED_SLOTS` aside."""
+    """The slots that are called for a wire, `timed.SLOTS` aside."""
     if wire.inlined:
         return []
     ends = [first + wire.kind for first in (NEXT_FRAME, EMIT) if first + wire.kind in _kernels]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ixy.jit import compiled
 from ixy.pacing import CATCH_UP_TIME, SECOND
-from ixy.sim import slots
+from ixy.sim import pause, slots
 from ixy.sim.card.nic import CRC_BYTES, LATER, can_receive, can_transmit, fetch, receive
 from ixy.sim.card.state import BUFFER, FEATURES, LOOPBACK, PAUSED_UNTIL, TX_QUEUES, XOFF_AGAIN
 from ixy.sim.loop import BURST, emit, next_frame, send
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 OVERHEAD_BYTES = 20  # that each frame takes besides: preamble, start delimiter, gap (IEEE 802.3)
+
+SLOTS = (slots.TURN, slots.DEPART, slots.ARRIVE)  # of each such card
 
 
 @belongs_in(slots.TURN)
@@ -44,6 +46,16 @@ def _arrive(image: Any, card: int, start: int, length: int, now: int) -> int:
     if way != 0:
         flight.depart(rack, way, start, length, now if now != 0 else moment())
     return 0
+
+
+@belongs_in(slots.CONTROL)
+def _control(image: Any, card: int, start: int, _b: int, _c: int) -> int:
+    return pause.obey(image[0], card, start)
+
+
+@belongs_in(slots.BUFFER)
+def _buffer(image: Any, card: int, start: int, length: int, _: int) -> int:
+    return pause.take(image[0], card, start, length) if length > 0 else pause.tend(image[0], card)
 
 
 @compiled

@@ -15,6 +15,7 @@ import numpy as np
 
 from ixy.registers import Register, Reset
 from ixy.registers import i82599 as reg
+from ixy.sim import timed
 from ixy.sim.card import config, state
 from ixy.sim.card.config import ConfigSpace
 from ixy.sim.card.eeprom import EEPROM_WORDS, build_eeprom, build_product_data
@@ -24,7 +25,7 @@ from ixy.sim.card.ready import Ready
 from ixy.sim.card.statistics import Statistics
 from ixy.sim.card.unmodelled import Unmodelled
 from ixy.sim.rack import FLIGHT, KIND, LINKED, NOTHING, PACED, SPEED, TIMED
-from ixy.sim.slots import TIMED_SLOTS, TRANSLATE, of_features, provide
+from ixy.sim.slots import TRANSLATE, of_features, provide
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -229,10 +230,10 @@ class Card:
             | state.CONTROL * bool(self._get(reg.MFLCN))
             | state.BUFFER * bool(self._words[state.BUFFERED] or (self._sends_pauses() and not self._wire_waits()))
         )
-        timed = bool(wire[SPEED] or wire[FLIGHT] or features & state.TIMED or self._words[state.PAUSED_UNTIL])
-        provide(self._machine.rack, *of_features(features), *(TIMED_SLOTS if timed else ()))
+        time_counts = bool(wire[SPEED] or wire[FLIGHT] or features & state.TIMED or self._words[state.PAUSED_UNTIL])
+        provide(self._machine.rack, *of_features(features), *(timed.SLOTS if time_counts else ()))
         self._words[state.FEATURES] = features
-        wire[TIMED] = timed
+        wire[TIMED] = time_counts
 
     def _sends_pauses(self) -> bool:
         """Whether software has switched on pause frames for the first packet buffer (3.7.7.3.3)."""
