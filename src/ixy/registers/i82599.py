@@ -163,6 +163,20 @@ FTQF = table(
     source="QUEUE_ENABLE: Linux, which never clears it and finds no filter; by 8.2.3.7.19 it is undefined, too",
     QUEUE_ENABLE=31,
 )
+ETQF = register(
+    "ETQF",
+    0x05128,
+    RW,
+    "8.2.3.7.21",
+    count=8,
+    ETYPE=(0, 15),
+    UP=(16, 18),
+    UP_EN=19,
+    POOL=(20, 25),
+    POOL_ENABLE=26,
+    TIMESTAMP=30,
+    FILTER_ENABLE=31,
+)
 MRQC = register("MRQC", 0x0EC80, RW, "8.2.3.7.12", MRQE=(0, 3), FIELDS=(16, 31))
 RETA = table("RETA", 0x0EB00, RW, "8.2.3.7.14", count=32, ENTRIES=(0, 31))
 ERETA = register("ERETA", 0x0EE80, RW, "X550: extended redirection table", count=96, ENTRIES=(0, 31))  # not on others
@@ -405,6 +419,35 @@ QPTC = register("QPTC", 0x08680, RC, "8.2.3.23", stride=4, count=16, COUNT=(0, 3
 QBTCL = register("QBTCL", 0x08700, RC, "8.2.3.23", stride=8, count=16, COUNT=(0, 31))
 QBTCH = register("QBTCH", 0x08704, RC, "8.2.3.23", stride=8, count=16, COUNT=(0, 3))
 
+# 8.2.3.26 Time stamps
+TSYNCRXCTL = register("TSYNCRXCTL", 0x05188, RW, "8.2.3.26.1", writable=0x1E, RXTT=0, TYPE=(1, 3), EN=4)
+RXSTMPL = register("RXSTMPL", 0x051E8, RO, "8.2.3.26.2", TIME=(0, 31))
+RXSTMPH = register("RXSTMPH", 0x051A4, RO, "8.2.3.26.3", TIME=(0, 31))
+RXSATRL = register("RXSATRL", 0x051A0, RO, "8.2.3.26.4", SOURCE_ID=(0, 31))
+RXSATRH = register("RXSATRH", 0x051A8, RO, "8.2.3.26.5", SOURCE_ID=(0, 15), SEQUENCE_ID=(16, 31))
+RXMTRL = register(
+    "RXMTRL",
+    0x05120,
+    RW,
+    "8.2.3.26.6",
+    reset=319 << 16,
+    source="the port of PTP's event messages (IEEE 1588)",
+    CTRLT=(0, 7),
+    MSGT=(8, 15),
+    UDPT=(16, 31),
+)
+TSYNCTXCTL = register("TSYNCTXCTL", 0x08C00, RW, "8.2.3.26.7", writable=0x10, TXTT=0, EN=4)
+TXSTMPL = register("TXSTMPL", 0x08C04, RO, "8.2.3.26.8", TIME=(0, 31))
+TXSTMPH = register("TXSTMPH", 0x08C08, RO, "8.2.3.26.9", TIME=(0, 31))
+SYSTIML = register("SYSTIML", 0x08C0C, RW, "8.2.3.26.10", TIME=(0, 31))
+SYSTIMH = register("SYSTIMH", 0x08C10, RW, "8.2.3.26.11", TIME=(0, 31))
+TIMINCA = register("TIMINCA", 0x08C14, RW, "8.2.3.26.12", IV=(0, 23), IP=(24, 31))
+TIMADJL = register("TIMADJL", 0x08C18, RW, "8.2.3.26.13", OFFSET=(0, 31))
+TIMADJH = register("TIMADJH", 0x08C1C, RW, "8.2.3.26.14", OFFSET=(0, 30), SIGN=31)
+TSAUXC = register("TSAUXC", 0x08C20, RW, "8.2.3.26.15", EN_TT=(0, 1), EN_CLK=2, SYNCLK=3)
+TRGTTIML = register("TRGTTIML", 0x08C24, RW, "8.2.3.26.16", stride=8, count=2, TIME=(0, 31))
+TRGTTIMH = register("TRGTTIMH", 0x08C28, RW, "8.2.3.26.17", stride=8, count=2, TIME=(0, 31))
+
 # Where else a register can be found: its first place, its distance from one to the next, and how many of them
 ALIASES = (
     (CTRL, 0x00004, 4, 1),
@@ -423,6 +466,7 @@ SYNC_PHY0, SYNC_PHY1, SYNC_MAC = 1 << 1, 1 << 2, 1 << 3  # SW_FW_SYNC.SOFTWARE, 
 MDI_ADDRESS, MDI_WRITE, MDI_READ = 0, 1, 3  # MSCA.OPCODE
 LMS_10G_SERIAL = 3  # AUTOC.LMS: 10 Gbit/s over SFI, no auto-negotiation of the mode
 SERIAL_10G_SFI = 2  # AUTOC2.SERIAL_10G
+STAMP_V2_PLAIN, STAMP_V1_UDP, STAMP_V2, STAMP_V2_EVENTS = 0, 1, 2, 5  # TSYNCRXCTL.TYPE: which messages of PTP
 TFCE_LINK = 1  # FCCFG.TFCE: pause frames for the whole link (IEEE 802.3, annex 31B)
 LINK_SPEEDS = {1: 100, 2: 1_000, 3: 10_000}  # LINKS.LINK_SPEED in Mbit/s
 MRQE_RSS = 1  # MRQC.MRQE: receive-side scaling alone
@@ -446,6 +490,7 @@ RX_VP = 1 << 3  # the packet had a VLAN tag
 RX_UDPCS = 1 << 4  # UDP checksum checked
 RX_L4CS = 1 << 5  # TCP or UDP checksum checked
 RX_IPCS = 1 << 6  # IPv4 header checksum checked
+RX_TS = 1 << 16  # the packet was stamped
 RX_L4E = 1 << 30  # TCP or UDP checksum wrong
 RX_IPE = 1 << 31  # IPv4 header checksum wrong
 RX_LENGTH_SHIFT = 32  # PKT_LEN, 16 bits
@@ -453,6 +498,7 @@ RX_VLAN_SHIFT = 48  # VLAN tag, if it was stripped
 
 # 7.2.3.2.4 Advanced transmit data descriptor: bits of the second word
 TX_LENGTH_MASK = 0xFFFF  # DTALEN
+TX_TIMESTAMP = 1 << 19  # of MAC: stamp the packet
 TX_DATA = 3 << 20  # DTYP: advanced data descriptor
 TX_EOP = 1 << 24  # last buffer of its packet
 TX_IFCS = 1 << 25  # insert the frame check sequence

@@ -79,6 +79,7 @@ _QUANTUM_BITS = 512  # a pause is so many times as long as so many bits
 _FASTEST = 10 * SECOND  # bits per second, where frames take no time
 _MEMORY = 512 << 10  # of the card: no packet buffer is larger
 _WORD = 8
+_STATUS_SHIFT, _LENGTH = 32, 0xFFFF  # in a frame's first word
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -127,8 +128,12 @@ def lasts(rack: Rack, card: int, quanta: int) -> int:
 
 
 @compiled
-def take(rack: Rack, card: int, start: int, length: int) -> int:
-    """A frame was accepted: 0 if it can be stored, 1 if it waits behind those that do, or is lost."""
+def take(rack: Rack, card: int, start: int, length: int, status: int) -> int:
+    """A frame was accepted: 0 if it can be stored, 1 if it waits behind those that do, or is lost.
+
+    Args:
+        status: what its descriptor is to say besides, of at most 31 bits.
+    """
     own = rack.cards[card]
     if own[BUFFERED] == 0 and not waits(rack, card, start, length):
         return 0
@@ -136,7 +141,7 @@ def take(rack: Rack, card: int, start: int, length: int) -> int:
     if own[BUFFERED] + length + CRC_BYTES > size:
         lose(rack, card, RX_MISSED, length)
     else:
-        put(rack, card, start, length)
+        put(rack, card, start, length, status)
         regulate(rack, card)
     return 1
 
@@ -148,10 +153,11 @@ def tend(rack: Rack, card: int) -> int:
     stored = 0
     while own[BUFFERED] > 0:
         at = first(rack, card)
-        start, length = (at + 1) * _WORD, int(rack.tape_words[at])
+        start, length = (at + 1) * _WORD, int(rack.tape_words[at]) & _LENGTH
+        status = int(rack.tape_words[at]) >> _STATUS_SHIFT
         if waits(rack, card, start, length):
             break
-        store(rack, card, own[QUEUE], start, length, own[WORD_0], own[WORD_1])
+        store(rack, card, own[QUEUE], start, length, own[WORD_0], own[WORD_1] | status)
         own[BUFFERED] -= length + CRC_BYTES
         own[BUFFER_HEAD] += words_of(length)
         stored += 1
@@ -183,12 +189,12 @@ def waits(rack: Rack, card: int, start: int, length: int) -> bool:
     return free * ((control & _BSIZEPACKET) << 10) < length
 
 
-# A frame in the buffer is a word with its length, and its bytes. Where the next one does not fit before the end there
-# is a 0, and it goes to the beginning.
+# A frame in the buffer is a word with its length and status, and its bytes. Where the next one does not fit before the
+# end there is a 0, and it goes to the beginning.
 
 
 @compiled
-def put(rack: Rack, card: int, start: int, length: int) -> None:
+def put(rack: Rack, card: int, start: int, length: int, status: int) -> None:
     """Let a frame wait behind the others; there is room for it."""
     own, begin = rack.cards[card], (card * SLOT + PACKET_BUFFER) // _WORD
     if own[BUFFERED] == 0:
@@ -197,7 +203,7 @@ def put(rack: Rack, card: int, start: int, length: int) -> None:
         rack.tape_words[begin + own[BUFFER_TAIL]] = 0
         own[BUFFER_TAIL] = 0
     at = begin + int(own[BUFFER_TAIL])
-    rack.tape_words[at] = length
+    rack.tape_words[at] = length | status << _STATUS_SHIFT
     copy(rack.tape, (at + 1) * _WORD, rack.tape, start, length)
     own[BUFFER_TAIL] += words_of(length)
     own[BUFFERED] += length + CRC_BYTES

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ixy import unsafe
 from ixy.jit import compiled, outlined
-from ixy.sim.card import classify, interrupts, offload, state
+from ixy.sim.card import classify, interrupts, offload, state, timestamps
 from ixy.sim.card.iommu import translate
 from ixy.sim.rack import ALARM, Rack
 from ixy.sim.wires import clock
@@ -40,7 +40,9 @@ if TYPE_CHECKING:
     ARRIVE,  # and one that is sent to it
     CONTROL,  # the bits of FEATURES with these names
     BUFFER,
-) = range(13)
+    STAMP,
+    STAMP_SENT,
+) = range(15)
 NEXT_FRAME = 32  # and the number of a kind of wires
 EMIT = 48
 
@@ -53,6 +55,8 @@ OF_FEATURES = {
     state.INTERRUPT: INTERRUPT,
     state.CONTROL: CONTROL,
     state.BUFFER: BUFFER,
+    state.STAMP: STAMP,
+    state.STAMP_SENT: STAMP_SENT,
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -129,6 +133,17 @@ def _check_vlan(image: Any, card: int, start: int, _b: int, _c: int) -> int:
 @belongs_in(STRIP_VLAN)
 def _strip_vlan(image: Any, card: int, start: int, length: int, _: int) -> int:
     return classify.strip(image[0], card, start, length)
+
+
+@belongs_in(STAMP)
+def _stamp(image: Any, card: int, start: int, length: int, _: int) -> int:
+    return timestamps.stamp_received(image[0], card, start, length, clock.moment())
+
+
+@belongs_in(STAMP_SENT)
+def _stamp_sent(image: Any, card: int, _a: int, _b: int, _c: int) -> int:
+    timestamps.stamp_sent(image[0], card, clock.moment())
+    return 0
 
 
 @belongs_in(INTERRUPT)

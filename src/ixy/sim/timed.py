@@ -54,8 +54,8 @@ def _control(image: Any, card: int, start: int, _b: int, _c: int) -> int:
 
 
 @belongs_in(slots.BUFFER)
-def _buffer(image: Any, card: int, start: int, length: int, _: int) -> int:
-    return pause.take(image[0], card, start, length) if length > 0 else pause.tend(image[0], card)
+def _buffer(image: Any, card: int, start: int, length: int, status: int) -> int:
+    return pause.take(image[0], card, start, length, status) if length > 0 else pause.tend(image[0], card)
 
 
 @compiled

@@ -50,6 +50,7 @@ from ixy.sim.card.state import (
     STAGE_SIZE,
     STAGED,
     STAGING,
+    STAMP,
     STRIP_VLAN,
     STRIPPED,
     TAG_WORD,
@@ -103,7 +104,7 @@ _JUMBOEN = reg.HLREG0.mask("JUMBOEN")
 _TE = reg.DMATXCTL.mask("TE")
 _ENABLE = reg.RXDCTL.mask("ENABLE")  # at the same place in TXDCTL
 _VME = reg.RXDCTL.mask("VME")
-_OFFLOADS = reg.TX_VLE | reg.TX_TSE | reg.TX_IXSM | reg.TX_TXSM
+_OFFLOADS = reg.TX_TIMESTAMP | reg.TX_VLE | reg.TX_TSE | reg.TX_IXSM | reg.TX_TXSM
 _LEGACY_OFFLOADS = reg.TX_VLE | reg.TX_IC
 _ANY_OFFLOAD = _OFFLOADS | _LEGACY_OFFLOADS
 _DROP_EN = reg.SRRCTL.mask("DROP_EN")
@@ -236,14 +237,15 @@ def receive(rack: Rack, card: int, start: int, length: int) -> None:
     counters[RX_SIZES + size_class(length)] += 1
     if tape[start] & 1:
         counters[RX_BROADCAST if is_broadcast(tape, start) else RX_MULTICAST] += 1
-    if features & BUFFER and call(rack, slots.BUFFER, card, start, length, 0) != 0:
+    status = call(rack, slots.STAMP, card, start, length, 0) if features & STAMP else 0
+    if features & BUFFER and call(rack, slots.BUFFER, card, start, length, status) != 0:
         return
     if features & CLASSIFY:
         call(rack, slots.CLASSIFY, card, start, length, 0)
         own = rack.cards[card]
-        store(rack, card, own[QUEUE], start, length, own[WORD_0], own[WORD_1])
+        store(rack, card, own[QUEUE], start, length, own[WORD_0], own[WORD_1] | status)
     else:
-        store(rack, card, 0, start, length, 0, 0)
+        store(rack, card, 0, start, length, 0, status)
 
 
 @compiled

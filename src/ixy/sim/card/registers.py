@@ -23,9 +23,11 @@ from ixy.sim.card.interrupts import OWN_THREAD, Interrupts
 from ixy.sim.card.module import Module
 from ixy.sim.card.ready import Ready
 from ixy.sim.card.statistics import Statistics
+from ixy.sim.card.timestamps import Clock
 from ixy.sim.card.unmodelled import Unmodelled
 from ixy.sim.rack import FLIGHT, KIND, LINKED, NOTHING, PACED, SPEED, TIMED
 from ixy.sim.slots import TRANSLATE, of_features, provide
+from ixy.sim.wires.clock import moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,7 +88,7 @@ class Card:
 
     Attributes:
         config: its configuration space.
-        interrupts, statistics: its parts.
+        interrupts, statistics, clock: its parts.
         ready: which bits take their time.
         unmodelled: what software does with registers that the model does not have.
     """
@@ -101,6 +103,7 @@ class Card:
         self.config = ConfigSpace(build_product_data(self.mac))
         self.interrupts = Interrupts(self._registers, machine.rack.done[index])
         self.statistics = Statistics(self._registers, machine.rack.counters[index], machine.rack.queues[index])
+        self.clock = Clock(machine.rack, index, moment)
         self._eeprom = build_eeprom(self.mac)
         self._module = Module()
         self.ready = Ready()
@@ -216,6 +219,7 @@ class Card:
         """The wire has changed: what depends on it does."""
         with self._machine.paused():
             self._note_features()
+            self.clock.retune()
 
     def _note_features(self) -> None:
         """Tell the rack which of the rarer things are enabled, and whether the card looks at the time for them."""
@@ -227,6 +231,8 @@ class Card:
             | state.STRIP_VLAN * strips
             | state.LOOPBACK * bool(self._get(reg.HLREG0) & reg.HLREG0.mask("LPBK"))
             | state.INTERRUPT * bool(self._words[state.EVENT])
+            | state.STAMP * bool(self._get(reg.TSYNCRXCTL) & reg.TSYNCRXCTL.mask("EN"))
+            | state.STAMP_SENT * bool(self._get(reg.TSYNCTXCTL) & reg.TSYNCTXCTL.mask("EN"))
             | state.CONTROL * bool(self._get(reg.MFLCN))
             | state.BUFFER * bool(self._words[state.BUFFERED] or (self._sends_pauses() and not self._wire_waits()))
         )
@@ -294,6 +300,9 @@ class Card:
         reads[reg.SWSM.offset] = self._read_swsm
         reads[reg.I2CCTL.offset] = self._read_i2cctl
         reads |= self.statistics.rules()
+        clock_reads, clock_writes = self.clock.rules()
+        reads |= clock_reads
+        writes |= clock_writes
         writes[reg.CTRL.offset] = self._write_ctrl
         writes[reg.EEC.offset] = self._write_eec
         writes[reg.EERD.offset] = self._write_eerd

@@ -27,15 +27,24 @@ from ixy.registers import i82599 as reg
     BUFFERED,  # bytes of the frames that wait in the packet buffer, with their check sequences,
     BUFFER_HEAD,  # where the first of them begins
     BUFFER_TAIL,  # and where the next one goes
+    CLOCK_SINCE,  # the system time at this moment is in the next two words,
+    CLOCK_LOW,
+    CLOCK_HIGH,
+    CLOCK_PERIOD,  # and each time this has passed, in tenths of a nanosecond,
+    CLOCK_STEP,  # it has grown by this
     CARD_WORDS,
-) = range(21)
+) = range(26)
 
-UNTIL_RESET = (TX_QUEUES, RX_QUEUES, STAGED, OFFLOAD, PAUSED_UNTIL, XOFF_AGAIN, BUFFERED)  # a reset makes them 0
+UNTIL_RESET = (  # a reset makes them 0
+    *(TX_QUEUES, RX_QUEUES, STAGED, OFFLOAD, PAUSED_UNTIL, XOFF_AGAIN, BUFFERED),
+    *(CLOCK_LOW, CLOCK_HIGH, CLOCK_PERIOD, CLOCK_STEP),
+)
 
 # Bits of the word FEATURES: what is enabled on a card beyond plain receiving and sending. The rare is tested at once,
 # and its kernels are in their slots (`slots.py`) before it is enabled.
 CLASSIFY, CHECK_VLAN, STRIP_VLAN, LOOPBACK, INTERRUPT = 1, 2, 4, 8, 16
 CONTROL, BUFFER = 32, 64  # MAC control frames mean something, and frames wait in the packet buffer
+STAMP, STAMP_SENT = 128, 256  # PTP messages are stamped when they arrive, and when they leave
 TIMED = BUFFER  # those for which the card looks at the time, also where frames take none
 
 # Columns of `counters`: what a card has counted since it was made. The register file turns them, with those of queues,
