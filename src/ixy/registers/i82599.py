@@ -278,6 +278,9 @@ TXPBSIZE = register(
 TXPBTHRESH = register("TXPBTHRESH", 0x04950, RW, "8.2.3.9.16", count=8, first=0x96, writable=0x3FF, THRESH=(0, 9))
 DCA_TXCTRL = tx_queue("DCA_TXCTRL", 0x0600C, RW, "8.2.3.11.2", reset=0x2A00, CPUID=(24, 31))
 RTTDCS = register("RTTDCS", 0x04900, RW, "8.2.3.10.2", reset=0xC00000, ARBDIS=6, BDPM=22, BPBFSM=23)
+RTTDQSEL = register("RTTDQSEL", 0x04904, RW, "8.2.3.10.8", writable=0x7F, TXDQ_IDX=(0, 6))
+RTTBCNRM = register("RTTBCNRM", 0x04980, RW, "8.2.3.10.15", writable=0x7FF, MMW_SIZE=(0, 10))
+RTTBCNRC = register("RTTBCNRC", 0x04984, RW, "8.2.3.10.16", writable=0x80FFFFFF, RF=(0, 23), RS_ENA=31)
 RTTPCS = register("RTTPCS", 0x0CD00, RW, "8.2.3.10.3", reset=0x224 << 22, ARBD=(22, 31))
 
 # 8.2.3.12 Security: the receive path passes through it even when it does nothing

@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     BUFFER,
     STAMP,
     STAMP_SENT,
-) = range(15)
+    LIMIT,
+) = range(16)
 NEXT_FRAME = 32  # and the number of a kind of wires
 EMIT = 48
 
@@ -57,6 +58,7 @@ OF_FEATURES = {
     state.BUFFER: BUFFER,
     state.STAMP: STAMP,
     state.STAMP_SENT: STAMP_SENT,
+    state.LIMIT: LIMIT,
 }
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""Cards that look at the time: their frames are impaired, or take their time at a line's rate, or have to pause.
+"""Cards that look at the time: their frames are impaired, or take their time at a line's rate or at a queue's, or have
+to pause.
 
 Such a card's turn is a kernel of its own, which is compiled when the first one is plugged in: other cards pay nothing
 for it.
@@ -11,8 +12,19 @@ from typing import TYPE_CHECKING, Any
 from ixy.jit import compiled
 from ixy.pacing import CATCH_UP_TIME, SECOND
 from ixy.sim import pause, slots
+from ixy.sim.card import rate
 from ixy.sim.card.nic import CRC_BYTES, LATER, can_receive, can_transmit, fetch, receive
-from ixy.sim.card.state import BUFFER, FEATURES, LOOPBACK, PAUSED_UNTIL, TX_QUEUES, XOFF_AGAIN
+from ixy.sim.card.state import (
+    BUFFER,
+    FEATURES,
+    LOOPBACK,
+    PAUSED_UNTIL,
+    QUEUE_DUE,
+    QUEUE_FACTOR,
+    QUEUE_TX_BYTES,
+    TX_QUEUES,
+    XOFF_AGAIN,
+)
 from ixy.sim.loop import BURST, emit, next_frame, send
 from ixy.sim.rack import FLIGHT, FRAME, FREE, HELD, KIND, NOTHING, PACED, REST, SPEED, STARTED, Rack
 from ixy.sim.slots import belongs_in, call, lacks
@@ -56,6 +68,12 @@ def _control(image: Any, card: int, start: int, _b: int, _c: int) -> int:
 @belongs_in(slots.BUFFER)
 def _buffer(image: Any, card: int, start: int, length: int, status: int) -> int:
     return pause.take(image[0], card, start, length, status) if length > 0 else pause.tend(image[0], card)
+
+
+@belongs_in(slots.LIMIT)
+def _limit(image: Any, card: int, queue: int, size: int, now: int) -> int:
+    rate.limit(image[0], card, queue, size, now)
+    return 0
 
 
 @compiled
@@ -103,15 +121,20 @@ def idle(wire: NDArray[np.int64], now: int) -> None:
 def drain(rack: Rack, card: int, now: int) -> int:
     """Send packets of the card's queues, one of each in turn, while the wire is free.
 
-    How many descriptors were fetched; while a frame passes, or the partner wants none, it is one more.
+    How many descriptors were fetched; it is one more while a frame passes, the partner wants none, or a queue waits to
+    be no faster than it may be.
     """
     wire, own = rack.outputs[card], rack.cards[card]
     queues = int(own[TX_QUEUES])
-    fetched = vain = 0
+    fetched = vain = waits = 0
     while fetched < BURST and vain < queues and wire[FREE] <= now and own[PAUSED_UNTIL] <= now:
         queue = int(wire[HELD]) if wire[HELD] < queues else 0
+        due = rack.queues[card, queue, QUEUE_DUE]
         if not can_transmit(rack, card, queue):
             vain += 1
+        elif due > now:
+            vain += 1
+            waits |= due <= now + SOON
         elif transmit(rack, card, queue, now):
             vain = 0
             fetched += 1
@@ -120,15 +143,18 @@ def drain(rack: Rack, card: int, now: int) -> int:
         wire[HELD] = queue + 1
     if vain == queues:
         idle(wire, now)
-    return fetched + (wire[FREE] > now or own[PAUSED_UNTIL] > now)
+    return fetched + (waits or wire[FREE] > now or own[PAUSED_UNTIL] > now)
 
 
 @compiled
 def transmit(rack: Rack, card: int, queue: int, now: int) -> bool:
     """Fetch a descriptor, and send the packet that it completes; False if it has to be fetched later."""
+    before = rack.queues[card, queue, QUEUE_TX_BYTES]
     length = fetch(rack, card, queue)
     if length > 0:
         send(rack, card, queue, length, now)
+        if rack.queues[card, queue, QUEUE_FACTOR] != 0:
+            call(rack, slots.LIMIT, card, queue, rack.queues[card, queue, QUEUE_TX_BYTES] - before, now)
     return length != LATER
 
 

@@ -100,9 +100,10 @@ class Card:
         self._machine = machine
         self._registers = machine.rack.registers[index]
         self._words = machine.rack.cards[index]
+        self._queues = machine.rack.queues[index]
         self.config = ConfigSpace(build_product_data(self.mac))
         self.interrupts = Interrupts(self._registers, machine.rack.done[index])
-        self.statistics = Statistics(self._registers, machine.rack.counters[index], machine.rack.queues[index])
+        self.statistics = Statistics(self._registers, machine.rack.counters[index], self._queues)
         self.clock = Clock(machine.rack, index, moment)
         self._eeprom = build_eeprom(self.mac)
         self._module = Module()
@@ -233,6 +234,7 @@ class Card:
             | state.INTERRUPT * bool(self._words[state.EVENT])
             | state.STAMP * bool(self._get(reg.TSYNCRXCTL) & reg.TSYNCRXCTL.mask("EN"))
             | state.STAMP_SENT * bool(self._get(reg.TSYNCTXCTL) & reg.TSYNCTXCTL.mask("EN"))
+            | state.LIMIT * bool(self._queues[:, state.QUEUE_FACTOR].any())
             | state.CONTROL * bool(self._get(reg.MFLCN))
             | state.BUFFER * bool(self._words[state.BUFFERED] or (self._sends_pauses() and not self._wire_waits()))
         )
@@ -272,6 +274,7 @@ class Card:
         self._load_address()
         for column in state.UNTIL_RESET:
             self._words[column] = 0
+        self._queues[:, [state.QUEUE_FACTOR, state.QUEUE_DUE, state.QUEUE_REST]] = 0
         self.statistics.reset()
         self.interrupts.reset()
         self.ready.forget()
@@ -299,6 +302,7 @@ class Card:
         reads[reg.LINKS.offset] = self._read_links
         reads[reg.SWSM.offset] = self._read_swsm
         reads[reg.I2CCTL.offset] = self._read_i2cctl
+        reads[reg.RTTBCNRC.offset] = self._read_rttbcnrc
         reads |= self.statistics.rules()
         clock_reads, clock_writes = self.clock.rules()
         reads |= clock_reads
@@ -307,6 +311,7 @@ class Card:
         writes[reg.EEC.offset] = self._write_eec
         writes[reg.EERD.offset] = self._write_eerd
         writes[reg.AUTOC.offset] = self._write_autoc
+        writes[reg.RTTBCNRC.offset] = self._write_rttbcnrc
         writes[reg.MSCA.offset] = self._write_msca
         writes[reg.FDIRCTRL.offset] = self._write_fdirctrl
         writes[reg.SECRXCTRL.offset] = self._write_secrxctrl
@@ -423,6 +428,23 @@ class Card:
             self._restart_link()
             if self.linked:
                 self.interrupts.link_changed()
+
+    def _read_rttbcnrc(self) -> int:
+        """That of the queue which RTTDQSEL selects (8.2.3.10.8)."""
+        factor = int(self._limited[state.QUEUE_FACTOR])
+        return reg.RTTBCNRC.value(RF=factor, RS_ENA=1) if factor else 0
+
+    def _write_rttbcnrc(self, value: int) -> None:
+        """For the queue that RTTDQSEL selects: it is so many times slower than the link (8.2.3.10.16)."""
+        self._take(reg.RTTBCNRC.offset, value)
+        fields = reg.RTTBCNRC.decode(value)
+        self._limited[state.QUEUE_FACTOR] = fields["RF"] * fields["RS_ENA"]
+        self._limited[state.QUEUE_DUE] = 0
+
+    @property
+    def _limited(self) -> NDArray[np.int64]:
+        """The words of the transmit queue that RTTDQSEL selects."""
+        return self._queues[self._get(reg.RTTDQSEL)]
 
     def _write_msca(self, value: int) -> None:
         """No PHY answers on the management bus: reads give ones (8.2.3.22.11)."""

@@ -45,7 +45,8 @@ UNTIL_RESET = (  # a reset makes them 0
 CLASSIFY, CHECK_VLAN, STRIP_VLAN, LOOPBACK, INTERRUPT = 1, 2, 4, 8, 16
 CONTROL, BUFFER = 32, 64  # MAC control frames mean something, and frames wait in the packet buffer
 STAMP, STAMP_SENT = 128, 256  # PTP messages are stamped when they arrive, and when they leave
-TIMED = BUFFER  # those for which the card looks at the time, also where frames take none
+LIMIT = 512  # the rate of some transmit queue is limited
+TIMED = BUFFER | LIMIT  # those for which the card looks at the time, also where frames take none
 
 # Columns of `counters`: what a card has counted since it was made. The register file turns them, with those of queues,
 # into the datasheet's read-clear statistics (8.2.3.23). A frame that goes its usual way is counted in few places.
@@ -72,8 +73,18 @@ TIMED = BUFFER  # those for which the card looks at the time, also where frames 
 TX_SIZES = RX_SIZES + 6
 COUNTERS = TX_SIZES + 6
 
-# Columns of `queues`: what each queue has counted
-QUEUE_RX, QUEUE_RX_BYTES, QUEUE_TX, QUEUE_TX_BYTES, QUEUE_DROPPED, QUEUE_COUNTERS = range(6)
+# Columns of `queues`: what each queue has counted, and of a transmit queue with a limited rate
+(
+    QUEUE_RX,
+    QUEUE_RX_BYTES,
+    QUEUE_TX,
+    QUEUE_TX_BYTES,
+    QUEUE_DROPPED,
+    QUEUE_FACTOR,  # how many times, in 2**-14, it is slower than the link; 0: it is not limited
+    QUEUE_DUE,  # when it may send again, in nanoseconds,
+    QUEUE_REST,  # and so many parts of one later
+    QUEUE_WORDS,
+) = range(9)
 
 # Where things lie in a card's slot of the tape: a packet on its way out, one of its segments, a frame without its VLAN
 # tag, what is written into EVENT, a pause frame, and the packet buffer
