@@ -182,7 +182,7 @@ def last_status(machine: Machine, device: Device) -> int:
     return int(machine.rack.words[base // 8 + 2 * ((int(registers[0x1010 // 4]) - 1) % size) + 1])
 
 
-@pytest.mark.parametrize(("kind", "wanted", "data", "stamped"), CASES)
+@pytest.mark.parametrize(("kind", "wanted", "data", "stamped"), CASES, ids=map(str, range(len(CASES))))
 def test_what_is_stamped(machine: Machine, kind: int, wanted: int, data: bytes, stamped: bool) -> None:
     """By TSYNCRXCTL.TYPE, the types in RXMTRL, an Ethertype filter and the UDP port; the descriptor says so."""
     with open_card(machine) as device:

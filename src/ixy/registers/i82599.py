@@ -72,6 +72,7 @@ EEC = register(
     AUTO_RD=9,
     EE_SIZE=(11, 14),
     DONE=(15, 21),
+    FLUDONE=26,  # of an X540
 )
 EERD = register("EERD", 0x10014, RW, "8.2.3.2.2", START=0, DONE=1, ADDR=(2, 15), DATA=(16, 31))
 
@@ -96,8 +97,8 @@ FWSM = register(
     FW_VAL=15,
 )
 SW_FW_SYNC = register(
-    "SW_FW_SYNC", 0x10160, RW, "8.2.3.4.11", survives=Reset.FUNCTION, SOFTWARE=(0, 4), FIRMWARE=(5, 9)
-)
+    "SW_FW_SYNC", 0x10160, RW, "8.2.3.4.11", survives=Reset.FUNCTION, SOFTWARE=(0, 4), FIRMWARE=(5, 9), REGSMP=31
+)  # REGSMP: of an X540
 GCR_EXT = register("GCR_EXT", 0x11050, RW, "8.2.3.4.12", BUFFERS_CLEAR=30)
 
 # 8.2.3.5 Interrupts

@@ -167,6 +167,9 @@ class Machine:
                     raise DeviceBusy(f"sim:{spec.name} is open already: close it first")
                 check_files((*_plugged_wires(), *spec.wires))
                 card = self.card(spec.name)
+                if card.model is not spec.model:
+                    with self.paused():
+                        card.become(spec.model)
                 card.ready.reads = spec.ready
                 plug = self._plugs[spec.name] = Plug(
                     card, spec.wires, spec.speed, None if holder is None else ref(holder)

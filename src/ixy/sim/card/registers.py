@@ -20,7 +20,9 @@ from ixy.sim.card import config, state
 from ixy.sim.card.config import ConfigSpace
 from ixy.sim.card.eeprom import EEPROM_WORDS, build_eeprom, build_product_data
 from ixy.sim.card.interrupts import OWN_THREAD, Interrupts
+from ixy.sim.card.models import DEFAULT, MODELS, Model
 from ixy.sim.card.module import Module
+from ixy.sim.card.phy import Phy
 from ixy.sim.card.ready import Ready
 from ixy.sim.card.statistics import Statistics
 from ixy.sim.card.timestamps import Clock
@@ -88,6 +90,7 @@ class Card:
 
     Attributes:
         config: its configuration space.
+        model: which kind of card it is.
         interrupts, statistics, clock: its parts.
         ready: which bits take their time.
         unmodelled: what software does with registers that the model does not have.
@@ -101,11 +104,9 @@ class Card:
         self._registers = machine.rack.registers[index]
         self._words = machine.rack.cards[index]
         self._queues = machine.rack.queues[index]
-        self.config = ConfigSpace(build_product_data(self.mac))
         self.interrupts = Interrupts(self._registers, machine.rack.done[index])
         self.statistics = Statistics(self._registers, machine.rack.counters[index], self._queues)
         self.clock = Clock(machine.rack, index, moment)
-        self._eeprom = build_eeprom(self.mac)
         self._module = Module()
         self.ready = Ready()
         self.unmodelled = Unmodelled(name)
@@ -113,7 +114,20 @@ class Card:
         self._writes: dict[int, Callable[[int], None]] = {}
         self._direct: dict[int, Callable[[int], None]] = {}
         self._set_rules()
-        self.power_on(f"sim:{name}")
+        self.become(MODELS[DEFAULT])
+
+    def become(self, model: Model) -> None:
+        """Be a card of this kind, as after power-on."""
+        self.model = model
+        product = build_product_data(self.mac, model)
+        self.config = ConfigSpace(product, model.device, model.subsystem)
+        self._eeprom = build_eeprom(self.mac, model)
+        self._phy = Phy() if model.has_phy else None
+        self._resets = _RESET_VALUES.copy()
+        for row, value in model.resets:
+            self._resets[_places(row)] = value
+        self.clock.counts_cycles = model.counts_cycles
+        self.power_on(f"sim:{self.name}")
 
     @property
     def wired(self) -> bool:
@@ -270,7 +284,7 @@ class Card:
     def reset(self, kind: Reset) -> None:
         """4.2.1: registers to their defaults but for what survives; statistics are as if they had been read."""
         kept = _KEPT[kind]
-        self._registers[:] = self._registers & kept | _RESET_VALUES & ~kept
+        self._registers[:] = self._registers & kept | self._resets & ~kept
         self._load_address()
         for column in state.UNTIL_RESET:
             self._words[column] = 0
@@ -301,6 +315,7 @@ class Card:
         reads[reg.STATUS.offset] = self._read_status
         reads[reg.LINKS.offset] = self._read_links
         reads[reg.SWSM.offset] = self._read_swsm
+        reads[reg.SW_FW_SYNC.offset] = self._read_sw_fw_sync
         reads[reg.I2CCTL.offset] = self._read_i2cctl
         reads[reg.RTTBCNRC.offset] = self._read_rttbcnrc
         reads |= self.statistics.rules()
@@ -341,15 +356,21 @@ class Card:
 
     def _read_links(self) -> int:
         """At 10 Gbit/s, unless the wire has a speed that the card also knows (8.2.3.22.20)."""
-        if not self.linked:
-            return 0
-        speed = int(self._machine.rack.outputs[self.index, SPEED])
-        return reg.LINKS.value(LINK_UP=1, LINK_SPEED=_LINK_SPEEDS.get(speed, 3))
+        speed = _LINK_SPEEDS.get(int(self._machine.rack.outputs[self.index, SPEED]), 3)
+        speed = self._phy.speed(speed) if self._phy else speed
+        return reg.LINKS.value(LINK_UP=1, LINK_SPEED=speed) if self.linked and speed else 0
 
     def _read_swsm(self) -> int:
         """Reading takes the semaphore: SMBI is 0 for the one who got it (10.5.4)."""
         value = self._get(reg.SWSM)
         self._put(reg.SWSM, value | reg.SWSM.mask("SMBI"))
+        return value
+
+    def _read_sw_fw_sync(self) -> int:
+        """Of an X540, reading takes the semaphore: REGSMP is 0 for the one who got it."""
+        value = self._get(reg.SW_FW_SYNC)
+        if self.model.has_phy:
+            self._put(reg.SW_FW_SYNC, value | reg.SW_FW_SYNC.mask("REGSMP"))
         return value
 
     def _write_ctrl(self, value: int) -> None:
@@ -425,9 +446,13 @@ class Card:
         """The link restarts (3.7.4.2)."""
         self._take(reg.AUTOC.offset, value)
         if value & reg.AUTOC.mask("RESTART_AN"):
-            self._restart_link()
-            if self.linked:
-                self.interrupts.link_changed()
+            self._negotiate()
+
+    def _negotiate(self) -> None:
+        """The link goes down and comes up, if there is one."""
+        self._restart_link()
+        if self.linked:
+            self.interrupts.link_changed()
 
     def _read_rttbcnrc(self) -> int:
         """That of the queue which RTTDQSEL selects (8.2.3.10.8)."""
@@ -447,9 +472,15 @@ class Card:
         return self._queues[self._get(reg.RTTDQSEL)]
 
     def _write_msca(self, value: int) -> None:
-        """No PHY answers on the management bus: reads give ones (8.2.3.22.11)."""
+        """A frame on the management bus is done at once; where nobody answers, reads give ones (8.2.3.22.11)."""
         self._take(reg.MSCA.offset, value)
-        self._set(reg.MSRWD, READ=0xFFFF)
+        data, restarts = 0xFFFF, False
+        if self._phy:
+            written = reg.MSRWD.decode(self._get(reg.MSRWD))["WRITE"]
+            data, restarts = self._phy.transfer(value, written, bool(self._read_links()))
+        self._set(reg.MSRWD, READ=data)
+        if restarts:
+            self._negotiate()
 
     def _read_i2cctl(self) -> int:
         fields = reg.I2CCTL.decode(self._get(reg.I2CCTL))

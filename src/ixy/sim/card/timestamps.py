@@ -30,6 +30,7 @@ _TSYNCTXCTL = reg.TSYNCTXCTL.offset // 4
 _TXSTMPL, _TXSTMPH = reg.TXSTMPL.offset // 4, reg.TXSTMPH.offset // 4
 _SYSTIML, _SYSTIMH = reg.SYSTIML.offset // 4, reg.SYSTIMH.offset // 4
 _RXTT, _TXTT = reg.TSYNCRXCTL.mask("RXTT"), reg.TSYNCTXCTL.mask("TXTT")
+_FILTERS = reg.ETQF.count
 _TIMESTAMP = reg.ETQF.mask("TIMESTAMP", "FILTER_ENABLE")
 
 _LOW = 0xFFFFFFFF
@@ -212,7 +213,7 @@ def network(frame: NDArray[np.uint8], start: int) -> int:
 @compiled
 def has_timed_type(registers: NDArray[np.uint32], kind: int) -> bool:
     """Whether an Ethertype filter says that frames of this type are PTP messages (8.2.3.7.21)."""
-    for i in range(reg.ETQF.count):
+    for i in range(_FILTERS):
         row = load_acquire(registers, _ETQF + i)
         if row & _TIMESTAMP == _TIMESTAMP and row & 0xFFFF == kind:
             return True
