@@ -32,9 +32,10 @@ MEMORY = 16 * 4096
 RARE_MODULES = {
     "ixy.pacing",
     "ixy.formats.pcap",
+    "ixy.sim.pause",
     "ixy.sim.timed",
     "ixy.tables.flows",
-    *(f"ixy.sim.card.{name}" for name in ("classify", "interrupts", "iommu", "offload")),
+    *(f"ixy.sim.card.{name}" for name in ("classify", "interrupts", "iommu", "offload", "rate", "timestamps")),
     *(f"ixy.sim.wires.{name}" for name in ("cable", "clock", "flight", "record", "replay", "stream", "tap")),
 }
 RARE_KERNELS = {"ixy.sim.wires.generator.next_due"}
