@@ -12,7 +12,20 @@ from pathlib import Path
 
 from ixy.registers import LOWER, Register, Reset
 from ixy.registers import i82599 as reg
-from ixy.sim.card import classify, coalesce, dma, formats, frame, offload, receive, report, transmit
+from ixy.sim import pause
+from ixy.sim.card import (
+    classify,
+    coalesce,
+    dma,
+    formats,
+    frame,
+    offload,
+    rate,
+    receive,
+    report,
+    timestamps,
+    transmit,
+)
 from ixy.sim.card import registers as card
 from ixy.sim.machine import Machine
 
@@ -45,6 +58,14 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
 - Statistics: of the port, of sizes and of queues; they clear on read and stick at their largest value.
 - EEPROM by EERD, with a right checksum; an SFP+ module on the I2C bus; semaphores; a link, which is up while
   somebody is at the other end of the wire, and LSC when that changes.
+- Pause frames: with MFLCN.RFCE they are obeyed, and with DPF they end there; MFLCN.PMCF lets other MAC control frames
+  pass. With FCCFG.TFCE and FCRTH.FCEN the card sends them itself, see below.
+- IEEE 1588: a clock that TIMINCA drives and TIMADJ adjusts; stamps of PTP messages of versions 1 and 2, over Ethernet
+  by an Ethertype filter and over UDP, and of packets whose transmit descriptors ask for one. A stamp is taken when a
+  frame begins to leave, and when it has arrived.
+- Rates of transmit queues by RTTDQSEL and RTTBCNRC: a fraction of the link's, of frames with their check sequences,
+  preamble and gap aside. Where frames take no time, the link is one of 10 Gbit/s. RTTBCNRM says how much is made up
+  for.
 - 128 receive and 128 transmit queues; RSS names 16 of them.
 - Resets: CTRL.RST, CTRL.LRST, which takes the link's mode along, and that of the function. What survives them is in
   the table. "Anything" is what a register holds after power-on if it then has no value: something else for each card,
@@ -62,8 +83,9 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
 - Receive-side coalescing into descriptors with split headers: there each packet comes by itself. RSCDBU changes
   nothing: segments without a payload are never coalesced.
 - Flow director: its tables take filters, and no packet matches one.
-- Virtualisation (pools, VFs), DCB and pause frames, FCoE, IPsec, IEEE 1588 time stamps, low-latency interrupts, the TCP
-  timer, wake-up, management, writing the EEPROM or flash.
+- Virtualisation (pools, VFs), DCB and pause frames by priority (IEEE 802.1Qbb), FCoE, IPsec, low-latency interrupts,
+  the TCP timer, wake-up, management, writing the EEPROM or flash.
+- IEEE 1588: target times, the clock's output and auxiliary stamps.
 - Timing: EITR's interval is kept by the host's clock, as is all other time.
 - Tunnels: what they carry is not looked at.
 - A driver in the same process, as this one, is told packet types and checksums once it has set RXCSUM or MRQC; one in a
@@ -75,6 +97,26 @@ Frames take no time, unless an address says `wire=10G`, `1G`, `100M` or another 
 Then a frame of n bytes, its check sequence included, takes as long as n + 20 bytes do, in either direction; the queues
 of a card send a packet each in turn, while the wire is free. Cards that were held up make up for a millisecond at once.
 A cable is as fast as the slower of its ends. LINKS tells of 100 Mbit/s and 1 Gbit/s; else it says 10.
+
+## Pause frames
+
+A wire that delivers frames by itself, such as a TAP device or a generator without a rate, waits for the card, as a link
+partner that obeys pause frames would. From a cable, at a line's rate, or from a wire with times, frames come whether
+there is a descriptor or not. If software has switched pause frames on, those of queues without DROP_EN then wait in the
+packet buffer, of RXPBSIZE, and all others behind them. Above FCRTH.RTH the card sends XOFF, which it repeats FCRTV
+quanta before the time in FCTTV is over; at FCRTL.RTL it sends XON, if XONE says so. The card at the other end, or what
+the wire delivers frames from, sends nothing more meanwhile, but for the segments of a packet that it has begun. Where
+software has not switched them on, frames without a descriptor are lost at once. A quantum is as long as 512 bits; where
+frames take no time, as at 10 Gbit/s. A sink gets no pause frames. Pause frames that are sent count among all that are,
+as Linux and DPDK take them out of the port's counters.
+
+## Kinds of cards
+
+`card=x540` makes a card an X540: device id 0x1528, packet buffers of 384 KiB, EEC.FLUDONE, a semaphore in
+SW_FW_SYNC.REGSMP that the read takes which finds 0, and TIMINCA with an increment of 31 bits in each cycle. A copper
+PHY answers at address 0 of the management bus: its link is the fastest of 10 Gbit/s, 1 Gbit/s and 100 Mbit/s that it
+advertises and the wire has, negotiated anew when software restarts that. What is written to its other registers does
+nothing. All else is as on an 82599.
 
 ## Cables that impair
 
@@ -115,6 +157,7 @@ OTHERS = {
     **dict.fromkeys(("RQSMR", "TQSM"), "statistics of queues"),
     **dict.fromkeys(("CRCERRS", "ILLERRC", "ERRBC", "RLEC", "RFC", "RJC"), "0: the model's wires make no such error"),
     "RAH": "receive looks at it",
+    "RTTDQSEL": "selects the queue of RTTBCNRC",
     "ERETA": "memory: only an X550 has it",
     "RXMEMWRAP": "packet buffers are always empty",
     "FDIRCMD": "a command is done at once, and does nothing",
@@ -179,7 +222,10 @@ def behaviour(plugged: card.Card, row: Register) -> list[str]:
         found.append("interrupt logic")
     lookers = [
         module.__name__.rpartition(".")[2]
-        for module in (dma, frame, receive, classify, formats, coalesce, transmit, report, offload)
+        for module in (
+            *(dma, frame, receive, classify, formats, coalesce, transmit, report, offload),
+            *(pause, timestamps, rate),
+        )
         if vars(module).get(f"_{row.name}") == row.offset // 4
     ]
     if lookers:

@@ -10,6 +10,7 @@ import pytest
 
 from ixy.sim.card.config import ConfigSpace
 from ixy.sim.card.eeprom import build_product_data
+from ixy.sim.card.models import MODELS
 from ixy.sim.qemu.endpoint import Endpoint
 from ixy.sim.qemu.memory import NO_MEMORY, GuestMemory
 
@@ -306,7 +307,7 @@ def product_data(endpoint: Endpoint, size: int) -> bytes:
 
 def test_vital_product_data(device: Recorder) -> None:
     """A name, then fields that can be read, the last of which makes the sum of all bytes so far 0; then the end."""
-    endpoint = Endpoint(ConfigSpace(build_product_data(bytes.fromhex("026978790001"))), device, device)
+    endpoint = Endpoint(ConfigSpace(build_product_data(bytes.fromhex("026978790001"), MODELS["82599"])), device, device)
     data = product_data(endpoint, 128)
     assert data[0] == 0x82
     name = 3 + int.from_bytes(data[1:3], "little")
@@ -325,7 +326,7 @@ def test_vital_product_data(device: Recorder) -> None:
 
 def test_vital_product_data_cannot_be_written(device: Recorder) -> None:
     """The flag says that it was done all the same."""
-    endpoint = Endpoint(ConfigSpace(build_product_data(bytes(6))), device, device)
+    endpoint = Endpoint(ConfigSpace(build_product_data(bytes(6), MODELS["x540"])), device, device)
     before = product_data(endpoint, 16)
     endpoint.config_write(VPD_DATA, 4, 0x12345678)
     endpoint.config_write(VPD_ADDRESS, 2, 0x8004)

@@ -29,10 +29,14 @@ from ixy.sim.wires.tape import tape
 MEMORY = 16 * 4096
 
 # Kernels that `ixy demo` has no use for, by module and name
-RARE_CARD = ("checksum", "classify", "coalesce", "formats", "interrupts", "iommu", "layers", "offload", "report")
+RARE_CARD = (
+    *("checksum", "classify", "coalesce", "formats", "interrupts", "iommu", "layers", "offload", "rate", "report"),
+    "timestamps",
+)
 RARE_MODULES = {
     "ixy.pacing",
     "ixy.formats.pcap",
+    "ixy.sim.pause",
     "ixy.sim.timed",
     "ixy.tables.flows",
     *(f"ixy.sim.card.{name}" for name in RARE_CARD),

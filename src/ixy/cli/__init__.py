@@ -101,6 +101,7 @@ def group() -> None:
 
     \b
     sim:a                                    nothing plugged in
+    sim:a,card=x540                          an X540 instead of an 82599
     sim:a,cable=b                            a cable to card b
     sim:a,cable=b,delay=50us,loss=0.01       … that impairs; also jitter, duplicate, reorder, corrupt, seed
     sim:a,cable=unix:/path/to/socket         a cable to a card of another process, or to a virtual machine

@@ -74,11 +74,17 @@ EEC = register(
     AUTO_RD=9,
     EE_SIZE=(11, 14),
     DONE=(15, 21),
+    FLUDONE=26,  # of an X540
 )
 EERD = register("EERD", 0x10014, RW, "8.2.3.2.2", START=0, DONE=1, ADDR=(2, 15), DATA=(16, 31))
 
 # 8.2.3.3 Flow control
+PFCTOP = register("PFCTOP", 0x03008, RW, "8.2.3.3.1", reset=0x01018808, FCT=(0, 15), FCOP=(16, 31))
+FCTTV = register("FCTTV", 0x03200, RW, "8.2.3.3.2", count=4, TTV_EVEN=(0, 15), TTV_ODD=(16, 31))
+FCRTL = register("FCRTL", 0x03220, RW, "8.2.3.3.3", count=8, writable=0x8007FFF0, RTL=(5, 18), XONE=31)
 FCRTH = register("FCRTH", 0x03260, RW, "8.2.3.3.4", count=8, writable=0x8007FFF0, RTH=(5, 18), FCEN=31)
+FCRTV = register("FCRTV", 0x032A0, RW, "8.2.3.3.5", writable=0xFFFF, FC_REFRESH_TH=(0, 15))
+FCCFG = register("FCCFG", 0x03D00, RW, "8.2.3.3.7", writable=0x18, TFCE=(3, 4))
 
 # 8.2.3.4 PCIe, semaphores between software and firmware
 SWSM = register("SWSM", 0x10140, RW, "8.2.3.4", writable=3, survives=Reset.FUNCTION, SMBI=0, SWESMBI=1)
@@ -93,8 +99,8 @@ FWSM = register(
     FW_VAL=15,
 )
 SW_FW_SYNC = register(
-    "SW_FW_SYNC", 0x10160, RW, "8.2.3.4.11", survives=Reset.FUNCTION, SOFTWARE=(0, 4), FIRMWARE=(5, 9)
-)
+    "SW_FW_SYNC", 0x10160, RW, "8.2.3.4.11", survives=Reset.FUNCTION, SOFTWARE=(0, 4), FIRMWARE=(5, 9), REGSMP=31
+)  # REGSMP: of an X540
 GCR_EXT = register("GCR_EXT", 0x11050, RW, "8.2.3.4.12", BUFFERS_CLEAR=30)
 
 # 8.2.3.5 Interrupts
@@ -173,6 +179,20 @@ FTQF = table(
     undefined=0x7FFFFFFF,
     source="QUEUE_ENABLE: Linux, which never clears it and finds no filter; by 8.2.3.7.19 it is undefined, too",
     QUEUE_ENABLE=31,
+)
+ETQF = register(
+    "ETQF",
+    0x05128,
+    RW,
+    "8.2.3.7.21",
+    count=8,
+    ETYPE=(0, 15),
+    UP=(16, 18),
+    UP_EN=19,
+    POOL=(20, 25),
+    POOL_ENABLE=26,
+    TIMESTAMP=30,
+    FILTER_ENABLE=31,
 )
 MRQC = register("MRQC", 0x0EC80, RW, "8.2.3.7.12", MRQE=(0, 3), FIELDS=(16, 31))
 RETA = table("RETA", 0x0EB00, RW, "8.2.3.7.14", count=32, ENTRIES=(0, 31))
@@ -279,6 +299,9 @@ TXPBSIZE = register(
 TXPBTHRESH = register("TXPBTHRESH", 0x04950, RW, "8.2.3.9.16", count=8, first=0x96, writable=0x3FF, THRESH=(0, 9))
 DCA_TXCTRL = tx_queue("DCA_TXCTRL", 0x0600C, RW, "8.2.3.11.2", reset=0x2A00, CPUID=(24, 31))
 RTTDCS = register("RTTDCS", 0x04900, RW, "8.2.3.10.2", reset=0xC00000, ARBDIS=6, BDPM=22, BPBFSM=23)
+RTTDQSEL = register("RTTDQSEL", 0x04904, RW, "8.2.3.10.8", writable=0x7F, TXDQ_IDX=(0, 6))
+RTTBCNRM = register("RTTBCNRM", 0x04980, RW, "8.2.3.10.15", writable=0x7FF, MMW_SIZE=(0, 10))
+RTTBCNRC = register("RTTBCNRC", 0x04984, RW, "8.2.3.10.16", writable=0x80FFFFFF, RF=(0, 23), RS_ENA=31)
 RTTPCS = register("RTTPCS", 0x0CD00, RW, "8.2.3.10.3", reset=0x224 << 22, ARBD=(22, 31))
 
 # 8.2.3.12 Security: the receive path passes through it even when it does nothing
@@ -351,6 +374,7 @@ MSCA = register(
     COMMAND=30,
 )
 MSRWD = register("MSRWD", 0x04260, RW, "8.2.3.22.12", WRITE=(0, 15), READ=(16, 31))
+MFLCN = register("MFLCN", 0x04294, RW, "8.2.3.22.34", writable=0xF, PMCF=0, DPF=1, RPFCE=2, RFCE=3)
 MAXFRS = register("MAXFRS", 0x04268, RW, "8.2.3.22.13", reset=1518 << 16, writable=0xFFFF0000, MFS=(16, 31))
 AUTOC = register(
     "AUTOC",
@@ -406,6 +430,10 @@ MPTC = register("MPTC", 0x040F0, RC, "8.2.3.23", COUNT=(0, 31))
 BPTC = register("BPTC", 0x040F4, RC, "8.2.3.23", COUNT=(0, 31))
 PRC64 = register("PRC64", 0x0405C, RC, "8.2.3.23", count=6, COUNT=(0, 31))  # and PRC127 … PRC1522
 PTC64 = register("PTC64", 0x040D8, RC, "8.2.3.23", count=6, COUNT=(0, 31))  # and PTC127 … PTC1522
+LXONTXC = register("LXONTXC", 0x03F60, RC, "8.2.3.23", COUNT=(0, 15))
+LXOFFTXC = register("LXOFFTXC", 0x03F68, RC, "8.2.3.23", COUNT=(0, 15))
+LXONRXCNT = register("LXONRXCNT", 0x041A4, RC, "8.2.3.23", COUNT=(0, 15))
+LXOFFRXCNT = register("LXOFFRXCNT", 0x041A8, RC, "8.2.3.23", COUNT=(0, 15))
 RQSMR = register("RQSMR", 0x02300, RW, "8.2.3.23.71", count=32, MAP=(0, 31))
 TQSM = register("TQSM", 0x08600, RW, "8.2.3.23.73", count=32, MAP=(0, 31))
 QPRC = register("QPRC", 0x01030, RC, "8.2.3.23", stride=0x40, count=16, COUNT=(0, 31))
@@ -415,6 +443,35 @@ QBRCH = register("QBRCH", 0x01038, RC, "8.2.3.23", stride=0x40, count=16, COUNT=
 QPTC = register("QPTC", 0x08680, RC, "8.2.3.23", stride=4, count=16, COUNT=(0, 31))
 QBTCL = register("QBTCL", 0x08700, RC, "8.2.3.23", stride=8, count=16, COUNT=(0, 31))
 QBTCH = register("QBTCH", 0x08704, RC, "8.2.3.23", stride=8, count=16, COUNT=(0, 3))
+
+# 8.2.3.26 Time stamps
+TSYNCRXCTL = register("TSYNCRXCTL", 0x05188, RW, "8.2.3.26.1", writable=0x1E, RXTT=0, TYPE=(1, 3), EN=4)
+RXSTMPL = register("RXSTMPL", 0x051E8, RO, "8.2.3.26.2", TIME=(0, 31))
+RXSTMPH = register("RXSTMPH", 0x051A4, RO, "8.2.3.26.3", TIME=(0, 31))
+RXSATRL = register("RXSATRL", 0x051A0, RO, "8.2.3.26.4", SOURCE_ID=(0, 31))
+RXSATRH = register("RXSATRH", 0x051A8, RO, "8.2.3.26.5", SOURCE_ID=(0, 15), SEQUENCE_ID=(16, 31))
+RXMTRL = register(
+    "RXMTRL",
+    0x05120,
+    RW,
+    "8.2.3.26.6",
+    reset=319 << 16,
+    source="the port of PTP's event messages (IEEE 1588)",
+    CTRLT=(0, 7),
+    MSGT=(8, 15),
+    UDPT=(16, 31),
+)
+TSYNCTXCTL = register("TSYNCTXCTL", 0x08C00, RW, "8.2.3.26.7", writable=0x10, TXTT=0, EN=4)
+TXSTMPL = register("TXSTMPL", 0x08C04, RO, "8.2.3.26.8", TIME=(0, 31))
+TXSTMPH = register("TXSTMPH", 0x08C08, RO, "8.2.3.26.9", TIME=(0, 31))
+SYSTIML = register("SYSTIML", 0x08C0C, RW, "8.2.3.26.10", TIME=(0, 31))
+SYSTIMH = register("SYSTIMH", 0x08C10, RW, "8.2.3.26.11", TIME=(0, 31))
+TIMINCA = register("TIMINCA", 0x08C14, RW, "8.2.3.26.12", IV=(0, 23), IP=(24, 31))
+TIMADJL = register("TIMADJL", 0x08C18, RW, "8.2.3.26.13", OFFSET=(0, 31))
+TIMADJH = register("TIMADJH", 0x08C1C, RW, "8.2.3.26.14", OFFSET=(0, 30), SIGN=31)
+TSAUXC = register("TSAUXC", 0x08C20, RW, "8.2.3.26.15", EN_TT=(0, 1), EN_CLK=2, SYNCLK=3)
+TRGTTIML = register("TRGTTIML", 0x08C24, RW, "8.2.3.26.16", stride=8, count=2, TIME=(0, 31))
+TRGTTIMH = register("TRGTTIMH", 0x08C28, RW, "8.2.3.26.17", stride=8, count=2, TIME=(0, 31))
 
 # Where else a register can be found: its first place, its distance from one to the next, and how many of them
 ALIASES = (
@@ -435,6 +492,8 @@ SYNC_PHY0, SYNC_PHY1, SYNC_MAC = 1 << 1, 1 << 2, 1 << 3  # SW_FW_SYNC.SOFTWARE, 
 MDI_ADDRESS, MDI_WRITE, MDI_READ = 0, 1, 3  # MSCA.OPCODE
 LMS_10G_SERIAL = 3  # AUTOC.LMS: 10 Gbit/s over SFI, no auto-negotiation of the mode
 SERIAL_10G_SFI = 2  # AUTOC2.SERIAL_10G
+STAMP_V2_PLAIN, STAMP_V1_UDP, STAMP_V2, STAMP_V2_EVENTS = 0, 1, 2, 5  # TSYNCRXCTL.TYPE: which messages of PTP
+TFCE_LINK = 1  # FCCFG.TFCE: pause frames for the whole link (IEEE 802.3, annex 31B)
 LINK_SPEEDS = {1: 100, 2: 1_000, 3: 10_000}  # LINKS.LINK_SPEED in Mbit/s
 MRQE_RSS = 1  # MRQC.MRQE: receive-side scaling alone
 RSS_FIELDS = 1 << 0 | 1 << 1 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7  # MRQC.FIELDS: TCP, UDP and IP, versions 4 and 6
@@ -466,6 +525,7 @@ RX_L4CS = 1 << 5  # checksum of TCP, UDP or SCTP checked
 RX_IPCS = 1 << 6  # IPv4 header checksum checked
 RX_VEXT = 1 << 9  # the packet has an outer VLAN tag
 RX_UDPV = 1 << 10  # the first fragment of a UDP datagram that has a checksum
+RX_TS = 1 << 16  # the packet was stamped
 RX_HBO = 1 << 23  # the headers were longer than their buffer
 RX_L4E = 1 << 30  # checksum of TCP, UDP or SCTP wrong
 RX_IPE = 1 << 31  # IPv4 header checksum wrong
@@ -480,6 +540,7 @@ RX_LEGACY_DD, RX_LEGACY_EOP = 1 << 32, 1 << 33
 
 # 7.2.3.2.4 Advanced transmit data descriptor: bits of the second word
 TX_LENGTH_MASK = 0xFFFF  # DTALEN
+TX_TIMESTAMP = 1 << 19  # of MAC: stamp the packet
 TX_DATA = 3 << 20  # DTYP: advanced data descriptor
 TX_EOP = 1 << 24  # last buffer of its packet
 TX_IFCS = 1 << 25  # insert the frame check sequence

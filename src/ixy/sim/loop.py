@@ -6,7 +6,17 @@ from ixy.jit import compiled
 from ixy.sim import slots
 from ixy.sim.card.offload import MIN_FRAME
 from ixy.sim.card.receive import can_receive, receive
-from ixy.sim.card.state import COALESCING, FEATURES, LOOPBACK, OFFLOAD, PENDING, RAISED, SEGMENT, TX_QUEUES, UNREPORTED
+from ixy.sim.card.state import (
+    COALESCING,
+    FEATURES,
+    LOOPBACK,
+    OFFLOAD,
+    PENDING,
+    RAISED,
+    SEGMENT,
+    TX_QUEUES,
+    UNREPORTED,
+)
 from ixy.sim.card.transmit import LATER, can_transmit, count_sent, fetch
 from ixy.sim.rack import (
     ALARM,

@@ -33,7 +33,6 @@ from ixy.sim.rack import (
     BROKEN,
     CARDS,
     DUE,
-    FLIGHT,
     FREE,
     KIND,
     NOTHING,
@@ -46,7 +45,6 @@ from ixy.sim.rack import (
     SLOT,
     SPEED,
     STOP,
-    TIMED,
     Rack,
     new_rack,
 )
@@ -169,6 +167,9 @@ class Machine:
                     raise DeviceBusy(f"sim:{spec.name} is open already: close it first")
                 check_files((*_plugged_wires(), *spec.wires))
                 card = self.card(spec.name)
+                if card.model is not spec.model:
+                    with self.paused():
+                        card.become(spec.model)
                 card.ready.reads = spec.ready
                 plug = self._plugs[spec.name] = Plug(
                     card, spec.wires, spec.speed, None if holder is None else ref(holder)
@@ -312,15 +313,17 @@ class Machine:
         """Let frames take their time where an address says so; a cable is as fast as the slower of its ends."""
         with self._lock:
             speeds = {plug.card.index: plug.speed for plug in list(self._plugs.values())}
-            for card in range(CARDS):
-                inward, outward = self.rack.inputs[card], self.rack.outputs[card]
-                ends = [speeds.get(card, 0), speeds.get(int(outward[PEER]), 0) if outward[KIND] == Cable.kind else 0]
+            for index in range(CARDS):
+                inward, outward = self.rack.inputs[index], self.rack.outputs[index]
+                ends = [speeds.get(index, 0), speeds.get(int(outward[PEER]), 0) if outward[KIND] == Cable.kind else 0]
                 speed = min(filter(None, ends), default=0)
                 if speed != outward[SPEED]:
                     with self.paused():
                         outward[SPEED] = inward[SPEED] = speed
-                        outward[TIMED] = bool(speed or outward[FLIGHT])
                         inward[FREE] = outward[FREE] = inward[REST] = outward[REST] = 0
+            with self.paused():
+                for card in list(self.cards.values()):
+                    card.note_wire()
 
     def _see_links(self) -> None:
         """Find out which cards have somebody at the other end, and tell those for which it changed."""

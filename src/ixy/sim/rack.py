@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ixy.registers.i82599 import BAR0_SIZE, QUEUES
-from ixy.sim.card.state import CARD_WORDS, COUNTERS, QUEUE_COUNTERS
+from ixy.sim.card.state import CARD_WORDS, COUNTERS, QUEUE_WORDS
 from ixy.unsafe import put_image
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Rack(NamedTuple):
         base: the bus address of `memory[0]`.
         cards: shape (CARDS, CARD_WORDS), int64.
         counters: shape (CARDS, COUNTERS), int64.
-        queues: shape (CARDS, QUEUES, QUEUE_COUNTERS), int64.
+        queues: shape (CARDS, QUEUES, QUEUE_WORDS), int64.
         contexts: the two words of each queue's two transmit contexts, shape (CARDS, QUEUES, 2, 2), int64.
         done: for each queue whether it has received, and whether it has sent, shape (CARDS, 2 * QUEUES), uint8.
         inputs, outputs: what feeds frames to the card, and what takes those that it sends; shape (CARDS, END_WORDS),
@@ -107,7 +107,7 @@ def new_rack(memory: NDArray[np.uint8], base: int, tape: Window) -> Rack:
         base=base,
         cards=np.zeros((CARDS, CARD_WORDS), np.int64),
         counters=np.zeros((CARDS, COUNTERS), np.int64),
-        queues=np.zeros((CARDS, QUEUES, QUEUE_COUNTERS), np.int64),
+        queues=np.zeros((CARDS, QUEUES, QUEUE_WORDS), np.int64),
         contexts=np.zeros((CARDS, QUEUES, 2, 2), np.int64),
         done=np.zeros((CARDS, 2 * QUEUES), np.uint8),
         inputs=np.zeros((CARDS, END_WORDS), np.int64),

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from ixy import unsafe
 from ixy.jit import compiled, outlined
-from ixy.sim.card import classify, interrupts, offload, state
+from ixy.registers.i82599 import TX_TIMESTAMP
+from ixy.sim.card import classify, interrupts, offload, state, timestamps
 from ixy.sim.card.iommu import translate
 from ixy.sim.rack import ALARM, Rack
 from ixy.sim.wires import clock
@@ -42,9 +43,15 @@ if TYPE_CHECKING:
     KEEP_CRC,
     REPORT,
     COALESCE,
+    CONTROL,
+    BUFFER,
+    STAMP,
+    STAMP_SENT,
+    LIMIT,
+    ARRIVED,  # either of BUFFER and STAMP
     WRITE_BACK,  # the bits of PENDING: descriptors are to be written back,
     CLOSE,  # packets that were coalesced are complete
-) = range(17)
+) = range(23)
 NEXT_FRAME = 32  # and the number of a kind of wires
 EMIT = 48
 
@@ -61,6 +68,12 @@ OF_FEATURES = (
     (state.REPORT, WRITE_BACK),
     (state.COALESCE, COALESCE),
     (state.COALESCE, CLOSE),
+    (state.CONTROL, CONTROL),
+    (state.BUFFER, BUFFER),
+    (state.STAMP, STAMP),
+    (state.STAMP_SENT, STAMP_SENT),
+    (state.LIMIT, LIMIT),
+    (state.BUFFER | state.STAMP, ARRIVED),
 )
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -109,7 +122,11 @@ def belongs_in(slot: int) -> Callable[[Kernel], Kernel]:
 
 @belongs_in(BUILD)
 def _build(image: Any, card: int, queue: int, length: int, number: int) -> int:
-    return offload.build(image[0], card, queue, length, number)
+    rack = image[0]
+    stamps = rack.cards[card, state.OFFLOAD] & TX_TIMESTAMP and rack.cards[card, state.FEATURES] & state.STAMP_SENT
+    if number == 0 and stamps:
+        call(rack, STAMP_SENT, card, 0, 0, 0)
+    return offload.build(rack, card, queue, length, number)
 
 
 @belongs_in(TRANSLATE)
@@ -142,6 +159,27 @@ def _strip_vlan(image: Any, card: int, start: int, length: int, _: int) -> int:
 @belongs_in(KEEP_CRC)
 def _keep_crc(image: Any, card: int, start: int, length: int, left: int) -> int:
     return classify.keep_crc(image[0], card, start, length, left)
+
+
+@belongs_in(ARRIVED)
+def _arrived(image: Any, card: int, start: int, length: int, _: int) -> int:
+    """What a frame's descriptor is to say besides; -1 if it waits in the packet buffer, or is lost there."""
+    rack = image[0]
+    features = rack.cards[card, state.FEATURES]
+    status = call(rack, STAMP, card, start, length, 0) if features & state.STAMP else 0
+    waits = call(rack, BUFFER, card, start, length, status) if features & state.BUFFER else 0
+    return -1 if waits != 0 else status
+
+
+@belongs_in(STAMP)
+def _stamp(image: Any, card: int, start: int, length: int, _: int) -> int:
+    return timestamps.stamp_received(image[0], card, start, length, clock.moment())
+
+
+@belongs_in(STAMP_SENT)
+def _stamp_sent(image: Any, card: int, _a: int, _b: int, _c: int) -> int:
+    timestamps.stamp_sent(image[0], card, clock.moment())
+    return 0
 
 
 @belongs_in(INTERRUPT)

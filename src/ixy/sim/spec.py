@@ -12,9 +12,9 @@ sim:a,gen=60,rate=1e6,count=1000          … at a rate in packets per second, a
 sim:b,sink=a,touch=48                     a sink for a's frames, byte 48 of each raised by one
 sim:a,wire=10G                            whatever is plugged in: frames take their time, at so many bits a second
 
-Of the card itself: `ready=10`, how many register reads pass until a bit that software waits for is set; `seed=7`, which
-contents its tables have after power-on that then have none (else it is the card's name that says so). What a cable does
-follows from the same seed.
+Of the card itself: `card=x540`, which kind it is, an 82599 if nothing is said; `ready=10`, how many register reads pass
+until a bit that software waits for is set; `seed=7`, which contents its tables have after power-on that then have none
+(else it is the card's name that says so). What a cable does follows from the same seed.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 
 from ixy.arguments import quantity
 from ixy.errors import AddressError, CaptureError
+from ixy.sim.card.models import DEFAULT, MODELS, Model
 from ixy.sim.card.ready import DEFAULT_READS, MAX_READS
 from ixy.sim.wires.impair import MAX_SEED
 from ixy.sim.wires.kinds import KINDS
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from ixy.sim.wires.wire import Wire
 
 _SPEED = "wire"
-_OWN = (_SPEED, "ready", "seed")  # of the card, whatever is plugged in
+_OWN = (_SPEED, "card", "ready", "seed")  # of the card, whatever is plugged in
 _OPTIONS = [*dict.fromkeys([*(option for kind in KINDS for option in (kind.option, *kind.extras)), *_OWN])]
 _RATES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}  # bits per second
 
@@ -54,6 +55,7 @@ class Spec:
         speed: of whatever is plugged in, in bits per second; 0 if frames take no time.
         ready: how many register reads the card's ready bits take.
         seed: of what has no value after power-on; None: the card's name.
+        model: which kind of card it is.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Spec:
     speed: int = 0
     ready: int = DEFAULT_READS
     seed: int | None = None
+    model: Model = MODELS[DEFAULT]
 
     @property
     def sink(self) -> str | None:
@@ -132,7 +135,17 @@ def parse_spec(address: str) -> Spec:
     given = Options(address, name, values)
     ready, seed = given.number("ready", 0, MAX_READS), given.number("seed", 0, MAX_SEED)
     wires = tuple(kind.parse(given) for kind in _named(values))
-    return Spec(name, wires, _speed(address, values), DEFAULT_READS if ready is None else ready, seed)
+    return Spec(
+        name, wires, _speed(address, values), DEFAULT_READS if ready is None else ready, seed, _model(address, values)
+    )
+
+
+def _model(address: str, values: dict[str, str]) -> Model:
+    """The kind of card that is asked for."""
+    kind = values.get("card", DEFAULT)
+    if kind not in MODELS:
+        raise AddressError(f"{address}: no card is a {kind!r}: possible are {' and '.join(MODELS)}")
+    return MODELS[kind]
 
 
 def _speed(address: str, values: dict[str, str]) -> int:

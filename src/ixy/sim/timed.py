@@ -1,4 +1,5 @@
-"""Cards whose frames take time on the wire: impaired, or at a line's rate.
+"""Cards that look at the time: their frames are impaired, or take their time at a line's rate or at a queue's, or have
+to pause.
 
 Such a card's turn is a kernel of its own, which is compiled when the first one is plugged in: other cards pay nothing
 for it.
@@ -10,14 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 from ixy.jit import compiled
 from ixy.pacing import CATCH_UP_TIME, SECOND
-from ixy.sim import slots
+from ixy.sim import pause, slots
+from ixy.sim.card import rate
 from ixy.sim.card.frame import CRC_BYTES
 from ixy.sim.card.receive import can_receive, receive
-from ixy.sim.card.state import FEATURES, LOOPBACK, TX_QUEUES
+from ixy.sim.card.state import (
+    BUFFER,
+    FEATURES,
+    LOOPBACK,
+    PAUSED_UNTIL,
+    QUEUE_DUE,
+    QUEUE_FACTOR,
+    QUEUE_TX_BYTES,
+    TX_QUEUES,
+    XOFF_AGAIN,
+)
 from ixy.sim.card.transmit import LATER, can_transmit, fetch
 from ixy.sim.loop import BURST, emit, next_frame, send
 from ixy.sim.rack import FLIGHT, FRAME, FREE, HELD, KIND, NOTHING, PACED, REST, SPEED, STARTED, Rack
-from ixy.sim.slots import belongs_in, call
+from ixy.sim.slots import belongs_in, call, lacks
 from ixy.sim.wires import flight
 from ixy.sim.wires.clock import moment
 from ixy.sim.wires.flight import SOON
@@ -28,7 +40,7 @@ if TYPE_CHECKING:
 
 OVERHEAD_BYTES = 20  # that each frame takes besides: preamble, start delimiter, gap (IEEE 802.3)
 
-SLOTS = (slots.TURN, slots.DEPART, slots.ARRIVE)
+SLOTS = (slots.TURN, slots.DEPART, slots.ARRIVE)  # of each such card
 
 
 @belongs_in(slots.TURN)
@@ -50,12 +62,31 @@ def _arrive(image: Any, card: int, start: int, length: int, now: int) -> int:
     return 0
 
 
+@belongs_in(slots.CONTROL)
+def _control(image: Any, card: int, start: int, _b: int, _c: int) -> int:
+    return pause.obey(image[0], card, start)
+
+
+@belongs_in(slots.BUFFER)
+def _buffer(image: Any, card: int, start: int, length: int, status: int) -> int:
+    return pause.take(image[0], card, start, length, status) if length > 0 else pause.tend(image[0], card)
+
+
+@belongs_in(slots.LIMIT)
+def _limit(image: Any, card: int, queue: int, size: int, now: int) -> int:
+    rate.limit(image[0], card, queue, size, now)
+    return 0
+
+
 @compiled
 def turn(rack: Rack, card: int) -> int:
     """Give the card one turn; how many frames and descriptors were handled, or wait for the wire or are due soon."""
+    if lacks(rack, slots.DEPART):  # a frame has just asked this card to pause
+        return 0
     now = moment()
-    landed = land_outward(rack, card, now) + land_inward(rack, card, now)
-    return landed + drain(rack, card, now) + feed(rack, card, now)
+    handled = call(rack, slots.BUFFER, card, 0, 0, 0) if rack.cards[card, FEATURES] & BUFFER else 0
+    handled += land_outward(rack, card, now) + land_inward(rack, card, now)
+    return handled + drain(rack, card, now) + feed(rack, card, now)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -92,15 +123,20 @@ def idle(wire: NDArray[np.int64], now: int) -> None:
 def drain(rack: Rack, card: int, now: int) -> int:
     """Send packets of the card's queues, one of each in turn, while the wire is free.
 
-    How many descriptors were fetched; while a frame passes it is one more.
+    How many descriptors were fetched; it is one more while a frame passes, the partner wants none, or a queue waits to
+    be no faster than it may be.
     """
-    wire = rack.outputs[card]
-    queues = int(rack.cards[card, TX_QUEUES])
-    fetched = vain = 0
-    while fetched < BURST and vain < queues and wire[FREE] <= now:
+    wire, own = rack.outputs[card], rack.cards[card]
+    queues = int(own[TX_QUEUES])
+    fetched = vain = waits = 0
+    while fetched < BURST and vain < queues and wire[FREE] <= now and own[PAUSED_UNTIL] <= now:
         queue = int(wire[HELD]) if wire[HELD] < queues else 0
+        due = rack.queues[card, queue, QUEUE_DUE]
         if not can_transmit(rack, card, queue):
             vain += 1
+        elif due > now:
+            vain += 1
+            waits |= due <= now + SOON
         elif transmit(rack, card, queue, now):
             vain = 0
             fetched += 1
@@ -109,15 +145,18 @@ def drain(rack: Rack, card: int, now: int) -> int:
         wire[HELD] = queue + 1
     if vain == queues:
         idle(wire, now)
-    return fetched + (wire[FREE] > now)
+    return fetched + (waits or wire[FREE] > now or own[PAUSED_UNTIL] > now)
 
 
 @compiled
 def transmit(rack: Rack, card: int, queue: int, now: int) -> bool:
     """Fetch a descriptor, and send the packet that it completes; False if it has to be fetched later."""
+    before = rack.queues[card, queue, QUEUE_TX_BYTES]
     length = fetch(rack, card, queue)
     if length > 0:
         send(rack, card, queue, length, now)
+        if rack.queues[card, queue, QUEUE_FACTOR] != 0:
+            call(rack, slots.LIMIT, card, queue, rack.queues[card, queue, QUEUE_TX_BYTES] - before, now)
     return length != LATER
 
 
@@ -191,8 +230,10 @@ def feed(rack: Rack, card: int, now: int) -> int:
 
 @compiled
 def takes(rack: Rack, card: int) -> bool:
-    """Whether the wire may deliver a frame."""
+    """Whether the wire may deliver a frame: it waits for the card's descriptors, or does as pause frames say."""
     wire = rack.inputs[card]
+    if rack.cards[card, XOFF_AGAIN] != 0:
+        return False
     return wire[STARTED] != 0 or wire[FLIGHT] != 0 or can_receive(rack, card)
 
 

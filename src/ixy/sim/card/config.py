@@ -12,8 +12,7 @@ from dataclasses import dataclass
 SIZE = 256
 
 VENDOR_INTEL = 0x8086
-DEVICE_82599 = 0x10FB
-SUBSYSTEM_X520 = 0x000C
+DEVICE, SUBSYSTEM = 0x02, 0x2E
 CLASS_ETHERNET = 0x020000
 
 COMMAND = 0x04
@@ -74,14 +73,12 @@ class _Field:
 
 _FIELDS = (
     _Field(0x00, 2, VENDOR_INTEL),
-    _Field(0x02, 2, DEVICE_82599),
     _Field(COMMAND, 2, 0, writable=0x0547),
     _Field(STATUS, 2, 0x0010, clearable=0xF900),  # has capabilities
     _Field(0x08, 4, CLASS_ETHERNET << 8 | 0x01),  # revision
     _Field(0x0C, 1, 0, writable=0xFF),  # cache line size
     *(_Field(BAR_0 + 4 * i, 4, _BAR_MEMORY_64_PREFETCHABLE, writable=2**32 - size) for i, size in BAR_SIZES.items()),
     _Field(0x2C, 2, VENDOR_INTEL),
-    _Field(0x2E, 2, SUBSYSTEM_X520),
     _Field(0x34, 1, POWER),
     _Field(0x3C, 1, 0, writable=0xFF),  # interrupt line
     _Field(0x3D, 1, 1),  # interrupt pin INTA
@@ -123,14 +120,16 @@ class ConfigSpace:
 
     Args:
         product: the vital product data, which cannot be written.
+        device, subsystem: the ids of the card.
     """
 
-    def __init__(self, product: bytes = b"") -> None:
+    def __init__(self, product: bytes = b"", device: int = 0x10FB, subsystem: int = 0x000C) -> None:
         self._product = product
+        self._fields = (*_FIELDS, _Field(DEVICE, 2, device), _Field(SUBSYSTEM, 2, subsystem))
         self._bytes = bytearray(SIZE)
         self._writable = bytearray(SIZE)
         self._clearable = bytearray(SIZE)
-        for field in _FIELDS:
+        for field in self._fields:
             place = slice(field.offset, field.offset + field.size)
             self._writable[place] = field.writable.to_bytes(field.size, "little")
             self._clearable[place] = field.clearable.to_bytes(field.size, "little")
@@ -138,7 +137,7 @@ class ConfigSpace:
 
     def reset(self) -> None:
         """Every register as after power-on."""
-        for field in _FIELDS:
+        for field in self._fields:
             self.force(field.offset, field.size, field.value)
 
     def read(self, offset: int, size: int) -> int:

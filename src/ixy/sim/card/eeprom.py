@@ -1,5 +1,12 @@
 """The EEPROM of a simulated card (datasheet, chapter 6)."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ixy.sim.card.models import Model
+
 EEPROM_WORDS = 0x4000
 _MAC = 0x00  # words 0 to 2: the station's address
 _FIRMWARE = 0x0F  # where the firmware's module starts (6.1.5)
@@ -20,12 +27,12 @@ _PRODUCT = 0x180  # here
 _END = 0xFFFF
 
 
-def build_product_data(mac: bytes) -> bytes:
+def build_product_data(mac: bytes, model: Model) -> bytes:
     """The vital product data: a name, the number of the part and that of the card (PCI Local Bus 3.0, appendix I)."""
-    name = b"Simulated Intel 82599"
+    name = f"Simulated Intel {model.name}".encode()
     fields = b"".join(
         key + bytes([len(value)]) + value
-        for key, value in ((b"PN", b"E10G42BTDA"), (b"SN", mac.hex().upper().encode()))
+        for key, value in ((b"PN", model.part.encode()), (b"SN", mac.hex().upper().encode()))
     )
     read_only = fields + b"RV\1"
     data = b"\x82" + len(name).to_bytes(2, "little") + name
@@ -33,7 +40,7 @@ def build_product_data(mac: bytes) -> bytes:
     return data + bytes([-sum(data) & 0xFF]) + b"\x78"
 
 
-def build_eeprom(mac: bytes) -> list[int]:
+def build_eeprom(mac: bytes, model: Model) -> list[int]:
     """The words of an EEPROM that holds `mac` and a right checksum."""
     words = [0] * EEPROM_WORDS
     for i in range(3):
@@ -48,7 +55,7 @@ def build_eeprom(mac: bytes) -> list[int]:
     ]
     words[_EMPTY_SEQUENCE + 1] = _END
     words[_PRODUCT_DATA] = _PRODUCT
-    product = build_product_data(mac)
+    product = build_product_data(mac, model)
     for i in range(0, len(product), 2):
         words[_PRODUCT + i // 2] = int.from_bytes(product[i : i + 2], "little")
     words[_CAPABILITIES] = _ANY_MODULE | _NO_CROSSTALK

@@ -29,6 +29,7 @@ _LONGEST = 16 << 10  # of what can be built; no frame is longer
 _TCP_CHECKSUM, _UDP_CHECKSUM = 16, 6
 _TCP_SEQUENCE, _TCP_FLAGS = 4, 13
 _ALL_FLAGS, _MIDDLE_SHIFT = 0xFFF, 16
+_CHANGES = reg.TX_VLE | reg.TX_IC | reg.TX_TSE | reg.TX_IXSM | reg.TX_TXSM
 _MIN_TCP, _MIN_SCTP, _MIN_IPV4, _MIN_IPV6 = 20, 12, 20, 40
 
 
@@ -38,7 +39,9 @@ def build(rack: Rack, card: int, queue: int, length: int, number: int) -> int:
 
     The frame lies at SEGMENT and is padded. A packet that is not segmented gives one frame.
     """
-    if rack.cards[card, OFFLOAD] & reg.TX_DEXT != 0:
+    if rack.cards[card, OFFLOAD] & _CHANGES == 0:
+        built = unchanged(rack, card, length) if number == 0 else 0
+    elif rack.cards[card, OFFLOAD] & reg.TX_DEXT != 0:
         built = build_advanced(rack, card, queue, length, number)
     else:
         built = build_legacy(rack, card, length) if number == 0 else 0
@@ -48,6 +51,15 @@ def build(rack: Rack, card: int, queue: int, length: int, number: int) -> int:
             rack.tape[at + i] = 0
         built = max(built, MIN_FRAME)
     return built
+
+
+@compiled
+def unchanged(rack: Rack, card: int, length: int) -> int:
+    """A frame of which a descriptor asks something, but no change; its length, 0 if no frame is so long."""
+    if length > _LONGEST:
+        return 0
+    copy(rack.tape, card * SLOT + SEGMENT, rack.tape, card * SLOT, length)
+    return length
 
 
 @compiled

@@ -16,9 +16,11 @@ from ixy.sim.card.dma import dma_write, masters, ring_word
 from ixy.sim.card.frame import CRC_BYTES, is_broadcast, size_class, tags
 from ixy.sim.card.offload import MIN_FRAME
 from ixy.sim.card.state import (
+    BUFFER,
     CHECK_VLAN,
     CLASSIFY,
     COALESCE,
+    CONTROL,
     FEATURES,
     FORMATS,
     INTERRUPT,
@@ -42,6 +44,7 @@ from ixy.sim.card.state import (
     RX_SIZES,
     RX_STRIDE,
     RX_UNDERSIZE,
+    STAMP,
     STRIP_VLAN,
     STRIPPED,
     TAG_WORD,
@@ -115,6 +118,13 @@ def receive(rack: Rack, card: int, start: int, length: int) -> None:
     if is_too_long(registers, tape, start, length):
         lose(rack, card, RX_OVERSIZE, RX_REFUSED_BYTES, length)
         return
+    if (
+        features & CONTROL
+        and (tape[start + 12] == 0x88 and tape[start + 13] == 0x08)  # for the MAC itself (IEEE 802.3, 31.4)
+        and call(rack, slots.CONTROL, card, start, 0, 0) != 0
+    ):
+        lose(rack, card, RX_FILTERED, RX_REFUSED_BYTES, length)
+        return
     if not accepts(registers, tape, start) or (
         features & CHECK_VLAN and call(rack, slots.CHECK_VLAN, card, start, 0, 0) == 0
     ):
@@ -123,12 +133,15 @@ def receive(rack: Rack, card: int, start: int, length: int) -> None:
     counters[RX_SIZES + size_class(length)] += 1
     if tape[start] & 1:
         counters[RX_BROADCAST if is_broadcast(tape, start) else RX_MULTICAST] += 1
+    status = call(rack, slots.ARRIVED, card, start, length, 0) if features & (STAMP | BUFFER) else 0
+    if status < 0:  # it waits
+        return
     if features & CLASSIFY:
         call(rack, slots.CLASSIFY, card, start, length, 0)
         own = rack.cards[card]
-        store(rack, card, own[QUEUE], start, length, own[WORD_0], own[WORD_1])
+        store(rack, card, own[QUEUE], start, length, own[WORD_0], own[WORD_1] | status)
     else:
-        store(rack, card, 0, start, length, 0, 0)
+        store(rack, card, 0, start, length, 0, status)
 
 
 @compiled

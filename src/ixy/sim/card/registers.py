@@ -15,16 +15,21 @@ import numpy as np
 
 from ixy.registers import Register, Reset
 from ixy.registers import i82599 as reg
+from ixy.sim import timed
 from ixy.sim.card import coalesce, config, formats, report, state
 from ixy.sim.card.config import ConfigSpace
 from ixy.sim.card.eeprom import EEPROM_WORDS, build_eeprom, build_product_data
 from ixy.sim.card.interrupts import OWN_THREAD, Interrupts
+from ixy.sim.card.models import DEFAULT, MODELS, Model
 from ixy.sim.card.module import Module
+from ixy.sim.card.phy import Phy
 from ixy.sim.card.ready import Ready
 from ixy.sim.card.statistics import Statistics
+from ixy.sim.card.timestamps import Clock
 from ixy.sim.card.unmodelled import Unmodelled
-from ixy.sim.rack import KIND, LINKED, NOTHING, SPEED
+from ixy.sim.rack import FLIGHT, KIND, LINKED, NOTHING, PACED, SPEED, TIMED
 from ixy.sim.slots import TRANSLATE, of_features, provide
+from ixy.sim.wires.clock import moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,7 +91,8 @@ class Card:
 
     Attributes:
         config: its configuration space.
-        interrupts, statistics: its parts.
+        model: which kind of card it is.
+        interrupts, statistics, clock: its parts.
         ready: which bits take their time.
         unmodelled: what software does with registers that the model does not have.
     """
@@ -98,10 +104,10 @@ class Card:
         self._machine = machine
         self._registers = machine.rack.registers[index]
         self._words = machine.rack.cards[index]
-        self.config = ConfigSpace(build_product_data(self.mac))
+        self._queues = machine.rack.queues[index]
         self.interrupts = Interrupts(self._registers, machine.rack.done[index])
-        self.statistics = Statistics(self._registers, machine.rack.counters[index], machine.rack.queues[index])
-        self._eeprom = build_eeprom(self.mac)
+        self.statistics = Statistics(self._registers, machine.rack.counters[index], self._queues)
+        self.clock = Clock(machine.rack, index, moment)
         self._module = Module()
         self.ready = Ready()
         self.unmodelled = Unmodelled(name)
@@ -110,7 +116,20 @@ class Card:
         self._writes: dict[int, Callable[[int], None]] = {}
         self._direct: dict[int, Callable[[int], None]] = {}
         self._set_rules()
-        self.power_on(f"sim:{name}")
+        self.become(MODELS[DEFAULT])
+
+    def become(self, model: Model) -> None:
+        """Be a card of this kind, as after power-on."""
+        self.model = model
+        product = build_product_data(self.mac, model)
+        self.config = ConfigSpace(product, model.device, model.subsystem)
+        self._eeprom = build_eeprom(self.mac, model)
+        self._phy = Phy() if model.has_phy else None
+        self._resets = _RESET_VALUES.copy()
+        for row, value in model.resets:
+            self._resets[_places(row)] = value
+        self.clock.counts_cycles = model.counts_cycles
+        self.power_on(f"sim:{self.name}")
 
     @property
     def wired(self) -> bool:
@@ -222,9 +241,15 @@ class Card:
                 self._take(offset, value)
             self._note_features()
 
+    def note_wire(self) -> None:
+        """The wire has changed: what depends on it does."""
+        with self._machine.paused():
+            self._note_features()
+            self.clock.retune()
+
     def _note_features(self) -> None:
-        """Tell the rack which of the rarer things are enabled."""
-        registers = self._registers
+        """Tell the rack which of the rarer things are enabled, and whether the card looks at the time for them."""
+        registers, wire = self._registers, self._machine.rack.outputs[self.index]
         strips = bool((registers[_RX_CONTROLS] & reg.RXDCTL.mask("VME")).any())
         cuts_crc = self._get(reg.HLREG0) & reg.HLREG0.mask("RXCRCSTRP") or self._get(reg.RDRXCTL) & _CRC_STRIP
         other_formats, coalesces = formats.are_used(registers), bool(cuts_crc) and coalesce.is_enabled(registers)
@@ -239,9 +264,26 @@ class Card:
             | state.STRIP_VLAN * strips
             | state.LOOPBACK * bool(self._get(reg.HLREG0) & reg.HLREG0.mask("LPBK"))
             | state.INTERRUPT * bool(self._words[state.EVENT])
+            | state.STAMP * bool(self._get(reg.TSYNCRXCTL) & reg.TSYNCRXCTL.mask("EN"))
+            | state.STAMP_SENT * bool(self._get(reg.TSYNCTXCTL) & reg.TSYNCTXCTL.mask("EN"))
+            | state.LIMIT * bool(self._queues[:, state.QUEUE_FACTOR].any())
+            | state.CONTROL * bool(self._get(reg.MFLCN))
+            | state.BUFFER * bool(self._words[state.BUFFERED] or (self._sends_pauses() and not self._wire_waits()))
         )
-        provide(self._machine.rack, *of_features(features))
+        time_counts = bool(wire[SPEED] or wire[FLIGHT] or features & state.TIMED or self._words[state.PAUSED_UNTIL])
+        provide(self._machine.rack, *of_features(features), *(timed.SLOTS if time_counts else ()))
         self._words[state.FEATURES] = features
+        wire[TIMED] = time_counts
+
+    def _sends_pauses(self) -> bool:
+        """Whether software has switched on pause frames for the first packet buffer (3.7.7.3.3)."""
+        enabled = self._get(reg.FCRTH[0]) & reg.FCRTH.mask("FCEN")
+        return bool(enabled) and reg.FCCFG.decode(self._get(reg.FCCFG))["TFCE"] == reg.TFCE_LINK
+
+    def _wire_waits(self) -> bool:
+        """Whether what delivers frames waits for the card by itself, so that there is nothing to ask for."""
+        wire = self._machine.rack.inputs[self.index]
+        return bool(wire[KIND] != NOTHING and wire[SPEED] == 0 and wire[PACED] == 0)
 
     def rules(self) -> tuple[dict[int, Callable[[], int]], dict[int, Callable[[int], None]]]:
         """What reading and writing registers does that are more than memory, by offset."""
@@ -260,11 +302,11 @@ class Card:
     def reset(self, kind: Reset) -> None:
         """4.2.1: registers to their defaults but for what survives; statistics are as if they had been read."""
         kept = _KEPT[kind]
-        self._registers[:] = self._registers & kept | _RESET_VALUES & ~kept
+        self._registers[:] = self._registers & kept | self._resets & ~kept
         self._load_address()
-        for column in (state.STAGED, state.OFFLOAD, state.PENDING, state.TX_QUEUES, state.RX_QUEUES):
+        for column in state.UNTIL_RESET:
             self._words[column] = 0
-        self._machine.rack.queues[self.index, :, state.QUEUE_UNREPORTED] = 0
+        self._queues[:, state.QUEUE_UNTIL_RESET] = 0
         self.statistics.reset()
         self.interrupts.reset()
         self.ready.forget()
@@ -291,12 +333,18 @@ class Card:
         reads[reg.STATUS.offset] = self._read_status
         reads[reg.LINKS.offset] = self._read_links
         reads[reg.SWSM.offset] = self._read_swsm
+        reads[reg.SW_FW_SYNC.offset] = self._read_sw_fw_sync
         reads[reg.I2CCTL.offset] = self._read_i2cctl
+        reads[reg.RTTBCNRC.offset] = self._read_rttbcnrc
         reads |= self.statistics.rules()
+        clock_reads, clock_writes = self.clock.rules()
+        reads |= clock_reads
+        writes |= clock_writes
         writes[reg.CTRL.offset] = self._write_ctrl
         writes[reg.EEC.offset] = self._write_eec
         writes[reg.EERD.offset] = self._write_eerd
         writes[reg.AUTOC.offset] = self._write_autoc
+        writes[reg.RTTBCNRC.offset] = self._write_rttbcnrc
         writes[reg.MSCA.offset] = self._write_msca
         writes[reg.FDIRCTRL.offset] = self._write_fdirctrl
         writes[reg.SECRXCTRL.offset] = self._write_secrxctrl
@@ -326,15 +374,21 @@ class Card:
 
     def _read_links(self) -> int:
         """At 10 Gbit/s, unless the wire has a speed that the card also knows (8.2.3.22.20)."""
-        if not self.linked:
-            return 0
-        speed = int(self._machine.rack.outputs[self.index, SPEED])
-        return reg.LINKS.value(LINK_UP=1, LINK_SPEED=_LINK_SPEEDS.get(speed, 3))
+        speed = _LINK_SPEEDS.get(int(self._machine.rack.outputs[self.index, SPEED]), 3)
+        speed = self._phy.speed(speed) if self._phy else speed
+        return reg.LINKS.value(LINK_UP=1, LINK_SPEED=speed) if self.linked and speed else 0
 
     def _read_swsm(self) -> int:
         """Reading takes the semaphore: SMBI is 0 for the one who got it (10.5.4)."""
         value = self._get(reg.SWSM)
         self._put(reg.SWSM, value | reg.SWSM.mask("SMBI"))
+        return value
+
+    def _read_sw_fw_sync(self) -> int:
+        """Of an X540, reading takes the semaphore: REGSMP is 0 for the one who got it."""
+        value = self._get(reg.SW_FW_SYNC)
+        if self.model.has_phy:
+            self._put(reg.SW_FW_SYNC, value | reg.SW_FW_SYNC.mask("REGSMP"))
         return value
 
     def _write_ctrl(self, value: int) -> None:
@@ -415,14 +469,41 @@ class Card:
         """The link restarts (3.7.4.2)."""
         self._take(reg.AUTOC.offset, value)
         if value & reg.AUTOC.mask("RESTART_AN"):
-            self._restart_link()
-            if self.linked:
-                self.interrupts.link_changed()
+            self._negotiate()
+
+    def _negotiate(self) -> None:
+        """The link goes down and comes up, if there is one."""
+        self._restart_link()
+        if self.linked:
+            self.interrupts.link_changed()
+
+    def _read_rttbcnrc(self) -> int:
+        """That of the queue which RTTDQSEL selects (8.2.3.10.8)."""
+        factor = int(self._limited[state.QUEUE_FACTOR])
+        return reg.RTTBCNRC.value(RF=factor, RS_ENA=1) if factor else 0
+
+    def _write_rttbcnrc(self, value: int) -> None:
+        """For the queue that RTTDQSEL selects: it is so many times slower than the link (8.2.3.10.16)."""
+        self._take(reg.RTTBCNRC.offset, value)
+        fields = reg.RTTBCNRC.decode(value)
+        self._limited[state.QUEUE_FACTOR] = fields["RF"] * fields["RS_ENA"]
+        self._limited[state.QUEUE_DUE] = 0
+
+    @property
+    def _limited(self) -> NDArray[np.int64]:
+        """The words of the transmit queue that RTTDQSEL selects."""
+        return self._queues[self._get(reg.RTTDQSEL)]
 
     def _write_msca(self, value: int) -> None:
-        """No PHY answers on the management bus: reads give ones (8.2.3.22.11)."""
+        """A frame on the management bus is done at once; where nobody answers, reads give ones (8.2.3.22.11)."""
         self._take(reg.MSCA.offset, value)
-        self._set(reg.MSRWD, READ=0xFFFF)
+        data, restarts = 0xFFFF, False
+        if self._phy:
+            written = reg.MSRWD.decode(self._get(reg.MSRWD))["WRITE"]
+            data, restarts = self._phy.transfer(value, written, bool(self._read_links()))
+        self._set(reg.MSRWD, READ=data)
+        if restarts:
+            self._negotiate()
 
     def _read_i2cctl(self) -> int:
         fields = reg.I2CCTL.decode(self._get(reg.I2CCTL))

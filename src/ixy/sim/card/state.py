@@ -23,14 +23,33 @@ from ixy.registers import i82599 as reg
     WORD_1,
     TAG_WORD,  # what it says of the tag that was stripped
     PENDING,  # what is to be done at the end of the card's turn
+    PAUSED_UNTIL,  # the partner has asked to send nothing before this moment
+    XOFF_AGAIN,  # the partner was asked so, and is to be asked again at this moment; 0: it may send
+    BUFFERED,  # bytes of the frames that wait in the packet buffer, with their check sequences,
+    BUFFER_HEAD,  # where the first of them begins
+    BUFFER_TAIL,  # and where the next one goes
+    CLOCK_SINCE,  # the system time at this moment is in the next two words,
+    CLOCK_LOW,
+    CLOCK_HIGH,
+    CLOCK_PERIOD,  # and each time this has passed, in tenths of a nanosecond,
+    CLOCK_STEP,  # it has grown by this
     CARD_WORDS,
-) = range(17)
+) = range(27)
+
+UNTIL_RESET = (  # a reset makes them 0
+    *(TX_QUEUES, RX_QUEUES, STAGED, OFFLOAD, PENDING, PAUSED_UNTIL, XOFF_AGAIN, BUFFERED),
+    *(CLOCK_LOW, CLOCK_HIGH, CLOCK_PERIOD, CLOCK_STEP),
+)
 
 # Bits of the word FEATURES: what is enabled on a card beyond plain receiving and sending. The rare is tested at once,
 # and its kernels are in their slots (`slots.py`) before it is enabled.
 CLASSIFY, CHECK_VLAN, STRIP_VLAN, LOOPBACK, INTERRUPT, FORMATS, KEEP_CRC, REPORT, COALESCE = (
     1 << bit for bit in range(9)
 )
+CONTROL, BUFFER = 1 << 9, 1 << 10  # MAC control frames mean something, and frames wait in the packet buffer
+STAMP, STAMP_SENT = 1 << 11, 1 << 12  # PTP messages are stamped when they arrive, and when they leave
+LIMIT = 1 << 13  # the rate of some transmit queue is limited
+TIMED = BUFFER | LIMIT  # those for which the card looks at the time, also where frames take none
 
 # Bits of the word PENDING: descriptors are done and not written back, packets are being coalesced
 UNREPORTED, COALESCING = 1, 2
@@ -51,27 +70,46 @@ UNREPORTED, COALESCING = 1, 2
     TX_MULTICAST,
     DMA_REFUSED,
     DMA_ADDRESS,
+    XON_SENT,
+    XOFF_SENT,
+    XON_RECEIVED,
+    XOFF_RECEIVED,
     RX_SIZES,  # six columns: good frames of up to 64, 127, 255, 511, 1023 bytes, and longer ones
-) = range(14)
+) = range(18)
 TX_SIZES = RX_SIZES + 6
 COUNTERS = TX_SIZES + 6
 
-# Columns of `queues`: what each queue has counted, and how many of its transmit descriptors are to be written back, the
-# first of which is at this index of the ring
-QUEUE_RX, QUEUE_RX_BYTES, QUEUE_TX, QUEUE_TX_BYTES, QUEUE_DROPPED, QUEUE_UNREPORTED, QUEUE_UNREPORTED_FROM = range(7)
-QUEUE_COUNTERS = 7
+# Columns of `queues`: what each queue has counted, how many of its transmit descriptors are to be written back, and of
+# one with a limited rate
+(
+    QUEUE_RX,
+    QUEUE_RX_BYTES,
+    QUEUE_TX,
+    QUEUE_TX_BYTES,
+    QUEUE_DROPPED,
+    QUEUE_UNREPORTED,
+    QUEUE_UNREPORTED_FROM,  # the first of them is at this index of the ring
+    QUEUE_FACTOR,  # how many times, in 2**-14, it is slower than the link; 0: it is not limited
+    QUEUE_DUE,  # when it may send again, in nanoseconds,
+    QUEUE_REST,  # and so many parts of one later
+    QUEUE_WORDS,
+) = range(11)
+QUEUE_UNTIL_RESET = [QUEUE_UNREPORTED, QUEUE_FACTOR, QUEUE_DUE, QUEUE_REST]  # a reset makes them 0
 
 # Where things lie in a card's slot of the tape: a packet on its way out, one of its segments, a frame without its VLAN
-# tag or with its check sequence, what is written into EVENT, a queue's head on its way to memory, and the flows of
-# which packets are being coalesced
+# tag or with its check sequence, what is written into EVENT, a pause frame, a queue's head on its way to memory, the
+# flows of which packets are being coalesced, and the packet buffer
 STAGE = 0
 STAGE_SIZE = 256 << 10  # PAYLEN has 18 bits
 SEGMENT = STAGE + STAGE_SIZE
 STRIPPED = SEGMENT + (64 << 10)
 NOTICE = STRIPPED + (32 << 10)
+PAUSE_FRAME = NOTICE + 64
 HEAD = NOTICE + (4 << 10)
 FLOWS = HEAD + (4 << 10)
-PART_SIZE = FLOWS + (32 << 10)
+PACKET_BUFFER = FLOWS + (32 << 10)
+PACKET_BUFFER_SIZE = 640 << 10  # for 512 KiB of frames: each has a word besides, and begins with one
+PART_SIZE = PACKET_BUFFER + PACKET_BUFFER_SIZE
 
 # Words from the registers of one receive queue to those of the next, and how many more those of queues from 64 on are
 # away (8.2.3.8). Queue n's lie n * RX_STRIDE + (n >> RX_LOWER_BITS) * RX_JUMP behind queue 0's.

@@ -29,6 +29,10 @@ _COLUMNS = [
     (reg.RUC, state.RX_UNDERSIZE),
     (reg.ROC, state.RX_OVERSIZE),
     (reg.RXMPC[0], state.RX_MISSED),
+    (reg.LXONTXC, state.XON_SENT),
+    (reg.LXOFFTXC, state.XOFF_SENT),
+    (reg.LXONRXCNT, state.XON_RECEIVED),
+    (reg.LXOFFRXCNT, state.XOFF_RECEIVED),
     *zip(reg.PRC64, range(state.RX_SIZES, state.RX_SIZES + 6), strict=True),
     *zip(reg.PTC64, range(state.TX_SIZES, state.TX_SIZES + 6), strict=True),
 ]
@@ -86,7 +90,8 @@ class Statistics:
         received = lambda: int(self._queues[:, state.QUEUE_RX_BYTES].sum()) + self._sum(state.RX_LOST_BYTES)  # noqa: E731
         self._wide.append((reg.GORCL, reg.GORCH, received))
         self._wide.append((reg.TORL, reg.TORH, lambda: received() + self._sum(state.RX_REFUSED_BYTES)))
-        self._wide.append((reg.GOTCL, reg.GOTCH, lambda: int(self._queues[:, state.QUEUE_TX_BYTES].sum())))
+        sent = lambda: int(self._queues[:, state.QUEUE_TX_BYTES].sum()) + 64 * self._sum(state.XON_SENT, 2)  # noqa: E731
+        self._wide.append((reg.GOTCL, reg.GOTCH, sent))
 
     def _sum(self, column: int, number: int = 1) -> int:
         return int(self._counters[column : column + number].sum())

@@ -44,7 +44,7 @@ _TXDCTL = reg.TXDCTL.offset // 4
 
 _TE = reg.DMATXCTL.mask("TE")
 _ENABLE = reg.TXDCTL.mask("ENABLE")
-_OFFLOADS = reg.TX_VLE | reg.TX_TSE | reg.TX_IXSM | reg.TX_TXSM
+_OFFLOADS = reg.TX_TIMESTAMP | reg.TX_VLE | reg.TX_TSE | reg.TX_IXSM | reg.TX_TXSM
 _LEGACY_OFFLOADS = reg.TX_VLE | reg.TX_IC
 _ANY_OFFLOAD = _OFFLOADS | _LEGACY_OFFLOADS
 
