@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from ixy.jit import compiled
-from ixy.registers.i82599 import TX_TIMESTAMP
 from ixy.sim import slots
 from ixy.sim.card.nic import LATER, can_receive, can_transmit, count_sent, fetch, receive
 from ixy.sim.card.offload import MIN_FRAME
-from ixy.sim.card.state import FEATURES, LOOPBACK, OFFLOAD, RAISED, SEGMENT, STAMP_SENT, TX_QUEUES
+from ixy.sim.card.state import FEATURES, LOOPBACK, OFFLOAD, RAISED, SEGMENT, TX_QUEUES
 from ixy.sim.rack import (
     ALARM,
     ASLEEP,
@@ -192,8 +191,6 @@ def send(rack: Rack, card: int, queue: int, length: int, now: int) -> None:
     if offloaded:
         start += SEGMENT
         length = call(rack, slots.BUILD, card, queue, total, 0)
-        if rack.cards[card, OFFLOAD] & TX_TIMESTAMP and rack.cards[card, FEATURES] & STAMP_SENT:
-            call(rack, slots.STAMP_SENT, card, 0, 0, 0)
     while length > 0:
         count_sent(rack, card, queue, start, length)
         peer = card if looped else emit(rack, card, start, length, now)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ixy import unsafe
 from ixy.jit import compiled, outlined
+from ixy.registers.i82599 import TX_TIMESTAMP
 from ixy.sim.card import classify, interrupts, offload, state, timestamps
 from ixy.sim.card.iommu import translate
 from ixy.sim.rack import ALARM, Rack
@@ -38,12 +39,13 @@ if TYPE_CHECKING:
     TURN,  # frames take time on the wire: the turn of such a card,
     DEPART,  # a frame that it sends,
     ARRIVE,  # and one that is sent to it
-    CONTROL,  # the bits of FEATURES with these names
+    CONTROL,  # bits of FEATURES again
     BUFFER,
     STAMP,
     STAMP_SENT,
     LIMIT,
-) = range(16)
+    ARRIVED,  # either of BUFFER and STAMP
+) = range(17)
 NEXT_FRAME = 32  # and the number of a kind of wires
 EMIT = 48
 
@@ -59,6 +61,7 @@ OF_FEATURES = {
     state.STAMP: STAMP,
     state.STAMP_SENT: STAMP_SENT,
     state.LIMIT: LIMIT,
+    state.BUFFER | state.STAMP: ARRIVED,
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -107,7 +110,11 @@ def belongs_in(slot: int) -> Callable[[Kernel], Kernel]:
 
 @belongs_in(BUILD)
 def _build(image: Any, card: int, queue: int, length: int, number: int) -> int:
-    return offload.build(image[0], card, queue, length, number)
+    rack = image[0]
+    stamps = rack.cards[card, state.OFFLOAD] & TX_TIMESTAMP and rack.cards[card, state.FEATURES] & state.STAMP_SENT
+    if number == 0 and stamps:
+        call(rack, STAMP_SENT, card, 0, 0, 0)
+    return offload.build(rack, card, queue, length, number)
 
 
 @belongs_in(TRANSLATE)
@@ -135,6 +142,16 @@ def _check_vlan(image: Any, card: int, start: int, _b: int, _c: int) -> int:
 @belongs_in(STRIP_VLAN)
 def _strip_vlan(image: Any, card: int, start: int, length: int, _: int) -> int:
     return classify.strip(image[0], card, start, length)
+
+
+@belongs_in(ARRIVED)
+def _arrived(image: Any, card: int, start: int, length: int, _: int) -> int:
+    """What a frame's descriptor is to say besides; -1 if it waits in the packet buffer, or is lost there."""
+    rack = image[0]
+    features = rack.cards[card, state.FEATURES]
+    status = call(rack, STAMP, card, start, length, 0) if features & state.STAMP else 0
+    waits = call(rack, BUFFER, card, start, length, status) if features & state.BUFFER else 0
+    return -1 if waits != 0 else status
 
 
 @belongs_in(STAMP)

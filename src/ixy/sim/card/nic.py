@@ -225,8 +225,11 @@ def receive(rack: Rack, card: int, start: int, length: int) -> None:
     if length + CRC_BYTES > longest_frame(registers, tape, start):
         refuse(counters, RX_OVERSIZE, length)
         return
-    is_control = tape[start + 12] == 0x88 and tape[start + 13] == 0x08  # for the MAC itself (IEEE 802.3, 31.4)
-    if features & CONTROL and is_control and call(rack, slots.CONTROL, card, start, 0, 0) != 0:
+    if (
+        features & CONTROL
+        and (tape[start + 12] == 0x88 and tape[start + 13] == 0x08)  # for the MAC itself (IEEE 802.3, 31.4)
+        and call(rack, slots.CONTROL, card, start, 0, 0) != 0
+    ):
         refuse(counters, RX_FILTERED, length)
         return
     if not accepts(registers, tape, start) or (
@@ -237,8 +240,8 @@ def receive(rack: Rack, card: int, start: int, length: int) -> None:
     counters[RX_SIZES + size_class(length)] += 1
     if tape[start] & 1:
         counters[RX_BROADCAST if is_broadcast(tape, start) else RX_MULTICAST] += 1
-    status = call(rack, slots.STAMP, card, start, length, 0) if features & STAMP else 0
-    if features & BUFFER and call(rack, slots.BUFFER, card, start, length, status) != 0:
+    status = call(rack, slots.ARRIVED, card, start, length, 0) if features & (STAMP | BUFFER) else 0
+    if status < 0:  # it waits
         return
     if features & CLASSIFY:
         call(rack, slots.CLASSIFY, card, start, length, 0)
