@@ -11,6 +11,7 @@ sim:a,gen=60                              a generator of 60-byte frames; a sink 
 sim:a,gen=60,rate=1e6,count=1000          … at a rate in packets per second, and only so many
 sim:b,sink=a,touch=48                     a sink for a's frames, byte 48 of each raised by one
 sim:a,wire=10G                            whatever is plugged in: frames take their time, at so many bits a second
+sim:a,clock=virtual                       … and it goes by a virtual clock, see `ixy.clock`, as all cards of the process
 
 Of the card itself: `ready=10`, how many register reads pass until a bit that software waits for is set; `seed=7`, which
 contents its tables have after power-on that then have none (else it is the card's name that says so). What a cable does
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
     from ixy.sim.wires.wire import Wire
 
 _SPEED = "wire"
-_OWN = (_SPEED, "ready", "seed")  # of the card, whatever is plugged in
+_CLOCK = "clock"
+_OWN = (_SPEED, _CLOCK, "ready", "seed")  # of the card, whatever is plugged in
 _OPTIONS = [*dict.fromkeys([*(option for kind in KINDS for option in (kind.option, *kind.extras)), *_OWN])]
 _RATES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}  # bits per second
 
@@ -52,6 +54,7 @@ class Spec:
         name: of the card.
         wires: what is plugged in, in the order in which it is.
         speed: of whatever is plugged in, in bits per second; 0 if frames take no time.
+        virtual: it goes by a virtual clock.
         ready: how many register reads the card's ready bits take.
         seed: of what has no value after power-on; None: the card's name.
     """
@@ -59,6 +62,7 @@ class Spec:
     name: str
     wires: tuple[Wire, ...] = ()
     speed: int = 0
+    virtual: bool = False
     ready: int = DEFAULT_READS
     seed: int | None = None
 
@@ -132,7 +136,14 @@ def parse_spec(address: str) -> Spec:
     given = Options(address, name, values)
     ready, seed = given.number("ready", 0, MAX_READS), given.number("seed", 0, MAX_SEED)
     wires = tuple(kind.parse(given) for kind in _named(values))
-    return Spec(name, wires, _speed(address, values), DEFAULT_READS if ready is None else ready, seed)
+    return Spec(
+        name,
+        wires,
+        speed=_speed(address, values),
+        virtual=_virtual(address, values),
+        ready=DEFAULT_READS if ready is None else ready,
+        seed=seed,
+    )
 
 
 def _speed(address: str, values: dict[str, str]) -> int:
@@ -140,6 +151,19 @@ def _speed(address: str, values: dict[str, str]) -> int:
     if _SPEED not in values:
         return 0
     return quantity(f"{address}: {_SPEED}", values[_SPEED], _RATES, "1M", "400G", error=AddressError)
+
+
+def _virtual(address: str, values: dict[str, str]) -> bool:
+    """Whether a virtual clock is asked for, which nobody outside the process goes by."""
+    which = values.get(_CLOCK, "real")
+    if which not in ("real", "virtual"):
+        raise AddressError(f"{address}: {_CLOCK}={which}: possible are real and virtual")
+    outside = [f"{kind.option}={values[kind.option]}" for kind in _named(values) if kind.watched]
+    if which == "virtual" and outside:
+        raise AddressError(
+            f"{address}: {outside[0]} leads out of this process, where no virtual clock goes: leave out one of them"
+        )
+    return which == "virtual"
 
 
 def _named(values: dict[str, str]) -> list[type[Wire]]:

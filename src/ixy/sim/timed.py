@@ -17,7 +17,7 @@ from ixy.sim.loop import BURST, emit, next_frame, send
 from ixy.sim.rack import FLIGHT, FRAME, FREE, HELD, KIND, NOTHING, PACED, REST, SPEED, STARTED, Rack
 from ixy.sim.slots import belongs_in, call
 from ixy.sim.wires import flight
-from ixy.sim.wires.clock import moment
+from ixy.sim.wires.clock import awaits, is_virtual, moment
 from ixy.sim.wires.flight import SOON
 
 if TYPE_CHECKING:
@@ -52,6 +52,9 @@ def _arrive(image: Any, card: int, start: int, length: int, now: int) -> int:
 def turn(rack: Rack, card: int) -> int:
     """Give the card one turn; how many frames and descriptors were handled, or wait for the wire or are due soon."""
     now = moment()
+    if is_virtual(rack):  # which holds nobody up
+        idle(rack.outputs[card], now)
+        idle(rack.inputs[card], now)
     landed = land_outward(rack, card, now) + land_inward(rack, card, now)
     return landed + drain(rack, card, now) + feed(rack, card, now)
 
@@ -79,7 +82,17 @@ def occupy(wire: NDArray[np.int64], length: int, now: int) -> int:
 def idle(wire: NDArray[np.int64], now: int) -> None:
     """Nothing passes the wire at this moment: what comes begins later."""
     if wire[FREE] < now:
-        wire[FREE] = now
+        wire[FREE], wire[REST] = now, 0
+
+
+@compiled
+def passing(rack: Rack, wire: NDArray[np.int64], now: int) -> int:
+    """1 while a frame passes an end of a wire, so that the cards' thread stays awake, else 0. So it is by a virtual
+    clock, which goes on to the frame's end."""
+    if wire[FREE] <= now:
+        return 0
+    awaits(rack, wire[FREE])
+    return 0 if is_virtual(rack) else 1
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -107,7 +120,7 @@ def drain(rack: Rack, card: int, now: int) -> int:
         wire[HELD] = queue + 1
     if vain == queues:
         idle(wire, now)
-    return fetched + (wire[FREE] > now)
+    return fetched + passing(rack, wire, now)
 
 
 @compiled
@@ -147,7 +160,7 @@ def land_outward(rack: Rack, card: int, now: int) -> int:
         if peer >= 0:
             receive(rack, peer, start, length)
         landed += 1
-    return landed + is_soon(words, way, now)
+    return landed + is_soon(rack, way, now)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -174,7 +187,7 @@ def feed(rack: Rack, card: int, now: int) -> int:
                 break
             occupy(wire, int(wire[HELD]), now)
         if wire[FREE] > now:
-            return fed + 1
+            return fed + passing(rack, wire, now)
         way = int(wire[FLIGHT])
         if way != 0:
             flight.depart(rack, way, wire[FRAME], wire[HELD], now)
@@ -208,11 +221,15 @@ def land_inward(rack: Rack, card: int, now: int) -> int:
             break
         receive(rack, card, flight.bytes_of(way, place), flight.length_of(words, way, place))
         landed += 1
-    return landed + is_soon(words, way, now)
+    return landed + is_soon(rack, way, now)
 
 
 @compiled
-def is_soon(words: Any, way: int, now: int) -> int:
-    """Whether a frame is due so soon that the cards' thread must not nap: 1, else 0."""
-    due = flight.next_due(words, way)
-    return 1 if 0 <= due <= now + SOON else 0
+def is_soon(rack: Rack, way: int, now: int) -> int:
+    """1 if a frame is due so soon that the cards' thread must not nap, else 0. So it is by a virtual clock, which goes
+    on to that moment."""
+    due = flight.next_due(rack.tape_words, way)
+    if due < 0:
+        return 0
+    awaits(rack, due)
+    return 1 if due <= now + SOON and not is_virtual(rack) else 0
