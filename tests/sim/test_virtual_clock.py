@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -89,6 +90,24 @@ def test_a_wait_without_end_and_without_hope(opened) -> None:
     opened("virtual-b")
     with pytest.raises(ixy.Error, match=r"sim:virtual-a rx\[0\]: nothing is under way, .* wait with a timeout"):
         device.rx[0].wait()
+
+
+def test_a_wait_is_interrupted() -> None:
+    """Ctrl-C ends a wait in which frames come and go without end, at another card."""
+    program = (
+        "import signal, ixy; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "a, b = ixy.open('sim:a,gen=60,rate=1e6,clock=virtual'), ixy.open('sim:b,clock=virtual', link_timeout=0);"
+        "b.rx[0].receive(timeout=1e-4); print('waiting', flush=True); b.rx[0].wait()"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"waiting\n"
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=60)
+    assert errors.endswith(b"KeyboardInterrupt\n")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

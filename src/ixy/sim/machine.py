@@ -379,6 +379,7 @@ class Machine:
             self._forget_idle_cards()
             if not self._plugs:
                 self.stop()
+                self.rack.control[DUE] = 0
                 clock.stop(self)
 
     def _forget_idle_cards(self) -> None:
@@ -468,10 +469,12 @@ class Machine:
         work = 0
         with self._lock:
             while woken is None or not woken():
-                work += int(advance((), self.rack, clock.WORDS, FAR if end is None else end))
-                if not self.rack.control[ALARM]:
+                done, over = advance((), self.rack, clock.WORDS, FAR if end is None else end)
+                work += int(done)
+                if over:
                     break
-                self.answer()
+                if self.rack.control[ALARM]:
+                    self.answer()
         return work
 
     def following(self) -> int | None:

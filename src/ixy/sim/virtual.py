@@ -14,15 +14,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@compiled
-def _advance(rack: Rack, clock: NDArray[np.int64], end: int) -> int:
-    """Give the cards turns until the clock says `end`, or with FAR as long as something is due; how much was done.
+TURNS = 1 << 14  # after which Python has a look at signals
 
-    At each moment they have as many as there is something to do. It ends early with an alarm.
+
+@compiled
+def _advance(rack: Rack, clock: NDArray[np.int64], end: int) -> tuple[int, bool]:
+    """Give the cards turns until the clock says `end`, or with FAR as long as something is due.
+
+    At each moment they have as many as there is something to do. How much was done, and whether that was all: it ends
+    early with an alarm, and after many turns.
     """
     control = rack.control
     work = 0
-    while True:
+    for _ in range(TURNS):
         control[FOLLOWING] = FAR
         done = step(rack)
         work += done
@@ -30,15 +34,16 @@ def _advance(rack: Rack, clock: NDArray[np.int64], end: int) -> int:
         if due <= clock[0]:
             control[ALARM] = 1
         if control[ALARM] != 0:
-            return work
+            break
         if done > 0:
             continue
         moment = max(min(control[FOLLOWING], due), clock[0] + 1)  # never back, whatever a wire says
         if moment > end or moment == FAR:
             if end != FAR:
                 clock[0] = end
-            return work
+            return work, True
         clock[0] = moment
+    return work, False
 
 
 advance = Direct(_advance)
