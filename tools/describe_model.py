@@ -86,7 +86,7 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
 - Virtualisation (pools, VFs), DCB and pause frames by priority (IEEE 802.1Qbb), FCoE, IPsec, low-latency interrupts,
   the TCP timer, wake-up, management, writing the EEPROM or flash.
 - IEEE 1588: target times, the clock's output and auxiliary stamps.
-- Timing: EITR's interval is kept by the host's clock, as is all other time.
+- Timing: EITR's interval is kept by the host's clock, as is all other time, unless that is virtual.
 - Tunnels: what they carry is not looked at.
 - A driver in the same process, as this one, is told packet types and checksums once it has set RXCSUM or MRQC; one in a
   virtual machine always, as by a card.
@@ -97,6 +97,10 @@ Frames take no time, unless an address says `wire=10G`, `1G`, `100M` or another 
 Then a frame of n bytes, its check sequence included, takes as long as n + 20 bytes do, in either direction; the queues
 of a card send a packet each in turn, while the wire is free. Cards that were held up make up for a millisecond at once.
 A cable is as fast as the slower of its ends. LINKS tells of 100 Mbit/s and 1 Gbit/s; else it says 10.
+
+With `clock=virtual`, for all cards of a process, time is a number that starts at 1 s. A receive, a send or a turn of a
+path takes 1 µs; a wait takes until it ends; nothing else takes time. Nothing is held up then, nothing is to be made up
+for, and wires with times start at once.
 
 ## Pause frames
 
@@ -137,7 +141,7 @@ the seed (0 if none is given), the direction and the frame's number follows what
 
 In each direction 16,384 frames can be under way, of at most 16 KiB. Others are lost, which is recorded as `OVERFLOWED`.
 `ixy.sim.impairments("a")` has an element for each frame that card a sent, and one for each copy: its number, from 0;
-when it was `sent` and when it `arrives`, in nanoseconds of the monotonic clock; `what` became of it, a sum of
+when it was `sent` and when it `arrives`, in nanoseconds of the clock; `what` became of it, a sum of
 `ixy.sim.Fate`s; its length without the frame check sequence; and the number of the bit that was inverted, or -1. The
 last 1,048,576 are kept. With `arriving=True` it tells of those that were sent to the card.
 

@@ -72,6 +72,12 @@ def check_address(address: str) -> None:
         raise AddressError(f"{address}: no device address: write 0000:03:00.0 (see `ixy list`) or {forms}")
 
 
+def by_virtual_clock(address: str) -> bool:
+    """Whether an address asks for a virtual clock, as only those of simulated cards do; raises as `check_address`."""
+    check_address(address)
+    return address.startswith("sim:") and parse_spec(address).virtual
+
+
 def open_driver(address: str, shape: Shape, circumstances: Circumstances) -> Driver:
     """The driver for what is behind an address, up and running.
 

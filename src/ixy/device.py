@@ -15,15 +15,15 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, cast
 from weakref import WeakMethod, WeakSet
 
-from ixy import streams
-from ixy.addresses import Circumstances, Shape, open_driver
+from ixy import clock, streams
+from ixy.addresses import Circumstances, Shape, by_virtual_clock, open_driver
 from ixy.addresses import link_timeout as usual_link_timeout
 from ixy.arguments import boolean, integer, mac_address, number
 from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, MAX_ADDRESSES
 from ixy.drivers.rings import ENTERED, POOL_BUSY, RING_BUSY, desert, enter, exit_from, in_use, leave, seize
 from ixy.drivers.rss import Rss, check_key, table_of
 from ixy.dropped import close_dropped
-from ixy.errors import ConfigurationError, Error, OwnershipError, UnsupportedDevice
+from ixy.errors import AddressError, ConfigurationError, Error, OwnershipError, UnsupportedDevice
 from ixy.jit import Direct, compiled
 from ixy.packets import checking
 from ixy.packets.batch import Batch, lent, no_copies
@@ -120,6 +120,7 @@ def open_device(
     )
     if sim is not None and not isinstance(cast(object, sim), Machine):
         raise TypeError(f"sim must be a Machine, not {type(sim).__name__}")
+    _check_clock(address)
     device = Device(open_driver(address, shape, Circumstances(boolean("force", force), sim)))
     try:
         if len(device.rx) > 1:
@@ -129,6 +130,21 @@ def open_device(
         device.close()
         raise
     return device
+
+
+def _check_clock(address: str) -> None:
+    """All devices of a process go by one clock; of simulated cards, their machine sees to it.
+
+    Raises:
+        AddressError: another device is open that goes by another.
+    """
+    if clock.is_virtual() and not address.startswith("sim:"):
+        raise AddressError(f"{address}: goes by the system's clock, and open simulated cards do not: close them first")
+    if by_virtual_clock(address) and not clock.is_virtual():
+        others = [port.address for port in list(_open) if isinstance(port, Device) and not port.closed]
+        real = [other for other in others if not other.startswith("sim:")]
+        if real:
+            raise AddressError(f"{address}: {real[0]} goes by the system's clock: close it first, or leave out clock=")
 
 
 @dataclass(frozen=True)
@@ -508,6 +524,7 @@ class RxQueue(WaitingQueue):
         return self.device._rx_interrupt(self.number)
 
     def _poll(self, limit: int) -> Batch:
+        clock.tick()
         batch, outcome = self._take(limit)
         if outcome == _STARVED and self.ring.pool._sweep():
             batch, outcome = self._take(limit)
@@ -569,6 +586,7 @@ class TxQueue:
         """
         self.device._check()
         packets, span = lent(batch)
+        clock.tick()
         if batch.pool.number not in self._suppliers:
             batch.pool.supply(self.device)
             self._suppliers.add(batch.pool.number)

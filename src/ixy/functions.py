@@ -7,9 +7,9 @@ interpreter, which notes that path's words before it calls a kernel.
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
+from ixy.clock import monotonic_ns
 from ixy.counts import NOW, RANDOM
 from ixy.trouble import RANDOM_BELOW
 
@@ -36,11 +36,12 @@ running = _Running()
 
 
 def now() -> int:
-    """The time in ns, of the clock that `time.monotonic_ns` tells: in a kernel, the same for all packets of a batch."""
+    """The time in ns, of the clock that `time.monotonic_ns` tells, or a virtual one: in a kernel, the same for all
+    packets of a batch."""
     if running.counts is None:
-        return time.monotonic_ns()
+        return monotonic_ns()
     if running.counts[NOW] == 0:
-        running.counts[NOW] = time.monotonic_ns()
+        running.counts[NOW] = monotonic_ns()
     return int(running.counts[NOW])
 
 

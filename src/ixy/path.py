@@ -25,6 +25,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from ixy import clock
 from ixy.arguments import integer, number
 from ixy.asking import BatchFunction, PacketFunction, PathState
 from ixy.counts import (
@@ -407,19 +408,24 @@ def run(paths: Sequence[Path], polls: int = POLLS, wait: float | None = None) ->
 def _run(paths: Sequence[Path], polls: int) -> int:
     loop, recover = paths[0]._loop_with(paths[-1])
     states = [path.state for path in paths]
+
+    def poll(polls: int) -> int:
+        received: int = loop((), *states, polls)
+        if received < 0:
+            for path in paths:
+                path._check()
+            second, reason = divmod(-received, _SECOND)
+            raise paths[second]._refusal(reason)
+        return received
+
     recover((), states[0], states[-1])  # is compiled before it is needed; and an exception may have ended it last time
     try:
-        received: int = loop((), *states, polls)
+        received = clock.run_polls(poll, polls)
     except BaseException as error:
         recover((), states[0], states[-1])  # at once: no signal's handler can raise between the loop and this
         if isinstance(error, IndexError):
             any(told(error, state.counts) for state in states)
         raise
-    if received < 0:
-        for path in paths:
-            path._check()
-        second, reason = divmod(-received, _SECOND)
-        raise paths[second]._refusal(reason)
     checking.report(pools())
     return int(received)  # interpreted, perhaps NumPy's
 

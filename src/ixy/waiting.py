@@ -15,12 +15,12 @@ import os
 import select
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING
 from weakref import ReferenceType, ref
 
+from ixy import clock
 from ixy.arguments import integer, number
 from ixy.drivers.rings import in_use
 from ixy.errors import Error, UnsupportedDevice
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from ixy.packets.batch import Batch
 
 MAX_TIMEOUT = 86_400.0  # seconds
-_LOOK_AGAIN = 0.001  # seconds between two looks where no interrupt tells when to look
 _SHORTEST, _LONGEST = 4, 1 << 14  # polls between two decisions to go on polling or to wait
 _RARE = 16  # polls for a packet: where more are needed, and polls take half a microsecond, to wake costs less
 _CROWD = 8  # packets that lie there after an interrupt: it could have come later
@@ -128,7 +127,7 @@ class Wait:
 
     def __init__(self, queues: Sequence[WaitingQueue], bells: Sequence[Bell], timeout: float | None) -> None:
         self._queues, self._bells = queues, bells
-        self._end = math.inf if timeout is None else time.monotonic() + number("timeout", timeout, 0, MAX_TIMEOUT)
+        self._end = math.inf if timeout is None else clock.monotonic() + number("timeout", timeout, 0, MAX_TIMEOUT)
         self._starved_since: float | None = None
         self._seen = Sight.NOTHING  # since the last arming
 
@@ -158,44 +157,40 @@ class Wait:
         """After this sight sleep until there may be another one; False if the time is up.
 
         Raises:
-            Error: packets wait, but for a second there was no buffer, and the time has no end.
+            Error: packets wait, but for a second there was no buffer, and the time has no end. Or it has none by a
+                virtual clock, and nothing is to come.
         """
-        left = self._end - time.monotonic()
+        left = self._end - clock.monotonic()
         if left <= 0:
             return False
         self._note(sight)
         if sight is Sight.STARVED or not self._bells:
-            time.sleep(min(_LOOK_AGAIN, left))  # nothing tells when buffers come back
+            clock.sleep(min(clock.LOOK_AGAIN, left))  # nothing tells when buffers come back
         elif sight is Sight.NOTHING:
-            self._listen(None if left == math.inf else math.ceil(left * 1000))
+            self._listen(left)
         return True
 
-    def _listen(self, milliseconds: int | None) -> None:
-        poll = select.poll()
+    def _listen(self, seconds: float) -> None:
+        files = select.poll()
         for bell in self._bells:
-            poll.register(bell.fd, select.POLLIN)
-        poll.poll(milliseconds)
+            files.register(bell.fd, select.POLLIN)
+        if not clock.listen(files, seconds):
+            raise Error(
+                f"{self._queues[0]}: nothing is under way, so by its virtual clock nothing will ever come: wait with "
+                f"a timeout"
+            )
 
     async def sleep_async(self, sight: Sight) -> None:
         """The same in a coroutine, of one queue and without an end."""
-        import asyncio  # which takes long to load
-
         self._note(sight)
         if sight is Sight.STARVED:
-            await asyncio.sleep(_LOOK_AGAIN)
+            await clock.sleep_async(clock.LOOK_AGAIN)
         elif sight is Sight.NOTHING:
-            loop, fd = asyncio.get_running_loop(), os.dup(self._bells[0].fd)  # a loop has one reader for each number
-            rung = loop.create_future()
-            try:
-                loop.add_reader(fd, lambda: rung.done() or rung.set_result(None))
-                await rung
-            finally:
-                loop.remove_reader(fd)
-                os.close(fd)
+            await clock.listen_async(self._bells[0].fd)
 
     def _note(self, sight: Sight) -> None:
         """Without an end nobody waits for buffers for ever."""
-        now = time.monotonic()
+        now = clock.monotonic()
         if sight is not Sight.STARVED:
             self._starved_since = None
         elif self._starved_since is None:
@@ -252,6 +247,7 @@ class WaitingQueue:
             OwnershipError: another thread uses the queue, or waits for it.
             UnsupportedDevice: the bus delivers no interrupts; the message says what to do.
         """
+        clock.tick()
         with Wait([self], [self.bell()], timeout) as wait:
             sight = self.look()
             while sight is not Sight.PACKETS and wait.sleep(wait.look()):
@@ -263,8 +259,13 @@ class WaitingQueue:
 
         Raises:
             Error: the device is closed. Closing it makes the file readable, and then closes that.
-            UnsupportedDevice: the bus delivers no interrupts; the message says what to do.
+            UnsupportedDevice: the bus delivers no interrupts, or the clock is virtual; the message says what to do.
         """
+        if clock.is_virtual():
+            raise UnsupportedDevice(
+                f"{self}: with clock=virtual nothing happens while a program waits elsewhere: call wait(timeout) or "
+                f"receive(timeout=…)"
+            )
         bell = self.bell()
         with self._turn:
             first, self._watched = self._watched is None, bell
@@ -427,7 +428,7 @@ class PollOrWait:
 
     def _set_pace(self, count: int) -> None:
         """Later, if many packets lay there, or it is soon after the last time; sooner, if it was one after long."""
-        now = time.monotonic()
+        now = clock.monotonic()
         since, self._last = now - self._last, now
         step = 1 if count >= _CROWD or since < _OFTEN else -1 if count <= 1 and since > 2 * _OFTEN else 0
         pace = min(max(self._pace + step, 0), len(_PACES) - 1)

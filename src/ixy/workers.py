@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path as File
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+from ixy import clock
 from ixy.arguments import integer, number
 from ixy.bus.pci import PciDevice
 from ixy.counts import CULPRIT, IDLE, PAUSE, POLLED
@@ -72,7 +73,7 @@ class Workers:
 
     Raises:
         ConfigurationError: no paths, one that is named twice, a queue that two workers have; too many or too few cores,
-            one named twice, one that is not there or not for this process.
+            one named twice, one that is not there or not for this process; the clock is virtual.
         Error: a device is closed.
         OwnershipError: another thread uses one of the queues.
         TypeError: no paths, or cores that are no integers.
@@ -80,6 +81,8 @@ class Workers:
 
     def __init__(self, paths: Sequence[Path | Sequence[Path]], cores: Sequence[int] | None = None) -> None:
         groups = _grouped(paths)
+        if clock.is_virtual():
+            raise ConfigurationError("with clock=virtual one thread does all: run the paths in turn, without workers")
         _check_shared(groups)
         self._workers = [
             Worker(self, place, group, core)

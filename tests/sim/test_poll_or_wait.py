@@ -95,7 +95,7 @@ def test_interrupts_come_later_where_packets_gather(device: Device, monkeypatch:
     for look in ("look", "peek"):
         monkeypatch.setattr(Wait, look, lambda _: looks.pop())
     monkeypatch.setattr(Wait, "sleep", lambda *_: True)
-    monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(waiting, "clock", SimpleNamespace(monotonic=lambda: now))
     found: list[float] = []
     alone = [(5000, 8), (5000, 8), (5000, 32), (5000, 4), (5000, 1)]
     often = [(499, 1), (400, 1), (300, 4), (200, 1), (200, 32), (100, 1)]

@@ -14,13 +14,14 @@ from ixy.apps.session import open_devices, patiently, repeat
 from ixy.apps.settings import MAX_SNAPLEN
 from ixy.apps.signals import stop_on_signals
 from ixy.arguments import integer
+from ixy.clock import run_polls
 from ixy.drivers.rings import ENTERED, enter, exit_from, in_use
 from ixy.formats.pcap import Format, Writer, append, check_place, record_bytes
 from ixy.jit import compiled
 from ixy.packets.buffers import BUFFER_SIZE, STRIDE
 from ixy.packets.packets import Packets, new_packets
 from ixy.packets.pool import Pools, give, pools, serve, wanted
-from ixy.unsafe import realtime_ns
+from ixy.unsafe import date_ns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -94,6 +95,9 @@ class Recorder:
             CaptureError: the disk is full, the pipe closed, or the like.
             OwnershipError: another thread uses the queue.
         """
+        return run_polls(self._poll, polls, ended=self.done)
+
+    def _poll(self, polls: int) -> int:
         before = int(self._state.counts[CAPTURED])
         if not self._kernel(self._state, polls):
             raise in_use(self._rx)
@@ -159,7 +163,7 @@ def _capture_kernel(rx_batch: Callable[..., int]) -> Any:
             received = rx_batch(state.rx, state.pools, packets, limit)
             if received == 0:
                 continue
-            now = realtime_ns()
+            now = date_ns()
             for i in range(received):
                 start = int(packets.ids[i]) * STRIDE
                 used = append(state.records, used, state.form, now, state.bytes, start, packets.lengths[i])

@@ -14,15 +14,17 @@ from ixy.apps.session import drain, open_devices, repeat
 from ixy.apps.settings import MAX_RATE
 from ixy.apps.signals import stop_on_signals
 from ixy.arguments import integer
+from ixy.clock import run_polls
 from ixy.drivers.rings import ENTERED, enter, exit_from, leave, seize
 from ixy.errors import OwnershipError
 from ixy.jit import compiled
 from ixy.pacing import due as due_by_rate
+from ixy.pacing import due_time
 from ixy.packets.buffers import POOL_BUFFERS, STRIDE
 from ixy.packets.mempool import Mempool
 from ixy.packets.packets import Packets, new_packets
 from ixy.packets.pool import Pools, give, pools, release, serve, take, wait_for, wanted
-from ixy.unsafe import copy, monotonic_ns
+from ixy.unsafe import copy, now_ns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -116,8 +118,19 @@ class Generator:
 
     def run(self, polls: int) -> None:
         """Send a batch up to `polls` times, as far as packets are due and the ring takes them."""
+        run_polls(self._poll, polls, ended=self.done, due=self._due)
+
+    def _poll(self, polls: int) -> int:
+        """How many packets it has sent."""
+        before = self.sent
         if not self._kernel(self._state, polls):
             raise OwnershipError(f"{self._device.address}: a queue is in use by another thread")
+        return self.sent - before
+
+    def _due(self) -> int | None:
+        """When the next packet is due, in nanoseconds."""
+        rate = self._state.rate
+        return int(self._state.counts[STARTED]) + due_time(self.sent, rate) if rate else None
 
     @property
     def sent(self) -> int:
@@ -172,7 +185,7 @@ def due(state: GeneratorState) -> int:
     if state.limit > 0:
         number = min(number, state.limit - sent)
     if state.rate > 0:
-        number = min(number, due_by_rate(state.counts, STARTED, state.rate, sent, monotonic_ns()))
+        number = min(number, due_by_rate(state.counts, STARTED, state.rate, sent, now_ns()))
     return number
 
 

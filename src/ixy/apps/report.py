@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from ixy.clock import monotonic
 from ixy.errors import Error
 from ixy.sim.machine import machine
 from ixy.sim.spec import parse_spec, writes_stdout
@@ -59,8 +59,8 @@ class Report:
         self.start()
 
     def start(self) -> float:
-        """Count time and rates from now on; the time, of the monotonic clock in seconds."""
-        self._started = self._last = time.monotonic()
+        """Count time and rates from now on; the time, by the devices' clock in seconds."""
+        self._started = self._last = monotonic()
         self._before = [device.stats() for device in self._devices]
         return self._started
 
@@ -102,7 +102,7 @@ class Report:
         devices = [{"device": device.address} | _totals(device) for device in self._devices]
         sinks = [found for found in (_found(*names) for names in self._sinks) if found]
         cables = [_done(ends, *way) for ends, way in self._cables.items()]
-        seconds = round(time.monotonic() - self._started, 3)
+        seconds = round(monotonic() - self._started, 3)
         if self._as_json:
             workers = {"workers": self.workers} if self.workers else {}
             impaired = {"cables": cables} if cables else {}

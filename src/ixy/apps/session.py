@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+from ixy import clock
 from ixy.addresses import check_address
 from ixy.device import open_device
 from ixy.path import POLLS
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("ixy.apps")
 
 _SHORT, _LONG = 0.005, 0.02  # seconds: slices of compiled code within these let signals and reports come in time
+_VIRTUAL = 1000  # polls in a slice by a virtual clock: a millisecond
 _WAIT = 0.1  # seconds: so late may signals and reports come while no packets do
 _DRAIN_TIMEOUT = 1.0  # seconds without a packet; a ring tells of 32 at once, which take 0.4 s at 1 Mbit/s
 
@@ -104,17 +105,17 @@ def _await_sent(device: Device, packets: int) -> int:
     before, deadline = -1, 0.0
     while (sent := device.sent()) < packets:
         if sent > before:
-            before, deadline = sent, time.monotonic() + _DRAIN_TIMEOUT
-        elif time.monotonic() >= deadline:
+            before, deadline = sent, clock.monotonic() + _DRAIN_TIMEOUT
+        elif clock.monotonic() >= deadline:
             break
-        time.sleep(0.001)
+        clock.sleep(0.001)
     return sent
 
 
 def _await_arrival(card: str) -> None:
     """Wait until what a simulated card has sent is no longer under way."""
     while machine().under_way(card):
-        time.sleep(0.001)
+        clock.sleep(0.001)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -126,22 +127,28 @@ def repeat(
 ) -> float:
     """Call `work(polls)`, a slice of compiled code, until `done()`, the time limit or a signal; how long, in seconds.
 
-    The number of polls is adapted to what they cost. A slice of none comes first: it compiles what is to run, so that
-    the clock starts after that.
+    The number of polls is adapted to what they cost; by a virtual clock it is always the same, so that a run can be
+    repeated. A slice of none comes first: it compiles what is to run, so that the clock starts after that.
     """
     work(0)
     started = now = report.start()
-    polls = 1
+    polls = _VIRTUAL if clock.is_virtual() else 1
     with stop.looked_at():
         while not (stop or done() or (settings.seconds is not None and now - started >= settings.seconds)):
             work(polls)
-            before, now = now, time.monotonic()
-            if now - before < _SHORT:
-                polls = min(2 * polls, POLLS)
-            elif now - before > _LONG:
-                polls = max(polls // 2, 1)
+            before, now = now, clock.monotonic()
+            polls = _adapted(polls, now - before)
             report.tick(now)
     return now - started
+
+
+def _adapted(polls: int, seconds: float) -> int:
+    """How many polls the next slice has after one of so many, which took so long."""
+    if clock.is_virtual():
+        return polls
+    if seconds < _SHORT:
+        return min(2 * polls, POLLS)
+    return max(polls // 2, 1) if seconds > _LONG else polls
 
 
 def patiently(work: Callable[[int], int], queues: Sequence[RxQueue]) -> Callable[[int], int]:

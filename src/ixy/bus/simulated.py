@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from ixy import clock
 from ixy.bus import Irq
 from ixy.dropped import close_dropped
 from ixy.errors import UnsupportedDevice
@@ -79,6 +80,7 @@ class SimulatedFunction:
 
     def rouse(self) -> None:
         self.machine.rouse()
+        clock.settle()
 
     def rung_by(self, words: NDArray[np.int64]) -> None:
         self.machine.rung_by(words)

@@ -112,6 +112,9 @@ def group() -> None:
                                              is checked, addresses swapped or not
     sim:b,sink=a,touch=48                    a sink that checks a's packets, byte 48 raised
     sim:a,gen=60,wire=10G                    whatever is plugged in: frames take their time, at 10 Gbit/s
+    sim:a,gen=60,wire=10G,clock=virtual      … by a virtual clock: a run can be repeated, to the nanosecond
+    sim:a,ready=10,seed=7                    of the card: ready bits take 10 register reads; what its tables
+                                             hold at first, and what a cable does, follows from the seed
 
     Exit codes: 0 all went well; 1 the job failed, or nobody reads its output any more; 2 bad input, or a device or
     file that cannot be used; 130 and 143 it was stopped by Ctrl-C or SIGTERM, before the run began or before its

@@ -16,7 +16,7 @@ import numpy as np
 
 from ixy.errors import ConfigurationError
 from ixy.jit import CHECKING, compiled
-from ixy.unsafe import has, move, put, realtime_ns
+from ixy.unsafe import date_ns, has, move, put
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -133,7 +133,7 @@ def check_metadata(address: str, names: object, possible: Iterable[str]) -> tupl
 def stamp(packets: Packets, first: int, last: int) -> None:
     """Note that packets `first` to `last` have just been received, if that was asked for."""
     if has(packets.times) and first < last:
-        now = realtime_ns()
+        now = date_ns()
         for i in range(first, last):
             put(packets.times, i, now)
 

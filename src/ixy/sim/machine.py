@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from weakref import ReferenceType, WeakSet, ref
 
 import numpy as np
 
+from ixy import clock
 from ixy.counts import BED, HEARD, RECEIVED
 from ixy.errors import AddressError, ConfigurationError, DeviceBusy, Error
 from ixy.once import once
@@ -33,6 +34,8 @@ from ixy.sim.rack import (
     BROKEN,
     CARDS,
     DUE,
+    FAR,
+    FOLLOWING,
     FREE,
     KIND,
     NOTHING,
@@ -49,7 +52,8 @@ from ixy.sim.rack import (
     new_rack,
 )
 from ixy.sim.slots import of_wire, provide, provide_wanted
-from ixy.sim.spec import check_files, parse_spec
+from ixy.sim.spec import Spec, check_files, parse_spec
+from ixy.sim.virtual import advance
 from ixy.sim.wires import flight
 from ixy.sim.wires.cable import PEER, Cable, way
 from ixy.sim.wires.impair import Impaired, counts, under_way
@@ -91,13 +95,22 @@ os.register_at_fork(after_in_child=_forget)
 
 @dataclass
 class Plug:
-    """An open card, what is plugged into it, its speed in bits per second or 0, and for whom, if that is known."""
+    """An open card, what its address says, and who has it, if that is known."""
 
     card: Card
-    wires: tuple[Wire, ...]
-    speed: int
+    spec: Spec
     holder: ReferenceType[object] | None
     stack: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def wires(self) -> tuple[Wire, ...]:
+        """What is plugged into it."""
+        return self.spec.wires
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether who had it is gone."""
+        return self.holder is not None and self.holder() is None
 
 
 class Machine:
@@ -161,19 +174,21 @@ class Machine:
         try:
             with self._lock:
                 left = self._plugs.get(spec.name)
-                if left is not None and left.holder is not None and left.holder() is None:
+                if left is not None and left.forgotten:
                     self._pull(left)
                 elif left is not None:
                     raise DeviceBusy(f"sim:{spec.name} is open already: close it first")
                 check_files((*_plugged_wires(), *spec.wires))
+                self._check_clock(spec)
                 card = self.card(spec.name)
                 if card.model is not spec.model:
                     with self.paused():
                         card.become(spec.model)
                 card.ready.reads = spec.ready
-                plug = self._plugs[spec.name] = Plug(
-                    card, spec.wires, spec.speed, None if holder is None else ref(holder)
-                )
+                plug = self._plugs[spec.name] = Plug(card, spec, None if holder is None else ref(holder))
+                if spec.virtual:
+                    clock.start(self)
+                self.rack.control[FOLLOWING] = FAR if spec.virtual else 0
             self._connect(plug)
             if spec.seed is not None:
                 with self.paused():
@@ -242,10 +257,11 @@ class Machine:
         """What the cable has done to each frame that a card sent, or to each that was sent to it.
 
         Returns:
-            Of each frame its number, from 0, when it was `sent` and `arrives`, in ns of the monotonic clock, `what`
-            became of it, a sum of `Fate`s, its length in bytes without the frame check sequence, and the number of the
-            bit that was inverted, -1 if none was. A frame that never arrives has 0 as `arrives`. A copy has an element
-            of its own, behind its original. Of the last 1,048,576 frames, the oldest first; shape (n,), structured.
+            Of each frame its number, from 0, when it was `sent` and `arrives`, in ns of the monotonic clock or of a
+            virtual one, `what` became of it, a sum of `Fate`s, its length in bytes without the frame check sequence,
+            and the number of the bit that was inverted, -1 if none was. A frame that never arrives has 0 as `arrives`.
+            A copy has an element of its own, behind its original. Of the last 1,048,576 frames, the oldest first;
+            shape (n,), structured.
 
         Raises:
             ConfigurationError: no such card is open, or nothing impairs its frames.
@@ -285,7 +301,7 @@ class Machine:
         if card.wired and not all(wire.stays for wire in plug.wires):
             raise AddressError(f"sim:{card.name}: a cable is plugged in already: open it as sim:{card.name}")
         plug.stack.enter_context(mapped(card.index * SLOT, state.PART_SIZE))
-        if plug.speed or any(wire.timed for wire in plug.wires):
+        if plug.spec.speed or any(wire.timed for wire in plug.wires):
             provide(self.rack, *timed.SLOTS)
         for wire in plug.wires:
             provide(self.rack, *of_wire(wire))
@@ -312,7 +328,7 @@ class Machine:
     def _set_speeds(self) -> None:
         """Let frames take their time where an address says so; a cable is as fast as the slower of its ends."""
         with self._lock:
-            speeds = {plug.card.index: plug.speed for plug in list(self._plugs.values())}
+            speeds = {plug.card.index: plug.spec.speed for plug in list(self._plugs.values())}
             for index in range(CARDS):
                 inward, outward = self.rack.inputs[index], self.rack.outputs[index]
                 ends = [speeds.get(index, 0), speeds.get(int(outward[PEER]), 0) if outward[KIND] == Cable.kind else 0]
@@ -366,6 +382,8 @@ class Machine:
             self._forget_idle_cards()
             if not self._plugs:
                 self.stop()
+                self.rack.control[DUE] = 0
+                clock.stop(self)
 
     def _forget_idle_cards(self) -> None:
         """Cards that nobody has open, nor a cable to an open one, are gone."""
@@ -380,6 +398,20 @@ class Machine:
 
     def _set_plugged(self) -> None:
         self.rack.control[PLUGGED] = sum(1 << card.index for card in self.cards.values())
+
+    def _check_clock(self, spec: Spec) -> None:
+        """All simulated cards of a process share a clock.
+
+        Raises:
+            AddressError: another one goes by another.
+        """
+        plugs = [plug for machine in list(_machines) for plug in list(machine._plugs.values()) if not plug.forgotten]
+        other = next((plug.spec for plug in plugs if plug.spec.virtual != spec.virtual), None)
+        if other is not None:
+            raise AddressError(
+                f"sim:{spec.name}: all simulated cards of a process share a clock, and sim:{other.name} is open "
+                f"{'with' if other.virtual else 'without'} clock=virtual: give it to all of them or to none"
+            )
 
     def _report_refused(self, card: Card) -> None:
         refused = self.dma_refused(card)
@@ -434,6 +466,26 @@ class Machine:
                 work += step(self.rack)
         return work
 
+    def advance(self, end: int | None, woken: Callable[[], bool] | None = None) -> int:
+        """Let the cards work by the virtual clock; see `ixy.clock.Cards`."""
+        self.owner.check("a simulated machine")
+        work = 0
+        with self._lock:
+            while woken is None or not woken():
+                done, over = advance((), self.rack, clock.WORDS, FAR if end is None else end)
+                work += int(done)
+                if over:
+                    break
+                if self.rack.control[ALARM]:
+                    self.answer()
+        return work
+
+    def following(self) -> int | None:
+        """When something happens next, as far as was known after the last turn; None for never."""
+        control = self.rack.control
+        moment = min(int(control[FOLLOWING]), int(control[DUE]) or FAR)
+        return moment if moment != FAR else None
+
     @contextmanager
     def paused(self) -> Generator[None]:
         """No card does anything meanwhile.
@@ -483,7 +535,8 @@ class Machine:
     def _run(self) -> None:
         """Start the thread, if it does not run."""
         with self._lock:
-            if self._stepped or (self._thread is not None and self._thread.is_alive() and not self.rack.control[STOP]):
+            runs = self._thread is not None and self._thread.is_alive() and not self.rack.control[STOP]
+            if runs or self._stepped or clock.is_virtual():
                 return
             self.stop()  # whoever did it before was interrupted
             self.rack.control[STOP] = 1
@@ -550,11 +603,11 @@ class Machine:
         with self._expecting:
             control[AWAITED] = int(control[AWAITED]) | bit if waits else int(control[AWAITED]) & ~bit
             if throttled is not None:
-                self._rouse_by(time.monotonic_ns() + int(throttled * 1e9))
+                self._rouse_by(clock.monotonic_ns() + round(throttled * 1e9))
                 self.rouse()
 
     def _rouse_by(self, due: int) -> None:
-        """Let the thread see to something at that time of the monotonic clock, or before."""
+        """Let the machine see to something at that time, or before."""
         with self._expecting:
             self.rack.control[DUE] = min(due, int(self.rack.control[DUE]) or due)
 

@@ -45,8 +45,10 @@ IMAGE_WORDS = 160  # and some to spare
 
 # Words of `control`, by which the thread that runs the cards and the one that owns them speak; a cache line each.
 # AWAITED has a bit for each card of which somebody in this process waits for an interrupt, ASLEEP says that the thread
-# falls asleep or sleeps, DUE when it is to see to something, in nanoseconds; 0: never.
-STOP, PAUSE, PAUSED, RESUMED, PLUGGED, ALARM, AWAITED, ASLEEP, DUE, CONTROL_WORDS = range(0, 80, 8)
+# falls asleep or sleeps, DUE when it is to see to something, in nanoseconds; 0: never. FOLLOWING is 0, but by a virtual
+# clock the first moment for which a card waits, as it has said since this was set to FAR.
+STOP, PAUSE, PAUSED, RESUMED, PLUGGED, ALARM, AWAITED, ASLEEP, DUE, FOLLOWING, CONTROL_WORDS = range(0, 88, 8)
+FAR = (1 << 63) - 1
 
 # A card's slot of the tape: the card's own part (`card/state.py`), that of its wire's output, the frames that are on
 # their way from it and to it, and the part of its wire's input.

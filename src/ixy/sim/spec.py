@@ -11,6 +11,7 @@ sim:a,gen=60                              a generator of 60-byte frames; a sink 
 sim:a,gen=60,rate=1e6,count=1000          … at a rate in packets per second, and only so many
 sim:b,sink=a,touch=48                     a sink for a's frames, byte 48 of each raised by one
 sim:a,wire=10G                            whatever is plugged in: frames take their time, at so many bits a second
+sim:a,clock=virtual                       … and it goes by a virtual clock, see `ixy.clock`, as all cards of the process
 
 Of the card itself: `card=x540`, which kind it is, an 82599 if nothing is said; `ready=10`, how many register reads pass
 until a bit that software waits for is set; `seed=7`, which contents its tables have after power-on that then have none
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
     from ixy.sim.wires.wire import Wire
 
 _SPEED = "wire"
-_OWN = (_SPEED, "card", "ready", "seed")  # of the card, whatever is plugged in
+_CLOCK = "clock"
+_OWN = (_SPEED, _CLOCK, "card", "ready", "seed")  # of the card, whatever is plugged in
 _OPTIONS = [*dict.fromkeys([*(option for kind in KINDS for option in (kind.option, *kind.extras)), *_OWN])]
 _RATES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}  # bits per second
 
@@ -53,6 +55,7 @@ class Spec:
         name: of the card.
         wires: what is plugged in, in the order in which it is.
         speed: of whatever is plugged in, in bits per second; 0 if frames take no time.
+        virtual: it goes by a virtual clock.
         ready: how many register reads the card's ready bits take.
         seed: of what has no value after power-on; None: the card's name.
         model: which kind of card it is.
@@ -61,6 +64,7 @@ class Spec:
     name: str
     wires: tuple[Wire, ...] = ()
     speed: int = 0
+    virtual: bool = False
     ready: int = DEFAULT_READS
     seed: int | None = None
     model: Model = MODELS[DEFAULT]
@@ -136,7 +140,13 @@ def parse_spec(address: str) -> Spec:
     ready, seed = given.number("ready", 0, MAX_READS), given.number("seed", 0, MAX_SEED)
     wires = tuple(kind.parse(given) for kind in _named(values))
     return Spec(
-        name, wires, _speed(address, values), DEFAULT_READS if ready is None else ready, seed, _model(address, values)
+        name,
+        wires,
+        speed=_speed(address, values),
+        virtual=_virtual(address, values),
+        ready=DEFAULT_READS if ready is None else ready,
+        seed=seed,
+        model=_model(address, values),
     )
 
 
@@ -153,6 +163,19 @@ def _speed(address: str, values: dict[str, str]) -> int:
     if _SPEED not in values:
         return 0
     return quantity(f"{address}: {_SPEED}", values[_SPEED], _RATES, "1M", "400G", error=AddressError)
+
+
+def _virtual(address: str, values: dict[str, str]) -> bool:
+    """Whether a virtual clock is asked for, which nobody outside the process goes by."""
+    which = values.get(_CLOCK, "real")
+    if which not in ("real", "virtual"):
+        raise AddressError(f"{address}: {_CLOCK}={which}: possible are real and virtual")
+    outside = [f"{kind.option}={values[kind.option]}" for kind in _named(values) if kind.watched]
+    if which == "virtual" and outside:
+        raise AddressError(
+            f"{address}: {outside[0]} leads out of this process, where no virtual clock goes: leave out one of them"
+        )
+    return which == "virtual"
 
 
 def _named(values: dict[str, str]) -> list[type[Wire]]:

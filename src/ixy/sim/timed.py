@@ -31,7 +31,7 @@ from ixy.sim.loop import BURST, emit, next_frame, send
 from ixy.sim.rack import FLIGHT, FRAME, FREE, HELD, KIND, NOTHING, PACED, REST, SPEED, STARTED, Rack
 from ixy.sim.slots import belongs_in, call, lacks
 from ixy.sim.wires import flight
-from ixy.sim.wires.clock import moment
+from ixy.sim.wires.clock import awaits, is_virtual, moment
 from ixy.sim.wires.flight import SOON
 
 if TYPE_CHECKING:
@@ -84,8 +84,13 @@ def turn(rack: Rack, card: int) -> int:
     if lacks(rack, slots.DEPART):  # a frame has just asked this card to pause
         return 0
     now = moment()
+    if is_virtual(rack):  # which holds nobody up
+        idle(rack.outputs[card], now)
+        idle(rack.inputs[card], now)
     handled = call(rack, slots.BUFFER, card, 0, 0, 0) if rack.cards[card, FEATURES] & BUFFER else 0
     handled += land_outward(rack, card, now) + land_inward(rack, card, now)
+    if rack.cards[card, XOFF_AGAIN] > now:
+        awaits(rack, rack.cards[card, XOFF_AGAIN])
     return handled + drain(rack, card, now) + feed(rack, card, now)
 
 
@@ -112,7 +117,17 @@ def occupy(wire: NDArray[np.int64], length: int, now: int) -> int:
 def idle(wire: NDArray[np.int64], now: int) -> None:
     """Nothing passes the wire at this moment: what comes begins later."""
     if wire[FREE] < now:
-        wire[FREE] = now
+        wire[FREE], wire[REST] = now, 0
+
+
+@compiled
+def passes(rack: Rack, until: int, now: int) -> int:
+    """1 while a frame passes an end of a wire until that time, or a pause lasts, so that the cards' thread stays awake,
+    else 0. So it is by a virtual clock, which goes on to that time."""
+    if until <= now:
+        return 0
+    awaits(rack, until)
+    return 0 if is_virtual(rack) else 1
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -136,7 +151,7 @@ def drain(rack: Rack, card: int, now: int) -> int:
             vain += 1
         elif due > now:
             vain += 1
-            waits |= due <= now + SOON
+            waits |= passes(rack, due, now) & (due <= now + SOON)
         elif transmit(rack, card, queue, now):
             vain = 0
             fetched += 1
@@ -145,7 +160,7 @@ def drain(rack: Rack, card: int, now: int) -> int:
         wire[HELD] = queue + 1
     if vain == queues:
         idle(wire, now)
-    return fetched + (waits or wire[FREE] > now or own[PAUSED_UNTIL] > now)
+    return fetched + (waits | passes(rack, wire[FREE], now) | passes(rack, own[PAUSED_UNTIL], now))
 
 
 @compiled
@@ -188,7 +203,7 @@ def land_outward(rack: Rack, card: int, now: int) -> int:
         if peer >= 0:
             receive(rack, peer, start, length)
         landed += 1
-    return landed + is_soon(words, way, now)
+    return landed + is_soon(rack, way, now)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -215,7 +230,7 @@ def feed(rack: Rack, card: int, now: int) -> int:
                 break
             occupy(wire, int(wire[HELD]), now)
         if wire[FREE] > now:
-            return fed + 1
+            return fed + passes(rack, wire[FREE], now)
         way = int(wire[FLIGHT])
         if way != 0:
             flight.depart(rack, way, wire[FRAME], wire[HELD], now)
@@ -251,11 +266,15 @@ def land_inward(rack: Rack, card: int, now: int) -> int:
             break
         receive(rack, card, flight.bytes_of(way, place), flight.length_of(words, way, place))
         landed += 1
-    return landed + is_soon(words, way, now)
+    return landed + is_soon(rack, way, now)
 
 
 @compiled
-def is_soon(words: Any, way: int, now: int) -> int:
-    """Whether a frame is due so soon that the cards' thread must not nap: 1, else 0."""
-    due = flight.next_due(words, way)
-    return 1 if 0 <= due <= now + SOON else 0
+def is_soon(rack: Rack, way: int, now: int) -> int:
+    """1 if a frame is due so soon that the cards' thread must not nap, else 0. So it is by a virtual clock, which goes
+    on to that moment."""
+    due = flight.next_due(rack.tape_words, way)
+    if due < 0:
+        return 0
+    awaits(rack, due)
+    return 1 if due <= now + SOON and not is_virtual(rack) else 0

@@ -53,7 +53,7 @@ from ixy.jittypes import (
     scalar,
 )
 from ixy.trouble import BYTE, ELEMENT, HEADER_END, LENGTH, NO_HEADER, PACKET, RANDOM_BELOW, SLICE
-from ixy.unsafe import monotonic_ns
+from ixy.unsafe import now_ns
 
 # Numba's internals have no types.
 # pyright: basic
@@ -609,7 +609,7 @@ def _path_words(context: Any, builder: Any) -> Any:
 
 @outlined
 def _clock() -> int:
-    return monotonic_ns()
+    return now_ns()
 
 
 @lower_builtin(functions.now)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING, Protocol
 
+from ixy import clock
 from ixy.jit import compiled
 from ixy.registers import Register
 from ixy.registers import i82599 as reg
@@ -158,7 +158,7 @@ class Interrupts:
         self._signalled &= wanted
         wait = None
         for vector in _bits(wanted & ~self._signalled):
-            now = time.monotonic_ns()
+            now = clock.monotonic_ns()
             left = self._allowed[vector] - now
             if left <= 0:
                 self._send(vector, now)

@@ -112,7 +112,10 @@ class Attachment:
     def __init__(self, addresses: Sequence[str]) -> None:
         if not 1 <= len(addresses) <= MAX_CARDS:
             raise AddressError(f"{len(addresses)} cards: 1 to {MAX_CARDS} are possible")
-        check_files(wire for address in addresses for wire in parse_spec(address).wires)
+        specs = [parse_spec(address) for address in addresses]
+        check_files(wire for spec in specs for wire in spec.wires)
+        if any(spec.virtual for spec in specs):
+            raise AddressError("a virtual machine goes by the system's clock: leave out clock=virtual")
         self.cards: list[PciCard] = []
         self.arguments: list[str] = []
         self.fds: list[int] = []

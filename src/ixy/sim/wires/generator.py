@@ -11,8 +11,9 @@ import numpy as np
 
 from ixy.formats.frames import MAX_FRAME, MIN_FRAME, udp_frame
 from ixy.jit import compiled
-from ixy.pacing import SECOND, due
+from ixy.pacing import SECOND, due, due_time
 from ixy.sim.rack import FRAME, OWN_WORDS, PACED, STARTED, Rack
+from ixy.sim.wires.clock import awaits
 from ixy.sim.wires.wire import Options, Port, Wire
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def next_due(rack: Rack, card: int, now: int) -> int:
     """The same at a rate."""
     wire = rack.inputs[card]
     if due(wire, STARTED, wire[RATE], wire[POSITION], now) == 0:
+        awaits(rack, wire[STARTED] + due_time(wire[POSITION], wire[RATE]))
         return 0
     return next_at_once(rack, card)
 

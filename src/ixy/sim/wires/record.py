@@ -13,7 +13,7 @@ from ixy.formats.pcap import Format, Writer, append, record_bytes
 from ixy.jit import compiled
 from ixy.sim.rack import OUTPUT_PART, OWN_WORDS, SLOT, Rack
 from ixy.sim.wires.wire import Options, Port, Wire
-from ixy.unsafe import realtime_ns, write_file
+from ixy.unsafe import date_ns, write_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +37,7 @@ def emit(rack: Rack, card: int, start: int, length: int) -> int:
     if wire[USED] + record_bytes(length) > RECORDS_SIZE:
         flush(wire, buffer)
     if wire[FAILED] == 0:
-        wire[USED] = append(buffer, wire[USED], _FORMAT, realtime_ns(), rack.tape, start, length)
+        wire[USED] = append(buffer, wire[USED], _FORMAT, date_ns(), rack.tape, start, length)
         wire[PENDING] += 1
     return -1
 

@@ -16,6 +16,7 @@ from ixy.jit import compiled
 from ixy.pacing import CATCH_UP_PACKETS, CATCH_UP_TIME
 from ixy.sim.card.offload import MIN_FRAME
 from ixy.sim.rack import FRAME, OWN_WORDS, PACED, STARTED, Rack
+from ixy.sim.wires.clock import awaits
 from ixy.sim.wires.tape import WORD
 from ixy.sim.wires.wire import Options, Port, Wire
 
@@ -35,7 +36,7 @@ OFFSET, LENGTH, TIME, ROW = range(4)
 def next_frame(rack: Rack, card: int, now: int) -> int:
     wire = rack.inputs[card]
     position = wire[POSITION]
-    if position >= wire[COUNT] or (wire[PACED] != 0 and not is_time(wire, rack.tape_words, now)):
+    if position >= wire[COUNT] or (wire[PACED] != 0 and not is_time(rack, wire, now)):
         return 0
     row = int(wire[TABLE] + position * ROW)
     wire[POSITION] = position + 1
@@ -44,16 +45,19 @@ def next_frame(rack: Rack, card: int, now: int) -> int:
 
 
 @compiled
-def is_time(wire: NDArray[np.int64], words: NDArray[np.int64], now: int) -> bool:
+def is_time(rack: Rack, wire: NDArray[np.int64], now: int) -> bool:
     """Whether the next frame's time has come. A replay that was held up catches up within the bound of `pacing`."""
     if wire[STARTED] == 0:
         wire[STARTED] = now
+    words = rack.tape_words
     elapsed = now - wire[STARTED]
     late = elapsed - words[wire[TABLE] + wire[POSITION] * ROW + TIME]
     last = wire[POSITION] + CATCH_UP_PACKETS
     if late > CATCH_UP_TIME and last < wire[COUNT]:
         excess = elapsed - words[wire[TABLE] + last * ROW + TIME]
         wire[STARTED] += max(min(excess, late - CATCH_UP_TIME), 0)
+    if late < 0:
+        awaits(rack, now - late)
     return late >= 0
 
 
