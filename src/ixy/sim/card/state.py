@@ -32,6 +32,10 @@ CLASSIFY, CHECK_VLAN, STRIP_VLAN, LOOPBACK, INTERRUPT, FORMATS, KEEP_CRC, REPORT
     1 << bit for bit in range(9)
 )
 
+# What became of a frame that kernels of FORMATS or COALESCE were to place: nothing, as it is a plain one; it is part of
+# a packet that is not complete; it was written; it is lost, as no descriptor was left for it
+PLAIN, HELD, WRITTEN, NO_ROOM = 0, 1, 2, -1
+
 # Bits of the word PENDING: descriptors are done and not written back, packets are being coalesced
 UNREPORTED, COALESCING = 1, 2
 
