@@ -14,7 +14,9 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
 HLREG0, RDRXCTL, RXCSUM, PSRTYPE, VLNCTRL, RDH = 0x4240, 0x2F00, 0x5000, 0xEA00, 0x5088, 0x1010
-GORCL, GORCH, TORL, TORH, QBRCL, QBRCH, RXMPC = 0x4088, 0x408C, 0x40C0, 0x40C4, 0x1034, 0x1038, 0x3FA0
+GORCL, GORCH, TORL, TORH, QBRCL, QBRCH, RXMPC, QPRDC = (
+    *(0x4088, 0x408C, 0x40C0, 0x40C4, 0x1034, 0x1038, 0x3FA0, 0x1430),
+)
 LEGACY, SPLIT, ALWAYS = 0, 2, 5
 HEADERS = 2048  # where in a buffer's 4096 bytes the header buffer is
 SPH, HBO = 1 << 31, 1 << 23
@@ -192,7 +194,23 @@ def test_reserved_types_receive_nothing(rig: Rig, kind: int) -> None:
     arrive(rig.machine, frame())
     assert words(rig, 0) == (rig.buffer(0), 0)
     assert rig.read(RDH) == 0
-    assert rig.read(RXMPC) == 1
+    assert rig.read(QPRDC) == 1
+
+
+@pytest.mark.parametrize("kind", [LEGACY, SPLIT, ALWAYS])
+def test_a_frame_needs_room(rig: Rig, kind: int) -> None:
+    """Two descriptors of 1 KiB are left: what needs three of them is lost and counted, and nothing is written."""
+    choose(rig, kind)
+    rig.write(0x1018, 2)
+    rig.write(HLREG0, 1 << 1 | 1 << 2)
+    rig.write(0x4268, 9000 << 16)
+    arrive(rig.machine, frame(1, 2500))
+    assert (rig.read(QPRDC), rig.read(RDH)) == (1, 0)
+    arrive(rig.machine, frame(2, 2000))
+    assert (rig.read(QPRDC), rig.read(RDH)) == (0, 2)
+    rig.write(SRRCTL, kind << 25 | 2 << 8 | 1)
+    arrive(rig.machine, frame(3, 60))
+    assert (rig.read(QPRDC), rig.read(RXMPC), rig.read(RDH)) == (0, 1, 2)
 
 
 @pytest.mark.parametrize("kind", [LEGACY, SPLIT, ALWAYS])

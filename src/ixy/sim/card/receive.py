@@ -23,8 +23,11 @@ from ixy.sim.card.state import (
     CONTROL,
     FEATURES,
     FORMATS,
+    HELD,
     INTERRUPT,
     KEEP_CRC,
+    NO_ROOM,
+    PLAIN,
     QUEUE,
     QUEUE_DROPPED,
     QUEUE_RX,
@@ -214,38 +217,39 @@ def store(rack: Rack, card: int, queue: int, start: int, length: int, word_0: in
     if size == 0 or head >= size or tail >= size or buffer_size == 0:
         lose(rack, card, RX_MISSED, RX_LOST_BYTES, length)
         return
-    left = length
-    if features & STRIP_VLAN and control & _VME:
-        left = call(rack, slots.STRIP_VLAN, card, start, length, 0)
-        word_1 |= rack.cards[card, TAG_WORD] if left < length else 0
-    if features & KEEP_CRC:
-        left = call(rack, slots.KEEP_CRC, card, start, length, left)
-    if left != length or features & KEEP_CRC:
-        start = card * SLOT + STRIPPED
-    if features & (FORMATS | COALESCE):
+    left = octets = length
+    if features & (STRIP_VLAN | KEEP_CRC):
+        if features & STRIP_VLAN and control & _VME:
+            left = call(rack, slots.STRIP_VLAN, card, start, length, 0)
+            word_1 |= rack.cards[card, TAG_WORD] if left < length else 0
+        unchanged = left == length
+        if features & KEEP_CRC:
+            left, octets = call(rack, slots.KEEP_CRC, card, start, length, left), length + CRC_BYTES
+        if features & KEEP_CRC or not unchanged:
+            start = card * SLOT + STRIPPED
+    placed = PLAIN
+    if features & (COALESCE | FORMATS):
         rack.cards[card, WORD_0], rack.cards[card, WORD_1] = word_0, word_1
-    free = tail - head if tail >= head else tail - head + size
-    complete = True
-    if features & COALESCE and call(rack, slots.COALESCE, card, queue, start, left) > 0:
-        complete = False
-    elif free * buffer_size < left:
+        if features & COALESCE:
+            placed = call(rack, slots.COALESCE, card, queue, start, left)
+        if placed == PLAIN and features & FORMATS:
+            placed = call(rack, slots.FORMATS, card, queue, start, left)
+    if placed == PLAIN:
+        free = tail - head if tail >= head else tail - head + size
+        if free * buffer_size >= left:
+            registers[_RDH + at] = fill(rack, card, at, head, size, buffer_size, start, left, word_0, word_1)
+        else:
+            placed = NO_ROOM
+    if placed == NO_ROOM:
         if load_acquire(registers, _SRRCTL + at) & _DROP_EN:
             lose(rack, card, RX_NO_DESCRIPTOR, RX_LOST_BYTES, length)
             rack.queues[card, queue, QUEUE_DROPPED] += 1
         else:
             lose(rack, card, RX_MISSED, RX_LOST_BYTES, length)
         return
-    elif features & FORMATS:
-        head = call(rack, slots.FORMATS, card, queue, start, left)
-        if head < 0:
-            lose(rack, card, RX_MISSED, RX_LOST_BYTES, length)
-            return
-        registers[_RDH + at] = head
-    else:
-        registers[_RDH + at] = fill(rack, card, at, head, size, buffer_size, start, left, word_0, word_1)
     rack.queues[card, queue, QUEUE_RX] += 1
-    rack.queues[card, queue, QUEUE_RX_BYTES] += length + CRC_BYTES if features & KEEP_CRC else length
-    if complete and features & INTERRUPT:
+    rack.queues[card, queue, QUEUE_RX_BYTES] += octets
+    if features & INTERRUPT and placed != HELD:
         rack.done[card, queue] = 1
         rack.cards[card, RAISED] = 1
 

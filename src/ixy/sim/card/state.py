@@ -51,6 +51,10 @@ STAMP, STAMP_SENT = 1 << 11, 1 << 12  # PTP messages are stamped when they arriv
 LIMIT = 1 << 13  # the rate of some transmit queue is limited
 TIMED = BUFFER | LIMIT  # those for which the card looks at the time, also where frames take none
 
+# What became of a frame that kernels of FORMATS or COALESCE were to place: nothing, as it is a plain one; it is part of
+# a packet that is not complete; it was written; it is lost, as no descriptor was left for it
+PLAIN, HELD, WRITTEN, NO_ROOM = 0, 1, 2, -1
+
 # Bits of the word PENDING: descriptors are done and not written back, packets are being coalesced
 UNREPORTED, COALESCING = 1, 2
 
