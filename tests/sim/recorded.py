@@ -44,8 +44,8 @@ class RecordedCard(SimulatedFunction):
         written: called with the value when a register at an offset was written.
     """
 
-    def __init__(self, machine: Machine, device_id: int = 0x10FB) -> None:
-        super().__init__("sim:a", machine)
+    def __init__(self, machine: Machine, device_id: int = 0x10FB, address: str = "sim:a") -> None:
+        super().__init__(address, machine)
         self.device_id = device_id
         self.log: list[Access] = []
         self.before: Callable[[int], None] = lambda _: None

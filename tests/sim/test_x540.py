@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 from lab import arrive, frame, open_card, receive_all
+from recorded import RecordedCard, no_pauses
 
+from ixy.drivers.ixgbe import Ixgbe
 from ixy.errors import AddressError
 from ixy.registers import i82599 as reg
 from ixy.sim.card.registers import Card
@@ -66,6 +68,24 @@ def test_our_driver_runs_on_it(machine: Machine) -> None:
             a.tx[0].send(batch)
         machine.step()
         assert receive_all(b) == [frame(1)]
+        assert machine.cards["a"].read32(SW_FW_SYNC) == 0  # nothing is owned, and the semaphore is free
+
+
+def test_the_driver_waits_for_the_firmware(machine: Machine) -> None:
+    """The PHY is the firmware's for some looks. After each, the driver gives the semaphore back."""
+    card = RecordedCard(machine, 0x1528, "sim:a,card=x540")
+    looks: list[int] = []
+
+    def sync(value: int) -> int:
+        looks.append(value >> 31)
+        return value & ~(1 << 6) | (1 << 6 if len(looks) < 8 else 0)
+
+    card.replies[SW_FW_SYNC] = sync
+    with no_pauses(card):
+        driver = Ixgbe(card, ring_size=64, pool_size=96)
+        driver.close()
+    assert looks[:9] == [0, 1, 1] * 3  # taken, looked who owns what, given back
+    assert not any(access.is_("write", reg.SWSM, SWESMBI=1) for access in card.log)
 
 
 def test_the_phy(machine: Machine) -> None:

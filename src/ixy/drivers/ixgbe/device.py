@@ -189,7 +189,7 @@ class Ixgbe:
         8.2.2.1.1), so there it is left out.
         """
         inside = self._card.connection is Connection.INTERNAL_PHY
-        with owned(self._registers, self._phy_resource()) if inside else nullcontext():
+        with owned(self._registers, self._phy_resource(), by_regsmp=True) if inside else nullcontext():
             self._registers.write(reg.CTRL, RST=1, LRST=int(not inside))
             time.sleep(0.001)  # for so long, no register may be accessed
         self._registers.wait(reg.CTRL, 1.0, RST=0, LRST=0)

@@ -25,26 +25,29 @@ _PAUSE = 0.005  # seconds between two looks at who owns what
 
 
 @contextmanager
-def owned(registers: RegisterFile, resources: int) -> Generator[None]:
+def owned(registers: RegisterFile, resources: int, *, by_regsmp: bool = False) -> Generator[None]:
     """Own `resources`, bits of SW_FW_SYNC.SOFTWARE, for a while.
 
     An owner that keeps them for a second, such as a process that was killed, is taken for dead, and they are taken away
     from it.
+
+    Args:
+        by_regsmp: the semaphore against the firmware is in SW_FW_SYNC itself, as X540 and X550 have it.
     """
     deadline = time.monotonic() + _OWNED
-    while not _take(registers, resources, by_force=time.monotonic() > deadline):
+    while not _take(registers, resources, by_regsmp, by_force=time.monotonic() > deadline):
         time.sleep(_PAUSE)
     try:
         yield
     finally:
-        with _semaphore(registers):
+        with _semaphore(registers, by_regsmp):
             owners = reg.SW_FW_SYNC.decode(registers.read(reg.SW_FW_SYNC))
             registers.write(reg.SW_FW_SYNC, **owners | {"SOFTWARE": owners["SOFTWARE"] & ~resources})
 
 
-def _take(registers: RegisterFile, resources: int, *, by_force: bool) -> bool:
+def _take(registers: RegisterFile, resources: int, by_regsmp: bool, *, by_force: bool) -> bool:
     """Become the owner; False if somebody else is."""
-    with _semaphore(registers):
+    with _semaphore(registers, by_regsmp):
         owners = reg.SW_FW_SYNC.decode(registers.read(reg.SW_FW_SYNC))
         if by_force:
             log.warning("%s: the owner of %#x in SW_FW_SYNC does not let go", registers.owner, resources)
@@ -56,7 +59,7 @@ def _take(registers: RegisterFile, resources: int, *, by_force: bool) -> bool:
 
 
 @contextmanager
-def _semaphore(registers: RegisterFile) -> Generator[None]:
+def _semaphore(registers: RegisterFile, by_regsmp: bool) -> Generator[None]:
     """Hold both halves of the semaphore: against the other port's driver and against the firmware.
 
     One that cannot be had within the time that the datasheet recommends is held by something dead.
@@ -66,11 +69,16 @@ def _semaphore(registers: RegisterFile) -> Generator[None]:
     except DeviceTimeout as error:
         log.warning("%s", error)
     try:
-        registers.update(reg.SWSM, SWESMBI=1)
         try:
-            registers.wait(reg.SWSM, 3.0, SWESMBI=1)
+            if by_regsmp:
+                registers.wait(reg.SW_FW_SYNC, 3.0, REGSMP=0)  # again, the read that finds 0
+            else:
+                registers.update(reg.SWSM, SWESMBI=1)
+                registers.wait(reg.SWSM, 3.0, SWESMBI=1)
         except DeviceTimeout as error:
             log.warning("%s", error)
         yield
     finally:
+        if by_regsmp:
+            registers.update(reg.SW_FW_SYNC, REGSMP=0)
         registers.update(reg.SWSM, SMBI=0, SWESMBI=0)
