@@ -173,10 +173,9 @@ class Machine:
         plug: Plug | None = None
         try:
             with self._lock:
-                left = self._plugs.get(spec.name)
-                if left is not None and left.forgotten:
+                for left in [plug for plug in self._plugs.values() if plug.forgotten]:
                     self._pull(left)
-                elif left is not None:
+                if spec.name in self._plugs:
                     raise DeviceBusy(f"sim:{spec.name} is open already: close it first")
                 check_files((*_plugged_wires(), *spec.wires))
                 self._check_clock(spec)
