@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ixy import unsafe
 from ixy.jit import compiled, outlined
-from ixy.sim.card import classify, interrupts, offload, state
+from ixy.sim.card import classify, filters, interrupts, offload, state
 from ixy.sim.card.iommu import translate
 from ixy.sim.rack import ALARM, Rack
 from ixy.sim.wires import clock
@@ -42,9 +42,11 @@ if TYPE_CHECKING:
     KEEP_CRC,
     REPORT,
     COALESCE,
+    FILTER,
+    POOLS,
     WRITE_BACK,  # the bits of PENDING: descriptors are to be written back,
     CLOSE,  # packets that were coalesced are complete
-) = range(17)
+) = range(19)
 NEXT_FRAME = 32  # and the number of a kind of wires
 EMIT = 48
 
@@ -61,6 +63,8 @@ OF_FEATURES = (
     (state.REPORT, WRITE_BACK),
     (state.COALESCE, COALESCE),
     (state.COALESCE, CLOSE),
+    (state.FILTER, FILTER),
+    (state.POOLS, POOLS),
 )
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -142,6 +146,11 @@ def _strip_vlan(image: Any, card: int, start: int, length: int, _: int) -> int:
 @belongs_in(KEEP_CRC)
 def _keep_crc(image: Any, card: int, start: int, length: int, left: int) -> int:
     return classify.keep_crc(image[0], card, start, length, left)
+
+
+@belongs_in(FILTER)
+def _filter(image: Any, card: int, start: int, length: int, pool: int) -> int:
+    return filters.choose(image[0], card, start, length, pool)
 
 
 @belongs_in(INTERRUPT)

@@ -23,14 +23,27 @@ from ixy.registers import i82599 as reg
     WORD_1,
     TAG_WORD,  # what it says of the tag that was stripped
     PENDING,  # what is to be done at the end of the card's turn
+    FIVE_FIELDS,  # how many filters by five fields are to be looked at, up to the last that is enabled
     CARD_WORDS,
-) = range(17)
+) = range(18)
 
 # Bits of the word FEATURES: what is enabled on a card beyond plain receiving and sending. The rare is tested at once,
 # and its kernels are in their slots (`slots.py`) before it is enabled.
-CLASSIFY, CHECK_VLAN, STRIP_VLAN, LOOPBACK, INTERRUPT, FORMATS, KEEP_CRC, REPORT, COALESCE = (
-    1 << bit for bit in range(9)
-)
+(
+    CLASSIFY,
+    CHECK_VLAN,
+    STRIP_VLAN,
+    LOOPBACK,
+    INTERRUPT,
+    FORMATS,
+    KEEP_CRC,
+    REPORT,
+    COALESCE,
+    FILTER,
+    POOLS,
+) = (1 << bit for bit in range(11))
+
+NO_POOL = -1  # in the place of a pool's number, without virtualisation
 
 # Bits of the word PENDING: descriptors are done and not written back, packets are being coalesced
 UNREPORTED, COALESCING = 1, 2
@@ -51,8 +64,11 @@ UNREPORTED, COALESCING = 1, 2
     TX_MULTICAST,
     DMA_REFUSED,
     DMA_ADDRESS,
+    FLOW_MATCHES,
+    FLOW_MISSES,
+    FLOW_DROPS,
     RX_SIZES,  # six columns: good frames of up to 64, 127, 255, 511, 1023 bytes, and longer ones
-) = range(14)
+) = range(17)
 TX_SIZES = RX_SIZES + 6
 COUNTERS = TX_SIZES + 6
 
@@ -60,6 +76,11 @@ COUNTERS = TX_SIZES + 6
 # first of which is at this index of the ring
 QUEUE_RX, QUEUE_RX_BYTES, QUEUE_TX, QUEUE_TX_BYTES, QUEUE_DROPPED, QUEUE_UNREPORTED, QUEUE_UNREPORTED_FROM = range(7)
 QUEUE_COUNTERS = 7
+
+# Words of `flows`, the flow director's table: the first filter of each bucket, then the words of filters, whose names
+# are in `flow_director`
+BUCKETS, FILTER_WORDS = 1 << 15, 8
+FLOW_WORDS = BUCKETS * (1 + FILTER_WORDS)
 
 # Where things lie in a card's slot of the tape: a packet on its way out, one of its segments, a frame without its VLAN
 # tag or with its check sequence, what is written into EVENT, a queue's head on its way to memory, and the flows of

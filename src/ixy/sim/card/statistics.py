@@ -29,6 +29,8 @@ _COLUMNS = [
     (reg.RUC, state.RX_UNDERSIZE),
     (reg.ROC, state.RX_OVERSIZE),
     (reg.RXMPC[0], state.RX_MISSED),
+    (reg.FDIRMATCH, state.FLOW_MATCHES),
+    (reg.FDIRMISS, state.FLOW_MISSES),
     *zip(reg.PRC64, range(state.RX_SIZES, state.RX_SIZES + 6), strict=True),
     *zip(reg.PTC64, range(state.TX_SIZES, state.TX_SIZES + 6), strict=True),
 ]
