@@ -17,9 +17,12 @@ from ixy.sim.card import (
     classify,
     coalesce,
     dma,
+    filters,
+    flow_director,
     formats,
     frame,
     offload,
+    pools,
     rate,
     receive,
     report,
@@ -39,15 +42,24 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
 
 ## What it does
 
-- Receive: filters by address (exact, multicast hash, promiscuous) and by VLAN, size limits, jumbo frames over several
-  buffers, VLAN stripping, RSS over up to 16 queues (Toeplitz hash, redirection table), packet type, also behind IPv4
-  options and IPv6 extension headers, checksums of IPv4, TCP, UDP and SCTP and of UDP in fragments, `DROP_EN`. The tags
-  are those of VLNCTRL.VET, behind one of EXVET where double VLAN is enabled. The frame check sequence is kept if
-  neither HLREG0.RXCRCSTRP nor RDRXCTL.CRCSTRIP is set.
+- Receive: filters by address (exact, multicast and unicast hash, promiscuous) and by VLAN, size limits, jumbo frames
+  over several buffers, VLAN stripping, RSS over up to 16 queues (Toeplitz hash, redirection table), packet type, also
+  behind IPv4 options and IPv6 extension headers, checksums of IPv4, TCP, UDP and SCTP and of UDP in fragments,
+  `DROP_EN`. The tags are those of VLNCTRL.VET, behind one of EXVET where double VLAN is enabled. The frame check
+  sequence is kept if neither HLREG0.RXCRCSTRP nor RDRXCTL.CRCSTRIP is set.
 - Receive descriptors: legacy, and advanced ones of one buffer, with headers split off by PSRTYPE[0], or with a header
   buffer always used. A queue with another type loses what it is sent. Receive-side coalescing (RSC) of TCP segments
   over IPv4 and IPv6, 32 connections at a time; what is not complete by PSH or by what follows is so at the end of the
   card's turn, as EITR's timer would see to it.
+- Filters that choose a queue, in the card's order: by Ethertype (ETQF, whose number the descriptor tells), by five
+  fields (FTQF and its tables, by priority and masks) and SYN, the flow director with perfect match (IPv4) or signatures
+  (IPv6 too), its masks, flexible bytes, drop queue, reports and counters. Its table has the room that PBALLOC says, and
+  is of the buckets that software names; adding, updating, removing and asking do what FDIRCMD says, and fill FDIRFREE,
+  FDIRLEN, FDIRUSTAT and FDIRFSTAT; EICR's bit 16 is raised when FULL_THRESH is reached, and when there is no room. It
+  is made anew by FDIRCTRL after a reset or CLEARHT only. Then RSS.
+- Pools (VMDq): by MPSAR, PFUTA, MTA and PFVML2FLT, VLANs by PFVLVF, the default pool, an Ethertype filter's pool,
+  PFVFRE; broadcasts and multicasts are replicated. In a pool the queue is the first, or RSS's as far as RQPL says, or
+  that of the traffic class. Without pools, queues by traffic class (RTRUP2TC), each with RSS or not.
 - Transmit: legacy, advanced and null descriptors, context descriptors, packets of several buffers, IPv4, TCP, UDP and
   SCTP checksums, TCP segmentation over IPv4 and IPv6 with the flags of DTXTCPFLGL and DTXTCPFLGH, insertion of VLAN
   tags (DMATXCTL.VT, behind an outer one with GDV), padding, MAC loopback. Status is written back where RS asks for it:
@@ -82,9 +94,12 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
 
 - Receive-side coalescing into descriptors with split headers: there each packet comes by itself. RSCDBU changes
   nothing: segments without a payload are never coalesced.
-- Flow director: its tables take filters, and no packet matches one.
-- Virtualisation (pools, VFs), DCB and pause frames by priority (IEEE 802.1Qbb), FCoE, IPsec, low-latency interrupts,
-  the TCP timer, wake-up, management, writing the EEPROM or flash.
+- Flow director: IPv6 with perfect match. Drivers do not ask for it.
+- Virtualisation but for pools of receive queues: VFs, PFVFTE, switching and mirroring between pools, anti-spoofing.
+  Frames for pools do not wait in the packet buffer.
+- DCB but for the choice of a receive queue, in which all of RSS's four bits count in a class, whatever RQTC says; pause
+  frames by priority (IEEE 802.1Qbb).
+- FCoE, IPsec, low-latency interrupts, the TCP timer, wake-up, management, writing the EEPROM or flash.
 - IEEE 1588: target times, the clock's output and auxiliary stamps.
 - Timing: EITR's interval is kept by the host's clock, as is all other time, unless that is virtual.
 - Tunnels: what they carry is not looked at.
@@ -164,7 +179,10 @@ OTHERS = {
     "RTTDQSEL": "selects the queue of RTTBCNRC",
     "ERETA": "memory: only an X550 has it",
     "RXMEMWRAP": "packet buffers are always empty",
-    "FDIRCMD": "a command is done at once, and does nothing",
+    **dict.fromkeys(("FDIRIPSA", "FDIRIPDA", "FDIRPORT", "FDIRVLAN", "FDIRHASH"), "of a filter, for a command"),
+    "FDIRSIPV6": "memory: no packet matches IPv6 addresses of a filter",
+    **dict.fromkeys(("FDIRLEN", "FDIRUSTAT", "FDIRFSTAT"), "counts since it was last read"),
+    "FDIRFREE": "the flow director counts here",
 }
 RESETS = {
     Reset.SOFTWARE: "survives CTRL.RST",
@@ -227,8 +245,8 @@ def behaviour(plugged: card.Card, row: Register) -> list[str]:
     lookers = [
         module.__name__.rpartition(".")[2]
         for module in (
-            *(dma, frame, receive, classify, formats, coalesce, transmit, report, offload),
-            *(pause, timestamps, rate),
+            *(dma, frame, receive, classify, filters, flow_director, pools, formats, coalesce),
+            *(transmit, report, offload, pause, timestamps, rate),
         )
         if vars(module).get(f"_{row.name}") == row.offset // 4
     ]

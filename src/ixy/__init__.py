@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ixy import sim, tables
-    from ixy.device import Device, RxQueue, Stats, TxQueue
+    from ixy.device import Device, Rules, RxQueue, Stats, TxQueue
     from ixy.device import open_device as open  # noqa: A004
+    from ixy.drivers.rules import Rule
     from ixy.errors import Error, KernelError, OwnershipError
     from ixy.functions import now, prefetch, random
     from ixy.headers import Ipv4Address, Ipv6Address, MacAddress, adjusted
@@ -51,6 +52,8 @@ __all__ = [
     "Path",
     "Record",
     "Ring",
+    "Rule",
+    "Rules",
     "RxQueue",
     "Stats",
     "TxQueue",
@@ -87,6 +90,8 @@ _HOME = {
     "Path": ("ixy.path", "Path"),
     "Record": ("ixy.record", "Record"),
     "Ring": ("ixy.ring", "Ring"),
+    "Rule": ("ixy.drivers.rules", "Rule"),
+    "Rules": ("ixy.device", "Rules"),
     "RxQueue": ("ixy.device", "RxQueue"),
     "Stats": ("ixy.device", "Stats"),
     "TxQueue": ("ixy.device", "TxQueue"),

@@ -22,6 +22,7 @@ from ixy.arguments import boolean, integer, mac_address, number
 from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, MAX_ADDRESSES
 from ixy.drivers.rings import ENTERED, POOL_BUSY, RING_BUSY, desert, enter, exit_from, in_use, leave, seize
 from ixy.drivers.rss import Rss, check_key, table_of
+from ixy.drivers.rules import Rule, make_rule
 from ixy.dropped import close_dropped
 from ixy.errors import AddressError, ConfigurationError, Error, OwnershipError, UnsupportedDevice
 from ixy.jit import Direct, compiled
@@ -36,7 +37,7 @@ from ixy.unsafe import load_acquire, store_release, swap_if
 from ixy.waiting import MAX_TIMEOUT, Sight, WaitingQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -79,7 +80,7 @@ def open_device(
         address: `0000:03:00.0` for a PCI device, `sim:NAME[,OPTION=VALUE…]` for a simulated 82599,
             `vhost-user:/path/to/socket` for a VirtIO back end.
         rx_queues, tx_queues: how many of each, 1 to 128, as far as the device has them. Packets of a flow come to one
-            queue, see `Device.spread`; an 82599 spreads them over 16 queues at most.
+            queue, see `Device.spread`; an 82599 spreads them over 16 queues at most, and `Device.rules` can fill all.
         ring_size: descriptors per ring, a power of two from 64 to 4096.
         pool_size: packet buffers per receive queue, by default 4096, or twice the ring if that is more. They are the
             ring's and those of packets on their way, to each transmit queue 32 at least.
@@ -284,18 +285,119 @@ class Port:
             close_dropped(self.close)  # it may have been interrupted
 
 
+class Rules:
+    """The rules of a device, in the order in which they were added: an iterable, and what changes them.
+
+    A rule puts some packets into a receive queue, or drops them, before the device spreads the others. Where several
+    are for a packet, on an 82599 the first of these counts: by Ethertype, by protocol, addresses and ports, by SYN, and
+    what its flow director does: rules that drop, or that compare VLANs or parts of addresses, for IPv4 alone. What has
+    arrived before a rule stays where it is. Rules last until the device is closed.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+
+    def add(
+        self,
+        *,
+        queue: int | None = None,
+        drop: bool = False,
+        ethertype: int | None = None,
+        syn: bool = False,
+        protocol: str | None = None,
+        src: str | int | None = None,
+        dst: str | int | None = None,
+        sport: int | None = None,
+        dport: int | None = None,
+        vlan: int | None = None,
+        priority: int | None = None,
+    ) -> Rule:
+        """Add a rule; what it does not name is not compared.
+
+        Args:
+            queue: the receive queue for the packets;
+            drop: … or they are dropped.
+            ethertype: of what is behind VLAN tags. Such a rule compares nothing else, and is not for IP.
+            syn: TCP segments with SYN, likewise.
+            protocol: "tcp", "udp" or "sctp".
+            src, dst: IPv4 addresses: "10.0.0.1", "10.0.0.0/8", or a number.
+            sport, dport: ports of that protocol.
+            vlan: of a tag, 1 to 4095, or 0 for none.
+            priority: 1 to 7, by which a rule by protocol, addresses and ports goes before others of these; and a rule
+                by SYN before all of them.
+
+        Returns:
+            The rule, as it can be removed. It says in which `table` of the device it is.
+
+        Raises:
+            ConfigurationError: the device cannot do that, or its table is full, or there is such a rule already.
+            TypeError: a parameter is of a wrong type.
+        """
+        device = self._device
+        rule = make_rule(
+            device.address,
+            len(device.rx),
+            queue=queue,
+            drop=drop,
+            ethertype=ethertype,
+            syn=syn,
+            protocol=protocol,
+            src=src,
+            dst=dst,
+            sport=sport,
+            dport=dport,
+            vlan=vlan,
+            priority=priority,
+        )
+        device._check()
+        same = next((other for other in self._all() if other.compares_as(rule)), None)
+        if same is not None:
+            raise ConfigurationError(f"{device.address}: there is a rule {same} already: remove it first")
+        return device._driver.add_rule(rule)
+
+    def remove(self, rule: Rule) -> None:
+        """Remove a rule that `add` has returned.
+
+        Raises:
+            ConfigurationError: it is none of these.
+        """
+        if rule not in self._all():
+            raise ConfigurationError(f"{self._device.address}: {rule} is none of its rules")
+        self._device._driver.remove_rule(rule)
+
+    def clear(self) -> None:
+        """Remove all."""
+        for rule in self._all():
+            self._device._driver.remove_rule(rule)
+
+    def _all(self) -> list[Rule]:
+        self._device._check()
+        return list(self._device._driver.rules)
+
+    def __iter__(self) -> Iterator[Rule]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def __repr__(self) -> str:
+        return f"<Rules {', '.join(map(str, self._all())) or 'none'}>"
+
+
 class Device(Port):
     """An open network device. Closing it, or leaving its `with` block, stops it and returns its memory.
 
     Attributes:
         address: as given, without options.
         rx, tx: its receive and transmit queues.
+        rules: by which some packets come to certain queues, see `Rules`.
     """
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self.rx = [RxQueue(self, ring, f"rx[{number}]", number) for number, ring in enumerate(driver.rx_rings)]
         self.tx = [TxQueue(self, ring, f"tx[{number}]") for number, ring in enumerate(driver.tx_rings)]
+        self.rules = Rules(self)
         super().__init__(driver.address)
         gone = WeakMethod(self._gone)  # the driver does not keep its device
         driver.when_gone(lambda: bool((tell := gone()) and tell()))

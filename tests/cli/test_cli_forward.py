@@ -9,6 +9,8 @@ import socket
 import pytest
 from captures import frames, read_pcap, write_pcap
 from messages import COMPILING, complaints
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
 
 # Fewer packets than a ring has descriptors, so that none can be dropped however the threads are scheduled.
 PACKETS = 200
@@ -135,3 +137,19 @@ def test_echo_to_a_generator(ixy):
     ended = ixy("echo", "sim:a,gen=60,count=1000", "--count", "1000")
     assert ended.code == 0, ended.errors
     assert "sim:a → sim:a: sent 1000, received 1000, lost 0, reordered 0, wrong 0" in ended.output
+
+
+def test_rules(ixy, tmp_path):
+    """What a rule drops does not come out; a rule that is not understood is refused before a device is opened.
+
+    The first packet may come before the rule; where they have times, the others come once it is taken.
+    """
+    packets = [bytes(Ether() / IP(dst=f"10.0.0.{n % 2}") / UDP(dport=53)).ljust(60, b"\0") for n in range(3)]
+    write_pcap(tmp_path / "in.pcap", packets)
+    addresses = ("sim:a,rx_pcap=in.pcap,timing=original", "sim:b,tx_pcap=out.pcap")
+    ended = ixy("forward", "--one-way", *addresses, "--count", "2", "--rule", "udp dst 10.0.0.1 drop")
+    assert ended.code == 0, ended.errors
+    assert read_pcap(tmp_path / "out.pcap") == packets[::2]
+    ended = ixy("forward", "sim:nowhere,rx_pcap=none.pcap", "sim:b", "--rule", "udp to queue 2")
+    assert (ended.code, ended.errors.count("\n")) == (2, 1)
+    assert "rule 'udp to queue 2': 'to' is not understood" in ended.errors

@@ -489,17 +489,17 @@ def test_registers_that_are_not_modelled(card: Card, caplog: pytest.LogCaptureFi
     for value in (0, 5, 6):
         card.write32(0x5808, value)
     assert [card.read32(0x5808) for _ in range(2)] == [6, 6]
-    for offset in (0xEA00, 0xEA04, 0xEAFC):
+    for offset in (0xED10, 0xED14, 0xED2C):
         card.write32(offset, 1)
     assert card.read32(0x1FFF0) == 0
     for modelled in (CTRL, 0x4, 0x5400, FCTRL, 0x4074, 0x880, place(RDT, 127)):
         card.read32(modelled)
         card.write32(modelled, 0)
     uses = {name: (use.offset, use.reads, use.writes) for name, use in card.unmodelled.uses.items()}
-    assert uses == {"WUFC": (0x5808, 2, 3), "PSRTYPE": (0xEA00, 0, 3), "0x1fff0": (0x1FFF0, 1, 0)}
+    assert uses == {"WUFC": (0x5808, 2, 3), "FCRETA": (0xED10, 0, 3), "0x1fff0": (0x1FFF0, 1, 0)}
     assert [record.getMessage().partition(", which")[0] for record in caplog.records] == [
         "sim:a: the driver writes WUFC (0x05808)",
-        "sim:a: the driver writes PSRTYPE (0x0ea00)",
+        "sim:a: the driver writes FCRETA (0x0ed10)",
         "sim:a: the driver reads the register at 0x1fff0",
     ]
 

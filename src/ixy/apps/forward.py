@@ -9,6 +9,7 @@ from ixy.apps.relay import Relay
 from ixy.apps.report import Report
 from ixy.apps.session import open_devices, patiently, repeat
 from ixy.apps.signals import stop_on_signals
+from ixy.drivers.rules import parse_rule
 from ixy.errors import ConfigurationError
 from ixy.path import touch, unchanged
 from ixy.workers import choose_cores
@@ -33,6 +34,7 @@ def forward(
     wait: bool = False,
     queues: int | None = None,
     cores: Sequence[int] | None = None,
+    rules: Sequence[str] = (),
 ) -> int:
     """Forward between two devices until the limit or a signal; the exit code.
 
@@ -43,6 +45,7 @@ def forward(
         queues: how many pairs of queues each device has, with a worker for each; None for as many as there are cores,
             or without cores, for one pair that is run by this thread.
         cores: of the workers, see `ixy.Workers`.
+        rules: for packets that devices receive, as text; see `ixy.drivers.rules.parse_rule`.
 
     Raises:
         ConfigurationError: workers poll, and cannot wait.
@@ -52,10 +55,14 @@ def forward(
     workers = queues or len(cores or ())
     if workers and wait:
         raise ConfigurationError("--wait: workers poll all the time; leave out --queues and --cores, or --wait")
+    wanted = [parse_rule(text) for text in rules]  # what is refused, is refused before a device is opened
     if workers:
-        choose_cores(cores, workers)  # what it refuses, it refuses before a device is opened
+        choose_cores(cores, workers)
     with stop_on_signals() as stop, open_devices(addresses, settings, queues=workers or 1) as (a, b):
         ways = [(a, b)] if one_way else [(a, b), (b, a)]
+        for source, _ in ways:
+            for rule in wanted:
+                source.rules.add(**rule)
         report = Report([a, b], addresses, as_json=settings.as_json)
         if workers:
             _check_all_get_packets([source for source, _ in ways], workers)
@@ -69,12 +76,15 @@ def forward(
 def _check_all_get_packets(sources: Sequence[Device], workers: int) -> None:
     """
     Raises:
-        ConfigurationError: a device has more queues than it spreads packets over.
+        ConfigurationError: to some queues of a device neither its spreading nor a rule leads.
     """
     for source in sources:
-        named = len(set(source.rss.table)) if source.rss else workers
-        if named < workers:
-            raise ConfigurationError(f"{source.address}: --queues {workers}: it spreads packets over {named} at most")
+        spread = set(source.rss.table) if source.rss else set(range(workers))
+        if len(spread | {rule.queue for rule in source.rules if rule.queue is not None}) < workers:
+            raise ConfigurationError(
+                f"{source.address}: --queues {workers}: it spreads packets over {len(spread)} at most; to the others a"
+                " --rule must lead"
+            )
 
 
 def _by_this_thread(
@@ -104,8 +114,10 @@ def _by_workers(
 def _announce(crew: Crew, sources: Sequence[Device], report: Report) -> None:
     """Say which worker carries what, and how packets come to the queues."""
     plan, spread = crew.plan(), {source.address: source.spread for source in sources}
+    rules = {source.address: [str(rule) for rule in source.rules] for source in sources}
     lines = [f"{address}: {how}" for address, how in spread.items()]
+    lines += [f"{address}: {rule}" for address, own in rules.items() for rule in own]
     for worker in plan:
         ways = ", ".join(f"{path['from']} → {path['to']}" for path in worker["paths"])
         lines.append(f"worker {worker['worker']} on core {worker['core']}: {ways}")
-    report.say(lines, {"type": "workers", "workers": plan, "spread": spread})
+    report.say(lines, {"type": "workers", "workers": plan, "spread": spread, "rules": rules})

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     "--queues", type=Whole(1, MAX_QUEUES), help="Pairs of queues per device, with a thread each; else one per core."
 )
 @click.option("--cores", type=Cores(), help="The core of each of these threads; else those that are there, in order.")
+@click.option(
+    "--rule",
+    "rules",
+    multiple=True,
+    metavar="RULE",
+    help="Put packets that come in into a queue, or drop them: 'udp dst 10.0.0.1:53 queue 2', 'src 10.0.0.0/8 drop'.",
+)
 @wait_option
 @packet_options
 @logging_options
@@ -34,6 +41,7 @@ def forward(
     wait: bool,
     queues: int | None,
     cores: list[int] | None,
+    rules: tuple[str, ...],
 ) -> int:
     """Forward packets between devices A and B, both ways, unchanged.
 
@@ -41,14 +49,20 @@ def forward(
     each pair of queues has a thread of its own on a core of its own, which carries both ways; it is said which, how
     packets are spread over the queues, and at the end what each has done.
 
+    A rule has words such as: tcp, udp or sctp; src and dst, an address or 10.0.0.0/8, with a port behind a colon or
+    without; sport and dport; vlan 5; or only ethertype 0x88f7, or syn; and then queue 2, or drop.
+
     \b
     Examples:
       sudo ixy forward 0000:03:00.0 0000:03:00.1
       sudo ixy forward sim:a,tap=ixy0 sim:b,tap=ixy1
       ixy forward sim:a,gen=60 sim:b,sink=a,touch=48 --touch --seconds 5
       sudo ixy forward 0000:03:00.0 0000:03:00.1 --queues 4 --cores 2,3,4,5
+      sudo ixy forward 0000:03:00.0 0000:03:00.1 --queues 2 --rule "tcp dport 80 queue 1" --rule "src 10.0.0.0/8 drop"
       ixy forward --one-way sim:a,rx_pcap=in.pcap sim:b,tx_pcap=out.pcap --count 1000
     """
     from ixy.apps.forward import forward
 
-    return forward((a, b), settings, touched=touched, one_way=one_way, wait=wait, queues=queues, cores=cores)
+    return forward(
+        (a, b), settings, touched=touched, one_way=one_way, wait=wait, queues=queues, cores=cores, rules=rules
+    )

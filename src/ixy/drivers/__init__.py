@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ixy.drivers.rss import Rss
+    from ixy.drivers.rules import Rule
     from ixy.packets.batch import Lender
     from ixy.packets.mempool import Mempool
 
@@ -203,6 +204,23 @@ class Driver(Protocol):
 
     def redirect(self, rss: Rss) -> None:
         """Spread them by the table of `rss`, which is else as before. Only for a driver with `rss`."""
+        ...
+
+    @property
+    def rules(self) -> Sequence[Rule]:
+        """What packets are put into queues, or dropped, by rules; in the order in which they were added."""
+        ...
+
+    def add_rule(self, rule: Rule) -> Rule:
+        """Put packets into queues by this rule; the rule with its `table`.
+
+        Raises:
+            ConfigurationError: the device has no such rules, or no room for it.
+        """
+        ...
+
+    def remove_rule(self, rule: Rule) -> None:
+        """Forget one of `rules`."""
         ...
 
     def mac(self) -> bytes:

@@ -104,7 +104,7 @@ SW_FW_SYNC = register(
 GCR_EXT = register("GCR_EXT", 0x11050, RW, "8.2.3.4.12", BUFFERS_CLEAR=30)
 
 # 8.2.3.5 Interrupts
-EICR = register("EICR", 0x00800, RC, "8.2.3.5.1", QUEUES=(0, 15), LSC=20)
+EICR = register("EICR", 0x00800, RC, "8.2.3.5.1", QUEUES=(0, 15), FLOW_DIRECTOR=16, LSC=20)
 EICS = register("EICS", 0x00808, RW, "8.2.3.5.2", CAUSES=(0, 31))
 EIMS = register("EIMS", 0x00880, RW, "8.2.3.5.3", MASK=(0, 31))
 EIMC = register("EIMC", 0x00888, WO, "8.2.3.5.4", MASK=(0, 31))
@@ -170,6 +170,9 @@ RAH = register(
 )
 MPSAR = table("MPSAR", 0x0A600, RW, "8.2.3.7.10", count=256, POOLS=(0, 31))
 
+SAQF = table("SAQF", 0x0E000, RW, "8.2.3.7.16", count=128, ADDRESS=(0, 31))
+DAQF = table("DAQF", 0x0E200, RW, "8.2.3.7.17", count=128, ADDRESS=(0, 31))
+SDPQF = table("SDPQF", 0x0E400, RW, "8.2.3.7.18", count=128, SOURCE=(0, 15), DESTINATION=(16, 31))
 FTQF = table(
     "FTQF",
     0x0E600,
@@ -178,8 +181,15 @@ FTQF = table(
     count=128,
     undefined=0x7FFFFFFF,
     source="QUEUE_ENABLE: Linux, which never clears it and finds no filter; by 8.2.3.7.19 it is undefined, too",
+    PROTOCOL=(0, 1),
+    PRIORITY=(2, 4),
+    POOL=(8, 13),
+    MASK=(25, 29),
+    POOL_MASK=30,
     QUEUE_ENABLE=31,
 )
+L34TIMIR = table("L34TIMIR", 0x0E800, RW, "8.2.3.5.13", count=128, SIZE_BP=12, MUST_BE_64=(13, 19), RX_QUEUE=(21, 27))
+SYNQF = register("SYNQF", 0x0EC30, RW, "8.2.3.7.20", writable=0x800000FF, QUEUE_ENABLE=0, RX_QUEUE=(1, 7), SYNQFP=31)
 ETQF = register(
     "ETQF",
     0x05128,
@@ -194,10 +204,15 @@ ETQF = register(
     TIMESTAMP=30,
     FILTER_ENABLE=31,
 )
+ETQS = register("ETQS", 0x0EC00, RW, "8.2.3.7.22", count=8, RX_QUEUE=(16, 22), QUEUE_ENABLE=31)
 MRQC = register("MRQC", 0x0EC80, RW, "8.2.3.7.12", MRQE=(0, 3), FIELDS=(16, 31))
 RETA = table("RETA", 0x0EB00, RW, "8.2.3.7.14", count=32, ENTRIES=(0, 31))
 ERETA = register("ERETA", 0x0EE80, RW, "X550: extended redirection table", count=96, ENTRIES=(0, 31))  # not on others
 RSSRK = table("RSSRK", 0x0EB80, RW, "8.2.3.7.15", count=10, KEY=(0, 31))
+RTRUP2TC = register("RTRUP2TC", 0x03020, RW, "8.2.3.10.4", writable=0xFFFFFF, TRAFFIC_CLASSES=(0, 23))
+PFVTCTL = register("PFVTCTL", 0x051B0, RW, "8.2.3.27.1", VT_ENA=0, DEF_PL=(7, 12), DIS_DEF_PL=29, RPL_EN=30)
+PFVFRE = register("PFVFRE", 0x051E0, RW, "8.2.3.27.7", count=2, POOLS=(0, 31))
+PFVML2FLT = register("PFVML2FLT", 0x0F000, RW, "8.2.3.27.14", count=64, AUPE=24, ROMPE=25, ROPE=26, BAM=27, MPE=28)
 PFVLVF = table("PFVLVF", 0x0F100, RW, "8.2.3.27.15", count=64, VLAN_ID=(0, 11), VI_EN=31)
 PFVLVFB = table("PFVLVFB", 0x0F200, RW, "8.2.3.27.16", count=128, POOLS=(0, 31))
 PFUTA = table("PFUTA", 0x0F400, RW, "8.2.3.27.17", count=128, BITS=(0, 31))
@@ -331,19 +346,72 @@ SECRXSTAT = register(
 )
 
 # 8.2.3.21 Flow director
-FDIRCTRL = register("FDIRCTRL", 0x0EE00, RW, "8.2.3.21.1", writable=0xFFFFFFFF & ~(1 << 3), PBALLOC=(0, 1), INIT_DONE=3)
-FDIRCMD = register("FDIRCMD", 0x0EE2C, RW, "8.2.3.21.22", writable=0xFFFFFFFC, CMD=(0, 1))
+FDIRCTRL = register(
+    "FDIRCTRL",
+    0x0EE00,
+    RW,
+    "8.2.3.21.1",
+    writable=0xFFFFFFFF & ~(1 << 3),
+    PBALLOC=(0, 1),
+    INIT_DONE=3,
+    PERFECT_MATCH=4,
+    REPORT_STATUS=5,
+    REPORT_STATUS_ALWAYS=7,
+    DROP_QUEUE=(8, 14),
+    FLEX_OFFSET=(16, 20),
+    MAX_LENGTH=(24, 27),
+    FULL_THRESH=(28, 31),
+)
+FDIRSIPV6 = register("FDIRSIPV6", 0x0EE0C, RW, "8.2.3.21.16", count=3, ADDRESS=(0, 31))
+FDIRIPSA = register("FDIRIPSA", 0x0EE18, RW, "8.2.3.21.17", ADDRESS=(0, 31))
+FDIRIPDA = register("FDIRIPDA", 0x0EE1C, RW, "8.2.3.21.18", ADDRESS=(0, 31))
+FDIRPORT = register("FDIRPORT", 0x0EE20, RW, "8.2.3.21.19", SOURCE=(0, 15), DESTINATION=(16, 31))
+FDIRVLAN = register("FDIRVLAN", 0x0EE24, RW, "8.2.3.21.20", VLAN=(0, 15), FLEX=(16, 31))
+FDIRHASH = register(
+    "FDIRHASH", 0x0EE28, RW, "8.2.3.21.21", writable=0x7FFFFFFF, HASH=(0, 14), BUCKET_VALID=15, SW_INDEX=(16, 30)
+)
+FDIRCMD = register(
+    "FDIRCMD",
+    0x0EE2C,
+    RW,
+    "8.2.3.21.22",
+    CMD=(0, 1),
+    FILTER_VALID=2,
+    FILTER_UPDATE=3,
+    L4TYPE=(5, 6),
+    IPV6=7,
+    CLEARHT=8,
+    DROP=9,
+    LAST=11,
+    COLLISION=12,
+    QUEUE_EN=15,
+    RX_QUEUE=(16, 22),
+    POOL=(24, 29),
+)
 FDIRFREE = register(
     "FDIRFREE",
     0x0EE38,
     RW,
-    "8.2.3.21.12",
+    "8.2.3.21.10",
     reset=0x8000,
+    writable=0x7FFFFFFF,
     source="recalled; X550: 0, which has no table yet",
     FREE=(0, 15),
+    COLL=(16, 30),
 )
-FDIRHKEY = register("FDIRHKEY", 0x0EE68, RW, "8.2.3.21.2", reset=0x80000001, source="recalled", KEY=(0, 31))
+FDIRDIP4M = register("FDIRDIP4M", 0x0EE3C, RW, "8.2.3.21.4", IPM=(0, 31))
+FDIRSIP4M = register("FDIRSIP4M", 0x0EE40, RW, "8.2.3.21.5", IPM=(0, 31))
+FDIRTCPM = register("FDIRTCPM", 0x0EE44, RW, "8.2.3.21.6", SPORTM=(0, 15), DPORTM=(16, 31))
+FDIRUDPM = register("FDIRUDPM", 0x0EE48, RW, "8.2.3.21.7", SPORTM=(0, 15), DPORTM=(16, 31))
+FDIRLEN = register("FDIRLEN", 0x0EE4C, RC, "8.2.3.21.11", MAXLEN=(0, 5), BUCKET_LENGTH=(8, 13), MAXHASH=(16, 30))
+FDIRUSTAT = register("FDIRUSTAT", 0x0EE50, RC, "8.2.3.21.12", ADD=(0, 15), REMOVE=(16, 31))
+FDIRFSTAT = register("FDIRFSTAT", 0x0EE54, RC, "8.2.3.21.13", FADD=(0, 7), FREMOVE=(8, 15))
+FDIRMATCH = register("FDIRMATCH", 0x0EE58, RC, "8.2.3.21.14", PCNT=(0, 31))
+FDIRMISS = register("FDIRMISS", 0x0EE5C, RC, "8.2.3.21.15", PCNT=(0, 31))
+FDIRHKEY = register("FDIRHKEY", 0x0EE68, RW, "8.2.3.21.2", reset=0x80000001, source="recalled, and X550", KEY=(0, 31))
 FDIRSKEY = register("FDIRSKEY", 0x0EE6C, RW, "8.2.3.21.3", reset=0x80800101, source="X550", KEY=(0, 31))
+FDIRM = register("FDIRM", 0x0EE70, RW, "8.2.3.21.9", writable=0x3F, VLANID=0, VLANP=1, POOL=2, L4P=3, FLEX=4, DIPV6=5)
+FDIRIP6M = register("FDIRIP6M", 0x0EE74, RW, "8.2.3.21.8", SIPM=(0, 15), DIPM=(16, 31))
 
 # 8.2.3.22 MAC
 HLREG0 = register(
@@ -506,18 +574,22 @@ DESCRIPTOR_BYTES = 16
 
 # 7.1.6.2 Advanced receive descriptor, write-back: bits of the first word
 RX_HASH_SHIFT = 32  # RSS hash
+RX_TYPE = 0x1FFF << 4  # packet type
 RX_TYPE_IPV4, RX_TYPE_IPV6, RX_TYPE_TCP, RX_TYPE_UDP, RX_TYPE_SCTP = 1 << 4, 1 << 6, 1 << 8, 1 << 9, 1 << 10
-RX_TYPE_IPV4E, RX_TYPE_IPV6E = 1 << 5, 1 << 7  # packet type: with IPv4 options, with IPv6 extension headers
+RX_TYPE_IPV4E, RX_TYPE_IPV6E = 1 << 5, 1 << 7  # with IPv4 options, with IPv6 extension headers
+RX_TYPE_ETQF, RX_TYPE_SHIFT = 1 << 15, 4  # instead: the number of the Ethertype filter that matches
 RX_FRAGMENT_SHIFT = 48  # … or the sum of a fragment in its upper half
 RX_SPH = 1 << 31  # the length of the headers was found,
 RX_HDR_LEN_SHIFT = 21  # and is this, 10 bits
 RX_RSCCNT_SHIFT = 17  # one more than the packets of a coalesced one that begin in its buffer, 4 bits; 0: it is not one
 RX_RSS_TYPE = 0xF  # which fields of the packet were hashed, one of
 RSS_TCP_IPV4, RSS_IPV4, RSS_TCP_IPV6, RSS_IPV6, RSS_UDP_IPV4, RSS_UDP_IPV6 = 1, 2, 3, 5, 7, 8
+RSS_FLOW_DIRECTOR = 15  # … or that in the hash's place there is what the flow director says
 
 # … bits of the second word
 RX_DD = 1 << 0  # descriptor done
 RX_EOP = 1 << 1  # last buffer of its packet
+RX_FLM = 1 << 2  # the packet matches a flow director filter
 RX_NEXTP_SHIFT = 4  # which descriptor follows, if it is not the last one, 16 bits
 RX_VP = 1 << 3  # the packet had a VLAN tag
 RX_UDPCS = 1 << 4  # UDP checksum checked
@@ -526,6 +598,9 @@ RX_IPCS = 1 << 6  # IPv4 header checksum checked
 RX_VEXT = 1 << 9  # the packet has an outer VLAN tag
 RX_UDPV = 1 << 10  # the first fragment of a UDP datagram that has a checksum
 RX_TS = 1 << 16  # the packet was stamped
+RX_FDIR_LENGTH = 1 << 20  # the flow director's list is too long
+RX_FDIR_DROP = 1 << 21  # … or else it would have dropped the packet
+RX_FDIR_COLLISION = 1 << 22  # its filter was programmed twice
 RX_HBO = 1 << 23  # the headers were longer than their buffer
 RX_L4E = 1 << 30  # checksum of TCP, UDP or SCTP wrong
 RX_IPE = 1 << 31  # IPv4 header checksum wrong

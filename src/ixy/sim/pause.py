@@ -15,17 +15,22 @@ from ixy.sim import slots
 from ixy.sim.card.dma import masters
 from ixy.sim.card.frame import CRC_BYTES, half
 from ixy.sim.card.offload import MIN_FRAME
-from ixy.sim.card.receive import lose, receive, store
+from ixy.sim.card.receive import lose, place, receive
 from ixy.sim.card.state import (
     BUFFER_HEAD,
     BUFFER_TAIL,
     BUFFERED,
     CLASSIFY,
     FEATURES,
+    FILTER,
+    FLOW_MATCHES,
+    FLOW_MISSES,
+    NO_POOL,
     PACKET_BUFFER,
     PACKET_BUFFER_SIZE,
     PAUSE_FRAME,
     PAUSED_UNTIL,
+    POOLS,
     QUEUE,
     RX_JUMP,
     RX_LOST_BYTES,
@@ -159,7 +164,7 @@ def tend(rack: Rack, card: int) -> int:
         status = int(rack.tape_words[at]) >> _STATUS_SHIFT
         if waits(rack, card, start, length):
             break
-        store(rack, card, own[QUEUE], start, length, own[WORD_0], own[WORD_1] | status)
+        place(rack, card, start, length, status)
         own[BUFFERED] -= length + CRC_BYTES
         own[BUFFER_HEAD] += words_of(length)
         stored += 1
@@ -176,8 +181,12 @@ def waits(rack: Rack, card: int, start: int, length: int) -> bool:
     """
     registers, own = rack.registers[card], rack.cards[card]
     own[QUEUE] = own[WORD_0] = own[WORD_1] = 0
+    if own[FEATURES] & POOLS:
+        return False
     if own[FEATURES] & CLASSIFY:
         call(rack, slots.CLASSIFY, card, start, length, 0)
+    if own[FEATURES] & FILTER and is_dropped(rack, card, start, length):
+        return False
     queue = int(own[QUEUE])
     at = queue * RX_STRIDE + (queue >> RX_LOWER_BITS) * RX_JUMP
     control = load_acquire(registers, _SRRCTL + at)
@@ -189,6 +198,16 @@ def waits(rack: Rack, card: int, start: int, length: int) -> bool:
         return False
     free = tail - head if tail >= head else tail - head + size
     return free * ((control & _BSIZEPACKET) << 10) < length
+
+
+@compiled
+def is_dropped(rack: Rack, card: int, start: int, length: int) -> bool:
+    """Whether a filter drops a frame, which is not counted as if it had come; else its queue is in the card's words."""
+    counters = rack.counters[card]
+    matches, misses = counters[FLOW_MATCHES], counters[FLOW_MISSES]
+    kept = call(rack, slots.FILTER, card, start, length, NO_POOL)
+    counters[FLOW_MATCHES], counters[FLOW_MISSES] = matches, misses
+    return kept == 0
 
 
 # A frame in the buffer is a word with its length and status, and its bytes. Where the next one does not fit before the

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ixy.registers.i82599 import BAR0_SIZE, QUEUES
-from ixy.sim.card.state import CARD_WORDS, COUNTERS, QUEUE_WORDS
+from ixy.sim.card.state import CARD_WORDS, COUNTERS, FLOW_WORDS, QUEUE_WORDS
 from ixy.unsafe import put_image
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class Rack(NamedTuple):
         queues: shape (CARDS, QUEUES, QUEUE_WORDS), int64.
         contexts: the two words of each queue's two transmit contexts, shape (CARDS, QUEUES, 2, 2), int64.
         done: for each queue whether it has received, and whether it has sent, shape (CARDS, 2 * QUEUES), uint8.
+        flows: the flow director's table of each card, shape (CARDS, FLOW_WORDS), int64.
         inputs, outputs: what feeds frames to the card, and what takes those that it sends; shape (CARDS, END_WORDS),
             int64.
         tape: memory for frames on their way, one slot a card, uint8; `tape_words` is the same as int64.
@@ -90,6 +91,7 @@ class Rack(NamedTuple):
     queues: NDArray[np.int64]
     contexts: NDArray[np.int64]
     done: NDArray[np.uint8]
+    flows: NDArray[np.int64]
     inputs: NDArray[np.int64]
     outputs: NDArray[np.int64]
     tape: NDArray[np.uint8]
@@ -112,6 +114,7 @@ def new_rack(memory: NDArray[np.uint8], base: int, tape: Window) -> Rack:
         queues=np.zeros((CARDS, QUEUES, QUEUE_WORDS), np.int64),
         contexts=np.zeros((CARDS, QUEUES, 2, 2), np.int64),
         done=np.zeros((CARDS, 2 * QUEUES), np.uint8),
+        flows=np.zeros((CARDS, FLOW_WORDS), np.int64),
         inputs=np.zeros((CARDS, END_WORDS), np.int64),
         outputs=np.zeros((CARDS, END_WORDS), np.int64),
         tape=tape.bytes,

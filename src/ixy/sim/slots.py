@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ixy import unsafe
 from ixy.jit import compiled, outlined
 from ixy.registers.i82599 import TX_TIMESTAMP
-from ixy.sim.card import classify, interrupts, offload, state, timestamps
+from ixy.sim.card import classify, filters, interrupts, offload, state, timestamps
 from ixy.sim.card.iommu import translate
 from ixy.sim.rack import ALARM, Rack
 from ixy.sim.wires import clock
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     KEEP_CRC,
     REPORT,
     COALESCE,
+    FILTER,
+    POOLS,
     CONTROL,
     BUFFER,
     STAMP,
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
     ARRIVED,  # either of BUFFER and STAMP
     WRITE_BACK,  # the bits of PENDING: descriptors are to be written back,
     CLOSE,  # packets that were coalesced are complete
-) = range(23)
+) = range(25)
 NEXT_FRAME = 32  # and the number of a kind of wires
 EMIT = 48
 
@@ -68,6 +70,8 @@ OF_FEATURES = (
     (state.REPORT, WRITE_BACK),
     (state.COALESCE, COALESCE),
     (state.COALESCE, CLOSE),
+    (state.FILTER, FILTER),
+    (state.POOLS, POOLS),
     (state.CONTROL, CONTROL),
     (state.BUFFER, BUFFER),
     (state.STAMP, STAMP),
@@ -159,6 +163,11 @@ def _strip_vlan(image: Any, card: int, start: int, length: int, _: int) -> int:
 @belongs_in(KEEP_CRC)
 def _keep_crc(image: Any, card: int, start: int, length: int, left: int) -> int:
     return classify.keep_crc(image[0], card, start, length, left)
+
+
+@belongs_in(FILTER)
+def _filter(image: Any, card: int, start: int, length: int, pool: int) -> int:
+    return filters.choose(image[0], card, start, length, pool)
 
 
 @belongs_in(ARRIVED)

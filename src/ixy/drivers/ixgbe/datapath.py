@@ -27,6 +27,7 @@ from ixy.registers.i82599 import (
     RX_L4E,
     RX_LENGTH_SHIFT,
     RX_RSS_TYPE,
+    RX_TYPE_ETQF,
     RX_TYPE_IPV4,
     RX_TYPE_IPV6,
     RX_TYPE_TCP,
@@ -214,7 +215,7 @@ def describe(packets: Packets, i: int, kind: Any, status: Any) -> None:
     hashed = min(kind & RX_RSS_TYPE, 1)
     put(packets.vlans, i, (status >> RX_VLAN_SHIFT) & 0xFFFF & -tagged)
     put(packets.hashes, i, (kind >> RX_HASH_SHIFT) & 0xFFFFFFFF & -hashed)
-    flags = (kind & _TYPES) << _TYPES_SHIFT
+    flags = ((kind & _TYPES) << _TYPES_SHIFT) * (1 - min(kind & RX_TYPE_ETQF, 1))
     flags |= tagged * _VLAN | hashed * _HASH
     flags |= _verdict(status, RX_IPCS, RX_IPE) * _IP_GOOD | _verdict(status, RX_L4CS, RX_L4E) * _L4_GOOD
     put(packets.flags, i, flags)

@@ -22,6 +22,7 @@ from ixy.drivers.ixgbe.datapath import CLEAN_GROUP
 from ixy.drivers.ixgbe.interrupts import QueueInterrupt
 from ixy.drivers.ixgbe.phy import Phy
 from ixy.drivers.ixgbe.rings import IxgbeRxRing, IxgbeTxRing
+from ixy.drivers.ixgbe.rules import TABLE_KIB, Tables
 from ixy.drivers.ixgbe.semaphore import owned
 from ixy.drivers.pools import AttachedPools
 from ixy.drivers.rss import DEFAULT_KEY, Rss, table_of
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ixy.bus import Function, Interrupts
+    from ixy.drivers.rules import Rule
 
 log = logging.getLogger("ixy.ixgbe")
 
@@ -55,7 +57,8 @@ class Ixgbe:
 
     Args:
         function: the PCI function; the driver closes it, also if the initialisation fails.
-        rx_queues, tx_queues: how many of each, 1 to 128. Packets are spread over as many as RSS can name.
+        rx_queues, tx_queues: how many of each, 1 to 128. Packets are spread over as many as RSS can name; to the others
+            come those that rules put there.
         ring_size: descriptors per ring: 64, 128, … 4096.
         pool_size: packet buffers per receive queue, at least `ring_size` + 32.
         metadata: what is to be told of each packet, see `ixy.open`.
@@ -95,6 +98,7 @@ class Ixgbe:
         self.rx_rings: list[IxgbeRxRing] = []
         self.tx_rings: list[IxgbeTxRing] = []
         self.rss: Rss | None = None
+        self.rules: list[Rule] = []
         try:
             self._card = CARDS[function.config_read(2, 2)]
             check_configuration(self.address, rx_queues, tx_queues, ring_size, pool_size)
@@ -104,6 +108,7 @@ class Ixgbe:
                 self.rss = Rss(rss_key, table_of(range(named), self._card.rss_entries))
             self._bar = function.bar(0)
             self._registers = RegisterFile(self._bar, self.address, self._lock)
+            self._tables = Tables(self.address, self._registers, self._making_room, five_fields=self._card.five_fields)
             self._allocate(rx_queues, tx_queues, ring_size, pool_size)
             self._running = True
             self._bring_up()
@@ -254,9 +259,9 @@ class Ixgbe:
         """4.6.7: one packet buffer for all, frame check sequences off, all packets in."""
         regs = self._registers
         regs.update(reg.RXCTRL, RXEN=0)
-        for number, register in enumerate(reg.RXPBSIZE):
-            regs.write(register, SIZE=self._card.rx_buffer if number == 0 else 0)
-        regs.write(reg.FCRTH[0], RTH=(self._card.rx_buffer - FLOW_CONTROL_ROOM) * 1024 >> 5)
+        self._set_rx_buffer(self._card.rx_buffer)
+        for register in list(reg.RXPBSIZE)[1:]:
+            regs.write(register, SIZE=0)
         self._clear_tables()
         regs.update(reg.HLREG0, RXCRCSTRP=1)
         regs.update(reg.RDRXCTL, CRC_STRIP=1, RSCFRSTSIZE=0, RSCACKC=1, FCOE_WRFIX=1)  # 8.2.3.8.8 asks for the latter
@@ -271,6 +276,11 @@ class Ixgbe:
         regs.update(reg.CTRL_EXT, NS_DIS=1)
         for queue in range(len(self.rx_rings)):
             regs.update(reg.DCA_RXCTRL[queue], MUST_BE_ZERO=0)
+
+    def _set_rx_buffer(self, size: int) -> None:
+        """The size of the only receive buffer, in KiB, and where it is nearly full (4.6.3.2)."""
+        self._registers.write(reg.RXPBSIZE[0], SIZE=size)
+        self._registers.write(reg.FCRTH[0], RTH=(size - FLOW_CONTROL_ROOM) * 1024 >> 5)
 
     def _clear_tables(self) -> None:
         """4.6.7: they have no defined contents after power-on, and no reset clears them (4.2.1)."""
@@ -350,11 +360,25 @@ class Ixgbe:
             self._registers.wait(controls[queue], 1.0, ENABLE=1)
 
     def _open_receive_path(self) -> None:
+        with self._halted():
+            self._registers.update(reg.RXCTRL, RXEN=1)
+
+    @contextmanager
+    def _halted(self) -> Generator[None]:
         """4.6.7: RXEN may change only while the path through the security block is halted."""
         self._registers.update(reg.SECRXCTRL, RX_DIS=1)
         self._registers.wait(reg.SECRXSTAT, 1.0, SECRX_RDY=1)
-        self._registers.update(reg.RXCTRL, RXEN=1)
+        yield
         self._registers.update(reg.SECRXCTRL, RX_DIS=0)
+
+    @contextmanager
+    def _making_room(self) -> Generator[None]:
+        """Nothing is received, and the receive buffer leaves room for the flow director's table (7.1.2.7.5)."""
+        with self._halted():
+            self._registers.update(reg.RXCTRL, RXEN=0)
+            self._set_rx_buffer(self._card.rx_buffer - TABLE_KIB)
+            yield
+            self._registers.update(reg.RXCTRL, RXEN=1)
 
     # -----------------------------------------------------------------------------------------------------------------
     # Interrupts
@@ -461,6 +485,22 @@ class Ixgbe:
         with self._control():
             self._write_table(rss.table)
             self.rss = rss
+
+    def add_rule(self, rule: Rule) -> Rule:
+        """Put a rule into one of the card's tables.
+
+        Raises:
+            ConfigurationError: none can hold it, or the one that can is full.
+        """
+        with self._control():
+            self.rules.append(self._tables.add(rule))
+            return self.rules[-1]
+
+    def remove_rule(self, rule: Rule) -> None:
+        """Take a rule out of its table."""
+        with self._control():
+            self._tables.remove(rule)
+            self.rules.remove(rule)
 
     def link(self) -> Link:
         """The link's state (8.2.3.22.20): the PHY's where there is one, and the MAC's."""

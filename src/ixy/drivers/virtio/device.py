@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ixy.drivers.rules import Rule
     from ixy.drivers.virtio.transports.transport import Transport
     from ixy.packets.dma import DmaMapping
 
@@ -253,6 +254,18 @@ class VirtioNet:
         tail = struct.pack("<HB", len(self._tx), len(rss.key)) + rss.key
         self._command("RSS", reg.RSS, reg.CTRL_MQ_RSS_CONFIG, head + table + tail)
         self.rss = rss
+
+    rules: Sequence[Rule] = ()
+
+    def add_rule(self, rule: Rule) -> Rule:
+        """
+        Raises:
+            ConfigurationError: the specification has none.
+        """
+        raise ConfigurationError(f"{self.address}: {rule}: a VirtIO device has no rules, it fills queues by itself")
+
+    def remove_rule(self, rule: Rule) -> None:
+        """There is none."""
 
     def attach(self, pool: Mempool) -> None:
         """Let the device reach the buffers of `pool`, and the header before each."""

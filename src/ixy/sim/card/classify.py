@@ -27,7 +27,7 @@ _RXCSUM = reg.RXCSUM.offset // 4
 _VFTA = reg.VFTA.offset // 4
 
 _MRQE = reg.MRQC.mask("MRQE")
-_RSS_ONLY = 1
+_RSS_MODES = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 10 | 1 << 11  # MRQC.MRQE: alone, in traffic classes, in pools
 _IPPCSE, _PCSD = reg.RXCSUM.mask("IPPCSE"), reg.RXCSUM.mask("PCSD")
 
 # MRQC: kinds of packets whose fields are hashed
@@ -173,7 +173,7 @@ def rss(registers: NDArray[np.uint32], frame: NDArray[np.uint8], layers: Layers)
     is_v4 = layers.version == 4
     protocol = layers.protocol if layers.transport_size > 0 else 0
     kind, ports = 0, 0
-    if layers.version == 0 or enabled & _MRQE != _RSS_ONLY:
+    if layers.version == 0 or (_RSS_MODES >> (enabled & _MRQE)) & 1 == 0:
         return 0, 0
     if protocol == TCP and enabled & (_TCP_IPV4 if is_v4 else _TCP_IPV6):
         kind, ports = reg.RSS_TCP_IPV4 if is_v4 else reg.RSS_TCP_IPV6, 4

@@ -48,6 +48,12 @@ def half(data: NDArray[np.uint8], at: int) -> int:
     return (load_acquire(data, at) << 8) | load_acquire(data, at + 1)
 
 
+@compiled
+def word(data: NDArray[np.uint8], at: int) -> int:
+    """32 bits in network order."""
+    return (half(data, at) << 16) | half(data, at + 2)
+
+
 @outlined
 def tags(registers: NDArray[np.uint32], frame: NDArray[np.uint8], start: int) -> tuple[int, int]:
     """How many bytes the outer and the inner VLAN tag of a frame have, 0 if it has none (7.4.1, 7.4.5).

@@ -27,7 +27,7 @@ _VALID = 0x80
 _ALLOCATION = 0x3F
 _INTERVAL_NS = 2000  # unit of EITR's interval at 10 Gbit/s (8.2.3.5.12)
 
-LINK_CHANGE = reg.EICR.mask("LSC")
+LINK_CHANGE, FLOW_DIRECTOR = reg.EICR.mask("LSC"), reg.EICR.mask("FLOW_DIRECTOR")
 
 
 OWN_THREAD = -1  # in the place of a file descriptor, in EVENT: the thread that runs the cards sees to it, by an alarm
@@ -135,6 +135,10 @@ class Interrupts:
             self._other |= LINK_CHANGE
             if send:
                 self.update()
+
+    def flow_director_full(self) -> None:
+        """Its table is full, or nearly."""
+        self._raise(0, FLOW_DIRECTOR)
 
     def update(self) -> float | None:
         """Send what is to be sent now. The seconds until something throttled may be sent, None if nothing is.

@@ -22,12 +22,16 @@ from ixy.sim.card.state import (
     COALESCE,
     CONTROL,
     FEATURES,
+    FILTER,
+    FLOW_DROPS,
     FORMATS,
     HELD,
     INTERRUPT,
     KEEP_CRC,
+    NO_POOL,
     NO_ROOM,
     PLAIN,
+    POOLS,
     QUEUE,
     QUEUE_DROPPED,
     QUEUE_RX,
@@ -71,6 +75,7 @@ _HLREG0 = reg.HLREG0.offset // 4
 _MAXFRS = reg.MAXFRS.offset // 4
 _MCSTCTRL = reg.MCSTCTRL.offset // 4
 _MTA = reg.MTA.offset // 4
+_PFUTA = reg.PFUTA.offset // 4
 _RAL = reg.RAL.offset // 4
 _RDBAL = reg.RDBAL.offset // 4
 _RDBAH = reg.RDBAH.offset // 4
@@ -139,10 +144,24 @@ def receive(rack: Rack, card: int, start: int, length: int) -> None:
     status = call(rack, slots.ARRIVED, card, start, length, 0) if features & (STAMP | BUFFER) else 0
     if status < 0:  # it waits
         return
+    place(rack, card, start, length, status)
+
+
+@compiled
+def place(rack: Rack, card: int, start: int, length: int, status: int) -> None:
+    """Bring a frame that was accepted to its queue, or to several (7.1.2); its descriptor is to say `status`, too."""
+    features = rack.cards[card, FEATURES]
     if features & CLASSIFY:
         call(rack, slots.CLASSIFY, card, start, length, 0)
         own = rack.cards[card]
-        store(rack, card, own[QUEUE], start, length, own[WORD_0], own[WORD_1] | status)
+        own[WORD_1] |= status
+        if features & POOLS:
+            call(rack, slots.POOLS, card, start, length, 0)
+            return
+        if features & FILTER and call(rack, slots.FILTER, card, start, length, NO_POOL) == 0:
+            lose(rack, card, FLOW_DROPS, RX_LOST_BYTES, length)
+            return
+        store(rack, card, own[QUEUE], start, length, own[WORD_0], own[WORD_1])
     else:
         store(rack, card, 0, start, length, 0, status)
 
@@ -163,38 +182,43 @@ def is_too_long(registers: NDArray[np.uint32], source: NDArray[np.uint8], start:
 def accepts(registers: NDArray[np.uint32], source: NDArray[np.uint8], start: int) -> bool:
     """Filter by destination address (7.1.1.1)."""
     control = load_acquire(registers, _FCTRL)
-    if source[start] & 1 == 0:
-        return control & _UPE != 0 or matches_station(registers, source, start)
-    if is_broadcast(source, start):
+    is_group = source[start] & 1 != 0
+    if is_group and is_broadcast(source, start):
         return control & _BAM != 0
-    return control & _MPE != 0 or matches_station(registers, source, start) or matches_table(registers, source, start)
+    if control & (_MPE if is_group else _UPE):
+        return True
+    table = _MTA if is_group else _PFUTA
+    return station(registers, source, start, 0) >= 0 or matches_table(registers, source, start, table)
 
 
 @compiled
-def matches_station(registers: NDArray[np.uint32], source: NDArray[np.uint8], start: int) -> bool:
-    """Exact match with one of the receive addresses (8.2.3.7.8)."""
+def station(registers: NDArray[np.uint32], source: NDArray[np.uint8], start: int, first: int) -> int:
+    """The number of a receive address, from `first` on, that is a frame's destination; -1 if none is (8.2.3.7.8)."""
     low = 0
     for i in range(4):
         low |= np.int64(source[start + i]) << (8 * i)
     high = source[start + 4] | (np.int64(source[start + 5]) << 8) | _AV
-    for i in range(_RECEIVE_ADDRESSES):
+    for i in range(first, _RECEIVE_ADDRESSES):
         if (
             load_acquire(registers, _RAL + 2 * i) == low
             and load_acquire(registers, _RAL + 2 * i + 1) & (_AV | 0xFFFF) == high
         ):
-            return True
-    return False
+            return i
+    return -1
 
 
 @compiled
-def matches_table(registers: NDArray[np.uint32], source: NDArray[np.uint8], start: int) -> bool:
-    """Hash match in the multicast table: 12 bits of the address, chosen by MCSTCTRL.MO (7.1.1.1.2)."""
+def matches_table(registers: NDArray[np.uint32], source: NDArray[np.uint8], start: int, table: int) -> bool:
+    """Hash match in a table, MTA or PFUTA: 12 bits of the address, chosen by MCSTCTRL.MO (7.1.1.1.2).
+
+    MFE is for both, as DPDK knows, which sets it where it uses PFUTA alone.
+    """
     control = load_acquire(registers, _MCSTCTRL)
     if control & _MFE == 0:
         return False
     shift = 4 - (control & 3) if control & 3 < 3 else 0
     bits = ((source[start + 4] | (np.int64(source[start + 5]) << 8)) >> shift) & 0xFFF
-    return (load_acquire(registers, _MTA + (bits >> 5)) >> (bits & 31)) & 1 != 0
+    return (load_acquire(registers, table + (bits >> 5)) >> (bits & 31)) & 1 != 0
 
 
 @compiled

@@ -19,10 +19,12 @@ from ixy.sim import timed
 from ixy.sim.card import coalesce, config, formats, report, state
 from ixy.sim.card.config import ConfigSpace
 from ixy.sim.card.eeprom import EEPROM_WORDS, build_eeprom, build_product_data
+from ixy.sim.card.flow_director import FlowDirector
 from ixy.sim.card.interrupts import OWN_THREAD, Interrupts
 from ixy.sim.card.models import DEFAULT, MODELS, Model
 from ixy.sim.card.module import Module
 from ixy.sim.card.phy import Phy
+from ixy.sim.card.pools import BY_CLASS
 from ixy.sim.card.ready import Ready
 from ixy.sim.card.statistics import Statistics
 from ixy.sim.card.timestamps import Clock
@@ -45,7 +47,11 @@ _ONES = 0xFFFFFFFF
 # Written without the rack's pause: what the rack looks at anew in each turn, or never
 _DOORBELLS = (reg.RDT, reg.TDT, reg.IVAR, reg.EITR, reg.EITR_HIGH, reg.GPIE, reg.EIAC, reg.EIAM, reg.EIAM_EX)
 _LINK_SPEEDS = {10**8: 1, 10**9: 2}  # LINKS.LINK_SPEED by bits per second
-_TABLES = (reg.MTA, reg.VFTA, reg.MPSAR, reg.FTQF, reg.PFVLVF, reg.PFVLVFB, reg.PFUTA)
+_TABLES = (
+    *(reg.MTA, reg.VFTA, reg.MPSAR, reg.PFVLVF, reg.PFVLVFB, reg.PFUTA),
+    *(reg.SAQF, reg.DAQF, reg.SDPQF, reg.L34TIMIR),
+    *(reg.FDIRIPSA, reg.FDIRIPDA, reg.FDIRPORT, reg.FDIRVLAN, reg.FDIRHASH, reg.FDIRSIPV6),
+)
 _ALIASES = {alias + i * stride: row.offsets[i] for row, alias, stride, count in reg.ALIASES for i in range(count)}
 
 
@@ -78,6 +84,7 @@ _KEPT = {
     for kind in Reset
 }
 _RX_CONTROLS, _TX_CONTROLS = _places(reg.RXDCTL), _places(reg.TXDCTL)
+_FIVE_FIELDS, _ETHERTYPES = _places(reg.FTQF), _places(reg.ETQF)
 _CRC_STRIP = reg.RDRXCTL.mask("CRC_STRIP")
 
 
@@ -110,6 +117,9 @@ class Card:
         self.clock = Clock(machine.rack, index, moment)
         self._module = Module()
         self.ready = Ready()
+        self._flow_director = FlowDirector(
+            self._registers, machine.rack.flows[index], self.ready, self.interrupts.flow_director_full
+        )
         self.unmodelled = Unmodelled(name)
         self._describes = False
         self._reads: dict[int, Callable[[], int]] = {}
@@ -251,11 +261,16 @@ class Card:
         """Tell the rack which of the rarer things are enabled, and whether the card looks at the time for them."""
         registers, wire = self._registers, self._machine.rack.outputs[self.index]
         strips = bool((registers[_RX_CONTROLS] & reg.RXDCTL.mask("VME")).any())
+        queues = self._get(reg.MRQC) & reg.MRQC.mask("MRQE")
+        pools = bool(self._get(reg.PFVTCTL) & reg.PFVTCTL.mask("VT_ENA")) or queues in BY_CLASS
+        filters = self._filters or bool(self._get(reg.FDIRCTRL) & reg.FDIRCTRL.mask("PBALLOC"))
         cuts_crc = self._get(reg.HLREG0) & reg.HLREG0.mask("RXCRCSTRP") or self._get(reg.RDRXCTL) & _CRC_STRIP
         other_formats, coalesces = formats.are_used(registers), bool(cuts_crc) and coalesce.is_enabled(registers)
         describes = self._describes or other_formats or coalesces or self._get(reg.RXCSUM) or self._get(reg.MRQC)
         features = (
-            state.CLASSIFY * bool(describes)
+            state.CLASSIFY * bool(describes or pools or filters)
+            | state.FILTER * filters
+            | state.POOLS * pools
             | state.FORMATS * other_formats
             | state.KEEP_CRC * (not cuts_crc)
             | state.REPORT * report.is_batched(registers)
@@ -285,6 +300,17 @@ class Card:
         wire = self._machine.rack.inputs[self.index]
         return bool(wire[KIND] != NOTHING and wire[SPEED] == 0 and wire[PACED] == 0)
 
+    def _note_filters(self) -> None:
+        """Note whether there are filters by Ethertype, five fields or SYN."""
+        registers = self._registers
+        enabled = np.flatnonzero(registers[_FIVE_FIELDS] & reg.FTQF.mask("QUEUE_ENABLE"))
+        self._words[state.FIVE_FIELDS] = int(enabled[-1]) + 1 if len(enabled) else 0
+        self._filters = bool(
+            len(enabled)
+            or (registers[_ETHERTYPES] & reg.ETQF.mask("FILTER_ENABLE")).any()
+            or self._get(reg.SYNQF) & reg.SYNQF.mask("QUEUE_ENABLE")
+        )
+
     def rules(self) -> tuple[dict[int, Callable[[], int]], dict[int, Callable[[int], None]]]:
         """What reading and writing registers does that are more than memory, by offset."""
         return self._reads, self._writes | self._direct
@@ -309,6 +335,8 @@ class Card:
         self._queues[:, state.QUEUE_UNTIL_RESET] = 0
         self.statistics.reset()
         self.interrupts.reset()
+        self._flow_director.reset()
+        self._note_filters()
         self.ready.forget()
         self.ready.begin(reg.EEC, reg.EEC.mask("AUTO_RD", "DONE"), turns=2)
         self.ready.begin(reg.RDRXCTL, reg.RDRXCTL.mask("DMAIDONE"), turns=2)
@@ -337,16 +365,18 @@ class Card:
         reads[reg.I2CCTL.offset] = self._read_i2cctl
         reads[reg.RTTBCNRC.offset] = self._read_rttbcnrc
         reads |= self.statistics.rules()
-        clock_reads, clock_writes = self.clock.rules()
-        reads |= clock_reads
-        writes |= clock_writes
+        for part in (self.clock, self._flow_director):
+            part_reads, part_writes = part.rules()
+            reads |= part_reads
+            writes |= part_writes
+        writes[reg.SYNQF.offset] = partial(self._write_filter, reg.SYNQF.offset)
+        writes |= {offset: partial(self._write_filter, offset) for offset in reg.ETQF.offsets}
         writes[reg.CTRL.offset] = self._write_ctrl
         writes[reg.EEC.offset] = self._write_eec
         writes[reg.EERD.offset] = self._write_eerd
         writes[reg.AUTOC.offset] = self._write_autoc
         writes[reg.RTTBCNRC.offset] = self._write_rttbcnrc
         writes[reg.MSCA.offset] = self._write_msca
-        writes[reg.FDIRCTRL.offset] = self._write_fdirctrl
         writes[reg.SECRXCTRL.offset] = self._write_secrxctrl
         writes[reg.DMATXCTL.offset] = self._write_dmatxctl
         for row, rule in (
@@ -366,6 +396,7 @@ class Card:
         self._direct[reg.I2CCTL.offset] = self._write_i2cctl
         for row in (*_DOORBELLS, *_TABLES):
             self._direct |= {at: partial(self._take, at) for at in row.offsets}
+        self._direct |= {at: partial(self._write_ftqf, at) for at in reg.FTQF.offsets}
 
     def _read_status(self) -> int:
         """PCIE_MASTER_ENABLE falls once software has disabled the master (5.2.5.3.2)."""
@@ -460,10 +491,19 @@ class Card:
         if not self._get(reg.RXDCTL[queue]) & reg.RXDCTL.mask("ENABLE"):
             self._take(reg.RDH.offsets[queue], value)
 
-    def _write_fdirctrl(self, value: int) -> None:
-        """INIT_DONE is set once this was written (8.2.3.21.1)."""
-        self._take(reg.FDIRCTRL.offset, value)
-        self._set(reg.FDIRCTRL, INIT_DONE=1)
+    def _write_filter(self, offset: int, value: int) -> None:
+        """Enabled, it is looked at for each packet that arrives."""
+        self._take(offset, value)
+        self._note_filters()
+
+    def _write_ftqf(self, offset: int, value: int) -> None:
+        """Enabled, it is looked at for each packet that arrives. That drivers clear all of them is quick."""
+        if not (value | int(self._registers[offset // 4])) & reg.FTQF.mask("QUEUE_ENABLE"):
+            self._take(offset, value)
+            return
+        with self._machine.paused():
+            self._write_filter(offset, value)
+            self._note_features()
 
     def _write_autoc(self, value: int) -> None:
         """The link restarts (3.7.4.2)."""

@@ -33,8 +33,9 @@ from ixy.registers import i82599 as reg
     CLOCK_HIGH,
     CLOCK_PERIOD,  # and each time this has passed, in tenths of a nanosecond,
     CLOCK_STEP,  # it has grown by this
+    FIVE_FIELDS,  # how many filters by five fields are to be looked at, up to the last that is enabled
     CARD_WORDS,
-) = range(27)
+) = range(28)
 
 UNTIL_RESET = (  # a reset makes them 0
     *(TX_QUEUES, RX_QUEUES, STAGED, OFFLOAD, PENDING, PAUSED_UNTIL, XOFF_AGAIN, BUFFERED),
@@ -43,13 +44,27 @@ UNTIL_RESET = (  # a reset makes them 0
 
 # Bits of the word FEATURES: what is enabled on a card beyond plain receiving and sending. The rare is tested at once,
 # and its kernels are in their slots (`slots.py`) before it is enabled.
-CLASSIFY, CHECK_VLAN, STRIP_VLAN, LOOPBACK, INTERRUPT, FORMATS, KEEP_CRC, REPORT, COALESCE = (
-    1 << bit for bit in range(9)
-)
-CONTROL, BUFFER = 1 << 9, 1 << 10  # MAC control frames mean something, and frames wait in the packet buffer
-STAMP, STAMP_SENT = 1 << 11, 1 << 12  # PTP messages are stamped when they arrive, and when they leave
-LIMIT = 1 << 13  # the rate of some transmit queue is limited
+(
+    CLASSIFY,
+    CHECK_VLAN,
+    STRIP_VLAN,
+    LOOPBACK,
+    INTERRUPT,
+    FORMATS,
+    KEEP_CRC,
+    REPORT,
+    COALESCE,
+    FILTER,
+    POOLS,
+    CONTROL,  # MAC control frames mean something,
+    BUFFER,  # and frames wait in the packet buffer
+    STAMP,  # PTP messages are stamped when they arrive,
+    STAMP_SENT,  # and when they leave
+    LIMIT,  # the rate of some transmit queue is limited
+) = (1 << bit for bit in range(16))
 TIMED = BUFFER | LIMIT  # those for which the card looks at the time, also where frames take none
+
+NO_POOL = -1  # in the place of a pool's number, without virtualisation
 
 # What became of a frame that kernels of FORMATS or COALESCE were to place: nothing, as it is a plain one; it is part of
 # a packet that is not complete; it was written; it is lost, as no descriptor was left for it
@@ -78,8 +93,11 @@ UNREPORTED, COALESCING = 1, 2
     XOFF_SENT,
     XON_RECEIVED,
     XOFF_RECEIVED,
+    FLOW_MATCHES,
+    FLOW_MISSES,
+    FLOW_DROPS,
     RX_SIZES,  # six columns: good frames of up to 64, 127, 255, 511, 1023 bytes, and longer ones
-) = range(18)
+) = range(21)
 TX_SIZES = RX_SIZES + 6
 COUNTERS = TX_SIZES + 6
 
@@ -99,6 +117,11 @@ COUNTERS = TX_SIZES + 6
     QUEUE_WORDS,
 ) = range(11)
 QUEUE_UNTIL_RESET = [QUEUE_UNREPORTED, QUEUE_FACTOR, QUEUE_DUE, QUEUE_REST]  # a reset makes them 0
+
+# Words of `flows`, the flow director's table: the first filter of each bucket, then the words of filters, whose names
+# are in `flow_director`
+BUCKETS, FILTER_WORDS = 1 << 15, 8
+FLOW_WORDS = BUCKETS * (1 + FILTER_WORDS)
 
 # Where things lie in a card's slot of the tape: a packet on its way out, one of its segments, a frame without its VLAN
 # tag or with its check sequence, what is written into EVENT, a pause frame, a queue's head on its way to memory, the

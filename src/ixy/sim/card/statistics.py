@@ -33,6 +33,8 @@ _COLUMNS = [
     (reg.LXOFFTXC, state.XOFF_SENT),
     (reg.LXONRXCNT, state.XON_RECEIVED),
     (reg.LXOFFRXCNT, state.XOFF_RECEIVED),
+    (reg.FDIRMATCH, state.FLOW_MATCHES),
+    (reg.FDIRMISS, state.FLOW_MISSES),
     *zip(reg.PRC64, range(state.RX_SIZES, state.RX_SIZES + 6), strict=True),
     *zip(reg.PTC64, range(state.TX_SIZES, state.TX_SIZES + 6), strict=True),
 ]
