@@ -14,7 +14,9 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
 HLREG0, RDRXCTL, RXCSUM, PSRTYPE, VLNCTRL, RDH = 0x4240, 0x2F00, 0x5000, 0xEA00, 0x5088, 0x1010
-GORCL, GORCH, TORL, TORH, QBRCL, QBRCH, RXMPC = 0x4088, 0x408C, 0x40C0, 0x40C4, 0x1034, 0x1038, 0x3FA0
+GORCL, GORCH, TORL, TORH, QBRCL, QBRCH, RXMPC, QPRDC = (
+    *(0x4088, 0x408C, 0x40C0, 0x40C4, 0x1034, 0x1038, 0x3FA0, 0x1430),
+)
 LEGACY, SPLIT, ALWAYS = 0, 2, 5
 HEADERS = 2048  # where in a buffer's 4096 bytes the header buffer is
 SPH, HBO = 1 << 31, 1 << 23
@@ -192,7 +194,23 @@ def test_reserved_types_receive_nothing(rig: Rig, kind: int) -> None:
     arrive(rig.machine, frame())
     assert words(rig, 0) == (rig.buffer(0), 0)
     assert rig.read(RDH) == 0
-    assert rig.read(RXMPC) == 1
+    assert rig.read(QPRDC) == 1
+
+
+@pytest.mark.parametrize("kind", [LEGACY, SPLIT, ALWAYS])
+def test_a_frame_needs_room(rig: Rig, kind: int) -> None:
+    """Two descriptors of 1 KiB are left: what needs three of them is lost and counted, and nothing is written."""
+    choose(rig, kind)
+    rig.write(0x1018, 2)
+    rig.write(HLREG0, 1 << 1 | 1 << 2)
+    rig.write(0x4268, 9000 << 16)
+    arrive(rig.machine, frame(1, 2500))
+    assert (rig.read(QPRDC), rig.read(RDH)) == (1, 0)
+    arrive(rig.machine, frame(2, 2000))
+    assert (rig.read(QPRDC), rig.read(RDH)) == (0, 2)
+    rig.write(SRRCTL, kind << 25 | 2 << 8 | 1)
+    arrive(rig.machine, frame(3, 60))
+    assert (rig.read(QPRDC), rig.read(RXMPC), rig.read(RDH)) == (0, 1, 2)
 
 
 @pytest.mark.parametrize("kind", [LEGACY, SPLIT, ALWAYS])
@@ -242,7 +260,23 @@ def test_the_check_sequence_is_kept(rig: Rig, mac: int, dma: int, kept: int) -> 
     arrive(rig.machine, data)
     assert rig.rx[0, 1] >> 32 == 200 + kept
     assert rig.content(0, 200 + kept) == data + check_sequence(data)[:kept]
-    assert [rig.read(offset) for offset in (GORCL, GORCH, TORL, TORH, QBRCL, QBRCH)] == [200 + kept, 0] * 3
+    assert [rig.read(offset) for offset in (GORCL, GORCH, QBRCL, QBRCH)] == [200 + kept, 0] * 2
+    assert (rig.read(TORL), rig.read(TORH)) == (204, 0)
+
+
+def test_all_octets_include_all_check_sequences(rig: Rig) -> None:
+    """TOR counts all frames from the address to the check sequence, kept or not: two good ones, of which the second
+    finds no descriptor, one too short, one too long.
+    """
+    rig.set_up(tail=1)
+    for mac in (1, 0):
+        rig.write(HLREG0, 0xC0D & ~2 | mac << 1)
+        sizes = (100, 200, 59, 9100)
+        for size in sizes:
+            arrive(rig.machine, frame(1, size))
+        assert (rig.read(TORL), rig.read(TORH)) == (sum(size + 4 for size in sizes), 0)
+        assert (rig.read(GORCL), rig.read(GORCH)) == (300 + (0 if mac else 8), 0)
+        rig.write(0x1018, 2)
 
 
 @pytest.mark.parametrize("kind", [LEGACY, 1, SPLIT])
@@ -265,7 +299,7 @@ def test_a_stripped_tag_is_counted(rig: Rig) -> None:
     plain = frame(5, 100)
     arrive(rig.machine, plain[:12] + b"\x81\x00\x00\x07" + plain[12:])
     assert rig.rx[0, 1] >> 32 & 0xFFFF == 100
-    assert [rig.read(offset) for offset in (GORCL, QBRCL, TORL)] == [104, 104, 104]
+    assert [rig.read(offset) for offset in (GORCL, QBRCL, TORL)] == [104, 104, 108]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import numpy as np
 from ixy.jit import compiled, outlined
 from ixy.registers import i82599 as reg
 from ixy.sim.card.dma import dma_write, ring_word
+from ixy.sim.card.formats import free_descriptors, next_descriptor
 from ixy.sim.card.frame import half
 from ixy.sim.card.layers import TCP, Layers, parse
 from ixy.sim.card.offload import put_checksum, store_half
@@ -24,8 +25,10 @@ from ixy.sim.card.state import (
     COALESCING,
     FEATURES,
     FLOWS,
+    HELD,
     INTERRUPT,
     PENDING,
+    PLAIN,
     RAISED,
     RX_JUMP,
     RX_LOWER_BITS,
@@ -42,9 +45,7 @@ if TYPE_CHECKING:
 
 _RDBAL = reg.RDBAL.offset // 4
 _RDBAH = reg.RDBAH.offset // 4
-_RDLEN = reg.RDLEN.offset // 4
 _RDH = reg.RDH.offset // 4
-_RDT = reg.RDT.offset // 4
 _SRRCTL = reg.SRRCTL.offset // 4
 _RSCCTL = reg.RSCCTL.offset // 4
 _RFCTL = reg.RFCTL.offset // 4
@@ -116,23 +117,23 @@ def _close(image: Any, card: int, _a: int, _b: int, _c: int) -> int:
 
 @outlined
 def coalesce(rack: Rack, card: int, queue: int, start: int, length: int) -> int:
-    """Take a frame into a flow of its queue; 0 if it is to be received by itself, once its flow is closed."""
+    """Take a frame into a flow of its queue; what became of it. One for itself is plain, once its flow is closed."""
     registers = rack.registers[card]
     at = queue * RX_STRIDE + (queue >> RX_LOWER_BITS) * RX_JUMP
     if load_acquire(registers, _RSCCTL + at) & _RSCEN == 0 or load_acquire(registers, _PSRTYPE) & _TCPHDR == 0:
-        return 0
+        return PLAIN
     if load_acquire(registers, _SRRCTL + at) & _DESCTYPE != _ONE_BUFFER:
-        return 0
+        return PLAIN
     layers = parse(registers, rack.tape, start, length)
     if layers.protocol != TCP or layers.transport_size == 0:
-        return 0
+        return PLAIN
     flow = find(rack, card, queue, start, layers)
     fits = is_fit(rack, card, layers)
     if flow >= 0 and not (fits and continues(rack, card, flow, at, start, layers)):
         close(rack, card, flow)
         flow = -1
     if not fits:
-        return 0
+        return PLAIN
     payload = layers.transport + layers.transport_size
     if flow >= 0:
         update(rack, card, flow, start, layers)
@@ -140,12 +141,12 @@ def coalesce(rack: Rack, card: int, queue: int, start: int, length: int) -> int:
     else:
         flow = begin(rack, card, queue, at, start, layers)
         if flow < 0:
-            return 0
+            return PLAIN
         append(rack, card, flow, at, start, layers.end - start)
     rack.tape_words[flow + SAYS_0], rack.tape_words[flow + SAYS_1] = rack.cards[card, WORD_0], rack.cards[card, WORD_1]
     if rack.tape[layers.transport + _TCP_FLAGS] & _PSH:
         close(rack, card, flow)
-    return 1
+    return HELD
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -242,11 +243,9 @@ def has_room(rack: Rack, card: int, flow: int, at: int, size: int) -> bool:
     """Whether so many bytes more fit into the flow's last buffer, and into descriptors that it may still take."""
     registers, words = rack.registers[card], rack.tape_words
     buffer_size = (load_acquire(registers, _SRRCTL + at) & _BSIZEPACKET) << 10
-    ring = load_acquire(registers, _RDLEN + at) // reg.DESCRIPTOR_BYTES
-    free = load_acquire(registers, _RDT + at) - load_acquire(registers, _RDH + at)
     left = buffer_size - words[flow + FILLED] if words[flow + DESCRIPTORS] > 0 else 0
     more = (max(size - left, 0) + buffer_size - 1) // buffer_size
-    return more <= (free if free >= 0 else free + ring) and words[flow + DESCRIPTORS] + more <= most(registers, at)
+    return more <= free_descriptors(registers, at) and words[flow + DESCRIPTORS] + more <= most(registers, at)
 
 
 @compiled
@@ -336,7 +335,6 @@ def extend(rack: Rack, card: int, flow: int, at: int) -> bool:
     RSCCNT is one more than the packets that begin in a descriptor (7.1.6.2).
     """
     registers, words = rack.registers[card], rack.tape_words
-    ring = load_acquire(registers, _RDLEN + at) // reg.DESCRIPTOR_BYTES
     head = load_acquire(registers, _RDH + at)
     place = ring_word(rack, card, _RDBAL + at, _RDBAH + at, head)
     if place < 0:
@@ -351,7 +349,7 @@ def extend(rack: Rack, card: int, flow: int, at: int) -> bool:
     words[flow + FILLED] = 0
     words[flow + STARTED] = 0
     words[flow + DESCRIPTORS] += 1
-    registers[_RDH + at] = head + 1 if head + 1 < ring else 0
+    next_descriptor(registers, at)
     return True
 
 

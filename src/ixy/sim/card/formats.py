@@ -13,7 +13,7 @@ from ixy.jit import compiled
 from ixy.registers import i82599 as reg
 from ixy.sim.card.dma import dma_write, ring_word
 from ixy.sim.card.layers import TCP, UDP, parse
-from ixy.sim.card.state import RX_JUMP, RX_LOWER_BITS, RX_STRIDE, WORD_0, WORD_1
+from ixy.sim.card.state import NO_ROOM, PLAIN, RX_JUMP, RX_LOWER_BITS, RX_STRIDE, WORD_0, WORD_1, WRITTEN
 from ixy.sim.rack import Rack
 from ixy.sim.slots import FORMATS, belongs_in
 from ixy.unsafe import load_acquire, store_release
@@ -25,6 +25,7 @@ _RDBAL = reg.RDBAL.offset // 4
 _RDBAH = reg.RDBAH.offset // 4
 _RDLEN = reg.RDLEN.offset // 4
 _RDH = reg.RDH.offset // 4
+_RDT = reg.RDT.offset // 4
 _SRRCTL = reg.SRRCTL.offset // 4
 _RXCSUM = reg.RXCSUM.offset // 4
 _PSRTYPE = reg.PSRTYPE.offset // 4
@@ -54,43 +55,59 @@ def are_used(registers: NDArray[np.uint32]) -> bool:
 
 @belongs_in(FORMATS)
 def _formats(image: Any, card: int, queue: int, start: int, length: int) -> int:
-    return fill_other(image[0], card, queue, start, length)
+    return place(image[0], card, queue, start, length)
 
 
 @compiled
-def fill_other(rack: Rack, card: int, queue: int, start: int, length: int) -> int:
-    """Fill buffers of a queue by its SRRCTL.DESCTYPE; the new head, or -1 if there is no such type (8.2.3.8.7)."""
+def place(rack: Rack, card: int, queue: int, start: int, length: int) -> int:
+    """Fill buffers of a queue by its SRRCTL.DESCTYPE; what became of the frame. Reserved types lose it (8.2.3.8.7)."""
     registers = rack.registers[card]
     at = queue * RX_STRIDE + (queue >> RX_LOWER_BITS) * RX_JUMP
     control = load_acquire(registers, _SRRCTL + at)
     kind = (control >> _DESCTYPE_SHIFT) & 7
     buffer_size = (control & _BSIZEPACKET) << 10
+    if kind == reg.DESCTYPE_ADVANCED:
+        return PLAIN
     if kind == reg.DESCTYPE_LEGACY:
         return fill_legacy(rack, card, at, buffer_size, start, length)
     if kind in (reg.DESCTYPE_SPLIT, reg.DESCTYPE_SPLIT_ALWAYS):
         room = (control & _BSIZEHEADER) >> _BSIZEHEADER_SHIFT
         return fill_split(rack, card, at, buffer_size, room, kind == reg.DESCTYPE_SPLIT_ALWAYS, start, length)
-    return -1
+    return NO_ROOM
+
+
+@compiled
+def free_descriptors(registers: NDArray[np.uint32], at: int) -> int:
+    """How many descriptors of a ring are the card's."""
+    free = load_acquire(registers, _RDT + at) - load_acquire(registers, _RDH + at)
+    return free if free >= 0 else free + load_acquire(registers, _RDLEN + at) // reg.DESCRIPTOR_BYTES
+
+
+@compiled
+def next_descriptor(registers: NDArray[np.uint32], at: int) -> None:
+    """The head moves on."""
+    head = load_acquire(registers, _RDH + at) + 1
+    registers[_RDH + at] = head if head < load_acquire(registers, _RDLEN + at) // reg.DESCRIPTOR_BYTES else 0
 
 
 @compiled
 def fill_legacy(rack: Rack, card: int, at: int, buffer_size: int, start: int, length: int) -> int:
     """Legacy descriptors: the address stays, status and errors are at other places (7.1.5)."""
     registers = rack.registers[card]
-    size = load_acquire(registers, _RDLEN + at) // reg.DESCRIPTOR_BYTES
-    head = load_acquire(registers, _RDH + at)
+    if free_descriptors(registers, at) * buffer_size < length:
+        return NO_ROOM
     found = legacy_status(rack, card)
     done = 0
     while done < length:
         part = min(buffer_size, length - done)
-        word = ring_word(rack, card, _RDBAL + at, _RDBAH + at, head)
+        word = ring_word(rack, card, _RDBAL + at, _RDBAH + at, load_acquire(registers, _RDH + at))
         if word < 0 or not dma_write(rack, card, rack.words[word], rack.tape, start + done, part):
             break
         done += part
         last = found | reg.RX_LEGACY_EOP if done == length else 0
         store_release(rack.words, word + 1, last | reg.RX_LEGACY_DD | part)
-        head = head + 1 if head + 1 < size else 0
-    return head
+        next_descriptor(registers, at)
+    return WRITTEN
 
 
 @compiled
@@ -120,8 +137,6 @@ def fill_split(
     fit or are not known, as much as fits.
     """
     registers, own = rack.registers[card], rack.cards[card]
-    size = load_acquire(registers, _RDLEN + at) // reg.DESCRIPTOR_BYTES
-    head = load_acquire(registers, _RDH + at)
     header = header_length(rack, card, start, length)
     fits = 0 < header <= room
     told = reg.RX_SPH | (header << reg.RX_HDR_LEN_SHIFT) if header > 0 else 0
@@ -132,25 +147,27 @@ def fill_split(
         done = room
         told = told if header > 0 else min(room, _LONGEST_HEADER) << reg.RX_HDR_LEN_SHIFT
     status = reg.RX_HBO if header > room and done < length else 0
-    word = ring_word(rack, card, _RDBAL + at, _RDBAH + at, head)
+    free = free_descriptors(registers, at)
+    if free == 0 or free * buffer_size < length - done:
+        return NO_ROOM
+    word = ring_word(rack, card, _RDBAL + at, _RDBAH + at, load_acquire(registers, _RDH + at))
     if word < 0 or (done > 0 and not dma_write(rack, card, rack.words[word + 1] & ~1, rack.tape, start, done)):
-        return head
-    while True:
+        return WRITTEN
+    while word >= 0:
         part = min(buffer_size, length - done)
         if part > 0 and not dma_write(rack, card, rack.words[word], rack.tape, start + done, part):
-            return head
+            break
         done += part
         last = done == length
         rack.words[word] = told | (own[WORD_0] if last else 0)
         status |= reg.RX_DD | (reg.RX_EOP | own[WORD_1] if last else 0)
         store_release(rack.words, word + 1, status | (part << reg.RX_LENGTH_SHIFT))
-        head = head + 1 if head + 1 < size else 0
+        next_descriptor(registers, at)
         if last:
-            return head
+            break
         told = status = 0
-        word = ring_word(rack, card, _RDBAL + at, _RDBAH + at, head)
-        if word < 0:
-            return head
+        word = ring_word(rack, card, _RDBAL + at, _RDBAH + at, load_acquire(registers, _RDH + at))
+    return WRITTEN
 
 
 @compiled

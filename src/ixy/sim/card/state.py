@@ -45,6 +45,10 @@ from ixy.registers import i82599 as reg
 
 NO_POOL = -1  # in the place of a pool's number, without virtualisation
 
+# What became of a frame that kernels of FORMATS or COALESCE were to place: nothing, as it is a plain one; it is part of
+# a packet that is not complete; it was written; it is lost, as no descriptor was left for it
+PLAIN, HELD, WRITTEN, NO_ROOM = 0, 1, 2, -1
+
 # Bits of the word PENDING: descriptors are done and not written back, packets are being coalesced
 UNREPORTED, COALESCING = 1, 2
 
@@ -60,6 +64,7 @@ UNREPORTED, COALESCING = 1, 2
     RX_MISSED,
     RX_NO_DESCRIPTOR,
     RX_LOST_BYTES,  # of the frames in these two
+    RX_KEPT_BYTES,  # of check sequences that are counted with good frames, as they are kept
     TX_BROADCAST,
     TX_MULTICAST,
     DMA_REFUSED,
@@ -68,7 +73,7 @@ UNREPORTED, COALESCING = 1, 2
     FLOW_MISSES,
     FLOW_DROPS,
     RX_SIZES,  # six columns: good frames of up to 64, 127, 255, 511, 1023 bytes, and longer ones
-) = range(17)
+) = range(18)
 TX_SIZES = RX_SIZES + 6
 COUNTERS = TX_SIZES + 6
 
