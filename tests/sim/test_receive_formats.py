@@ -260,7 +260,23 @@ def test_the_check_sequence_is_kept(rig: Rig, mac: int, dma: int, kept: int) -> 
     arrive(rig.machine, data)
     assert rig.rx[0, 1] >> 32 == 200 + kept
     assert rig.content(0, 200 + kept) == data + check_sequence(data)[:kept]
-    assert [rig.read(offset) for offset in (GORCL, GORCH, TORL, TORH, QBRCL, QBRCH)] == [200 + kept, 0] * 3
+    assert [rig.read(offset) for offset in (GORCL, GORCH, QBRCL, QBRCH)] == [200 + kept, 0] * 2
+    assert (rig.read(TORL), rig.read(TORH)) == (204, 0)
+
+
+def test_all_octets_include_all_check_sequences(rig: Rig) -> None:
+    """TOR counts all frames from the address to the check sequence, kept or not: two good ones, of which the second
+    finds no descriptor, one too short, one too long.
+    """
+    rig.set_up(tail=1)
+    for mac in (1, 0):
+        rig.write(HLREG0, 0xC0D & ~2 | mac << 1)
+        sizes = (100, 200, 59, 9100)
+        for size in sizes:
+            arrive(rig.machine, frame(1, size))
+        assert (rig.read(TORL), rig.read(TORH)) == (sum(size + 4 for size in sizes), 0)
+        assert (rig.read(GORCL), rig.read(GORCH)) == (300 + (0 if mac else 8), 0)
+        rig.write(0x1018, 2)
 
 
 @pytest.mark.parametrize("kind", [LEGACY, 1, SPLIT])
@@ -283,7 +299,7 @@ def test_a_stripped_tag_is_counted(rig: Rig) -> None:
     plain = frame(5, 100)
     arrive(rig.machine, plain[:12] + b"\x81\x00\x00\x07" + plain[12:])
     assert rig.rx[0, 1] >> 32 & 0xFFFF == 100
-    assert [rig.read(offset) for offset in (GORCL, QBRCL, TORL)] == [104, 104, 104]
+    assert [rig.read(offset) for offset in (GORCL, QBRCL, TORL)] == [104, 104, 108]
 
 
 @pytest.mark.parametrize(

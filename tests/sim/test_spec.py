@@ -78,7 +78,7 @@ def test_addresses(address: str, spec: Spec) -> None:
         (
             "sim:a,speed=9",
             "possible are cable, delay, jitter, loss, duplicate, reorder, corrupt, seed, rx_pcap, timing, tx_pcap, "
-            "tap, gen, rate, count, sink, touch, wire, clock, ready",
+            "tap, gen, rate, count, sink, touch, wire, clock, card, ready",
         ),
         ("sim:a,gen=60,gen=61", "gen is given twice"),
         ("sim:a,cable=b,tap=c", "cable and tap cannot be plugged in together"),

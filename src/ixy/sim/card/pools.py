@@ -91,7 +91,7 @@ def deliver_copy(rack: Rack, card: int, start: int, length: int, layers: Layers,
     registers = rack.registers[card]
     own[QUEUE] = queue_of(registers, pool, traffic_class(registers, rack.tape, start, layers), own[QUEUE])
     if own[FEATURES] & FILTER and call(rack, slots.FILTER, card, start, length, pool) == 0:
-        lose(rack, card, FLOW_DROPS, RX_LOST_BYTES, length)
+        lose(rack, card, FLOW_DROPS, RX_LOST_BYTES, length + CRC_BYTES if own[FEATURES] & KEEP_CRC else length)
         return
     store(rack, card, own[QUEUE], start, length, own[WORD_0], own[WORD_1])
 

@@ -40,6 +40,7 @@ from ixy.sim.card.state import (
     RX_BROADCAST,
     RX_FILTERED,
     RX_JUMP,
+    RX_KEPT_BYTES,
     RX_LOST_BYTES,
     RX_LOWER_BITS,
     RX_MISSED,
@@ -121,10 +122,10 @@ def receive(rack: Rack, card: int, start: int, length: int) -> None:
     if load_acquire(registers, _RXCTRL) & _RXEN == 0:
         return
     if length < MIN_FRAME:
-        lose(rack, card, RX_UNDERSIZE, RX_REFUSED_BYTES, length)
+        lose(rack, card, RX_UNDERSIZE, RX_REFUSED_BYTES, length + CRC_BYTES)
         return
     if is_too_long(registers, tape, start, length):
-        lose(rack, card, RX_OVERSIZE, RX_REFUSED_BYTES, length)
+        lose(rack, card, RX_OVERSIZE, RX_REFUSED_BYTES, length + CRC_BYTES)
         return
     if (
         features & CONTROL
@@ -136,7 +137,7 @@ def receive(rack: Rack, card: int, start: int, length: int) -> None:
     if not accepts(registers, tape, start) or (
         features & CHECK_VLAN and call(rack, slots.CHECK_VLAN, card, start, 0, 0) == 0
     ):
-        lose(rack, card, RX_FILTERED, RX_REFUSED_BYTES, length)
+        lose(rack, card, RX_FILTERED, RX_REFUSED_BYTES, length + CRC_BYTES)
         return
     counters[RX_SIZES + size_class(length)] += 1
     if tape[start] & 1:
@@ -153,13 +154,14 @@ def place(rack: Rack, card: int, start: int, length: int, status: int) -> None:
     features = rack.cards[card, FEATURES]
     if features & CLASSIFY:
         call(rack, slots.CLASSIFY, card, start, length, 0)
+        counters[RX_KEPT_BYTES] += CRC_BYTES if features & KEEP_CRC else 0
         own = rack.cards[card]
         own[WORD_1] |= status
         if features & POOLS:
             call(rack, slots.POOLS, card, start, length, 0)
             return
         if features & FILTER and call(rack, slots.FILTER, card, start, length, NO_POOL) == 0:
-            lose(rack, card, FLOW_DROPS, RX_LOST_BYTES, length)
+            lose(rack, card, FLOW_DROPS, RX_LOST_BYTES, length + CRC_BYTES if features & KEEP_CRC else length)
             return
         store(rack, card, own[QUEUE], start, length, own[WORD_0], own[WORD_1])
     else:
@@ -225,10 +227,12 @@ def matches_table(registers: NDArray[np.uint32], source: NDArray[np.uint8], star
 def store(rack: Rack, card: int, queue: int, start: int, length: int, word_0: int, word_1: int) -> None:
     """DMA a frame into as many buffers of a queue as it needs, and write the descriptors back (7.1.5, 7.1.6).
 
-    The last descriptor says what `word_0` and `word_1` do, too. What is counted are the bytes that arrived.
+    The last descriptor says what `word_0` and `word_1` do, too. What is counted are the bytes that arrived, and those
+    of the check sequence if it is kept (8.2.3.23.74).
     """
     registers = rack.registers[card]
     features = rack.cards[card, FEATURES]
+    octets = length + CRC_BYTES if features & KEEP_CRC else length
     at = queue * RX_STRIDE + (queue >> RX_LOWER_BITS) * RX_JUMP
     size = load_acquire(registers, _RDLEN + at) // reg.DESCRIPTOR_BYTES
     head = load_acquire(registers, _RDH + at)
@@ -236,19 +240,19 @@ def store(rack: Rack, card: int, queue: int, start: int, length: int, word_0: in
     control = load_acquire(registers, _RXDCTL + at)
     buffer_size = (load_acquire(registers, _SRRCTL + at) & _BSIZEPACKET) << 10
     if not masters(rack, card) or control & _ENABLE == 0:
-        lose(rack, card, RX_MISSED, RX_LOST_BYTES, length)
+        lose(rack, card, RX_MISSED, RX_LOST_BYTES, octets)
         return
     if size == 0 or head >= size or tail >= size or buffer_size == 0:
-        lose(rack, card, RX_MISSED, RX_LOST_BYTES, length)
+        lose(rack, card, RX_MISSED, RX_LOST_BYTES, octets)
         return
-    left = octets = length
+    left = length
     if features & (STRIP_VLAN | KEEP_CRC):
         if features & STRIP_VLAN and control & _VME:
             left = call(rack, slots.STRIP_VLAN, card, start, length, 0)
             word_1 |= rack.cards[card, TAG_WORD] if left < length else 0
         unchanged = left == length
         if features & KEEP_CRC:
-            left, octets = call(rack, slots.KEEP_CRC, card, start, length, left), length + CRC_BYTES
+            left = call(rack, slots.KEEP_CRC, card, start, length, left)
         if features & KEEP_CRC or not unchanged:
             start = card * SLOT + STRIPPED
     placed = PLAIN
@@ -266,10 +270,10 @@ def store(rack: Rack, card: int, queue: int, start: int, length: int, word_0: in
             placed = NO_ROOM
     if placed == NO_ROOM:
         if load_acquire(registers, _SRRCTL + at) & _DROP_EN:
-            lose(rack, card, RX_NO_DESCRIPTOR, RX_LOST_BYTES, length)
+            lose(rack, card, RX_NO_DESCRIPTOR, RX_LOST_BYTES, octets)
             rack.queues[card, queue, QUEUE_DROPPED] += 1
         else:
-            lose(rack, card, RX_MISSED, RX_LOST_BYTES, length)
+            lose(rack, card, RX_MISSED, RX_LOST_BYTES, octets)
         return
     rack.queues[card, queue, QUEUE_RX] += 1
     rack.queues[card, queue, QUEUE_RX_BYTES] += octets
@@ -279,10 +283,10 @@ def store(rack: Rack, card: int, queue: int, start: int, length: int, word_0: in
 
 
 @compiled
-def lose(rack: Rack, card: int, reason: int, octets: int, length: int) -> None:
-    """Count a frame that is lost, and its bytes; its check sequence belongs to them if it would be kept (8.2.3.23)."""
+def lose(rack: Rack, card: int, reason: int, place: int, octets: int) -> None:
+    """Count a frame that is lost, and its bytes at their place."""
     rack.counters[card, reason] += 1
-    rack.counters[card, octets] += length + CRC_BYTES if rack.cards[card, FEATURES] & KEEP_CRC else length
+    rack.counters[card, place] += octets
 
 
 @compiled

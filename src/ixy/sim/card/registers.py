@@ -266,7 +266,8 @@ class Card:
         filters = self._filters or bool(self._get(reg.FDIRCTRL) & reg.FDIRCTRL.mask("PBALLOC"))
         cuts_crc = self._get(reg.HLREG0) & reg.HLREG0.mask("RXCRCSTRP") or self._get(reg.RDRXCTL) & _CRC_STRIP
         other_formats, coalesces = formats.are_used(registers), bool(cuts_crc) and coalesce.is_enabled(registers)
-        describes = self._describes or other_formats or coalesces or self._get(reg.RXCSUM) or self._get(reg.MRQC)
+        describes = self._describes or not cuts_crc or other_formats or coalesces
+        describes = describes or self._get(reg.RXCSUM) or self._get(reg.MRQC)
         features = (
             state.CLASSIFY * bool(describes or pools or filters)
             | state.FILTER * filters

@@ -85,6 +85,7 @@ UNREPORTED, COALESCING = 1, 2
     RX_MISSED,
     RX_NO_DESCRIPTOR,
     RX_LOST_BYTES,  # of the frames in these two
+    RX_KEPT_BYTES,  # of check sequences that are counted with good frames, as they are kept
     TX_BROADCAST,
     TX_MULTICAST,
     DMA_REFUSED,
@@ -97,7 +98,7 @@ UNREPORTED, COALESCING = 1, 2
     FLOW_MISSES,
     FLOW_DROPS,
     RX_SIZES,  # six columns: good frames of up to 64, 127, 255, 511, 1023 bytes, and longer ones
-) = range(21)
+) = range(22)
 TX_SIZES = RX_SIZES + 6
 COUNTERS = TX_SIZES + 6
 

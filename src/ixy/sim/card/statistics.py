@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ixy.registers import Register
 from ixy.registers import i82599 as reg
 from ixy.sim.card import state
+from ixy.sim.card.frame import CRC_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,9 +92,14 @@ class Statistics:
         self._narrow[reg.TPR.offset] = lambda: self._sum(state.RX_SIZES, 6) + self._sum(state.RX_UNDERSIZE, 3)
         received = lambda: int(self._queues[:, state.QUEUE_RX_BYTES].sum()) + self._sum(state.RX_LOST_BYTES)  # noqa: E731
         self._wide.append((reg.GORCL, reg.GORCH, received))
-        self._wide.append((reg.TORL, reg.TORH, lambda: received() + self._sum(state.RX_REFUSED_BYTES)))
+        self._wide.append((reg.TORL, reg.TORH, lambda: received() + self._beyond_good()))
         sent = lambda: int(self._queues[:, state.QUEUE_TX_BYTES].sum()) + 64 * self._sum(state.XON_SENT, 2)  # noqa: E731
         self._wide.append((reg.GOTCL, reg.GOTCH, sent))
+
+    def _beyond_good(self) -> int:
+        """What TOR counts beyond GORC: refused frames, and the check sequences of all others that GORC leaves out."""
+        good = self._sum(state.RX_SIZES, 6)
+        return self._sum(state.RX_REFUSED_BYTES) + CRC_BYTES * good - self._sum(state.RX_KEPT_BYTES)
 
     def _sum(self, column: int, number: int = 1) -> int:
         return int(self._counters[column : column + number].sum())
