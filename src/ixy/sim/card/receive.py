@@ -132,7 +132,7 @@ def receive(rack: Rack, card: int, start: int, length: int) -> None:
         and (tape[start + 12] == 0x88 and tape[start + 13] == 0x08)  # for the MAC itself (IEEE 802.3, 31.4)
         and call(rack, slots.CONTROL, card, start, 0, 0) != 0
     ):
-        lose(rack, card, RX_FILTERED, RX_REFUSED_BYTES, length)
+        lose(rack, card, RX_FILTERED, RX_REFUSED_BYTES, length + CRC_BYTES)
         return
     if not accepts(registers, tape, start) or (
         features & CHECK_VLAN and call(rack, slots.CHECK_VLAN, card, start, 0, 0) == 0
@@ -154,7 +154,7 @@ def place(rack: Rack, card: int, start: int, length: int, status: int) -> None:
     features = rack.cards[card, FEATURES]
     if features & CLASSIFY:
         call(rack, slots.CLASSIFY, card, start, length, 0)
-        counters[RX_KEPT_BYTES] += CRC_BYTES if features & KEEP_CRC else 0
+        rack.counters[card, RX_KEPT_BYTES] += CRC_BYTES if features & KEEP_CRC else 0
         own = rack.cards[card]
         own[WORD_1] |= status
         if features & POOLS:
