@@ -297,11 +297,14 @@ def test_status_among_what_can_be_written(card: Card) -> None:
 @pytest.mark.parametrize(("head", "control"), [(RDH, RXDCTL), (TDH, TXDCTL)])
 @pytest.mark.parametrize("queue", [0, 63, 64, 127])
 def test_head_of_an_enabled_queue(card: Card, head: int, control: int, queue: int) -> None:
-    """It is the card's (8.2.3.8.4, 8.2.3.9.8)."""
+    """It is the card's (8.2.3.8.4, 8.2.3.9.8), and begins at 0, as the tail does (8.2.3.8.6, 8.2.3.9.10)."""
+    tail = head + 8
     card.write32(place(head, queue), 3)
+    card.write32(place(tail, queue), 4)
     card.write32(place(control, queue), ENABLE)
+    assert [card.read32(place(end, queue)) for end in (head, tail)] == [0, 0]
     card.write32(place(head, queue), 5)
-    assert card.read32(place(head, queue)) == 3
+    assert card.read32(place(head, queue)) == 0
     card.write32(place(control, queue), 0)
     card.write32(place(head, queue), 5)
     assert card.read32(place(head, queue)) == 5

@@ -1,4 +1,4 @@
-"""DPDK's testpmd as a child process: a vhost-user back end, or DPDK's own VirtIO driver."""
+"""DPDK's testpmd: the prompt of one, and one as a child process, a vhost-user back end or DPDK's own VirtIO driver."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import select
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
 from ixy.errors import Error
 
 PROGRAM = "dpdk-testpmd"
-_PROMPT = b"testpmd> "
+_PROMPT = "testpmd> "
 _EVENT = re.compile(rb"Port \d+: [^\n]* event\n")
 _START_TIMEOUT = 60.0  # seconds: a busy machine takes its time
 _TIMEOUT = 20.0
@@ -31,7 +32,89 @@ class Counts(NamedTuple):
     tx_bytes: int
 
 
-class Testpmd:
+class Prompt:
+    """An interactive testpmd, wherever it runs.
+
+    Args:
+        answers, commands: file descriptors, of what it writes and of what it reads.
+    """
+
+    def __init__(self, answers: int, commands: int) -> None:
+        self._answers = answers
+        self._commands = commands
+
+    def command(self, line: str, timeout: float = _TIMEOUT) -> str:
+        """What testpmd answers to a command, after all that it has written since the last one.
+
+        Raises:
+            Error: it has died, or says nothing.
+        """
+        self.enter(line)
+        return self.read_to_prompt(timeout, line)
+
+    def counts(self) -> Counts:
+        """What the port has counted so far.
+
+        Raises:
+            Error: testpmd does not say.
+        """
+        for _ in range(_ATTEMPTS):
+            answer = self.command("show port stats 0")
+            found = [re.search(rf"{name}:\s*(\d+)", answer) for name in _COUNTERS]
+            if all(found):
+                return Counts(*(int(match[1]) for match in found if match))
+        raise Error(f"{PROGRAM} does not show its counters")
+
+    def wait_for(self, packets: int) -> Counts:
+        """The counts as soon as so many packets were received, or after a while."""
+        deadline = time.monotonic() + _TIMEOUT
+        while (counts := self.counts()).rx_packets < packets and time.monotonic() < deadline:
+            pass
+        return counts
+
+    def enter(self, lines: str) -> None:
+        """Type lines; nobody waits for an answer."""
+        left = lines.encode() + b"\n"
+        while left:
+            left = left[os.write(self._commands, left) :]
+
+    def read_to_prompt(self, timeout: float, echo: str = "") -> str:
+        """What testpmd writes after it has echoed a command, up to its prompt.
+
+        It tells of events at any time, even within a word, and begins a new line for them before that.
+
+        Raises:
+            Error: the prompt does not come.
+        """
+        return self.read_until(lambda text: echo in text and text.endswith(_PROMPT), timeout)
+
+    def read_until(self, done: Callable[[str], bool], timeout: float) -> str:
+        """What testpmd writes, apart from events.
+
+        Args:
+            done: whether that is all, by the text without its line ends.
+
+        Raises:
+            Error: it is not, and no more comes.
+        """
+        deadline = time.monotonic() + timeout
+        answer = b""
+        while True:
+            ready, _, _ = select.select([self._answers], [], [], max(deadline - time.monotonic(), 0))
+            part = os.read(self._answers, 65536) if ready else b""
+            if not part:
+                raise Error(f"{PROGRAM} says nothing more after: {_last_line(answer + self._last_words())}")
+            answer = _EVENT.sub(b"", answer + part.replace(b"\r", b""))
+            text = answer.decode(errors="replace")
+            if done(text.replace("\n", "")):
+                return text
+
+    def _last_words(self) -> bytes:
+        """What it has written elsewhere; it answers no more."""
+        return b""
+
+
+class Testpmd(Prompt):
     """A testpmd with one port, in interactive mode.
 
     Args:
@@ -60,36 +143,10 @@ class Testpmd:
             stdout=subprocess.PIPE,
             stderr=self._log,
         )
-        self._read_to_prompt(_START_TIMEOUT, "")
-
-    def command(self, line: str) -> str:
-        """What testpmd answers to a command.
-
-        Raises:
-            Error: it has died, or says nothing.
-        """
-        self._enter(line)
-        return self._read_to_prompt(_TIMEOUT, line)
-
-    def counts(self) -> Counts:
-        """What the port has counted so far.
-
-        Raises:
-            Error: testpmd does not say.
-        """
-        for _ in range(_ATTEMPTS):
-            answer = self.command("show port stats 0")
-            found = [re.search(rf"{name}:\s*(\d+)", answer) for name in _COUNTERS]
-            if all(found):
-                return Counts(*(int(match[1]) for match in found if match))
-        raise Error(f"{PROGRAM} does not show its counters")
-
-    def wait_for(self, packets: int) -> Counts:
-        """The counts as soon as so many packets were received, or after a while."""
-        deadline = time.monotonic() + _TIMEOUT
-        while (counts := self.counts()).rx_packets < packets and time.monotonic() < deadline:
-            pass
-        return counts
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        super().__init__(self._process.stdout.fileno(), self._process.stdin.fileno())
+        self.read_to_prompt(_START_TIMEOUT)
 
     def kill(self) -> None:
         """End it at once, as a crash does."""
@@ -102,34 +159,14 @@ class Testpmd:
         if self._process.poll() is not None:
             return
         with suppress(OSError, subprocess.TimeoutExpired):
-            self._enter("stop\nquit")
+            self.enter("stop\nquit")
             self._process.wait(_TIMEOUT)
         self.kill()
 
-    def _enter(self, line: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(line.encode() + b"\n")
-        self._process.stdin.flush()
-
-    def _read_to_prompt(self, timeout: float, echo: str) -> str:
-        """What testpmd writes after it has echoed a command, up to its prompt.
-
-        It tells of events at any time, even within a word, and begins a new line for them before that.
-        """
-        assert self._process.stdout is not None
-        deadline = time.monotonic() + timeout
-        answer = line = b""
-        while echo.encode() not in line or not line.endswith(_PROMPT):
-            left = max(deadline - time.monotonic(), 0)
-            ready, _, _ = select.select([self._process.stdout], [], [], left)
-            part = os.read(self._process.stdout.fileno(), 65536) if ready else b""
-            if not part:
-                log = os.pread(self._log, os.fstat(self._log).st_size, 0)
-                self.kill()
-                raise Error(f"{PROGRAM} says nothing more after: {_last_line(answer + log)}")
-            answer = _EVENT.sub(b"", answer + part)
-            line = answer.replace(b"\n", b"")
-        return answer.decode(errors="replace")
+    def _last_words(self) -> bytes:
+        log = os.pread(self._log, os.fstat(self._log).st_size, 0)
+        self.kill()
+        return log
 
 
 def _last_line(text: bytes) -> str:

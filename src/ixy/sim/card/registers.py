@@ -455,13 +455,13 @@ class Card:
         starts = value & ~self._get(reg.DMATXCTL) & reg.DMATXCTL.mask("TE")
         self._take(reg.DMATXCTL.offset, value)
         if starts:
-            self._change(reg.TXDCTL[0], ENABLE=1)
+            self._enable(reg.TXDCTL[0], (reg.TDH[0], reg.TDT[0]), 1)
             self._words[state.TX_QUEUES] = self._running(_TX_CONTROLS)
 
     def _write_txdctl(self, queue: int, value: int) -> None:
         """A packet of which only a part was fetched is forgotten with its queue; the software flush clears itself."""
         enabled = reg.TXDCTL.decode(value)["ENABLE"]
-        self._change(reg.TXDCTL[queue], ENABLE=enabled)
+        self._enable(reg.TXDCTL[queue], (reg.TDH[queue], reg.TDT[queue]), enabled)
         self._take(reg.TXDCTL.offsets[queue], value)
         self._words[state.TX_QUEUES] = self._running(_TX_CONTROLS)
         if not enabled:
@@ -471,11 +471,18 @@ class Card:
 
     def _write_rxdctl(self, queue: int, value: int) -> None:
         enabled = reg.RXDCTL.decode(value)["ENABLE"]
-        self._change(reg.RXDCTL[queue], ENABLE=enabled)
+        self._enable(reg.RXDCTL[queue], (reg.RDH[queue], reg.RDT[queue]), enabled)
         if not enabled:
             coalesce.forget(self._machine.rack, self.index, queue)
         self._take(reg.RXDCTL.offsets[queue], value)
         self._words[state.RX_QUEUES] = self._running(_RX_CONTROLS)
+
+    def _enable(self, control: Register, ends: tuple[Register, Register], enabled: int) -> None:
+        """Enabling a queue initialises its internal registers: head and tail begin at 0 (8.2.3.8.6, 8.2.3.9.10)."""
+        if enabled and not self._get(control) & control.mask("ENABLE"):
+            for end in ends:
+                self._put(end, 0)
+        self._change(control, ENABLE=enabled)
 
     def _running(self, controls: NDArray[np.intp]) -> int:
         """As many queues as the rack has to look at: up to the last that is enabled."""
