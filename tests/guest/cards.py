@@ -22,22 +22,31 @@ def _serve_and_hang_up(attachment: Attachment) -> None:
 
 
 @contextmanager
-def guest_with_cards(
-    directory: Path, addresses: Sequence[str], arguments: Sequence[str] = (), **options: Any
-) -> Iterator[tuple[Guest, Attachment]]:
-    """A guest with one card for each of `addresses`."""
+def served_cards(addresses: Sequence[str]) -> Iterator[Attachment]:
+    """One card for each of `addresses`, for a QEMU that must be started, and end, meanwhile.
+
+    Whoever starts it releases the attachment then.
+    """
     attachment = Attachment(addresses)
     server = threading.Thread(target=_serve_and_hang_up, args=(attachment,), name="serve")
     server.start()
     try:
-        try:
-            guest = Guest(
-                directory, [*attachment.arguments, *arguments], shared_memory=True, pass_fds=attachment.fds, **options
-            )
-        finally:
-            attachment.release()
-        with guest:
-            yield guest, attachment
+        yield attachment
     finally:
+        attachment.release()
         server.join()
         attachment.close()
+
+
+@contextmanager
+def guest_with_cards(
+    directory: Path, addresses: Sequence[str], arguments: Sequence[str] = (), **options: Any
+) -> Iterator[tuple[Guest, Attachment]]:
+    """A guest with one card for each of `addresses`."""
+    with served_cards(addresses) as attachment:
+        guest = Guest(
+            directory, [*attachment.arguments, *arguments], shared_memory=True, pass_fds=attachment.fds, **options
+        )
+        attachment.release()
+        with guest:
+            yield guest, attachment

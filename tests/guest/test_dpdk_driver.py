@@ -5,6 +5,7 @@ The test is at the other end of the wire, and knows each frame that it sends and
 
 from __future__ import annotations
 
+import shutil
 import socket
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -13,6 +14,10 @@ import dpkt
 import pytest
 from dpdk import Port, guest_with_testpmd
 from toeplitz import KEY, toeplitz
+
+pytestmark = pytest.mark.skipif(
+    not shutil.which("dpdk-testpmd"), reason="dpdk-testpmd (Debian packages dpdk, dpdk-dev) is not installed"
+)
 
 QUEUES = 4
 HERE = bytes.fromhex("020000000001")

@@ -60,6 +60,11 @@ def busybox() -> Path:
     return _unpacked("busybox-static", lambda _: None) / "bin" / "busybox"
 
 
+def ipxe() -> Path:
+    """iPXE in the form of a Linux kernel, which QEMU's `-kernel` starts."""
+    return _unpacked("ipxe", lambda _: None) / "boot" / "ipxe.lkrn"
+
+
 def kernel() -> Kernel:
     """Debian's kernel, ready to boot, with an index of its modules."""
     kept = sorted(CACHE.glob("linux-image-*"))
