@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import pytest
 from cards import served_cards
@@ -63,24 +64,44 @@ def servers(host: Namespace, directory: Path) -> Iterator[None]:
             server.communicate()
 
 
-@contextmanager
-def firmware(attachment: Attachment, directory: Path) -> Iterator[Path]:
-    """A machine that runs iPXE, which carries out the script; its console's text as a file. So is its memory."""
-    script, console = directory / "script", directory / "console"
-    script.write_text(_SCRIPT)
-    machine = [packages.qemu(), "-nodefaults", "-no-user-config", "-display", "none", "-m", "128M"]
-    machine += ["-object", f"memory-backend-file,id=memory,size=128M,share=on,mem-path={directory / 'memory'}"]
-    machine += ["-machine", "q35,memory-backend=memory,graphics=off", "-accel", "tcg,thread=single"]
-    machine += ["-kernel", str(packages.ipxe()), "-initrd", str(script), "-serial", f"file:{console}"]
-    process = subprocess.Popen(
-        [*machine, *attachment.arguments], pass_fds=attachment.fds, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
-    attachment.release()
-    try:
-        yield console
-    finally:
-        process.kill()
-        process.wait()
+class Firmware:
+    """A machine that runs iPXE, which carries out the script.
+
+    Args:
+        attachment: its cards.
+        directory: for the script, and for what is said on the console.
+    """
+
+    def __init__(self, attachment: Attachment, directory: Path) -> None:
+        script, self._console = directory / "script", directory / "console"
+        script.write_text(_SCRIPT)
+        machine = [packages.qemu(), "-nodefaults", "-no-user-config", "-display", "none", "-m", "128M"]
+        machine += ["-object", "memory-backend-memfd,id=memory,size=128M,share=on"]
+        machine += ["-machine", "q35,memory-backend=memory,graphics=off", "-accel", "tcg,thread=single"]
+        machine += ["-kernel", str(packages.ipxe()), "-initrd", str(script), "-serial", f"file:{self._console}"]
+        self._process = subprocess.Popen(
+            [*machine, *attachment.arguments],
+            pass_fds=attachment.fds,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        attachment.release()
+
+    def console(self) -> str:
+        """What it has said so far."""
+        return self._console.read_text(errors="replace") if self._console.exists() else ""
+
+    def memory(self) -> bytes:
+        files = Path(f"/proc/{self._process.pid}/fd").iterdir()
+        (memory,) = [file for file in files if "memfd:memory" in str(file.readlink())]
+        return memory.read_bytes()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
 
 
 @pytest.fixture
@@ -103,19 +124,17 @@ def test_files_are_fetched_twice(files: Path, tmp_path: Path) -> None:
         served_cards(["sim:a,tap=ixyboot0"]) as attachment,
         Namespace("ixyboot", "ixyboot0", f"{HOST}/24") as host,
         servers(host, files),
-        firmware(attachment, tmp_path) as console,
+        Firmware(attachment, tmp_path) as firmware,
     ):
         deadline = time.monotonic() + TIMEOUT
-        text = ""
-        while "all is fetched" not in text:
+        while "all is fetched" not in (text := firmware.console()):
             assert time.monotonic() < deadline, text
             assert "it failed" not in text, text
             time.sleep(0.1)
-            text = console.read_text(errors="replace") if console.exists() else ""
         mac = attachment.cards[0].card.mac.hex(":")
         for number in range(1, ROUNDS + 1):
             assert re.search(rf"round {number}: \S+ {mac} 10\.82\.95\.1\d", text), text
-        memory = (tmp_path / "memory").read_bytes()
+        memory = firmware.memory()
         for file in files.glob("*[0-9]"):
             assert file.read_bytes() in memory, file.name
         assert attachment.machine.dma_refused(attachment.cards[0].card) == 0
