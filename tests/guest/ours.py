@@ -62,8 +62,7 @@ def wait_for_file(guest: Guest, running: int, name: str) -> Path:
 def killed_under_traffic(guest: Guest) -> Iterator[int]:
     """A process that forwards packets, by its id; at the end it is killed while they flow, and keeps no huge page."""
     before = free_pages(guest)
-    program = python(f"{PROGRAMS / 'our_driver.py'} forward_for_ever {A} {B}")
-    running = guest.start(f"echo $$ > pid; exec {program}")
+    running = guest.start(python(f"{PROGRAMS / 'our_driver.py'} forward_for_ever {A} {B}"))
     wait_for_file(guest, running, "flowing")
     pid = int((guest.place(running) / "pid").read_text())
     yield pid

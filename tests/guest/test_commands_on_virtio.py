@@ -76,7 +76,7 @@ def test_pings_pass_the_forwarder(guest: Guest) -> None:
     """
     made = guest.run(f"set -e{namespace('left', LEFT, '10.82.96.1')}{namespace('right', RIGHT, '10.82.96.2')}")
     assert made.exit_code == 0, made.output
-    forwarder = guest.start(f"echo $$ > pid; exec {command('forward', A, B)}")
+    forwarder = guest.start(command("forward", A, B))
     ping = "/usr/sbin/ip netns exec left ping"
     result = guest.run(
         f"until {ping} -c 1 -W 1 10.82.96.2 > /dev/null; do :; done; {ping} -A -q -W 20 -c {PINGS} 10.82.96.2", 180

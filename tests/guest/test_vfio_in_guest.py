@@ -136,8 +136,7 @@ def test_one_process_at_a_time_and_a_killed_one_leaves_nothing(guest: Guest) -> 
     """While a process sends, a second one is refused by name. Killed, it leaves a card without DMA and no page."""
     free_pages = "cat /sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages"
     before = guest.run(free_pages).output
-    program = python(f"{PROGRAMS / 'through_vfio.py'} take {E1000E}")
-    running = guest.start(f"echo $$ > pid; exec {program}")
+    running = guest.start(python(f"{PROGRAMS / 'through_vfio.py'} take {E1000E}"))
     wait_for_file(guest, running, "taken")
     pid = (guest.place(running) / "pid").read_text().strip()
     error = through_vfio(guest, "attempt", E1000E)["error"]

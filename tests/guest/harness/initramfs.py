@@ -36,7 +36,7 @@ $busybox mount -t 9p -o $options,ro,cache=loose modules modules
 $busybox mkdir -p /root/lib/modules
 $busybox mount -o bind modules /root/lib/modules
 $busybox cp /bin/busybox /agent bin
-for applet in $($busybox --list); do [ -e bin/$applet ] || $busybox ln -s busybox bin/$applet; done
+$busybox chroot /root /run/bin/busybox --install -s /run/bin
 exec $busybox switch_root /root /run/bin/agent
 """
 
