@@ -15,9 +15,10 @@ from typing import Self
 from harness import initramfs, packages
 from harness.packages import CACHE, HarnessError
 
+# On a busy host the kernel takes the processor's counter for a faster or slower one than it is, so it goes by the HPET.
 _KERNEL_ARGUMENTS = (
     "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable no_timer_check random.trust_cpu=on "
-    "net.ifnames=0 iomem=relaxed"
+    "clocksource=hpet nowatchdog net.ifnames=0 iomem=relaxed"
 )
 
 
