@@ -20,7 +20,7 @@ from ixy.sim.card import state
 from ixy.sim.qemu.attachment import Attachment
 
 CARD = "0000:00:10.0"
-_TIMEOUT = 30.0  # seconds: a busy machine takes its time
+_TIMEOUT = 120.0  # seconds: a busy machine takes its time
 
 _PREPARE = f"""set -e
 echo 64 > /proc/sys/vm/nr_hugepages

@@ -23,6 +23,14 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Guest, T
         yield machine
 
 
+@pytest.fixture(scope="module")
+def machine_without_iommu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Guest, TestDevice]]:
+    """One that can be restarted: QEMU crashes when a machine with an IOMMU and a proxied device is."""
+    directory = tmp_path_factory.mktemp("guest") / "restarted"
+    with guest_with_device(directory, ["-action", "reboot=reset"]) as machine:
+        yield machine
+
+
 def report_of(guest: Guest, program: str) -> dict[str, Any]:
     """What a program, run in the guest, prints as JSON."""
     result = guest.run(f"{sys.executable} {PROGRAMS / program} {ADDRESS}")
@@ -66,28 +74,28 @@ def test_interrupts_arrive(machine: tuple[Guest, TestDevice]) -> None:
     print(f"from a register write in the guest to its interrupt's event: {report['interrupt_microseconds']} µs")
 
 
-def test_a_reboot_resets_the_device_and_it_works_again(tmp_path: Path) -> None:
+def test_the_death_of_qemu_ends_the_service(machine: tuple[Guest, TestDevice]) -> None:
+    """QEMU is killed: the thread that serves the device comes to its end, for which the fixture waits."""
+    guest, _ = machine
+    guest.kill()
+    with pytest.raises(GuestDeathError):
+        guest.run("true")
+
+
+def test_a_reboot_resets_the_device_and_it_works_again(machine_without_iommu: tuple[Guest, TestDevice]) -> None:
     """The machine restarts with values in registers: they are gone, and Linux finds the device once more."""
-    with guest_with_device(tmp_path / "guest", arguments=["-action", "reboot=reset"]) as (guest, device):
-        report_of(guest, "plumbing_sysfs.py")
-        device.write(4, 4, 0xCAFE)
-        guest.reboot()
-        assert device.read(4, 4) == 0
-        assert device.memory is NO_MEMORY
-        assert report_of(guest, "plumbing_sysfs.py")["dma"] == 1
+    guest, device = machine_without_iommu
+    report_of(guest, "plumbing_sysfs.py")
+    device.write(4, 4, 0xCAFE)
+    guest.reboot()
+    assert device.read(4, 4) == 0
+    assert device.memory is NO_MEMORY
+    assert report_of(guest, "plumbing_sysfs.py")["dma"] == 1
 
 
-def test_the_death_of_qemu_ends_the_service(tmp_path: Path) -> None:
-    """QEMU is killed: the thread that serves the device comes to its end, for which the context waits."""
-    with guest_with_device(tmp_path / "guest") as (guest, _):
-        guest.kill()
-        with pytest.raises(GuestDeathError):
-            guest.run("true")
-
-
-def test_a_guest_survives_the_death_of_its_device(tmp_path: Path) -> None:
+def test_a_guest_survives_the_death_of_its_device(machine_without_iommu: tuple[Guest, TestDevice]) -> None:
     """The device goes while Linux uses it: reads give ones, as from a card that was pulled out, and nothing hangs."""
-    with guest_with_device(tmp_path / "guest") as (guest, _):
-        report = report_of(guest, "plumbing_death.py")
-        assert report == {"before": IDENTITY, "after": 0xFFFFFFFF}
-        assert guest.run("echo alive").output == "alive\n"
+    guest, _ = machine_without_iommu
+    report = report_of(guest, "plumbing_death.py")
+    assert report == {"before": IDENTITY, "after": 0xFFFFFFFF}
+    assert guest.run("echo alive").output == "alive\n"

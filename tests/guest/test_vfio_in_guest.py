@@ -52,6 +52,13 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
         yield machine
 
 
+def test_an_iommu_stands_before_the_cards(guest: Guest) -> None:
+    """The machine has VT-d: a card is in a group, and interrupts are remapped."""
+    group = guest.run(f"readlink /sys/bus/pci/devices/{E1000E}/iommu_group")
+    assert "/kernel/iommu_groups/" in group.output
+    assert guest.run("dmesg | grep 'Enabled IRQ remapping'").exit_code == 0
+
+
 def test_registers_and_configuration(guest: Guest) -> None:
     """An 82574L is identified and written to; after closing its registers are idle memory; it opens again."""
     report = through_vfio(guest, "registers", E1000E)
