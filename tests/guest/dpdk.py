@@ -91,7 +91,7 @@ class Received(NamedTuple):
         segments: how many buffers it lies in.
         queue: on which it came.
         values: other numbers, such as `RSS hash` and `VLAN tci`.
-        kind: the packet type that the card told.
+        kind: the packet type that the card told, if any.
         flags: as DPDK calls them, without `RTE_MBUF_F_RX_`.
     """
 
@@ -116,7 +116,7 @@ def _packets(text: str) -> list[Received]:
     for source, line, flags in _PACKET.findall(text):
         values = {name: int(value, 0) for name, value in re.findall(r"([\w ]+?)=(0x[0-9a-f]+|\d+)(?=\s|$)", line)}
         values = {name.strip(): value for name, value in values.items()}
-        (kind,) = re.findall(r"hw ptype: (.*?) *- sw", line)
+        kind = "".join(re.findall(r"hw ptype: (.*?) *- sw", line))
         length, segments, queue = (values.pop(name) for name in ("length", "nb_segs", "Receive queue"))
         names = {name.removeprefix(_PREFIX) for name in flags.split()}
         found.append(Received(source.replace(":", ""), length, segments, queue, values, kind, names))
