@@ -159,7 +159,7 @@ class Guest:
         self._tell(b"reboot\n")
         self._await("reboot", lambda: self._boots > boots, timeout)
 
-    def close(self, timeout: float = 30) -> None:
+    def close(self, timeout: float = 120) -> None:
         """Power the guest off.
 
         Raises:
