@@ -36,7 +36,7 @@ stty -F /dev/ttyS2 raw -echo
 _TESTPMD = (
     f"exec dpdk-testpmd --lcores 0@0,1@0 --no-telemetry --in-memory -a {CARD} -d librte_net_ixgbe.so "
     "--log-level=pmd.net.ixgbe.init:debug "
-    "-- -i --nb-cores=1 --total-num-mbufs=8192 --no-flush-rx --disable-link-check < /dev/ttyS2 > /dev/ttyS2 2>&1"
+    "-- -i --nb-cores=1 --total-num-mbufs=8192 --no-flush-rx < /dev/ttyS2 > /dev/ttyS2 2>&1"
 )
 
 
