@@ -60,7 +60,9 @@ def depart(machine: Machine, limit: int = 1 << 16, name: str = "a", queue: int =
         if not nic.can_transmit(rack, card, queue):
             break
         length = nic.fetch(rack, card, queue)
-        if length:
+        if length == nic.LATER:
+            machine.answer()
+        elif length:
             length = max(length, nic.MIN_FRAME)
             nic.count_sent(rack, card, queue, card * SLOT, length)
             frames.append(rack.tape[card * SLOT :][:length].tobytes())

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from ixy import unsafe
 from ixy.jit import compiled, outlined
-from ixy.sim.card import classify, interrupts, offload, state
+from ixy.registers import i82599 as reg
+from ixy.sim.card import classify, interrupts, judge, offload, state
 from ixy.sim.card.iommu import translate
 from ixy.sim.rack import ALARM, Rack
 from ixy.sim.wires import clock
@@ -38,7 +39,10 @@ if TYPE_CHECKING:
     TURN,  # frames take time on the wire: the turn of such a card,
     DEPART,  # a frame that it sends,
     ARRIVE,  # and one that is sent to it
-) = range(11)
+    JUDGE,  # a transmit descriptor, or a ring, breaks a rule for drivers
+    LEAVE,  # a packet leaves that is no good
+    SPOIL,  # and one is received
+) = range(14)
 NEXT_FRAME = 16  # and the number of a kind of wires
 EMIT = 32
 
@@ -97,7 +101,10 @@ def belongs_in(slot: int) -> Callable[[Kernel], Kernel]:
 
 @belongs_in(BUILD)
 def _build(image: Any, card: int, queue: int, length: int, number: int) -> int:
-    return offload.build(image[0], card, queue, length, number)
+    rack = image[0]
+    if number == 0 and rack.cards[card, state.OFFLOAD] & reg.TX_TSE and not judge.segments(rack, card, queue, length):
+        return 0
+    return offload.build(rack, card, queue, length, number)
 
 
 @belongs_in(TRANSLATE)
@@ -130,6 +137,16 @@ def _strip_vlan(image: Any, card: int, start: int, length: int, _: int) -> int:
 @belongs_in(INTERRUPT)
 def _interrupt(image: Any, card: int, _a: int, _b: int, _c: int) -> int:
     return interrupts.notify(image[0], card)
+
+
+@belongs_in(JUDGE)
+def _judge(image: Any, card: int, queue: int, command: int, _: int) -> int:
+    return judge.judge(image[0], card, queue, command)
+
+
+@belongs_in(SPOIL)
+def _spoil(image: Any, card: int, queue: int, start: int, length: int) -> int:
+    return judge.spoil(image[0], card, queue, start, length)
 
 
 @belongs_in(CLOCK)

@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ixy.jit import compiled
+from ixy.jit import compiled, outlined
 from ixy.registers import i82599 as reg
 from ixy.sim import slots
 from ixy.sim.card.iommu import READ, WRITE
+from ixy.sim.card.judge import BEYOND, FINE, FORM, HANGS, PAYLEN_MASK, UNREPORTED
 from ixy.sim.card.offload import MIN_FRAME
 from ixy.sim.card.state import (
+    BROKEN,
     BUS_MASTER,
     CHECK_VLAN,
     CLASSIFY,
     DMA_ADDRESS,
     DMA_REFUSED,
     FEATURES,
+    FIRST,
+    HUNG,
     INTERRUPT,
     OFFLOAD,
     QUEUE,
@@ -32,6 +36,7 @@ from ixy.sim.card.state import (
     RAISED,
     ROOT_TABLE,
     RX_BROADCAST,
+    RX_CLOSED,
     RX_FILTERED,
     RX_JUMP,
     RX_LOST_BYTES,
@@ -44,7 +49,9 @@ from ixy.sim.card.state import (
     RX_REFUSED_BYTES,
     RX_SIZES,
     RX_STRIDE,
+    RX_TAIL,
     RX_UNDERSIZE,
+    SPOILT,
     STAGE_SIZE,
     STAGED,
     STAGING,
@@ -52,12 +59,14 @@ from ixy.sim.card.state import (
     STRIPPED,
     TAG_WORD,
     TX_BROADCAST,
+    TX_CLOSED,
     TX_MULTICAST,
     TX_SIZES,
+    USUAL,
     WORD_0,
     WORD_1,
 )
-from ixy.sim.rack import PAGE, PAGE_SHIFT, SLOT, Rack
+from ixy.sim.rack import ALARM, PAGE, PAGE_SHIFT, SLOT, Rack
 from ixy.sim.slots import call, lacks
 from ixy.unsafe import copy, load_acquire, store_release
 
@@ -214,7 +223,10 @@ def receive(rack: Rack, card: int, start: int, length: int) -> None:
     """A frame on the tape, of `length` bytes without its frame check sequence, arrives at the card's port (7.1)."""
     registers, counters, tape = rack.registers[card], rack.counters[card], rack.tape
     features = rack.cards[card, FEATURES]
-    if load_acquire(registers, _RXCTRL) & _RXEN == 0:
+    path = load_acquire(registers, _RXCTRL) & (_RXEN | RX_CLOSED)
+    if path != _RXEN:
+        if path & _RXEN:
+            lose(rack, card, RX_MISSED, length)
         return
     if length < MIN_FRAME:
         refuse(counters, RX_UNDERSIZE, length)
@@ -322,12 +334,18 @@ def store(rack: Rack, card: int, queue: int, start: int, length: int, word_0: in
     tail = load_acquire(registers, _RDT + at)
     control = load_acquire(registers, _RXDCTL + at)
     buffer_size = (load_acquire(registers, _SRRCTL + at) & _BSIZEPACKET) << 10
-    if not masters(rack, card) or control & _ENABLE == 0:
+    if not masters(rack, card) or control & (_ENABLE | HUNG) != _ENABLE:
         lose(rack, card, RX_MISSED, length)
         return
     if size == 0 or head >= size or tail >= size or buffer_size == 0:
+        if size != 0 and buffer_size != 0:
+            rack.counters[card, BROKEN + 2 * RX_TAIL] += 1
+            rack.counters[card, BROKEN + 2 * RX_TAIL + 1] = queue << 32 | head
+            store_release(rack.control, ALARM, 1)
         lose(rack, card, RX_MISSED, length)
         return
+    if control & SPOILT:
+        start = call(rack, slots.SPOIL, card, queue, start, length)
     if features & STRIP_VLAN and control & _VME and is_tagged(rack.tape, start):
         length = call(rack, slots.STRIP_VLAN, card, start, length, 0)
         word_1 |= rack.cards[card, TAG_WORD]
@@ -407,7 +425,10 @@ def can_transmit(rack: Rack, card: int, queue: int) -> bool:
     """Whether a transmit queue is running and has descriptors to send."""
     registers = rack.registers[card]
     at = queue * _QUEUE_STRIDE
-    if load_acquire(registers, _TXDCTL + at) & _ENABLE == 0 or load_acquire(registers, _DMATXCTL) & _TE == 0:
+    if (
+        load_acquire(registers, _TXDCTL + at) & (_ENABLE | HUNG) != _ENABLE
+        or load_acquire(registers, _DMATXCTL) & (_TE | TX_CLOSED) != _TE
+    ):
         return False
     if not masters(rack, card) or (rack.cards[card, STAGED] != 0 and rack.cards[card, STAGING] != queue):
         return False
@@ -426,22 +447,36 @@ def fetch(rack: Rack, card: int, queue: int) -> int:
     size = load_acquire(registers, _TDLEN + at) // reg.DESCRIPTOR_BYTES
     head = load_acquire(registers, _TDH + at)
     if head >= size or load_acquire(registers, _TDT + at) >= size:
-        # The ring is nonsense: the queue stops.
-        store_release(registers, _TXDCTL + at, load_acquire(registers, _TXDCTL + at) & ~_ENABLE)
-        return 0
+        # The ring is nonsense: the queue hangs.
+        return LATER if consider(rack, card, queue, BEYOND) == LATER else 0
     word = ring_word(rack, card, _TDBAL + at, _TDBAH + at, head)
     complete = 0
+    judged = FINE
     if word >= 0:
         command = load_acquire(rack.words, word + 1)
-        if is_data(command):
+        # A legacy descriptor, or an advanced one that carries data: context descriptors carry none (7.2.3.2).
+        if command & reg.TX_DEXT == 0 or command & reg.TX_DTYP == reg.TX_DATA:
+            # Most packets are alike: one buffer, whose length is what PAYLEN says.
+            odd = ((command >> reg.TX_PAYLEN_SHIFT) ^ command) & reg.TX_LENGTH_MASK
+            odd |= (command ^ rack.cards[card, USUAL]) & FORM
+            if odd | rack.cards[card, STAGED]:
+                judged = consider(rack, card, queue, command)
+                if judged == LATER:
+                    return LATER
+                if judged == HANGS:
+                    return 0
             if command & _ANY_OFFLOAD:
                 if lacks(rack, slots.BUILD):
                     return LATER
                 note_offload(rack, card, command)
+            if command & reg.TX_EOP == 0 and rack.cards[card, STAGED] == 0:
+                rack.cards[card, FIRST] = command
             gather(rack, card, rack.words[word], command & reg.TX_LENGTH_MASK)
             if command & reg.TX_EOP:
                 complete = rack.cards[card, STAGED]
                 rack.cards[card, STAGED] = 0
+                if judged != FINE:
+                    complete = call(rack, slots.LEAVE, card, complete, judged, 0)
                 if complete == 0:
                     rack.cards[card, OFFLOAD] = 0  # nothing could be fetched: the packet is gone
             else:
@@ -450,13 +485,38 @@ def fetch(rack: Rack, card: int, queue: int) -> int:
             index = 1 if command & reg.TX_IDX else 0
             rack.contexts[card, queue, index, 0] = rack.words[word]
             rack.contexts[card, queue, index, 1] = command
-        if command & reg.TX_RS:
+        else:
+            return LATER if consider(rack, card, queue, command) == LATER else 0
+        if command & reg.TX_RS and judged != UNREPORTED:
             store_release(rack.words, word + 1, reg.TX_DD)
             if rack.cards[card, FEATURES] & INTERRUPT:
                 rack.done[card, reg.QUEUES + queue] = 1
                 rack.cards[card, RAISED] = 1
     registers[_TDH + at] = head + 1 if head + 1 < size else 0
     return complete
+
+
+@outlined
+def consider(rack: Rack, card: int, queue: int, command: int) -> int:
+    """What becomes of a descriptor that is not as most are: FINE, LATER, or what `judge.py` says."""
+    staged, usual = rack.cards[card, STAGED], rack.cards[card, USUAL]
+    first = rack.cards[card, FIRST] if staged else command
+    total = staged + (command & reg.TX_LENGTH_MASK)
+    if command == BEYOND or (command & reg.TX_DEXT and command & reg.TX_DTYP != reg.TX_DATA):
+        odd = True
+    elif command & reg.TX_EOP == 0:
+        odd = command & reg.TX_RS != 0
+    elif first & reg.TX_DEXT == 0 and usual != 0:
+        typed = first & reg.TX_DTYP != 0 and first & _LEGACY_OFFLOADS == 0
+        odd = total != 0 and (typed or (first | command) & reg.TX_IFCS == 0)
+    else:
+        wrong_size = first & reg.TX_TSE == 0 and (first >> reg.TX_PAYLEN_SHIFT) & PAYLEN_MASK != total
+        odd = (usual == 0 and total != 0) or first & reg.TX_IFCS == 0 or wrong_size
+    if not odd:
+        return FINE
+    if lacks(rack, slots.JUDGE) or lacks(rack, slots.LEAVE):
+        return LATER
+    return call(rack, slots.JUDGE, card, queue, command, 0)
 
 
 @compiled
@@ -476,12 +536,6 @@ def count_sent(rack: Rack, card: int, queue: int, start: int, length: int) -> No
     rack.queues[card, queue, QUEUE_TX_BYTES] += length + CRC_BYTES
     if rack.tape[start] & 1:
         counters[TX_BROADCAST if is_broadcast(rack.tape, start) else TX_MULTICAST] += 1
-
-
-@compiled
-def is_data(command: int) -> bool:
-    """A legacy descriptor, or an advanced one that carries data: context descriptors carry none (7.2.3.2)."""
-    return command & reg.TX_DEXT == 0 or command & (15 << 20) == reg.TX_DATA
 
 
 @compiled

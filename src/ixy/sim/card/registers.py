@@ -18,13 +18,17 @@ from ixy.registers import i82599 as reg
 from ixy.sim.card import config, state
 from ixy.sim.card.config import ConfigSpace
 from ixy.sim.card.eeprom import EEPROM_WORDS, build_eeprom, build_product_data
+from ixy.sim.card.history import History
 from ixy.sim.card.interrupts import OWN_THREAD, Interrupts
+from ixy.sim.card.judge import USUAL_FORM
 from ixy.sim.card.module import Module
 from ixy.sim.card.ready import Ready
+from ixy.sim.card.rules import Breaches
 from ixy.sim.card.statistics import Statistics
+from ixy.sim.card.supervision import Supervision
 from ixy.sim.card.unmodelled import Unmodelled
 from ixy.sim.rack import KIND, LINKED, NOTHING, SPEED
-from ixy.sim.slots import TRANSLATE, of_features, provide
+from ixy.sim.slots import SPOIL, TRANSLATE, of_features, provide
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +43,15 @@ _MODELLED = frozenset(offset for row in _ROWS for offset in row.offsets)
 _ONES = 0xFFFFFFFF
 # Written without the rack's pause: what the rack looks at anew in each turn, or never
 _DOORBELLS = (reg.RDT, reg.TDT, reg.IVAR, reg.EITR, reg.EITR_HIGH, reg.GPIE, reg.EIAC, reg.EIAM, reg.EIAM_EX)
+_FINISHES = reg.HLREG0.mask("TXCRCEN", "TXPADEN")
 _LINK_SPEEDS = {10**8: 1, 10**9: 2}  # LINKS.LINK_SPEED by bits per second
+# Where the model keeps bits of its own
+_HIDDEN = (
+    (reg.RXDCTL, state.HUNG | state.SPOILT),
+    (reg.TXDCTL, state.HUNG),
+    (reg.RXCTRL, state.RX_CLOSED),
+    (reg.DMATXCTL, state.TX_CLOSED),
+)
 _TABLES = (reg.MTA, reg.VFTA, reg.MPSAR, reg.FTQF, reg.PFVLVF, reg.PFVLVFB, reg.PFUTA)
 _ALIASES = {alias + i * stride: row.offsets[i] for row, alias, stride, count in reg.ALIASES for i in range(count)}
 
@@ -88,6 +100,8 @@ class Card:
         interrupts, statistics: its parts.
         ready: which bits take their time.
         unmodelled: what software does with registers that the model does not have.
+        breaches: the rules that software has broken.
+        history: what it did to bring the card up.
     """
 
     def __init__(self, machine: Machine, index: int, name: str) -> None:
@@ -104,6 +118,10 @@ class Card:
         self._module = Module()
         self.ready = Ready()
         self.unmodelled = Unmodelled(name)
+        self.history = History()
+        self.breaches = Breaches(name, machine.rack.counters[index])
+        self._supervision = Supervision(self._registers, self.ready, self.breaches, self.history)
+        self._checks, self._seen = self._supervision.checks, self._supervision.seen
         self._reads: dict[int, Callable[[], int]] = {}
         self._writes: dict[int, Callable[[int], None]] = {}
         self._direct: dict[int, Callable[[int], None]] = {}
@@ -188,8 +206,15 @@ class Card:
         offset = _ALIASES.get(offset, offset)
         if offset not in _MODELLED:
             self.unmodelled.read(offset)
+        if self._supervision.busy_until:
+            self._supervision.hears(offset, writes=False)
         rule = self._reads.get(offset)
-        return self.ready.read(offset, rule() if rule else int(self._registers[offset // 4]))
+        value = self.ready.read(offset, rule() if rule else int(self._registers[offset // 4]))
+        if seen := self._seen.get(offset):
+            seen(value)
+        if offset in self.history.reads:
+            self.history.read(offset, value)
+        return value
 
     def write32(self, offset: int, value: int) -> None:
         """A write to BAR 0 at a multiple of 4, with its side effects; beyond the BAR it goes nowhere."""
@@ -198,6 +223,13 @@ class Card:
         offset = _ALIASES.get(offset, offset)
         if offset not in _MODELLED:
             self.unmodelled.write(offset)
+        if self._supervision.busy_until and not self._supervision.hears(offset, writes=True):
+            return
+        if offset in self.history.writes:
+            self.history.write(offset, value)
+        check = self._checks.get(offset)
+        if check and not check(value):
+            return
         rule = self._direct.get(offset)
         if rule:
             rule(value)
@@ -209,6 +241,8 @@ class Card:
                 rule(value)
             else:
                 self._take(offset, value)
+            if self._supervision.concerns(offset) and self._supervision.settle():
+                provide(self._machine.rack, SPOIL)
             self._note_features()
 
     def _note_features(self) -> None:
@@ -222,8 +256,14 @@ class Card:
             | state.LOOPBACK * bool(self._get(reg.HLREG0) & reg.HLREG0.mask("LPBK"))
             | state.INTERRUPT * bool(self._words[state.EVENT])
         )
+        plain = self._get(reg.HLREG0) & _FINISHES == _FINISHES
+        self._words[state.USUAL] = USUAL_FORM if plain else 0
         provide(self._machine.rack, *of_features(features))
         self._words[state.FEATURES] = features
+
+    def look(self) -> None:
+        """Find what software breaks by leaving things as they are; see `Breaches`."""
+        self._supervision.look(self.masters_bus)
 
     def rules(self) -> tuple[dict[int, Callable[[], int]], dict[int, Callable[[int], None]]]:
         """What reading and writing registers does that are more than memory, by offset."""
@@ -249,6 +289,8 @@ class Card:
         self.statistics.reset()
         self.interrupts.reset()
         self.ready.forget()
+        self._supervision.reset()
+        self.history.reset()
         self.ready.begin(reg.EEC, reg.EEC.mask("AUTO_RD", "DONE"), turns=2)
         self.ready.begin(reg.RDRXCTL, reg.RDRXCTL.mask("DMAIDONE"), turns=2)
         if kind >= Reset.LINK:
@@ -273,6 +315,8 @@ class Card:
         reads[reg.LINKS.offset] = self._read_links
         reads[reg.SWSM.offset] = self._read_swsm
         reads[reg.I2CCTL.offset] = self._read_i2cctl
+        for row, hidden in _HIDDEN:
+            reads |= {offset: partial(self._read_visible, offset, ~hidden) for offset in row.offsets}
         reads |= self.statistics.rules()
         writes[reg.CTRL.offset] = self._write_ctrl
         writes[reg.EEC.offset] = self._write_eec
@@ -285,8 +329,6 @@ class Card:
         for row, rule in (
             (reg.TXDCTL, self._write_txdctl),
             (reg.RXDCTL, self._write_rxdctl),
-            (reg.TDH, self._write_tdh),
-            (reg.RDH, self._write_rdh),
         ):
             writes |= {offset: partial(rule, queue) for queue, offset in enumerate(row.offsets)}
         self._set_direct_rules()
@@ -299,6 +341,9 @@ class Card:
         self._direct[reg.I2CCTL.offset] = self._write_i2cctl
         for row in (*_DOORBELLS, *_TABLES):
             self._direct |= {at: partial(self._take, at) for at in row.offsets}
+
+    def _read_visible(self, offset: int, visible: int) -> int:
+        return int(self._registers[offset // 4]) & visible
 
     def _read_status(self) -> int:
         """PCIE_MASTER_ENABLE falls once software has disabled the master (5.2.5.3.2)."""
@@ -326,6 +371,7 @@ class Card:
             return
         self.reset(Reset.LINK if resets & reg.CTRL.mask("LRST") else Reset.SOFTWARE)
         self.ready.begin(reg.CTRL, resets, shown=resets)
+        self._supervision.reset_begins()
 
     def _write_eec(self, value: int) -> None:
         """Access to the EEPROM is granted as soon as it is asked for (8.2.3.2.1)."""
@@ -371,16 +417,6 @@ class Card:
         """As many queues as the rack has to look at: up to the last that is enabled."""
         enabled = np.flatnonzero(self._registers[controls] & reg.RXDCTL.mask("ENABLE"))
         return int(enabled[-1]) + 1 if len(enabled) else 0
-
-    def _write_tdh(self, queue: int, value: int) -> None:
-        """Not while the queue is enabled (8.2.3.9.8)."""
-        if not self._get(reg.TXDCTL[queue]) & reg.TXDCTL.mask("ENABLE"):
-            self._take(reg.TDH.offsets[queue], value)
-
-    def _write_rdh(self, queue: int, value: int) -> None:
-        """Not while the queue is enabled (8.2.3.8.4)."""
-        if not self._get(reg.RXDCTL[queue]) & reg.RXDCTL.mask("ENABLE"):
-            self._take(reg.RDH.offsets[queue], value)
 
     def _write_fdirctrl(self, value: int) -> None:
         """INIT_DONE is set once this was written (8.2.3.21.1)."""
