@@ -18,5 +18,4 @@ TROUBLE = 16  # what the text of that exception lacks: two numbers, and whether 
 TROUBLE_WORDS = 3
 BED = 19  # the file to write to, plus 1, where a simulated card sleeps that doorbells of the path are to rouse; else 0
 HEARD = 20  # RECEIVED when the card fell asleep: if it has grown, doorbells were rung since
-ROOM = 21  # for so many packets more, as far as is known, each of several outputs has room
 COUNTS = 24  # from here on, what went to each of several outputs

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 
 from ixy.asking import BatchFunction, PacketFunction, PathState, asking, asking_at_once
-from ixy.counts import AT, BED, COUNTS, DROPPED, FORWARDED, HELD, LOST, NOW, RECEIVED, ROOM, TROUBLE
+from ixy.counts import AT, BED, COUNTS, DROPPED, FORWARDED, HELD, LOST, NOW, RECEIVED, TROUBLE
 from ixy.jit import checked, compiled, outlined
 from ixy.packets.buffers import ID_MASK
 from ixy.packets.packets import INDEX_MASK, Packets, carry
@@ -141,12 +141,9 @@ def _poll(
         packets, counts, verdicts = path.packets, path.counts, path.tx.verdicts
         if is_stopped(path):
             return STOPPED
-        # What one of the rings may have no room for stays in the receive ring. Nobody else sends: they are asked once
-        # for many polls.
-        if counts[ROOM] < path.limit:
-            counts[ROOM] = room(path.tx.groups, path.pools, ALL)
-        received = rx_batch(path.rx, path.pools, packets, min(counts[ROOM], path.limit))
-        counts[ROOM] -= received
+        # What one of the rings may have no room for stays in the receive ring.
+        limit = room(path.tx.groups, path.pools, path.limit)
+        received = rx_batch(path.rx, path.pools, packets, min(limit, path.limit))
         if received == 0:
             if free_count(path.pools, path.rx.pool) == 0:
                 fetch_buffers(path)

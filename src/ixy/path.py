@@ -38,7 +38,6 @@ from ixy.counts import (
     QUEUE,
     RANDOM,
     RECEIVED,
-    ROOM,
     STOP,
 )
 from ixy.device import RxQueue, TxQueue
@@ -455,7 +454,6 @@ def _enter(path: PathState) -> int:
     if load_acquire(path.counts, STOP) != 0:
         _exit(path)
         return _CLOSING
-    path.counts[ROOM] = 0  # others may have sent meanwhile
     return ENTERED
 
 
@@ -518,7 +516,6 @@ def _loop_kernel(first: Any, second: Any = None) -> Any:
         received = idle = 0
         for _ in range(polls):
             count, other = first(one), second(two)
-            one.counts[ROOM] = two.counts[ROOM] = 0  # they may send through the same queues
             if count < 0 or other < 0:
                 received += max(count, 0) + max(other, 0)
                 break

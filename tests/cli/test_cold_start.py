@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.once
-
 PATH = {
     "ixy.drivers.rings",
     "ixy.packets.buffers",

@@ -61,7 +61,6 @@ def open_quickly(card: Watched) -> Ixgbe:
     return Ixgbe(card, rx_queues=2, tx_queues=2, ring_size=64, pool_size=96)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("device_id", [SFP, T3], ids=["SFP", "T3"])
 def test_opening_that_is_interrupted_leaves_nothing(machine: Machine, device_id: int) -> None:
     """At each access to the card in turn: pools, rings and files are gone, and the card is silent and free."""

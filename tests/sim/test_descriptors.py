@@ -300,7 +300,6 @@ print(kernel.inspect_llvm(kernel.signatures[0]))
 """
 
 
-@pytest.mark.once
 def test_compiled_accesses_are_atomic() -> None:
     """What the compiler makes of the two primitives: instructions that it neither repeats, drops nor moves."""
     environment = os.environ | {"IXY_JIT": "1", "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -346,7 +346,6 @@ def test_interrupted_pause(running: Machine) -> None:
     running.unplug(card)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("stepped", [True, False])
 @pytest.mark.parametrize("wire", ["gen=60", "cable=b", "rx_pcap={}"])
 def test_interrupted_plugging(tmp_path: Path, wire: str, stepped: bool) -> None:

@@ -15,7 +15,6 @@ from ixy.drivers.rings import RUNNER
 from ixy.drivers.virtio.device import VirtioNet
 from ixy.drivers.virtio.transports.inprocess import InProcess
 from ixy.errors import ConfigurationError, OwnershipError
-from ixy.path import run
 from ixy.registers import virtio as reg
 from ixy.sim.machine import Machine
 from ixy.sim.virtio import BackEnd, drain
@@ -79,41 +78,6 @@ def test_a_full_output_holds_all_back(machine: Machine) -> None:
         path.run(10)
         assert path.sent[1] == 80
         assert len(depart(machine, name="b")) == path.sent[0] > 0
-
-
-def test_an_output_that_a_program_fills_between_two_runs(machine: Machine) -> None:
-    """Nothing is lost: what its ring, of 63, has no room for stays in the receive ring."""
-    a, b, c = cards(machine, "abc")
-    with a, b, c:
-        path = ixy.Path(a.rx[0], [b.tx[0], c.tx[0]], by_byte, batch=8)
-        for number in range(8):
-            arrive(machine, to(2, number))
-        path.run(2)
-        for number in range(40):
-            arrive(machine, frame(number), name="b")
-        assert c.tx[0].send(b.rx[0].receive(40)) == 40
-        for number in range(8, 28):
-            arrive(machine, to(2, number))
-        path.run(10)
-        assert path.counts == (23, 23, 0)
-        assert len(depart(machine, name="c")) == 63
-        path.run(10)
-        assert path.counts == (28, 28, 0)
-
-
-def test_an_output_of_two_paths_at_once(machine: Machine) -> None:
-    a, b, c, d = cards(machine, "abcd")
-    with a, b, c, d:
-        one, two = (ixy.Path(device.rx[0], [c.tx[0], d.tx[0]], by_byte, batch=8) for device in (a, b))
-        for number in range(40):
-            arrive(machine, to(2, number), name="a")
-            arrive(machine, to(2, number), name="b")
-        run([one, two], 10)
-        assert one.counts.received + two.counts.received == 63
-        assert len(depart(machine, name="d")) == 63
-        run([one, two], 10)
-        assert one.counts == two.counts == (40, 40, 0)
-        assert len(depart(machine, name="d")) == 17
 
 
 def test_outputs_of_several_drivers(machine: Machine) -> None:

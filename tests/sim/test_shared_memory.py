@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.once
-
 
 @pytest.mark.parametrize("checking", ["0", "1"])
 def test_what_is_shared_is_accessed_in_order(checking: str) -> None:

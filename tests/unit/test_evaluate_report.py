@@ -260,7 +260,6 @@ def test_lines_of_code_are_counted_without_comments_and_docstrings(tmp_path: Pat
     assert code.code_lines(file) == {3, 6, 11, 12, 13}
 
 
-@pytest.mark.once
 def test_unsafe_code_is_a_small_part_and_stands_beside_the_thesis() -> None:
     """The shares are those of the counts; Redox's drivers are the thesis's 35.62 % and 39.78 %."""
     lines = code.count()

@@ -29,8 +29,6 @@ from ixy.jitnumba import TRIED, UNTRIED, CalleeLibrary, EntryLibrary, Kernel, ke
 # As `ixy.jit` compiles.
 OPTIONS: dict[str, Any] = {"nogil": True, "_nrt": False, "error_model": "numpy", "boundscheck": False}
 
-pytestmark = pytest.mark.once
-
 
 @pytest.fixture(autouse=True)
 def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

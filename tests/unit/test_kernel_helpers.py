@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from numba import types
 from users import kernel, program
 
@@ -169,7 +168,6 @@ def run(directory: Path, mask: int, *arguments: str) -> list[Any]:
     return json.loads(done.stdout)
 
 
-@pytest.mark.once
 def test_second_process_compiles_nothing(tmp_path: Path) -> None:
     """Neither to see whether it can be compiled, nor to run it; until a helper's helper is another one."""
     everything = ["count", "low", "parse"]
