@@ -10,6 +10,7 @@
 # make soak    threads, then interrupts, then waits, for MINUTES=5 each: is a packet or a buffer lost, or stranded?
 # make soak-workers  PACKETS=1000000000 through two workers: is one lost, does memory grow?
 # make soak-devices  COUNT=10000 devices opened and closed: is anything left?
+# make fuzz-card  WRITES=100000000 of nonsense to simulated cards' registers and descriptors; takes an hour
 # make mutants put faults into the driver and see whether the tests notice; takes an hour
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test tests-of-cards tests-of-the-rest coverage test-guest test-peer test-check check bench evaluate soak soak-workers soak-devices mutants setup tools clean
+.PHONY: demo test tests-of-cards tests-of-the-rest coverage test-guest test-peer test-check check bench evaluate soak soak-workers soak-devices fuzz-card mutants setup tools clean
 
 demo: setup
 	$(BIN)/ixy demo
@@ -69,6 +70,7 @@ evaluate: setup
 MINUTES ?= 5
 COUNT ?= 10000
 PACKETS ?= 1000000000
+WRITES ?= 100000000
 
 soak: setup
 	$(BIN)/python tools/soak.py threads $(MINUTES)
@@ -80,6 +82,9 @@ soak-workers: setup
 
 soak-devices: setup
 	$(BIN)/python tools/soak.py devices $(COUNT)
+
+fuzz-card: setup
+	$(BIN)/python tools/fuzz_card.py $(WRITES)
 
 mutants: setup
 	$(BIN)/python tools/mutants.py

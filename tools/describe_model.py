@@ -26,6 +26,7 @@ from ixy.sim.card import (
     rate,
     receive,
     report,
+    rules,
     timestamps,
     transmit,
 )
@@ -106,6 +107,20 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
 - A driver in the same process, as this one, is told packet types and checksums once it has set RXCSUM or MRQC; one in a
   virtual machine always, as by a card.
 
+## Rules for drivers
+
+What the datasheet asks of a driver, and what becomes of one that does not do it. A rule is punished where a source says
+what a card does then: the model does the same, for there is one card, and it is strict. Other rules are reported only,
+as cards bear it. What a driver that works on cards does, such as Linux's, DPDK's, iPXE's, FreeBSD's, Snabb's, TinyNF's
+or ixy's, is punished by none. The first time that a rule is broken, the log says so, by a sentence that says what to do
+(`-v` for what is reported only). `ixy sim report`, the end of `ixy sim qemu`, and `ixy.sim.report("a")` in a program
+that opens simulated cards itself tell all of them with their counts, beside a check-list of the datasheet's
+initialisation.
+
+A driver that works otherwise than any that was looked at may meet these: an enabled queue is there after three reads of
+registers, or as `ready=` says, but 10 ms at the latest; and a reset is over after 1 ms, or once CTRL has been read.
+
+{rules}
 ## Time on the wire
 
 Frames take no time, unless an address says `wire=10G`, `1G`, `100M` or another number of bits a second, 1M to 400G.
@@ -198,8 +213,18 @@ def main() -> None:
 def page() -> str:
     """The page's text."""
     plugged = Machine(stepped=True).plug_in("sim:described,ready=0")
+    head = HEAD.replace("{rules}", rules_table())
     rows = sorted((row for row in vars(reg).values() if isinstance(row, Register)), key=lambda row: row.offset)
-    return HEAD + "".join(line(plugged, row) for row in rows)
+    return head + "".join(line(plugged, row) for row in rows)
+
+
+def rules_table() -> str:
+    """The rules for drivers."""
+    head = "| rule | of | section | broken when | what the card does | who says so |\n|---|---|---|---|---|---|\n"
+    return head + "".join(
+        f"| {rule.name} | {rule.subject} | {rule.section} | {rule.broken} | {rule.then.value} | {rule.source} |\n"
+        for rule in rules.RULES
+    )
 
 
 def line(plugged: card.Card, row: Register) -> str:
@@ -232,15 +257,15 @@ def after_reset(plugged: card.Card, row: Register) -> str:
 def behaviour(plugged: card.Card, row: Register) -> list[str]:
     """What reading and writing does, and who looks at the register."""
     found: list[str] = []
-    for rules in plugged.rules():
-        rule = rules.get(row.offset)
+    for behaving in plugged.rules():
+        rule = behaving.get(row.offset)
         method = rule.func if isinstance(rule, partial) else rule
         text = inspect.getdoc(method) if inspect.ismethod(method) else None
         if text and method.__name__ != "_take":
             found.append(text.splitlines()[0].rstrip("."))
     if row.offset in plugged.statistics.rules():
         found.append("counts since it was last read")
-    if any(row.offset in rules for rules in plugged.interrupts.rules()):
+    if any(row.offset in found_rules for found_rules in plugged.interrupts.rules()):
         found.append("interrupt logic")
     lookers = [
         module.__name__.rpartition(".")[2]

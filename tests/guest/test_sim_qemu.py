@@ -8,6 +8,8 @@ from pathlib import Path
 
 from cards import guest_with_cards
 
+from ixy.sim.checklist import Status, report_of
+
 _RUN = "import sys; from ixy.cli.sim import sim; sys.exit(sim.main(sys.argv[1:], standalone_mode=False))"
 
 
@@ -29,6 +31,7 @@ def test_the_cards_are_in_qemus_slots() -> None:
         card = done.stdout.partition(f"device  {slot}, function 0:")[2].partition("Bus")[0]
         assert f'id "{name}"' in card
         assert "[0x0007fffe]" in card  # BAR 0: 512 KiB
+    assert "how its driver brought it up" not in done.stderr  # there was none
 
 
 def test_qemus_exit_code_is_the_commands() -> None:
@@ -63,3 +66,9 @@ def test_two_cards_with_a_cable_survive_a_reboot(tmp_path: Path) -> None:
             assert result.exit_code == 0, result.output
             assert "200 packets received" in result.output
         assert [attachment.machine.dma_refused(card.card) for card in attachment.cards] == [0, 0]
+        for report in (report_of(card.card) for card in attachment.cards):
+            # A driver that works on cards is punished for nothing, whatever it leaves out.
+            assert not [rule for rule in report.broken if rule.punished], str(report)
+            became = {step: status for step, _, status in report.steps}
+            for step in ("reset", "receive rings set", "receive queues enabled", "transmit queues enabled"):
+                assert became[step] is Status.DONE, str(report)

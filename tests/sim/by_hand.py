@@ -7,7 +7,7 @@ import numpy as np
 from ixy.packets.dma import DmaMemory, allocate_rings
 from ixy.sim.machine import Machine
 
-RXCTRL, FCTRL, DMATXCTL = 0x3000, 0x5080, 0x4A80
+CTRL_EXT, RXCTRL, FCTRL, DMATXCTL = 0x18, 0x3000, 0x5080, 0x4A80
 RDBAL, RDLEN, SRRCTL, RDT, RXDCTL = 0x1000, 0x1008, 0x1014, 0x1018, 0x1028
 TDBAL, TDLEN, TXDCTL = 0x6000, 0x6008, 0x6028
 ENABLE = 1 << 25
@@ -52,6 +52,7 @@ class Rig:
         self.rx[:, 1] = 0
         self.write(SRRCTL, 1 << 25 | 1 << 28 | 2)
         self.write(FCTRL, 1 << 8 | 1 << 9 | 1 << 10)
+        self.write(CTRL_EXT, 1 << 16)  # no snoop off, or payloads are spoilt (4.6.7)
         self.write(RXDCTL, ENABLE)
         self.write(TXDCTL, ENABLE)
         self.write(DMATXCTL, 1)

@@ -61,7 +61,9 @@ def depart(machine: Machine, limit: int = 1 << 16, name: str = "a", queue: int =
         if not transmit.can_transmit(rack, card, queue):
             break
         length = transmit.fetch(rack, card, queue)
-        if length:
+        if length == transmit.LATER:
+            machine.answer()
+        elif length:
             length = max(length, MIN_FRAME)
             transmit.count_sent(rack, card, queue, card * SLOT, length)
             frames.append(rack.tape[card * SLOT :][:length].tobytes())

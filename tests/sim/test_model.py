@@ -26,6 +26,7 @@ GPRC, BPRC, MPRC, GPTC, GORCL, GORCH, GOTCL, GOTCH, TPR, RUC, ROC = (
     *(0x4074, 0x4078, 0x407C, 0x4080, 0x4088, 0x408C, 0x4090, 0x4094, 0x40D0, 0x40A4, 0x40AC),
 )
 RXMPC, QPRDC = 0x3FA0, 0x1430
+CTRL_EXT = 0x18
 RDBAL, RDBAH, RDLEN, RDH, SRRCTL, RDT, RXDCTL = 0x1000, 0x1004, 0x1008, 0x1010, 0x1014, 0x1018, 0x1028
 TDBAL, TDBAH, TDLEN, TDH, TDT, TXDCTL = 0x6000, 0x6004, 0x6008, 0x6010, 0x6018, 0x6028
 ENABLE = 1 << 25
@@ -377,6 +378,7 @@ def test_transmit_gathers_buffers(rig: Rig) -> None:
     data = frame(1, 900)
     for slot in range(3):
         rig.post(slot, data[300 * slot : 300 * slot + 300])
+        rig.tx[slot, 1] = int(rig.tx[slot, 1]) & (1 << 46) - 1 | 900 << 46  # PAYLEN is the packet's
         if slot < 2:
             rig.tx[slot, 1] &= ~(1 << 24)
     rig.write(TDT, 3)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from itertools import pairwise
 
 from ixy.apps.signals import stop_on_signals
+from ixy.apps.sim_report import show
 from ixy.errors import Error
+from ixy.sim.checklist import report_of
 from ixy.sim.qemu.attachment import Attachment
 from ixy.sim.spec import writes_stdout
 
@@ -27,6 +30,7 @@ def run_qemu(addresses: Sequence[str], arguments: Sequence[str], program: str = 
 
     Raises:
         AddressError: a card's address is malformed.
+        OSError: no socket for `ixy sim report`.
         Error: QEMU is missing, it broke the protocol, or what is to be plugged into a card cannot be.
         SystemExit: a signal has ended it, and QEMU with it.
     """
@@ -39,7 +43,9 @@ def run_qemu(addresses: Sequence[str], arguments: Sequence[str], program: str = 
         try:
             with stop.held():
                 process = subprocess.Popen(command, pass_fds=attachment.fds, stdout=output)
-            return _serve(attachment, process)
+            code = _serve(attachment, process)
+            _report(attachment)
+            return code
         except BaseException:
             if process is not None:
                 _end(process)
@@ -57,6 +63,13 @@ def _serve(attachment: Attachment, process: subprocess.Popen[bytes]) -> int:
         raise
     attachment.hang_up()
     return process.wait()
+
+
+def _report(attachment: Attachment) -> None:
+    """Say what the drivers did of those cards that had one."""
+    reports = [report_of(card.card) for card in attachment.cards if card.card.history.used]
+    if reports:
+        show([report.as_dict() for report in reports], as_json=False, stream=sys.stderr)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -14,7 +14,30 @@ def sim() -> None:
     \b
     Example:
       sudo ixy sim qemu --card sim:a,tap=ixy0 -- -hda debian.qcow2 -nographic
+      sudo ixy sim report
     """
+
+
+@sim.command()
+@click.argument("cards", nargs=-1, metavar="[SIM]...")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array, an object a card.")
+@logging_options
+def report(cards: tuple[str, ...], as_json: bool) -> None:
+    """Say what the drivers of simulated cards did: a check-list, and the rules they broke.
+
+    Asks the `ixy sim qemu` of yours that is running; when it ends, it prints the same on standard error. For each step
+    of the datasheet's initialisation: done, left out, wrong order, not waited for. Rules that are punished do on the
+    card what they do on a real one; the others cards bear. A program that opens simulated cards itself has the same by
+    `ixy.sim.report("a")`.
+
+    \b
+    Examples:
+      ixy sim report
+      ixy sim report sim:a --json | jq '.[].broken'
+    """
+    from ixy.apps.sim_report import print_reports
+
+    print_reports(cards, as_json=as_json)
 
 
 @sim.command()
@@ -27,7 +50,7 @@ def qemu(cards: tuple[str, ...], program: str, arguments: tuple[str, ...]) -> in
 
     The cards are those of `ixy --help`, with the same wires; the first is PCI device 0000:00:10.0 of the guest. The
     machine is a q35 with 1 GiB of memory unless -m says otherwise. Ends when QEMU does, with its exit code; Ctrl-C
-    and SIGTERM end both.
+    and SIGTERM end both. At the end it says what the cards' drivers did; `ixy sim report` asks meanwhile.
 
     \b
     Examples:

@@ -232,7 +232,7 @@ RDBAH = rx_queue("RDBAH", 0x01004, RW, "8.2.3.8.2", survives=Reset.FUNCTION, und
 RDLEN = rx_queue("RDLEN", 0x01008, RW, "8.2.3.8.3", writable=0xFFF80, LEN=(0, 19))
 RDH = rx_queue("RDH", 0x01010, RW, "8.2.3.8.4", writable=0xFFFF, HEAD=(0, 15))
 RDT = rx_queue("RDT", 0x01018, RW, "8.2.3.8.5", writable=0xFFFF, TAIL=(0, 15))
-RXDCTL = rx_queue("RXDCTL", 0x01028, RW, "8.2.3.8.6", ENABLE=25, VME=30)
+RXDCTL = rx_queue("RXDCTL", 0x01028, RW, "8.2.3.8.6", writable=0x5FFFFFFF, ENABLE=25, VME=30)
 SRRCTL = rx_queue(
     "SRRCTL",
     0x01014,
@@ -266,7 +266,9 @@ RXMEMWRAP = register("RXMEMWRAP", 0x03190, RO, "8.2.3.8.11", reset=0x88888888, W
 DCA_RXCTRL = rx_queue("DCA_RXCTRL", 0x0100C, RW, "8.2.3.11.1", reset=0xB200, MUST_BE_ZERO=12)
 
 # 8.2.3.9 Transmit
-DMATXCTL = register("DMATXCTL", 0x04A80, RW, "8.2.3.9.2", reset=0x8100 << 16, TE=0, GDV=3, VT=(16, 31))
+DMATXCTL = register(
+    "DMATXCTL", 0x04A80, RW, "8.2.3.9.2", reset=0x8100 << 16, writable=0xFFFF7FFF, TE=0, GDV=3, VT=(16, 31)
+)
 DTXTCPFLGL = register(
     "DTXTCPFLGL", 0x04A88, RW, "8.2.3.9.3", reset=0x0FF60FF6, writable=0x0FFF0FFF, FIRST=(0, 11), MIDDLE=(16, 27)
 )
@@ -291,7 +293,7 @@ TXDCTL = tx_queue(
     0x06028,
     RW,
     "8.2.3.9.10",
-    writable=0xFFFFFFFF & ~(1 << 26),
+    writable=0x7FFFFFFF & ~(1 << 26),
     PTHRESH=(0, 6),
     HTHRESH=(8, 14),
     WTHRESH=(16, 22),

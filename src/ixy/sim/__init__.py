@@ -17,7 +17,26 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Fate", "impairments"]
+    from ixy.sim.checklist import Report
+
+__all__ = ["Fate", "impairments", "report"]
+
+
+def report(card: str) -> Report:
+    """What a driver did to a card of this process: a check-list of its initialisation, and the rules that it broke.
+
+    Args:
+        card: its name, "a" or "sim:a". A card that was closed is reported as it was.
+
+    Raises:
+        TypeError: the name is no text.
+        ConfigurationError: no such card was ever open.
+    """
+    from ixy.sim.machine import machine
+
+    if not isinstance(cast(object, card), str):
+        raise TypeError(f"card must be a name, such as 'a', not {card!r}")
+    return machine().report(card.removeprefix("sim:"))
 
 
 def impairments(card: str, *, arriving: bool = False) -> NDArray[np.void]:

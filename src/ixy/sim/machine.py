@@ -22,10 +22,12 @@ from ixy.once import once
 from ixy.packets.dma import DmaMapping, DmaMemory, window
 from ixy.process import Owner
 from ixy.registers import Reset
+from ixy.sim import short as short  # whose kernel finds its slot by itself
 from ixy.sim import timed
 from ixy.sim.bed import Bed
 from ixy.sim.card import state
 from ixy.sim.card.registers import Card
+from ixy.sim.checklist import Report, report_of
 from ixy.sim.loop import ALARMED, HELD, STOPPED, run, step
 from ixy.sim.rack import (
     ALARM,
@@ -135,6 +137,7 @@ class Machine:
         self.cards: dict[str, Card] = {}
         self.owner = Owner()
         self._plugs: dict[str, Plug] = {}
+        self._reports: dict[str, Report] = {}  # of cards that are gone
         self._holders: dict[int, set[int]] = {}  # who has memory mapped, by its offset
         self._shown: list[slice] = []
         self._stepped = stepped
@@ -251,6 +254,18 @@ class Machine:
     def sink_report(self, generator: str, sink: str) -> SinkReport:
         """What the generator of one card sent, and what the sink of another found."""
         return report(self.rack, self.cards[generator], self.cards[sink])
+
+    def report(self, name: str) -> Report:
+        """What the driver of a card did; see `ixy.sim.report`.
+
+        Raises:
+            ConfigurationError: no such card was ever open.
+        """
+        if name in self.cards:
+            return report_of(self.cards[name])
+        if name not in self._reports:
+            raise ConfigurationError(f"sim:{name} was never open: open it, then ask for its report")
+        return self._reports[name]
 
     def impairments(self, name: str, *, arriving: bool = False) -> NDArray[np.void]:
         """What the cable has done to each frame that a card sent, or to each that was sent to it.
@@ -392,6 +407,7 @@ class Machine:
                 output = self.rack.outputs[card.index]
                 cabled = output[KIND] == Cable.kind and int(output[PEER]) in open_indices
                 if name not in self._plugs and not cabled:
+                    self._reports[name] = report_of(card)
                     del self.cards[name]
             self._set_plugged()
 
@@ -581,6 +597,8 @@ class Machine:
         """See to what the alarm was for. Whether a turn of the cards was cut short, as a kernel was not there yet."""
         self.rack.control[ALARM] = 0
         self._tell_broken()
+        for card in list(self.cards.values()):
+            card.breaches.collect()
         self._interrupt()
         self._watch()
         return provide_wanted(self.rack)

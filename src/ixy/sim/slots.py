@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from ixy import unsafe
 from ixy.jit import compiled, outlined
-from ixy.registers.i82599 import TX_TIMESTAMP
-from ixy.sim.card import classify, filters, interrupts, offload, state, timestamps
+from ixy.registers import i82599 as reg
+from ixy.sim.card import classify, filters, interrupts, judge, offload, state, timestamps
 from ixy.sim.card.iommu import translate
 from ixy.sim.rack import ALARM, Rack
 from ixy.sim.wires import clock
@@ -53,7 +53,10 @@ if TYPE_CHECKING:
     ARRIVED,  # either of BUFFER and STAMP
     WRITE_BACK,  # the bits of PENDING: descriptors are to be written back,
     CLOSE,  # packets that were coalesced are complete
-) = range(25)
+    JUDGE,  # a transmit descriptor, or a ring, breaks a rule for drivers
+    LEAVE,  # a packet leaves that is no good
+    SPOIL,  # and one is received
+) = range(28)
 NEXT_FRAME = 32  # and the number of a kind of wires
 EMIT = 48
 
@@ -127,8 +130,10 @@ def belongs_in(slot: int) -> Callable[[Kernel], Kernel]:
 @belongs_in(BUILD)
 def _build(image: Any, card: int, queue: int, length: int, number: int) -> int:
     rack = image[0]
-    stamps = rack.cards[card, state.OFFLOAD] & TX_TIMESTAMP and rack.cards[card, state.FEATURES] & state.STAMP_SENT
-    if number == 0 and stamps:
+    asked = rack.cards[card, state.OFFLOAD]
+    if number == 0 and asked & reg.TX_TSE and not judge.segments(rack, card, queue, length):
+        return 0
+    if number == 0 and asked & reg.TX_TIMESTAMP and rack.cards[card, state.FEATURES] & state.STAMP_SENT:
         call(rack, STAMP_SENT, card, 0, 0, 0)
     return offload.build(rack, card, queue, length, number)
 
@@ -194,6 +199,16 @@ def _stamp_sent(image: Any, card: int, _a: int, _b: int, _c: int) -> int:
 @belongs_in(INTERRUPT)
 def _interrupt(image: Any, card: int, _a: int, _b: int, _c: int) -> int:
     return interrupts.notify(image[0], card)
+
+
+@belongs_in(JUDGE)
+def _judge(image: Any, card: int, queue: int, command: int, _: int) -> int:
+    return judge.judge(image[0], card, queue, command)
+
+
+@belongs_in(SPOIL)
+def _spoil(image: Any, card: int, queue: int, start: int, length: int) -> int:
+    return judge.spoil(image[0], card, queue, start, length)
 
 
 @belongs_in(CLOCK)

@@ -37,6 +37,11 @@ class Ready:
         since, turns, bits, shown = self._pending.get(offset, (0, 0, 0, 0))
         return value & ~bits | shown if self._now <= since + turns * self.reads else value
 
+    def waits_for(self, register: Register, bits: int) -> bool:
+        """Whether any of these bits of a register still reads as it was."""
+        since, turns, pending, _ = self._pending.get(register.offset, (0, 0, 0, 0))
+        return bool(pending & bits) and self._now < since + turns * self.reads
+
     def forget(self) -> None:
         """A reset: nothing is pending any more."""
         self._pending.clear()

@@ -16,6 +16,7 @@ from ixy.sim.card.dma import dma_write, masters, ring_word
 from ixy.sim.card.frame import CRC_BYTES, is_broadcast, size_class, tags
 from ixy.sim.card.offload import MIN_FRAME
 from ixy.sim.card.state import (
+    BROKEN,
     BUFFER,
     CHECK_VLAN,
     CLASSIFY,
@@ -26,6 +27,7 @@ from ixy.sim.card.state import (
     FLOW_DROPS,
     FORMATS,
     HELD,
+    HUNG,
     INTERRUPT,
     KEEP_CRC,
     NO_POOL,
@@ -38,6 +40,7 @@ from ixy.sim.card.state import (
     QUEUE_RX_BYTES,
     RAISED,
     RX_BROADCAST,
+    RX_CLOSED,
     RX_FILTERED,
     RX_JUMP,
     RX_KEPT_BYTES,
@@ -51,7 +54,9 @@ from ixy.sim.card.state import (
     RX_REFUSED_BYTES,
     RX_SIZES,
     RX_STRIDE,
+    RX_TAIL,
     RX_UNDERSIZE,
+    SPOILT,
     STAMP,
     STRIP_VLAN,
     STRIPPED,
@@ -59,7 +64,7 @@ from ixy.sim.card.state import (
     WORD_0,
     WORD_1,
 )
-from ixy.sim.rack import SLOT, Rack
+from ixy.sim.rack import ALARM, SLOT, Rack
 from ixy.sim.slots import call
 from ixy.unsafe import load_acquire, store_release
 
@@ -119,7 +124,10 @@ def receive(rack: Rack, card: int, start: int, length: int) -> None:
     """A frame on the tape, of `length` bytes without its frame check sequence, arrives at the card's port (7.1)."""
     registers, counters, tape = rack.registers[card], rack.counters[card], rack.tape
     features = rack.cards[card, FEATURES]
-    if load_acquire(registers, _RXCTRL) & _RXEN == 0:
+    path = load_acquire(registers, _RXCTRL) & (_RXEN | RX_CLOSED)
+    if path != _RXEN:
+        if path & _RXEN:
+            lose(rack, card, RX_MISSED, RX_LOST_BYTES, length)
         return
     if length < MIN_FRAME:
         lose(rack, card, RX_UNDERSIZE, RX_REFUSED_BYTES, length + CRC_BYTES)
@@ -239,12 +247,18 @@ def store(rack: Rack, card: int, queue: int, start: int, length: int, word_0: in
     tail = load_acquire(registers, _RDT + at)
     control = load_acquire(registers, _RXDCTL + at)
     buffer_size = (load_acquire(registers, _SRRCTL + at) & _BSIZEPACKET) << 10
-    if not masters(rack, card) or control & _ENABLE == 0:
+    if not masters(rack, card) or control & (_ENABLE | HUNG) != _ENABLE:
         lose(rack, card, RX_MISSED, RX_LOST_BYTES, octets)
         return
     if size == 0 or head >= size or tail >= size or buffer_size == 0:
+        if size != 0 and buffer_size != 0:
+            rack.counters[card, BROKEN + 2 * RX_TAIL] += 1
+            rack.counters[card, BROKEN + 2 * RX_TAIL + 1] = queue << 32 | head
+            store_release(rack.control, ALARM, 1)
         lose(rack, card, RX_MISSED, RX_LOST_BYTES, octets)
         return
+    if control & SPOILT:
+        start = call(rack, slots.SPOIL, card, queue, start, length)
     left = length
     if features & (STRIP_VLAN | KEEP_CRC):
         if features & STRIP_VLAN and control & _VME:

@@ -20,17 +20,21 @@ from ixy.sim.card import coalesce, config, formats, report, state
 from ixy.sim.card.config import ConfigSpace
 from ixy.sim.card.eeprom import EEPROM_WORDS, build_eeprom, build_product_data
 from ixy.sim.card.flow_director import FlowDirector
+from ixy.sim.card.history import History
 from ixy.sim.card.interrupts import OWN_THREAD, Interrupts
+from ixy.sim.card.judge import USUAL_FORM
 from ixy.sim.card.models import DEFAULT, MODELS, Model
 from ixy.sim.card.module import Module
 from ixy.sim.card.phy import Phy
 from ixy.sim.card.pools import BY_CLASS
 from ixy.sim.card.ready import Ready
+from ixy.sim.card.rules import Breaches
 from ixy.sim.card.statistics import Statistics
+from ixy.sim.card.supervision import Supervision
 from ixy.sim.card.timestamps import Clock
 from ixy.sim.card.unmodelled import Unmodelled
 from ixy.sim.rack import FLIGHT, KIND, LINKED, NOTHING, PACED, SPEED, TIMED
-from ixy.sim.slots import TRANSLATE, of_features, provide
+from ixy.sim.slots import SPOIL, TRANSLATE, of_features, provide
 from ixy.sim.wires.clock import moment
 
 if TYPE_CHECKING:
@@ -46,7 +50,15 @@ _MODELLED = frozenset(offset for row in _ROWS for offset in row.offsets)
 _ONES = 0xFFFFFFFF
 # Written without the rack's pause: what the rack looks at anew in each turn, or never
 _DOORBELLS = (reg.RDT, reg.TDT, reg.IVAR, reg.EITR, reg.EITR_HIGH, reg.GPIE, reg.EIAC, reg.EIAM, reg.EIAM_EX)
+_FINISHES = reg.HLREG0.mask("TXCRCEN", "TXPADEN")
 _LINK_SPEEDS = {10**8: 1, 10**9: 2}  # LINKS.LINK_SPEED by bits per second
+# Where the model keeps bits of its own
+_HIDDEN = (
+    (reg.RXDCTL, state.HUNG | state.SPOILT),
+    (reg.TXDCTL, state.HUNG),
+    (reg.RXCTRL, state.RX_CLOSED),
+    (reg.DMATXCTL, state.TX_CLOSED),
+)
 _TABLES = (
     *(reg.MTA, reg.VFTA, reg.MPSAR, reg.PFVLVF, reg.PFVLVFB, reg.PFUTA),
     *(reg.SAQF, reg.DAQF, reg.SDPQF, reg.L34TIMIR),
@@ -102,6 +114,8 @@ class Card:
         interrupts, statistics, clock: its parts.
         ready: which bits take their time.
         unmodelled: what software does with registers that the model does not have.
+        breaches: the rules that software has broken.
+        history: what it did to bring the card up.
     """
 
     def __init__(self, machine: Machine, index: int, name: str) -> None:
@@ -122,6 +136,10 @@ class Card:
         )
         self.unmodelled = Unmodelled(name)
         self._describes = False
+        self.history = History()
+        self.breaches = Breaches(name, machine.rack.counters[index])
+        self._supervision = Supervision(self._registers, self.ready, self.breaches, self.history)
+        self._checks, self._seen = self._supervision.checks, self._supervision.seen
         self._reads: dict[int, Callable[[], int]] = {}
         self._writes: dict[int, Callable[[int], None]] = {}
         self._direct: dict[int, Callable[[int], None]] = {}
@@ -228,8 +246,15 @@ class Card:
         offset = _ALIASES.get(offset, offset)
         if offset not in _MODELLED:
             self.unmodelled.read(offset)
+        if self._supervision.busy_until:
+            self._supervision.hears(offset, writes=False)
         rule = self._reads.get(offset)
-        return self.ready.read(offset, rule() if rule else int(self._registers[offset // 4]))
+        value = self.ready.read(offset, rule() if rule else int(self._registers[offset // 4]))
+        if seen := self._seen.get(offset):
+            seen(value)
+        if offset in self.history.reads:
+            self.history.read(offset, value)
+        return value
 
     def write32(self, offset: int, value: int) -> None:
         """A write to BAR 0 at a multiple of 4, with its side effects; beyond the BAR it goes nowhere."""
@@ -238,6 +263,13 @@ class Card:
         offset = _ALIASES.get(offset, offset)
         if offset not in _MODELLED:
             self.unmodelled.write(offset)
+        if self._supervision.busy_until and not self._supervision.hears(offset, writes=True):
+            return
+        if offset in self.history.writes:
+            self.history.write(offset, value)
+        check = self._checks.get(offset)
+        if check and not check(value):
+            return
         rule = self._direct.get(offset)
         if rule:
             rule(value)
@@ -249,6 +281,8 @@ class Card:
                 rule(value)
             else:
                 self._take(offset, value)
+            if self._supervision.concerns(offset) and self._supervision.settle():
+                provide(self._machine.rack, SPOIL)
             self._note_features()
 
     def note_wire(self) -> None:
@@ -286,6 +320,8 @@ class Card:
             | state.CONTROL * bool(self._get(reg.MFLCN))
             | state.BUFFER * bool(self._words[state.BUFFERED] or (self._sends_pauses() and not self._wire_waits()))
         )
+        plain = self._get(reg.HLREG0) & _FINISHES == _FINISHES
+        self._words[state.USUAL] = USUAL_FORM if plain else 0
         time_counts = bool(wire[SPEED] or wire[FLIGHT] or features & state.TIMED or self._words[state.PAUSED_UNTIL])
         provide(self._machine.rack, *of_features(features), *(timed.SLOTS if time_counts else ()))
         self._words[state.FEATURES] = features
@@ -311,6 +347,10 @@ class Card:
             or (registers[_ETHERTYPES] & reg.ETQF.mask("FILTER_ENABLE")).any()
             or self._get(reg.SYNQF) & reg.SYNQF.mask("QUEUE_ENABLE")
         )
+
+    def look(self) -> None:
+        """Find what software breaks by leaving things as they are; see `Breaches`."""
+        self._supervision.look(self.masters_bus)
 
     def rules(self) -> tuple[dict[int, Callable[[], int]], dict[int, Callable[[int], None]]]:
         """What reading and writing registers does that are more than memory, by offset."""
@@ -339,6 +379,8 @@ class Card:
         self._flow_director.reset()
         self._note_filters()
         self.ready.forget()
+        self._supervision.reset()
+        self.history.reset()
         self.ready.begin(reg.EEC, reg.EEC.mask("AUTO_RD", "DONE"), turns=2)
         self.ready.begin(reg.RDRXCTL, reg.RDRXCTL.mask("DMAIDONE"), turns=2)
         if kind >= Reset.LINK:
@@ -365,6 +407,8 @@ class Card:
         reads[reg.SW_FW_SYNC.offset] = self._read_sw_fw_sync
         reads[reg.I2CCTL.offset] = self._read_i2cctl
         reads[reg.RTTBCNRC.offset] = self._read_rttbcnrc
+        for row, hidden in _HIDDEN:
+            reads |= {offset: partial(self._read_visible, offset, ~hidden) for offset in row.offsets}
         reads |= self.statistics.rules()
         for part in (self.clock, self._flow_director):
             part_reads, part_writes = part.rules()
@@ -383,8 +427,6 @@ class Card:
         for row, rule in (
             (reg.TXDCTL, self._write_txdctl),
             (reg.RXDCTL, self._write_rxdctl),
-            (reg.TDH, self._write_tdh),
-            (reg.RDH, self._write_rdh),
         ):
             writes |= {offset: partial(rule, queue) for queue, offset in enumerate(row.offsets)}
         self._set_direct_rules()
@@ -398,6 +440,9 @@ class Card:
         for row in (*_DOORBELLS, *_TABLES):
             self._direct |= {at: partial(self._take, at) for at in row.offsets}
         self._direct |= {at: partial(self._write_ftqf, at) for at in reg.FTQF.offsets}
+
+    def _read_visible(self, offset: int, visible: int) -> int:
+        return int(self._registers[offset // 4]) & visible
 
     def _read_status(self) -> int:
         """PCIE_MASTER_ENABLE falls once software has disabled the master (5.2.5.3.2)."""
@@ -431,6 +476,7 @@ class Card:
             return
         self.reset(Reset.LINK if resets & reg.CTRL.mask("LRST") else Reset.SOFTWARE)
         self.ready.begin(reg.CTRL, resets, shown=resets)
+        self._supervision.reset_begins()
 
     def _write_eec(self, value: int) -> None:
         """Access to the EEPROM is granted as soon as it is asked for (8.2.3.2.1)."""
@@ -455,13 +501,13 @@ class Card:
         starts = value & ~self._get(reg.DMATXCTL) & reg.DMATXCTL.mask("TE")
         self._take(reg.DMATXCTL.offset, value)
         if starts:
-            self._enable(reg.TXDCTL[0], (reg.TDH[0], reg.TDT[0]), 1)
+            self._change(reg.TXDCTL[0], ENABLE=1)
             self._words[state.TX_QUEUES] = self._running(_TX_CONTROLS)
 
     def _write_txdctl(self, queue: int, value: int) -> None:
         """A packet of which only a part was fetched is forgotten with its queue; the software flush clears itself."""
         enabled = reg.TXDCTL.decode(value)["ENABLE"]
-        self._enable(reg.TXDCTL[queue], (reg.TDH[queue], reg.TDT[queue]), enabled)
+        self._change(reg.TXDCTL[queue], ENABLE=enabled)
         self._take(reg.TXDCTL.offsets[queue], value)
         self._words[state.TX_QUEUES] = self._running(_TX_CONTROLS)
         if not enabled:
@@ -471,33 +517,16 @@ class Card:
 
     def _write_rxdctl(self, queue: int, value: int) -> None:
         enabled = reg.RXDCTL.decode(value)["ENABLE"]
-        self._enable(reg.RXDCTL[queue], (reg.RDH[queue], reg.RDT[queue]), enabled)
+        self._change(reg.RXDCTL[queue], ENABLE=enabled)
         if not enabled:
             coalesce.forget(self._machine.rack, self.index, queue)
         self._take(reg.RXDCTL.offsets[queue], value)
         self._words[state.RX_QUEUES] = self._running(_RX_CONTROLS)
 
-    def _enable(self, control: Register, ends: tuple[Register, Register], enabled: int) -> None:
-        """Enabling a queue initialises its internal registers: head and tail begin at 0 (8.2.3.8.6, 8.2.3.9.10)."""
-        if enabled and not self._get(control) & control.mask("ENABLE"):
-            for end in ends:
-                self._put(end, 0)
-        self._change(control, ENABLE=enabled)
-
     def _running(self, controls: NDArray[np.intp]) -> int:
         """As many queues as the rack has to look at: up to the last that is enabled."""
         enabled = np.flatnonzero(self._registers[controls] & reg.RXDCTL.mask("ENABLE"))
         return int(enabled[-1]) + 1 if len(enabled) else 0
-
-    def _write_tdh(self, queue: int, value: int) -> None:
-        """Not while the queue is enabled (8.2.3.9.8)."""
-        if not self._get(reg.TXDCTL[queue]) & reg.TXDCTL.mask("ENABLE"):
-            self._take(reg.TDH.offsets[queue], value)
-
-    def _write_rdh(self, queue: int, value: int) -> None:
-        """Not while the queue is enabled (8.2.3.8.4)."""
-        if not self._get(reg.RXDCTL[queue]) & reg.RXDCTL.mask("ENABLE"):
-            self._take(reg.RDH.offsets[queue], value)
 
     def _write_filter(self, offset: int, value: int) -> None:
         """Enabled, it is looked at for each packet that arrives."""

@@ -34,8 +34,10 @@ from ixy.registers import i82599 as reg
     CLOCK_PERIOD,  # and each time this has passed, in tenths of a nanosecond,
     CLOCK_STEP,  # it has grown by this
     FIVE_FIELDS,  # how many filters by five fields are to be looked at, up to the last that is enabled
+    FIRST,  # first descriptor of the packet that is being gathered, if it has several
+    USUAL,  # what the descriptor of a packet looks like about which there is nothing to say; 0: each is looked at
     CARD_WORDS,
-) = range(28)
+) = range(30)
 
 UNTIL_RESET = (  # a reset makes them 0
     *(TX_QUEUES, RX_QUEUES, STAGED, OFFLOAD, PENDING, PAUSED_UNTIL, XOFF_AGAIN, BUFFERED),
@@ -100,7 +102,24 @@ UNREPORTED, COALESCING = 1, 2
     RX_SIZES,  # six columns: good frames of up to 64, 127, 255, 511, 1023 bytes, and longer ones
 ) = range(22)
 TX_SIZES = RX_SIZES + 6
-COUNTERS = TX_SIZES + 6
+BROKEN = TX_SIZES + 6  # two columns for each rule below: how often it was broken, and where first
+
+# The rules for drivers (`rules.py`) that are found broken by kernels
+(
+    PAYLEN,
+    DEXT,
+    DTYP,
+    MSS,
+    RS,
+    IFCS,
+    TXCRCEN,
+    TXPADEN,
+    TX_TAIL,
+    RX_TAIL,
+    NO_SNOOP,
+    KERNEL_RULES,
+) = range(12)
+COUNTERS = BROKEN + 2 * KERNEL_RULES
 
 # Columns of `queues`: what each queue has counted, how many of its transmit descriptors are to be written back, and of
 # one with a limited rate
@@ -124,9 +143,14 @@ QUEUE_UNTIL_RESET = [QUEUE_UNREPORTED, QUEUE_FACTOR, QUEUE_DUE, QUEUE_REST]  # a
 BUCKETS, FILTER_WORDS = 1 << 15, 8
 FLOW_WORDS = BUCKETS * (1 + FILTER_WORDS)
 
+# Bits that software does not see in registers where they are reserved, so that who looks at the register sees them too:
+# in RXDCTL and TXDCTL, the queue hangs, and what it receives is spoilt; in RXCTRL and DMATXCTL, no packet has room
+HUNG, SPOILT = 1 << 31, 1 << 29
+RX_CLOSED, TX_CLOSED = 1 << 31, 1 << 15
+
 # Where things lie in a card's slot of the tape: a packet on its way out, one of its segments, a frame without its VLAN
 # tag or with its check sequence, what is written into EVENT, a pause frame, a queue's head on its way to memory, the
-# flows of which packets are being coalesced, and the packet buffer
+# flows of which packets are being coalesced, a frame that is spoilt, and the packet buffer
 STAGE = 0
 STAGE_SIZE = 256 << 10  # PAYLEN has 18 bits
 SEGMENT = STAGE + STAGE_SIZE
@@ -135,7 +159,8 @@ NOTICE = STRIPPED + (32 << 10)
 PAUSE_FRAME = NOTICE + 64
 HEAD = NOTICE + (4 << 10)
 FLOWS = HEAD + (4 << 10)
-PACKET_BUFFER = FLOWS + (32 << 10)
+SPOILING = FLOWS + (32 << 10)
+PACKET_BUFFER = SPOILING + (32 << 10)
 PACKET_BUFFER_SIZE = 640 << 10  # for 512 KiB of frames: each has a word besides, and begins with one
 PART_SIZE = PACKET_BUFFER + PACKET_BUFFER_SIZE
 

@@ -5,14 +5,17 @@ Each kernel works on one card of a rack. Sections are those of the Intel 82599 d
 
 from __future__ import annotations
 
-from ixy.jit import compiled
+from ixy.jit import compiled, outlined
 from ixy.registers import i82599 as reg
 from ixy.sim import slots
 from ixy.sim.card.dma import dma_read, masters, ring_word
 from ixy.sim.card.frame import CRC_BYTES, is_broadcast, size_class
+from ixy.sim.card.judge import BEYOND, FINE, FORM, HANGS, PAYLEN_MASK, UNREPORTED
 from ixy.sim.card.offload import MIN_FRAME
 from ixy.sim.card.state import (
     FEATURES,
+    FIRST,
+    HUNG,
     INTERRUPT,
     OFFLOAD,
     QUEUE_TX,
@@ -23,8 +26,10 @@ from ixy.sim.card.state import (
     STAGED,
     STAGING,
     TX_BROADCAST,
+    TX_CLOSED,
     TX_MULTICAST,
     TX_SIZES,
+    USUAL,
 )
 from ixy.sim.rack import SLOT, Rack
 from ixy.sim.slots import call, lacks
@@ -54,7 +59,10 @@ def can_transmit(rack: Rack, card: int, queue: int) -> bool:
     """Whether a transmit queue is running and has descriptors to send."""
     registers = rack.registers[card]
     at = queue * _QUEUE_STRIDE
-    if load_acquire(registers, _TXDCTL + at) & _ENABLE == 0 or load_acquire(registers, _DMATXCTL) & _TE == 0:
+    if (
+        load_acquire(registers, _TXDCTL + at) & (_ENABLE | HUNG) != _ENABLE
+        or load_acquire(registers, _DMATXCTL) & (_TE | TX_CLOSED) != _TE
+    ):
         return False
     if not masters(rack, card) or (rack.cards[card, STAGED] != 0 and rack.cards[card, STAGING] != queue):
         return False
@@ -73,22 +81,38 @@ def fetch(rack: Rack, card: int, queue: int) -> int:
     size = load_acquire(registers, _TDLEN + at) // reg.DESCRIPTOR_BYTES
     head = load_acquire(registers, _TDH + at)
     if head >= size or load_acquire(registers, _TDT + at) >= size:
-        # The ring is nonsense: the queue stops.
-        store_release(registers, _TXDCTL + at, load_acquire(registers, _TXDCTL + at) & ~_ENABLE)
-        return 0
+        # The ring is nonsense: the queue hangs.
+        return LATER if consider(rack, card, queue, BEYOND) == LATER else 0
     word = ring_word(rack, card, _TDBAL + at, _TDBAH + at, head)
     complete = 0
+    judged = FINE
     if word >= 0:
         command = load_acquire(rack.words, word + 1)
-        if is_data(command):
+        # A legacy descriptor, or an advanced one that carries data: context descriptors carry none (7.2.3.2).
+        if command & reg.TX_DEXT == 0 or command & reg.TX_DTYP == reg.TX_DATA:
+            # Most packets are alike: one buffer, whose length is what PAYLEN says.
+            odd = ((command >> reg.TX_PAYLEN_SHIFT) ^ command) & reg.TX_LENGTH_MASK
+            odd |= (command ^ rack.cards[card, USUAL]) & FORM
+            if odd | rack.cards[card, STAGED]:
+                judged = consider(rack, card, queue, command)
+                if judged == LATER:
+                    return LATER
+                if judged == HANGS:
+                    return 0
             if command & _ANY_OFFLOAD:
                 if lacks(rack, slots.BUILD):
                     return LATER
-                note_offload(rack, card, command)
+                offloads = _LEGACY_OFFLOADS if command & reg.TX_DEXT == 0 else _OFFLOADS
+                if command & offloads and rack.cards[card, STAGED] == 0:  # later ones say nothing of it (7.2.3.2.4)
+                    rack.cards[card, OFFLOAD] = command
+            if command & reg.TX_EOP == 0 and rack.cards[card, STAGED] == 0:
+                rack.cards[card, FIRST] = command
             gather(rack, card, rack.words[word], command & reg.TX_LENGTH_MASK)
             if command & reg.TX_EOP:
                 complete = rack.cards[card, STAGED]
                 rack.cards[card, STAGED] = 0
+                if judged != FINE:
+                    complete = call(rack, slots.LEAVE, card, complete, judged, 0)
                 if complete == 0:
                     rack.cards[card, OFFLOAD] = 0  # there was nothing, or nothing could be fetched
             else:
@@ -97,13 +121,38 @@ def fetch(rack: Rack, card: int, queue: int) -> int:
             index = 1 if command & reg.TX_IDX else 0
             rack.contexts[card, queue, index, 0] = rack.words[word]
             rack.contexts[card, queue, index, 1] = command
-        if command & reg.TX_RS:
+        else:
+            return LATER if consider(rack, card, queue, command) == LATER else 0
+        if command & reg.TX_RS and judged != UNREPORTED:
             if rack.cards[card, FEATURES] & REPORT:
                 call(rack, slots.REPORT, card, queue, head, word)
             else:
                 report(rack, card, queue, word)
     registers[_TDH + at] = head + 1 if head + 1 < size else 0
     return complete
+
+
+@outlined
+def consider(rack: Rack, card: int, queue: int, command: int) -> int:
+    """What becomes of a descriptor that is not as most are: FINE, LATER, or what `judge.py` says."""
+    staged, usual = rack.cards[card, STAGED], rack.cards[card, USUAL]
+    first = rack.cards[card, FIRST] if staged else command
+    total = staged + (command & reg.TX_LENGTH_MASK)
+    if command == BEYOND or (command & reg.TX_DEXT and command & reg.TX_DTYP != reg.TX_DATA):
+        odd = True
+    elif command & reg.TX_EOP == 0:
+        odd = command & reg.TX_RS != 0
+    elif first & reg.TX_DEXT == 0 and usual != 0:
+        typed = first & reg.TX_DTYP != 0 and first & _LEGACY_OFFLOADS == 0
+        odd = total != 0 and (typed or (first | command) & reg.TX_IFCS == 0)
+    else:
+        wrong_size = first & reg.TX_TSE == 0 and (first >> reg.TX_PAYLEN_SHIFT) & PAYLEN_MASK != total
+        odd = (usual == 0 and total != 0) or first & reg.TX_IFCS == 0 or wrong_size
+    if not odd:
+        return FINE
+    if lacks(rack, slots.JUDGE) or lacks(rack, slots.LEAVE):
+        return LATER
+    return call(rack, slots.JUDGE, card, queue, command, 0)
 
 
 @compiled
@@ -116,14 +165,6 @@ def report(rack: Rack, card: int, queue: int, word: int) -> None:
 
 
 @compiled
-def note_offload(rack: Rack, card: int, command: int) -> None:
-    """Keep the first descriptor of a packet, if it asks for an offload; later ones say nothing of it (7.2.3.2.4)."""
-    offloads = _LEGACY_OFFLOADS if command & reg.TX_DEXT == 0 else _OFFLOADS
-    if command & offloads and rack.cards[card, STAGED] == 0:
-        rack.cards[card, OFFLOAD] = command
-
-
-@compiled
 def count_sent(rack: Rack, card: int, queue: int, start: int, length: int) -> None:
     """Count a frame that leaves; it lies on the tape, its length is without the frame check sequence."""
     counters = rack.counters[card]
@@ -132,12 +173,6 @@ def count_sent(rack: Rack, card: int, queue: int, start: int, length: int) -> No
     rack.queues[card, queue, QUEUE_TX_BYTES] += length + CRC_BYTES
     if rack.tape[start] & 1:
         counters[TX_BROADCAST if is_broadcast(rack.tape, start) else TX_MULTICAST] += 1
-
-
-@compiled
-def is_data(command: int) -> bool:
-    """A legacy descriptor, or an advanced one that carries data: context descriptors carry none (7.2.3.2)."""
-    return command & reg.TX_DEXT == 0 or command & (15 << 20) == reg.TX_DATA
 
 
 @compiled

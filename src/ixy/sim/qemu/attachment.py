@@ -20,6 +20,7 @@ from ixy.sim.qemu.endpoint import Endpoint, Interrupts
 from ixy.sim.qemu.memory import NO_MEMORY, GuestMemory, MemoryMap
 from ixy.sim.qemu.proxy import Party, Proxy
 from ixy.sim.qemu.qtest import Qtest, SlotInterrupts
+from ixy.sim.qemu.reporting import ReportSocket
 from ixy.sim.spec import check_files, parse_spec
 
 if TYPE_CHECKING:
@@ -132,6 +133,9 @@ class Attachment:
             self.arguments += ["-qtest", "chardev:qtest", "-qtest-log", "/dev/null"]
             for slot, address in enumerate(addresses, FIRST_SLOT):
                 self._attach(stack, address, slot, qtest, memory)
+            reporting = ReportSocket(card.card for card in self.cards)
+            stack.callback(reporting.close)
+            self._parties.append(reporting)
             self._stack = stack.pop_all()
 
     def release(self) -> None:

@@ -1,0 +1,169 @@
+"""What a simulated 82599 does when descriptors, rings or registers break the rules for drivers (`rules.py`).
+
+The kernels here are in slots: a driver that breaks none of the rules never has one compiled. Sections are those of the
+Intel 82599 datasheet, revision 3.3.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ixy.jit import compiled
+from ixy.registers import i82599 as reg
+from ixy.sim.card.offload import MIN_FRAME
+from ixy.sim.card.state import (
+    BROKEN,
+    DEXT,
+    DTYP,
+    FIRST,
+    HUNG,
+    IFCS,
+    MSS,
+    NO_SNOOP,
+    OFFLOAD,
+    PAYLEN,
+    RS,
+    RX_JUMP,
+    RX_LOWER_BITS,
+    RX_STRIDE,
+    SPOILING,
+    STAGED,
+    TX_TAIL,
+    TXCRCEN,
+    TXPADEN,
+)
+from ixy.sim.rack import ALARM, SLOT, Rack
+from ixy.unsafe import copy, load_acquire, store_release
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# What `judge` says: the packet leaves, the queue hangs, the descriptor is not written back, the packet leaves without a
+# check sequence, or too short
+FINE, HANGS, UNREPORTED, UNCHECKED, SHORT = range(5)
+BEYOND = -2  # in a descriptor's stead: there is none, as head or tail lies beyond the ring
+
+# What the descriptor of a packet looks like that has one: advanced, ends the packet, asks for a check sequence, and has
+# no more bytes than fit into one (7.2.3.2.4)
+FORM = (
+    reg.TX_DEXT | reg.TX_DTYP | reg.TX_IFCS | reg.TX_EOP | -1 << 62
+)  # the two highest bits, as a signed word has them
+USUAL_FORM = reg.TX_DEXT | reg.TX_DATA | reg.TX_IFCS | reg.TX_EOP
+PAYLEN_MASK = (1 << 18) - 1
+_LEGACY_FIELDS = reg.TX_VLE | reg.TX_IC  # what makes use of CSO, CSS and VLAN
+_OFFLOADS = reg.TX_VLE | reg.TX_TSE | reg.TX_IXSM | reg.TX_TXSM | reg.TX_IC
+
+_HLREG0 = reg.HLREG0.offset // 4
+_TXDCTL, _TX_STRIDE = reg.TXDCTL.offset // 4, reg.TXDCTL.stride // 4
+_TDH, _RDH = reg.TDH.offset // 4, reg.RDH.offset // 4
+_TXCRCEN, _TXPADEN = reg.HLREG0.mask("TXCRCEN"), reg.HLREG0.mask("TXPADEN")
+
+_ETHERNET = 14
+_MIN_MAC, _MIN_TCP = 12, 20  # what MACLEN and L4LEN must cover at least
+_CACHE_LINE = 64
+
+
+@compiled
+def seems_advanced(command: int) -> bool:
+    """Whether a descriptor in legacy format has what fields of an advanced one leave there: DTYP in CSO, PAYLEN in CSS
+    and VLAN, of which it makes no use.
+    """
+    kind = command & reg.TX_DTYP
+    return (
+        (kind == reg.TX_DATA or kind == reg.TX_CONTEXT)
+        and command & _LEGACY_FIELDS == 0
+        and (command >> reg.TX_PAYLEN_SHIFT) & PAYLEN_MASK != 0
+    )
+
+
+@compiled
+def judge(rack: Rack, card: int, queue: int, command: int) -> int:
+    """What becomes of the descriptor that a transmit queue is at, which is odd."""
+    own = rack.cards[card]
+    if command == BEYOND:
+        return hang(rack, card, queue, TX_TAIL)
+    if command & reg.TX_DEXT and command & reg.TX_DTYP != reg.TX_DATA:
+        return hang(rack, card, queue, DTYP)
+    if command & reg.TX_EOP == 0:
+        note(rack, card, RS, queue, tx_head(rack, card, queue))
+        return UNREPORTED
+    first = own[FIRST] if own[STAGED] else command
+    total = own[STAGED] + (command & reg.TX_LENGTH_MASK)
+    asks = first
+    if first & reg.TX_DEXT == 0:
+        asks |= command
+        if seems_advanced(first):
+            return hang(rack, card, queue, DEXT)
+    elif first & reg.TX_TSE == 0 and (first >> reg.TX_PAYLEN_SHIFT) & PAYLEN_MASK != total:
+        return hang(rack, card, queue, PAYLEN)
+    control = load_acquire(rack.registers[card], _HLREG0)
+    if asks & reg.TX_IFCS == 0 or control & _TXCRCEN == 0:
+        note(rack, card, IFCS if asks & reg.TX_IFCS == 0 else TXCRCEN, queue, tx_head(rack, card, queue))
+        return UNCHECKED
+    if control & _TXPADEN == 0 and total < MIN_FRAME and first & _OFFLOADS == 0:
+        note(rack, card, TXPADEN, queue, tx_head(rack, card, queue))
+        return SHORT
+    return FINE
+
+
+@compiled
+def segments(rack: Rack, card: int, queue: int, length: int) -> bool:
+    """Whether a packet of `length` bytes can be cut whose first descriptor asks for it; else its queue hangs."""
+    first = rack.cards[card, OFFLOAD]
+    if first & reg.TX_DEXT == 0:
+        return True
+    context = rack.contexts[card, queue, 1 if first & reg.TX_IDX else 0]
+    mac_size = (context[0] >> reg.CONTEXT_MACLEN_SHIFT) & 0x7F
+    transport_size = (context[1] >> reg.CONTEXT_L4LEN_SHIFT) & 0xFF
+    headers = mac_size + (context[0] & reg.CONTEXT_IPLEN_MASK) + transport_size
+    segment_size = (context[1] >> reg.CONTEXT_MSS_SHIFT) & 0xFFFF
+    if segment_size == 0 or transport_size < _MIN_TCP or mac_size < _MIN_MAC or headers >= length:
+        hang(rack, card, queue, MSS)
+        return False
+    if (first >> reg.TX_PAYLEN_SHIFT) & PAYLEN_MASK != length - headers:
+        hang(rack, card, queue, PAYLEN)
+        return False
+    return True
+
+
+@compiled
+def hang(rack: Rack, card: int, queue: int, rule: int) -> int:
+    """A transmit queue fetches no more, though it reads as enabled; the packet that is being gathered is gone."""
+    note(rack, card, rule, queue, tx_head(rack, card, queue))
+    registers, place = rack.registers[card], _TXDCTL + queue * _TX_STRIDE
+    store_release(registers, place, load_acquire(registers, place) | HUNG)
+    rack.cards[card, STAGED] = rack.cards[card, OFFLOAD] = 0
+    return HANGS
+
+
+@compiled
+def tx_head(rack: Rack, card: int, queue: int) -> int:
+    return load_acquire(rack.registers[card], _TDH + queue * _TX_STRIDE)
+
+
+@compiled
+def note(rack: Rack, card: int, rule: int, queue: int, slot: int) -> None:
+    """A rule is broken by descriptor `slot` of a queue; the first time, the card's owner is told."""
+    column = BROKEN + 2 * rule
+    rack.counters[card, column] += 1
+    if rack.counters[card, column] == 1:
+        rack.counters[card, column + 1] = queue << 32 | slot
+        store_release(rack.control, ALARM, 1)
+
+
+@compiled
+def spoil(rack: Rack, card: int, queue: int, start: int, length: int) -> int:
+    """A copy of a frame, of whose payload a byte in each cache line is wrong; where it lies on the tape."""
+    at = queue * RX_STRIDE + (queue >> RX_LOWER_BITS) * RX_JUMP
+    note(rack, card, NO_SNOOP, queue, load_acquire(rack.registers[card], _RDH + at))
+    place = card * SLOT + SPOILING
+    copy(rack.tape, place, rack.tape, start, length)
+    damage(rack.tape, place + _ETHERNET, place + length)
+    return place
+
+
+@compiled
+def damage(tape: NDArray[np.uint8], start: int, end: int) -> None:
+    for i in range(start, end, _CACHE_LINE):
+        tape[i] ^= 0xFF

@@ -1,0 +1,287 @@
+"""The rules for drivers: our driver breaks none, and with each fault that a punished rule names it fails, and is told.
+
+A fault is put between driver and card: a write to a register that comes otherwise or not at all, or a descriptor that
+is changed before the card fetches it. Sections are those of the Intel 82599 datasheet, revision 3.3.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from lab import batch_of, frame, number_of, open_card, receive_all
+
+from ixy.bus import Function
+from ixy.bus.simulated import SimulatedBar
+from ixy.drivers.ixgbe import device as driver
+from ixy.errors import DeviceTimeout
+from ixy.packets.mempool import Mempool
+from ixy.registers import Register, RegisterFile
+from ixy.registers import i82599 as reg
+from ixy.sim.card import rules, state
+from ixy.sim.card.registers import Card
+from ixy.sim.machine import Machine
+
+GROUP = 32  # packets; the last asks for a report of status
+FIRST = bytes.fromhex("026978790001")
+SECOND = bytes.fromhex("026978790002")  # the addresses of cards a and b
+EOP, IFCS, RS, DEXT, TSE, DTYP, PAYLEN = 1 << 24, 1 << 25, 1 << 27, 1 << 29, 1 << 31, 3 << 20, 46
+HLREG0, CTRL, MASTER_DISABLE = 0x4240, 0x0, 1 << 2
+
+
+class Outcome(NamedTuple):
+    """What became of GROUP packets in each direction: how many arrived as they were sent, and whether status did."""
+
+    sent: int
+    received: int
+    reported: bool
+
+
+GOOD = Outcome(GROUP, GROUP, True)
+
+Write = Callable[[int, int], None]
+Writes = Callable[[Card, Write, int, int], None]
+Descriptors = Callable[[Card, np.ndarray], None]
+
+
+class Fault(NamedTuple):
+    """What a driver does wrong, and what becomes of its packets then.
+
+    Attributes:
+        outcome: None if the card cannot be opened.
+        writes: makes its writes to registers in the driver's stead; is handed the card, what writes, offset and value.
+        descriptors: once packets are sent, changes the transmit ring, words of shape (n, 2), before the card looks.
+        patch: changes the driver itself.
+    """
+
+    outcome: Outcome | None
+    writes: Writes | None = None
+    descriptors: Descriptors | None = None
+    patch: Callable[[pytest.MonkeyPatch], None] | None = None
+
+
+def instead(register: Register, change: Callable[[int], int | None]) -> Writes:
+    """Another value is written to a register, or none."""
+
+    def writes(_: Card, write: Write, offset: int, value: int) -> None:
+        changed = change(value) if offset == register.offset else value
+        if changed is not None:
+            write(offset, changed)
+
+    return writes
+
+
+def after(register: Register, other: Register, value: int) -> Writes:
+    """Behind each write to a register comes one to another."""
+
+    def writes(_: Card, write: Write, offset: int, written: int) -> None:
+        write(offset, written)
+        if offset == register.offset:
+            write(other.offset, value)
+
+    return writes
+
+
+def before(register: Register, bit: int, other: Register, value: int) -> Writes:
+    """Before a bit of a register is set comes a write to another."""
+
+    def writes(_: Card, write: Write, offset: int, written: int) -> None:
+        if offset == register.offset and written & bit:
+            write(other.offset, value)
+        write(offset, written)
+
+    return writes
+
+
+def never(*offsets: int) -> Writes:
+    def writes(_: Card, write: Write, offset: int, value: int) -> None:
+        if offset not in offsets:
+            write(offset, value)
+
+    return writes
+
+
+def on_slot(slot: int, change: Callable[[int], int]) -> Descriptors:
+    """The second word of one descriptor is changed."""
+
+    def descriptors(_: Card, ring: np.ndarray) -> None:
+        ring[slot, 1] = np.uint64(change(int(ring[slot, 1])) & (1 << 64) - 1)
+
+    return descriptors
+
+
+def of_a(thing: driver.Ixgbe | Function) -> bool:
+    return thing.address == "sim:a"
+
+
+def waits_for_no_reset(patch: pytest.MonkeyPatch) -> None:
+    """No pause after a reset, nor a look whether it is over."""
+    wait = RegisterFile.wait
+
+    def impatient(self: RegisterFile, register: Register, timeout: float, **fields: int) -> None:
+        if register is not reg.CTRL or self.owner != "sim:a":
+            wait(self, register, timeout, **fields)
+
+    patch.setattr(RegisterFile, "wait", impatient)
+    patch.setattr(driver, "time", SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: None))
+
+
+def waits_for_no_queue(patch: pytest.MonkeyPatch) -> None:
+    """ENABLE is set, and not read back."""
+    wait = RegisterFile.wait
+
+    def impatient(self: RegisterFile, register: Register, timeout: float, **fields: int) -> None:
+        if register is not reg.RXDCTL[0] or self.owner != "sim:a":
+            wait(self, register, timeout, **fields)
+
+    patch.setattr(RegisterFile, "wait", impatient)
+
+
+def masters_nothing(patch: pytest.MonkeyPatch) -> None:
+    set_bus_master = driver.set_bus_master
+    patch.setattr(driver, "set_bus_master", lambda function, on: set_bus_master(function, on and not of_a(function)))
+
+
+def starts_no_transmit(patch: pytest.MonkeyPatch) -> None:
+    enable = driver.Ixgbe._enable
+    patch.setattr(
+        driver.Ixgbe,
+        "_enable",
+        lambda self, controls, queues: enable(self, controls, 0 if of_a(self) and controls is reg.TXDCTL else queues),
+    )
+
+
+def starts_transmit(card: Card, _: np.ndarray) -> None:
+    """DMATXCTL.TE enables the first queue, too (8.2.3.9.10)."""
+    card.write32(reg.DMATXCTL.offset, 1)
+
+
+def pointer(_: Card, ring: np.ndarray) -> None:
+    ring[0, 0] = 0x7F12_3456_7000
+
+
+def bumps_beyond(card: Card, ring: np.ndarray) -> None:
+    card.write32(reg.TDT[0].offset, len(ring))
+
+
+ENABLE = 1 << 25
+NOTHING_SENT, NOTHING_RECEIVED = Outcome(0, GROUP, False), Outcome(GROUP, 0, True)
+NOTHING = Outcome(0, 0, False)
+FAULTS = {
+    "early-access": Fault(None, patch=waits_for_no_reset),
+    "rx-ring-base": Fault(NOTHING_RECEIVED, instead(reg.RDBAL[0], lambda value: value + 64)),
+    "rx-ring-length": Fault(NOTHING_RECEIVED, instead(reg.RDLEN[0], lambda value: value + 16)),
+    "rx-buffer-size": Fault(NOTHING_RECEIVED, instead(reg.SRRCTL[0], lambda value: value & ~0x1F)),
+    "rx-tail-early": Fault(NOTHING_RECEIVED, patch=waits_for_no_queue),
+    "rx-head": Fault(NOTHING_RECEIVED, after(reg.RXCTRL, reg.RDH[0], 5)),
+    "rx-packet-buffer": Fault(NOTHING_RECEIVED, instead(reg.RXPBSIZE[0], lambda _: 0)),
+    "no-snoop": Fault(NOTHING_RECEIVED, never(reg.CTRL_EXT.offset, reg.DCA_RXCTRL[0].offset)),
+    "rx-tail-beyond": Fault(NOTHING_RECEIVED, instead(reg.RDT[0], lambda value: value and value + 1)),
+    "tx-ring-base": Fault(NOTHING_SENT, instead(reg.TDBAL[0], lambda value: value + 64)),
+    "tx-ring-length": Fault(NOTHING_SENT, instead(reg.TDLEN[0], lambda value: value + 16)),
+    "tx-tail-early": Fault(NOTHING_SENT, never(reg.DMATXCTL.offset), starts_transmit, starts_no_transmit),
+    "tx-head": Fault(NOTHING_SENT, after(reg.RXCTRL, reg.TDH[0], 5)),
+    "tx-disabled": Fault(NOTHING_SENT, instead(reg.DMATXCTL, lambda value: value & ~1)),
+    "tx-packet-buffer": Fault(NOTHING_SENT, instead(reg.TXPBSIZE[0], lambda _: 0)),
+    "tx-requests": Fault(NOTHING_SENT, instead(reg.DTXMXSZRQ, lambda _: 0)),
+    "tx-tail-beyond": Fault(NOTHING_SENT, descriptors=bumps_beyond),
+    "payload-length": Fault(Outcome(2, GROUP, False), descriptors=on_slot(2, lambda word: word & (1 << PAYLEN) - 1)),
+    "descriptor-extension": Fault(Outcome(2, GROUP, False), descriptors=on_slot(2, lambda word: word & ~DEXT)),
+    "descriptor-type": Fault(Outcome(2, GROUP, False), descriptors=on_slot(2, lambda word: word & ~DTYP)),
+    "segmentation": Fault(Outcome(2, GROUP, False), descriptors=on_slot(2, lambda word: word | TSE)),
+    "report-without-end": Fault(Outcome(GROUP - 1, GROUP, False), descriptors=on_slot(31, lambda word: word & ~EOP)),
+    "no-check-sequence": Fault(Outcome(GROUP - 1, GROUP, True), descriptors=on_slot(2, lambda word: word & ~IFCS)),
+    "check-sequence-off": Fault(Outcome(0, GROUP, True), instead(reg.HLREG0, lambda value: value & ~1)),
+    "padding-off": Fault(Outcome(GROUP // 2, GROUP, True), instead(reg.HLREG0, lambda value: value & ~(1 << 10))),
+    "dma-refused": Fault(Outcome(GROUP - 1, GROUP, True), descriptors=pointer),
+    "master-disabled": Fault(NOTHING, before(reg.RXDCTL[0], ENABLE, reg.CTRL, MASTER_DISABLE)),
+    "not-bus-master": Fault(NOTHING, patch=masters_nothing),
+}
+
+
+@pytest.fixture
+def pool() -> Iterator[Mempool]:
+    with Mempool(256) as pool:
+        yield pool
+
+
+@pytest.fixture
+def faulty(monkeypatch: pytest.MonkeyPatch) -> Callable[[Fault], None]:
+    """Puts a fault between the driver of card a and the card."""
+
+    def put(fault: Fault) -> None:
+        if fault.patch is not None:
+            fault.patch(monkeypatch)
+        if fault.writes is None:
+            return
+        writes, make = fault.writes, SimulatedBar.__init__
+
+        def made(self: SimulatedBar, card: Card, words: np.ndarray) -> None:
+            make(self, card, words)
+            if card.name == "a":
+                self.write32 = lambda offset, value: writes(card, card.write32, offset, value)
+
+        monkeypatch.setattr(SimulatedBar, "__init__", made)
+
+    return put
+
+
+def exchange(machine: Machine, pool: Mempool, descriptors: Descriptors | None = None) -> Outcome:
+    """GROUP packets from card a to b, and as many from b to a; half of them are short."""
+    with open_card(machine, "sim:a,cable=b") as a, open_card(machine, "sim:b") as b:
+        out = [frame(n, 60 if n % 2 else 40, SECOND) for n in range(GROUP)]
+        assert a.tx[0].send(batch_of(pool, out)) == GROUP
+        ring = a.tx[0].ring.state.descriptors.view(np.uint64).reshape(-1, 2)
+        if descriptors is not None:
+            descriptors(machine.cards["a"], ring)
+        assert b.tx[0].send(batch_of(pool, [frame(n, 60, FIRST) for n in range(GROUP)])) == GROUP
+        machine.step(100)
+        reported = bool(ring[GROUP - 1, 1] >> np.uint64(32) & np.uint64(1)) and not ring[GROUP - 1, 1] & np.uint64(RS)
+        sent = [data for data in receive_all(b) if data == out[number_of(data)].ljust(60, b"\0")]
+        received = [data for data in receive_all(a) if data == frame(number_of(data), 60, FIRST)]
+        machine.cards["a"].look()
+        return Outcome(len(sent), len(received), reported)
+
+
+def test_a_driver_that_breaks_no_rule(machine: Machine, pool: Mempool, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "ixy.sim")
+    assert exchange(machine, pool) == GOOD
+    assert not [rule.name for rule in rules.RULES if rule.sentence in caplog.text]
+
+
+@pytest.mark.parametrize("rule", [rule for rule in rules.RULES if rule.punished], ids=lambda rule: rule.name)
+def test_each_fault_is_punished(
+    rule: rules.Rule,
+    machine: Machine,
+    pool: Mempool,
+    faulty: Callable[[Fault], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The packets fare as the rule says, it is counted, with the first place, and told once by its sentence."""
+    fault = FAULTS[rule.name]
+    faulty(fault)
+    card = machine.card("a")
+    if fault.outcome is None:
+        with pytest.raises(DeviceTimeout):
+            exchange(machine, pool)
+    else:
+        assert exchange(machine, pool, fault.descriptors) == fault.outcome
+    found = card.breaches.collect()
+    assert {name for name, breach in found.items() if breach.rule.punished} == {rule.name}
+    assert found[rule.name].count >= 1
+    told = [message for message in caplog.messages if rule.sentence in message]
+    assert len(told) == 1
+    assert found[rule.name].first in told[0]
+
+
+def test_each_rule_says_all() -> None:
+    """A name of its own, and what is punished has a source; what kernels look for is a rule."""
+    assert len(rules.BY_NAME) == len(rules.RULES)
+    assert all(bool(rule.source) == rule.punished for rule in rules.RULES)
+    assert set(rules.OF_KERNELS) == set(range(state.KERNEL_RULES))
+    assert set(rules.OF_KERNELS.values()) <= set(rules.BY_NAME)
