@@ -218,9 +218,7 @@ def guest_with_testpmd(directory: Path) -> Iterator[Port]:
         assert prepared.exit_code == 0, prepared.output
         terminal.connect(str(console))
         prompt = Prompt(terminal.fileno(), terminal.fileno())
-        running = guest.start(_TESTPMD)
+        guest.start(_TESTPMD)
         prompt.read_to_prompt(_TIMEOUT)
         yield Port(guest, attachment, wire, prompt)
-        prompt.enter("quit")
-        ended = guest.wait(running)
-        assert ended.exit_code == 0, ended.output
+        guest.kill()  # to end in order takes testpmd half a minute
