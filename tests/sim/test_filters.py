@@ -250,6 +250,8 @@ def test_a_reset_removes_them(machine: Machine, device: Device, card: Card) -> N
     card.write32(ETQF, ENABLE | 0x0806)
     card.write32(SYNQF, 1)
     card.write32(0, 1 << 26)
+    while card.read32(0) & 1 << 26:
+        pass
     assert [card.read32(offset) & ENABLE for offset in (FTQF, ETQF, SYNQF)] == [ENABLE, 0, 0]
     assert machine.rack.cards[card.index, state.FEATURES] & state.FILTER
     card.write32(FTQF, 0)

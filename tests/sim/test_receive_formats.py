@@ -315,7 +315,7 @@ def test_double_vlan_strips_the_inner_tag(rig: Rig, arrives: tuple[int, ...], le
     """With CTRL_EXT.EXTENDED_VLAN and EXVET, RXDCTL.VME takes the tag behind the outer one (7.4.5)."""
     rig.set_up()
     rig.write(RXDCTL, 1 << 25 | 1 << 30)
-    rig.write(0x18, 1 << 26)
+    rig.write(0x18, 1 << 26 | 1 << 16)
     rig.write(0x5078, 0x88A8 << 16)
     plain = frame(5, 100)
     outer = {0x88A8: b"\x88\xa8\x00\x05", 0x8100: b"\x81\x00\x00\x07"}

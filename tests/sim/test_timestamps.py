@@ -36,7 +36,7 @@ class Time:
 
 @pytest.fixture
 def card(machine: Machine) -> Iterator[Card]:
-    card = machine.plug_in("sim:a")
+    card = machine.plug_in("sim:a,ready=0")
     yield card
     machine.unplug(card)
 

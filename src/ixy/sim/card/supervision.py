@@ -167,20 +167,22 @@ class Supervision:
         return True
 
     def _end(self, ring: Ring) -> None:
-        """A queue is disabled. It begins anew: DPDK counts on that, which sets RDH once the queue is enabled again."""
-        self._registers[ring.head.offset // 4] = self._registers[ring.tail.offset // 4] = 0
+        """A queue is disabled. What was left in it is no tail that comes too early when it is enabled again."""
+        self._clear_ends(ring)
         self.checks.pop(ring.tail.offset, None)
 
+    def _clear_ends(self, ring: Ring) -> None:
+        self._registers[ring.head.offset // 4] = self._registers[ring.tail.offset // 4] = 0
+
     def _begin(self, ring: Ring) -> None:
-        """A queue is enabled. What its tail was before counts no more."""
+        """A queue is enabled, and begins at 0 (8.2.3.8.6, 8.2.3.9.10). What its tail was before counts no more."""
         if self._get(reg.CTRL) & reg.CTRL.mask("PCIE_MASTER_DISABLE"):
             self._breaches.note("master-disabled", ring.name)
         if ring.unaligned:
             self._hang(ring)
-        head = self._get(ring.head)
-        if self._get(ring.tail) not in (0, head):
+        if self._get(ring.tail) not in (0, self._get(ring.head)):
             self._breaches.note(f"{ring.side}-tail-early", ring.name)
-        self._registers[ring.tail.offset // 4] = head
+        self._clear_ends(ring)
         ring.begun, ring.seen_enabled = monotonic_ns(), False
         self.checks[ring.tail.offset] = partial(self._check_first_tail, ring)
 
