@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness import Guest
+from harness import Guest, QemuCrashError
 
 from ixy.sim.qemu.attachment import Attachment
 
@@ -42,7 +42,23 @@ def served_cards(addresses: Sequence[str]) -> Iterator[Attachment]:
 def guest_with_cards(
     directory: Path, addresses: Sequence[str], arguments: Sequence[str] = (), **options: Any
 ) -> Iterator[tuple[Guest, Attachment]]:
-    """A guest with one card for each of `addresses`."""
+    """A guest with one card for each of `addresses`.
+
+    QEMU 7.2 crashes now and then while a guest sets up an IOMMU in front of proxied devices. Then another one is
+    started, once.
+    """
+    with ExitStack() as stack:
+        try:
+            machine = stack.enter_context(_booted(directory, addresses, arguments, **options))
+        except QemuCrashError:
+            machine = stack.enter_context(_booted(directory / "again", addresses, arguments, **options))
+        yield machine
+
+
+@contextmanager
+def _booted(
+    directory: Path, addresses: Sequence[str], arguments: Sequence[str], **options: Any
+) -> Iterator[tuple[Guest, Attachment]]:
     with served_cards(addresses) as attachment:
         guest = Guest(
             directory, [*attachment.arguments, *arguments], shared_memory=True, pass_fds=attachment.fds, **options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import selectors
+import signal
 import socket
 import subprocess
 import time
@@ -24,6 +25,10 @@ _KERNEL_ARGUMENTS = (
 
 class GuestDeathError(HarnessError):
     """QEMU ended while something was expected of the guest."""
+
+
+class QemuCrashError(GuestDeathError):
+    """QEMU has crashed."""
 
 
 class GuestTimeoutError(HarnessError):
@@ -200,10 +205,10 @@ class Guest:
     def _died(self, when: str, number: int | None = None) -> GuestDeathError:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(10)
+        crashed = self._process.poll() in (-signal.SIGSEGV, -signal.SIGABRT)
         self.kill()
-        return GuestDeathError(
-            self._report(f"QEMU ended with exit code {self._process.returncode} before {when}", number)
-        )
+        kind = QemuCrashError if crashed else GuestDeathError
+        return kind(self._report(f"QEMU ended with exit code {self._process.returncode} before {when}", number))
 
     def _await(self, what: str, done: Callable[[], bool], timeout: float, number: int | None = None) -> None:
         """Take in what the agent says until `done()`."""
