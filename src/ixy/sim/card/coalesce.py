@@ -16,9 +16,10 @@ import numpy as np
 
 from ixy.jit import compiled, outlined
 from ixy.registers import i82599 as reg
+from ixy.sim.card.classify import addresses_of
 from ixy.sim.card.dma import dma_write, ring_word
 from ixy.sim.card.formats import free_descriptors, next_descriptor
-from ixy.sim.card.frame import half
+from ixy.sim.card.frame import half, word
 from ixy.sim.card.layers import TCP, Layers, parse
 from ixy.sim.card.offload import put_checksum, store_half
 from ixy.sim.card.state import (
@@ -144,7 +145,7 @@ def coalesce(rack: Rack, card: int, queue: int, start: int, length: int) -> int:
             return PLAIN
         append(rack, card, flow, at, start, layers.end - start)
     rack.tape_words[flow + SAYS_0], rack.tape_words[flow + SAYS_1] = rack.cards[card, WORD_0], rack.cards[card, WORD_1]
-    if rack.tape[layers.transport + _TCP_FLAGS] & _PSH:
+    if rack.tape_words[flow + OPEN] != 0 and rack.tape[layers.transport + _TCP_FLAGS] & _PSH:
         close(rack, card, flow)
     return HELD
 
@@ -175,18 +176,12 @@ def service(tape: NDArray[np.uint8], layers: Layers) -> int:
 
 
 @compiled
-def word(data: NDArray[np.uint8], at: int) -> int:
-    """32 bits in network order."""
-    return (half(data, at) << 16) | half(data, at + 2)
-
-
-@compiled
 def find(rack: Rack, card: int, queue: int, start: int, layers: Layers) -> int:
     """The open flow of a queue that a TCP packet belongs to, as its place in the tape's words, or -1 (7.11.3)."""
     if rack.cards[card, PENDING] & COALESCING == 0:
         return -1
     words, tape = rack.tape_words, rack.tape
-    addresses, size = (layers.network + 12, 8) if layers.version == 4 else (layers.network + 8, 32)
+    addresses, size = addresses_of(layers)
     for number in range(_FLOWS):
         flow = flow_of(card, number)
         header = header_of(card, flow)
@@ -309,7 +304,10 @@ def count_on(words: NDArray[np.int64], flow: int, layers: Layers) -> None:
 
 @compiled
 def append(rack: Rack, card: int, flow: int, at: int, start: int, size: int) -> None:
-    """A packet that begins here: write `size` bytes of the tape behind those that the flow has (7.11.5)."""
+    """A packet that begins here: write `size` bytes of the tape behind those that the flow has (7.11.5).
+
+    Where memory is out of reach the flow ends, and nothing of it is written back.
+    """
     words = rack.tape_words
     buffer_size = (load_acquire(rack.registers[card], _SRRCTL + at) & _BSIZEPACKET) << 10
     done = 0
