@@ -13,6 +13,7 @@ from ixy.pacing import SECOND
 from ixy.registers import i82599 as reg
 from ixy.sim import slots
 from ixy.sim.card.dma import masters
+from ixy.sim.card.formats import free_descriptors
 from ixy.sim.card.frame import CRC_BYTES, half
 from ixy.sim.card.offload import MIN_FRAME
 from ixy.sim.card.receive import lose, place, receive
@@ -25,6 +26,8 @@ from ixy.sim.card.state import (
     FILTER,
     FLOW_MATCHES,
     FLOW_MISSES,
+    HUNG,
+    KEEP_CRC,
     NO_POOL,
     PACKET_BUFFER,
     PACKET_BUFFER_SIZE,
@@ -149,7 +152,8 @@ def take(rack: Rack, card: int, start: int, length: int, status: int) -> int:
         lose(rack, card, RX_MISSED, RX_LOST_BYTES, length)
     else:
         put(rack, card, start, length, status)
-        regulate(rack, card)
+        if own[XOFF_AGAIN] == 0:  # it is repeated once in a turn, or two cards would answer each other without end
+            regulate(rack, card)
     return 1
 
 
@@ -177,6 +181,7 @@ def tend(rack: Rack, card: int) -> int:
 def waits(rack: Rack, card: int, start: int, length: int) -> bool:
     """Whether a frame has to wait for descriptors: its queue has too few, and does not drop what finds none.
 
+    One that no ring of this size could hold does not wait, or nothing behind it would ever arrive.
     What its descriptor is to say, and its queue, are in the card's words then.
     """
     registers, own = rack.registers[card], rack.cards[card]
@@ -190,14 +195,15 @@ def waits(rack: Rack, card: int, start: int, length: int) -> bool:
     queue = int(own[QUEUE])
     at = queue * RX_STRIDE + (queue >> RX_LOWER_BITS) * RX_JUMP
     control = load_acquire(registers, _SRRCTL + at)
-    if control & _DROP_EN or load_acquire(registers, _RXDCTL + at) & _ENABLE == 0 or not masters(rack, card):
+    running = load_acquire(registers, _RXDCTL + at) & (_ENABLE | HUNG) == _ENABLE
+    if control & _DROP_EN or not running or not masters(rack, card):
         return False
     size = load_acquire(registers, _RDLEN + at) // reg.DESCRIPTOR_BYTES
-    head, tail = load_acquire(registers, _RDH + at), load_acquire(registers, _RDT + at)
-    if head >= size or tail >= size or control & _BSIZEPACKET == 0:
+    if load_acquire(registers, _RDH + at) >= size or load_acquire(registers, _RDT + at) >= size:
         return False
-    free = tail - head if tail >= head else tail - head + size
-    return free * ((control & _BSIZEPACKET) << 10) < length
+    buffer_size = (control & _BSIZEPACKET) << 10
+    octets = length + CRC_BYTES if own[FEATURES] & KEEP_CRC else length
+    return free_descriptors(registers, at) * buffer_size < octets <= (size - 1) * buffer_size
 
 
 @compiled
@@ -265,7 +271,7 @@ def regulate(rack: Rack, card: int) -> None:
     elif own[BUFFERED] > high & _RTH if own[XOFF_AGAIN] == 0 else moment() >= own[XOFF_AGAIN]:
         quanta = load_acquire(registers, _FCTTV) & 0xFFFF
         left = load_acquire(registers, _FCRTV) & 0xFFFF
-        own[XOFF_AGAIN] = moment() + lasts(rack, card, max(quanta - left, 0))
+        own[XOFF_AGAIN] = moment() + lasts(rack, card, max(quanta - left, 1))
         ask(rack, card, quanta)
 
 
