@@ -282,7 +282,6 @@ class FlowDirector:
         self._flows = flows
         self._ready = ready
         self._alarm = alarm
-        self._free: list[int] = []  # numbers of filters, the next one last
         self.reset()
 
     def rules(self) -> tuple[dict[int, Callable[[], int]], dict[int, Callable[[int], None]]]:
@@ -293,6 +292,7 @@ class FlowDirector:
     def reset(self) -> None:
         """There is no table: FDIRCTRL makes the next one."""
         self._fresh = True
+        self._free: list[int] = []  # numbers of filters, the next one last
 
     def _write_fdirctrl(self, value: int) -> None:
         """Makes an empty table, but only the first time after a reset or CLEARHT (8.2.3.21.1; Linux, DPDK)."""
@@ -310,7 +310,6 @@ class FlowDirector:
         fields = reg.FDIRCMD.decode(value)
         if fields["CLEARHT"]:
             self._flows[:BUCKETS] = 0
-            self._free.clear()
             self.reset()
         done = {_ADD: self._add, _REMOVE: self._remove, _QUERY: self._query}.get(fields["CMD"])
         answer = value & ~reg.FDIRCMD.mask("CMD", "FILTER_VALID")
