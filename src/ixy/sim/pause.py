@@ -51,7 +51,7 @@ from ixy.sim.card.state import (
     XON_SENT,
 )
 from ixy.sim.loop import emit
-from ixy.sim.rack import FLIGHT, KIND, SLOT, SPEED, TIMED, Rack
+from ixy.sim.rack import FASTEST, FLIGHT, KIND, SLOT, SPEED, TIMED, Rack
 from ixy.sim.slots import call
 from ixy.sim.wires.clock import moment
 from ixy.sim.wires.sink import Sink
@@ -86,7 +86,6 @@ _SINK = Sink.kind
 _GROUP = (0x01, 0x80, 0xC2, 0x00, 0x00, 0x01)  # the group that pause frames are for; no bridge forwards it
 _PAUSE = 0x0001  # opcode
 _QUANTUM_BITS = 512  # a pause is so many times as long as so many bits
-_FASTEST = 10 * SECOND  # bits per second, where frames take no time
 _MEMORY = 512 << 10  # of the card: no packet buffer is larger
 _WORD = 8
 _STATUS_SHIFT, _LENGTH = 32, 0xFFFF  # in a frame's first word
@@ -130,7 +129,7 @@ def is_addressed(registers: NDArray[np.uint32], tape: NDArray[np.uint8], start: 
 def lasts(rack: Rack, card: int, quanta: int) -> int:
     """How long a pause is, in nanoseconds."""
     speed = int(rack.outputs[card, SPEED])
-    return quanta * _QUANTUM_BITS * SECOND // (speed if speed > 0 else _FASTEST)
+    return quanta * _QUANTUM_BITS * SECOND // (speed if speed > 0 else FASTEST)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

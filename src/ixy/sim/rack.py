@@ -39,6 +39,7 @@ PAGE = 1 << PAGE_SHIFT
 ) = range(15)
 END_WORDS = 32
 NOTHING = 0  # the kind of no wire
+FASTEST = 10**10  # of a card's link, in bits a second: what counts where frames take no time
 
 SLOTS = 64  # for what is in them see `slots.py`
 IMAGE_WORDS = 160  # and some to spare

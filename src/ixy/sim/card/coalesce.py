@@ -20,7 +20,7 @@ from ixy.sim.card.classify import addresses_of
 from ixy.sim.card.dma import dma_write, ring_word
 from ixy.sim.card.formats import free_descriptors, next_descriptor
 from ixy.sim.card.frame import half, word
-from ixy.sim.card.layers import TCP, Layers, parse
+from ixy.sim.card.layers import IPV6_HEADER, TCP, TCP_FLAGS, TCP_HEADER, Layers, parse
 from ixy.sim.card.offload import put_checksum, store_half
 from ixy.sim.card.state import (
     COALESCING,
@@ -67,8 +67,8 @@ _HEADER_BYTES = 256  # kept of each flow
 _TIMESTAMP = 0x0101080A  # two NOPs, and the option's kind and length
 _FLAGS, _ACK, _PSH = 0xFFF, 0x10, 0x08
 _CONGESTED = 3  # of the two bits of ECN
-_TCP_ACK, _TCP_FLAGS, _TCP_WINDOW, _TCP_OPTIONS = 8, 13, 14, 20
-_IPV4_CHECKSUM, _IPV6_HEADER = 10, 40
+_TCP_ACK, _TCP_WINDOW = 8, 14
+_IPV4_CHECKSUM = 10
 
 # Words of a flow. Places are counted from the beginning of the frame.
 (
@@ -145,7 +145,7 @@ def coalesce(rack: Rack, card: int, queue: int, start: int, length: int) -> int:
             return PLAIN
         append(rack, card, flow, at, start, layers.end - start)
     rack.tape_words[flow + SAYS_0], rack.tape_words[flow + SAYS_1] = rack.cards[card, WORD_0], rack.cards[card, WORD_1]
-    if rack.tape_words[flow + OPEN] != 0 and rack.tape[layers.transport + _TCP_FLAGS] & _PSH:
+    if rack.tape_words[flow + OPEN] != 0 and rack.tape[layers.transport + TCP_FLAGS] & _PSH:
         close(rack, card, flow)
     return HELD
 
@@ -162,10 +162,10 @@ def is_fit(rack: Rack, card: int, layers: Layers) -> bool:
         return False
     if layers.transport + layers.transport_size >= layers.end or service(tape, layers) & _CONGESTED == _CONGESTED:
         return False
-    flags = half(tape, layers.transport + _TCP_FLAGS - 1) & _FLAGS
-    options = layers.transport + _TCP_OPTIONS
-    plain = layers.transport_size == _TCP_OPTIONS
-    stamped = layers.transport_size == _TCP_OPTIONS + 12 and word(tape, options) == _TIMESTAMP
+    flags = half(tape, layers.transport + TCP_FLAGS - 1) & _FLAGS
+    options = layers.transport + TCP_HEADER
+    plain = layers.transport_size == TCP_HEADER
+    stamped = layers.transport_size == TCP_HEADER + 12 and word(tape, options) == _TIMESTAMP
     return flags in (_ACK, _ACK | _PSH) and (plain or stamped)
 
 
@@ -290,8 +290,8 @@ def update(rack: Rack, card: int, flow: int, start: int, layers: Layers) -> None
     header = header_of(card, flow) + layers.transport - start
     copy(tape, header + _TCP_ACK, tape, layers.transport + _TCP_ACK, 4)
     copy(tape, header + _TCP_WINDOW, tape, layers.transport + _TCP_WINDOW, 2)
-    copy(tape, header + _TCP_OPTIONS, tape, layers.transport + _TCP_OPTIONS, layers.transport_size - _TCP_OPTIONS)
-    tape[header + _TCP_FLAGS] |= tape[layers.transport + _TCP_FLAGS]
+    copy(tape, header + TCP_HEADER, tape, layers.transport + TCP_HEADER, layers.transport_size - TCP_HEADER)
+    tape[header + TCP_FLAGS] |= tape[layers.transport + TCP_FLAGS]
     count_on(words, flow, layers)
 
 
@@ -370,7 +370,7 @@ def close(rack: Rack, card: int, flow: int) -> None:
         store_half(tape, network + 2, size)
         put_checksum(tape, network + _IPV4_CHECKSUM, network, header + words[flow + TRANSPORT])
     else:
-        store_half(tape, network + 4, size - _IPV6_HEADER)
+        store_half(tape, network + 4, size - IPV6_HEADER)
     if not dma_write(rack, card, words[flow + FIRST], tape, header, words[flow + HEADERS]):
         return
     says = words[flow + SAYS_1] | reg.RX_DD | reg.RX_EOP | (words[flow + FILLED] << reg.RX_LENGTH_SHIFT)

@@ -17,8 +17,8 @@ from ixy.jit import compiled
 from ixy.registers import Register
 from ixy.registers import i82599 as reg
 from ixy.sim.card.classify import addresses_of
-from ixy.sim.card.frame import MAC_BYTES, half, word
-from ixy.sim.card.layers import SCTP, TCP, UDP, Layers
+from ixy.sim.card.frame import half, word
+from ixy.sim.card.layers import SCTP, TCP, UDP, Layers, tag_of
 from ixy.sim.card.state import BUCKETS, FILTER_WORDS
 from ixy.unsafe import load_acquire
 
@@ -127,7 +127,7 @@ def flow_of(registers: NDArray[np.uint32], frame: NDArray[np.uint8], start: int,
         # SCTP is treated as TCP (8.2.3.21.9)
         hidden = load_acquire(registers, _FDIRUDPM if layers.protocol == UDP else _FDIRTCPM)
         ports = word(frame, layers.transport) & ~mirrored(hidden)
-    tag = half(frame, start + MAC_BYTES + 2) if layers.outer + layers.inner > 0 else 0
+    tag = tag_of(frame, start, layers)
     if masked & _MASK_ID:
         tag &= ~_VLAN_ID
     if masked & _MASK_PRIORITY:
