@@ -16,7 +16,7 @@ from ixy.sim.card.dma import masters
 from ixy.sim.card.formats import free_descriptors
 from ixy.sim.card.frame import CRC_BYTES, half
 from ixy.sim.card.offload import MIN_FRAME
-from ixy.sim.card.receive import lose, place, receive
+from ixy.sim.card.receive import lose, place
 from ixy.sim.card.state import (
     BUFFER_HEAD,
     BUFFER_TAIL,
@@ -50,8 +50,8 @@ from ixy.sim.card.state import (
     XON_RECEIVED,
     XON_SENT,
 )
-from ixy.sim.loop import emit
-from ixy.sim.rack import FASTEST, FLIGHT, KIND, SLOT, SPEED, TIMED, Rack
+from ixy.sim.loop import emit, hand_over
+from ixy.sim.rack import FASTEST, KIND, SLOT, SPEED, TIMED, Rack
 from ixy.sim.slots import call
 from ixy.sim.wires.clock import moment
 from ixy.sim.wires.sink import Sink
@@ -290,7 +290,4 @@ def ask(rack: Rack, card: int, quanta: int) -> None:
     counters[TX_SIZES] += 1
     counters[TX_MULTICAST] += 1
     peer = emit(rack, card, start, MIN_FRAME, moment()) if rack.outputs[card, KIND] != _SINK else -1
-    if peer >= 0 and rack.inputs[peer, FLIGHT] != 0:
-        call(rack, slots.ARRIVE, peer, start, MIN_FRAME, moment())
-    elif peer >= 0:
-        receive(rack, peer, start, MIN_FRAME)
+    hand_over(rack, peer, start, MIN_FRAME, moment())
