@@ -6,7 +6,8 @@ Sections are those of the Intel 82599 datasheet, revision 3.3.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 
 import pytest
 from lab import arrive, frame, open_card
@@ -308,6 +309,24 @@ def test_head_of_an_enabled_queue(card: Card, head: int, control: int, queue: in
     card.write32(place(control, queue), 0)
     card.write32(place(head, queue), 5)
     assert card.read32(place(head, queue)) == 5
+
+
+def test_a_ring_is_the_cards_until_it_pauses(machine: Machine, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Disabling a queue takes its head and tail back to 0, but not before the card has come to rest."""
+    card.write32(DMATXCTL, 1)
+    machine.rack.registers[card.index, TDH // 4] = 5  # so many were sent
+    heads: list[int] = []
+    pause = machine.paused
+
+    @contextmanager
+    def paused() -> Generator[None]:
+        heads.append(card.read32(TDH))
+        with pause():
+            yield
+
+    monkeypatch.setattr(machine, "paused", paused)
+    card.write32(TXDCTL, 0)
+    assert (heads[0], card.read32(TDH)) == (5, 0)
 
 
 def test_transmit_enable_enables_queue_0(card: Card) -> None:

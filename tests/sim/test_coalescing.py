@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from by_hand import SLOTS, SRRCTL, Rig
+from by_hand import BUFFERS, RDBAL, SLOTS, SRRCTL, Rig
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lab import OTHER, STATION, arrive, frame
@@ -301,6 +301,17 @@ def test_buffers_out_of_reach(rig: Rig) -> None:
     rig.machine.step()
     assert rig.machine.dma_refused(rig.card) > 0
     assert rig.rx[0, 1] == 0
+
+
+def test_a_ring_out_of_reach(rig: Rig) -> None:
+    """A packet that finds no descriptor leaves those of the packet before it alone, which are the driver's again."""
+    assert len(receive(rig, segment(0, 100, "PA"))) == 1
+    rig.rx[0] = rig.buffer(0), 0
+    rig.memory.bytes[BUFFERS:][:4096] = 0
+    rig.write(RDBAL + 4, 0)
+    assert receive(rig, segment(100, 100, "PA")) == []
+    assert rig.rx[0].tolist() == [rig.buffer(0), 0]
+    assert not rig.memory.bytes[BUFFERS:][:4096].any()
 
 
 def test_packets_are_counted_as_they_arrive(rig: Rig) -> None:

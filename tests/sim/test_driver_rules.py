@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from by_hand import Rig
 from lab import batch_of, frame, number_of, open_card, receive_all
 
 from ixy.bus import Function
@@ -277,6 +278,20 @@ def test_each_fault_is_punished(
     told = [message for message in caplog.messages if rule.sentence in message]
     assert len(told) == 1
     assert found[rule.name].first in told[0]
+
+
+def test_a_packet_that_is_too_short_goes_where_others_go() -> None:
+    """Looped back, it comes to the card that sent it, which counts it as undersized (8.2.3.23)."""
+    rig = Rig()
+    try:
+        rig.set_up()
+        rig.write(HLREG0, rig.read(HLREG0) & ~reg.HLREG0.mask("TXPADEN") | reg.HLREG0.mask("LPBK"))
+        rig.post(0, frame(1)[:40])
+        rig.write(reg.TDT.offset, 1)
+        rig.machine.step()
+        assert rig.read(reg.RUC.offset) == 1
+    finally:
+        rig.close()
 
 
 def test_each_rule_says_all() -> None:

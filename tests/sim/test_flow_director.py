@@ -286,6 +286,8 @@ def test_reset_switches_it_off(machine: Machine, device: Device, card: Card) -> 
     add_perfect(card)
     card.write32(0, 1 << 26)
     assert not machine.rack.cards[card.index, state.FEATURES] & state.FILTER
+    command(card, 5 << 16, ADD | QUEUE_EN)
+    assert card.read32(FDIRFSTAT) == 1  # there is no table
     start(card)
     assert card.read32(FDIRFREE) == 2046
     assert len(device.rx) == 8

@@ -138,6 +138,14 @@ def test_a_context_that_makes_no_sense_sends_nothing(machine: Machine, change: s
     assert frames_of(machine, bytes(whole), reg.TX_DEXT | reg.TX_TSE, (first, second)) == []
 
 
+def test_a_reset_forgets_contexts(machine: Machine) -> None:
+    """A driver that wrote one before may not rely on it."""
+    card = machine.cards["a"]
+    machine.rack.contexts[card.index] = 1
+    card.write32(0, 1 << 26)
+    assert not machine.rack.contexts[card.index].any()
+
+
 WORD = st.integers(-(1 << 63), (1 << 63) - 1)
 
 

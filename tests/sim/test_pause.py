@@ -16,6 +16,7 @@ from ixy.sim.machine import Machine
 
 FCTTV, FCRTL, FCRTH, FCRTV, FCCFG, MFLCN, RXPBSIZE = 0x3200, 0x3220, 0x3260, 0x32A0, 0x3D00, 0x4294, 0x3C00
 LXONTXC, LXOFFTXC, LXONRXCNT, LXOFFRXCNT = 0x3F60, 0x3F68, 0x41A4, 0x41A8
+RDLEN, RDH, RDT, HLREG0, MAXFRS, RDRXCTL = 0x1008, 0x1010, 0x1018, 0x4240, 0x4268, 0x2F00
 SRRCTL, RXMPC, GPTC, GOTCL, GOTCH, MPTC = 0x1014, 0x3FA0, 0x4080, 0x4090, 0x4094, 0x40F0
 PMCF, DPF, RFCE = 1, 2, 8
 TFCE, FCEN, XONE, DROP_EN = 1 << 3, 1 << 31, 1 << 31, 1 << 28
@@ -48,6 +49,11 @@ def keep_frames(card: Card, high: int, low: int, quanta: int = 0xFFFF) -> None:
     card.write32(FCRTL, XONE | low)
     card.write32(FCRTH, FCEN | high)
     card.write32(FCCFG, TFCE)
+
+
+def allow_long_frames(card: Card) -> None:
+    card.write32(HLREG0, card.read32(HLREG0) | 1 << 2)
+    card.write32(MAXFRS, 9000 << 16)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -256,3 +262,85 @@ def test_large_frames_around_the_end_of_the_buffer(machine: Machine, pool: Mempo
             with b.rx[0].receive(40) as batch:
                 found += [bytes(packet) for packet in batch]
         assert found == frames
+
+
+def test_a_frame_that_no_ring_could_hold(machine: Machine, pool: Mempool) -> None:
+    """It is missed, and those behind it arrive: with a ring of 8 descriptors the card has 7 at most."""
+    with open_card(machine, "sim:a,cable=b") as a, ixy.open("sim:b", sim=machine, link_timeout=0, ring_size=64) as b:
+        card = machine.cards["b"]
+        keep_frames(card, 0x1000, 0x800)
+        allow_long_frames(card)
+        card.write32(SRRCTL, card.read32(SRRCTL) & ~31 | 1)
+        card.write32(RDLEN, 8 * 16)
+        card.write32(RDT, 7)
+        arrive(machine, frame(1, 8 << 10), "b")
+        assert (card.read32(RXMPC), card.read32(RDH)) == (1, 0)
+        a.tx[0].send(batch_of(pool, [frame(2)]))
+        machine.step()
+        assert receive_all(b) == [frame(2)]
+
+
+def test_a_frame_waits_for_room_for_its_check_sequence(machine: Machine) -> None:
+    """Two descriptors, of 1 KiB each, are just enough for a frame of 2044 bytes where that is kept."""
+    with open_card(machine):
+        card = machine.cards["a"]
+        keep_frames(card, 0x1000, 0x800)
+        allow_long_frames(card)
+        card.write32(SRRCTL, card.read32(SRRCTL) & ~31 | 1)
+        card.write32(HLREG0, card.read32(HLREG0) & ~2)
+        card.write32(RDRXCTL, card.read32(RDRXCTL) & ~2)
+        card.write32(RDT, 2)
+        for size, waits in ((2048, True), (2044, False)):
+            arrive(machine, frame(1, size))
+            assert bool(machine.rack.cards[card.index, state.BUFFERED]) == waits
+            card.write32(RDT, card.read32(RDT) + 3)
+            machine.step()
+            assert machine.rack.cards[card.index, state.BUFFERED] == 0
+            card.write32(RDT, card.read32(RDH) + 2)
+        assert card.read32(RXMPC) == 0
+
+
+def test_nothing_waits_for_a_queue_that_hangs(machine: Machine) -> None:
+    """What is for it is missed, as without a packet buffer."""
+    with open_card(machine) as device:
+        card = machine.cards["a"]
+        keep_frames(card, 0x1000, 0x800)
+        card.write32(RDT, card.read32(RDH))
+        card.write32(RDH, card.read32(RDH) + 1)
+        arrive(machine, frame())
+        assert machine.rack.cards[card.index, state.BUFFERED] == 0
+        assert card.read32(RXMPC) == 1
+        assert receive_all(device) == []
+
+
+def test_two_cards_that_do_not_obey(machine: Machine, pool: Mempool) -> None:
+    """Each keeps the other's pause frames, too, and answers them once in a turn, though it names no time at all."""
+    with (
+        ixy.open("sim:a,cable=b", sim=machine, link_timeout=0, ring_size=64) as a,
+        ixy.open("sim:b", sim=machine, link_timeout=0, ring_size=64) as b,
+    ):
+        for device in (a, b):
+            device.tx[0].send(batch_of(pool, [frame(number) for number in range(63)]))
+        machine.step()
+        for name, device in (("a", a), ("b", b)):
+            keep_frames(machine.cards[name], 0, 0, 0)
+            device.tx[0].send(batch_of(pool, [frame(63)]))
+        machine.step(4)
+        assert all(1 <= machine.cards[name].read32(LXONTXC) <= 5 for name in "ab")
+        assert [number_of(data) for data in receive_all(a)] == list(range(63))
+
+
+def test_a_pause_that_names_no_time_takes_some(machine: Machine, pool: Mempool) -> None:
+    """By a virtual clock: XOFF is repeated after a quantum of 51 ns at the least, so that time goes on."""
+    with (
+        open_card(machine, "sim:a,cable=b,loss=1e-9,clock=virtual") as a,
+        ixy.open("sim:b,clock=virtual", sim=machine, link_timeout=0, ring_size=64),
+    ):
+        card = machine.cards["b"]
+        keep_frames(card, 0, 0, 1000)
+        card.write32(FCRTV, 1000)
+        a.tx[0].send(batch_of(pool, [frame()] * 70))
+        for _ in range(5):
+            before = ixy.now()
+            assert len(a.rx[0].receive(timeout=1e-6))
+            assert 1 <= card.read32(LXOFFTXC) <= (ixy.now() - before) // 51 + 1

@@ -187,6 +187,13 @@ def test_a_small_frame_fits_into_the_header_buffer(rig: Rig) -> None:
     assert rig.memory.bytes[BUFFERS + HEADERS :][: len(data)].tobytes() == data
 
 
+def test_a_frame_as_long_as_the_largest_header_buffer(rig: Rig) -> None:
+    """HDR_LEN has 10 bits: its length is told as far as they go, and its headers are not said to be split off."""
+    choose(rig, ALWAYS, room=1024)
+    arrive(rig.machine, frame(1, 1024))
+    assert words(rig, 0) == (1023 << 21, advanced(0, DD | EOP))
+
+
 @pytest.mark.parametrize("kind", [3, 4, 6, 7])
 def test_reserved_types_receive_nothing(rig: Rig, kind: int) -> None:
     """What a card does then is not said: here the frame is lost, counted, and no descriptor written."""

@@ -20,8 +20,9 @@ from ixy.device import Device
 from ixy.drivers.rules import parse_rule
 from ixy.drivers.virtio.device import VirtioNet
 from ixy.drivers.virtio.transports.inprocess import InProcess
-from ixy.errors import ConfigurationError
-from ixy.registers import virtio
+from ixy.errors import ConfigurationError, DeviceTimeout
+from ixy.registers import Register, RegisterFile, virtio
+from ixy.registers import i82599 as reg
 from ixy.sim.card import state
 from ixy.sim.machine import Machine
 from ixy.sim.virtio import BackEnd
@@ -256,6 +257,25 @@ def test_tables_that_are_full(device: Device) -> None:
     with pytest.raises(ConfigurationError, match="all 1 places for rules by SYN are taken"):
         device.rules.add(syn=True, queue=1, priority=1)
     assert len(device.rules) == 137
+
+
+def test_a_table_that_cannot_be_made(machine: Machine, device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device goes on receiving, and the rule can be tried again."""
+    wait = RegisterFile.wait
+
+    def fails(self: RegisterFile, register: Register, timeout: float, **fields: int) -> None:
+        if register is reg.FDIRCTRL:
+            raise DeviceTimeout("no table")
+        wait(self, register, timeout, **fields)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RegisterFile, "wait", fails)
+        with pytest.raises(DeviceTimeout, match="no table"):
+            device.rules.add(src="10.1.0.0/16", queue=3)
+    assert list(device.rules) == []
+    assert queue_of(machine, device, PACKET) == 0
+    device.rules.add(src="10.1.0.0/16", queue=3)
+    assert queue_of(machine, device, PACKET) == 3
 
 
 def test_same_packets_twice(device: Device) -> None:

@@ -21,6 +21,7 @@ TSYNCTXCTL, TXSTMPL, TXSTMPH = 0x8C00, 0x8C04, 0x8C08
 SYSTIML, SYSTIMH, TIMINCA, TIMADJL, TIMADJH = 0x8C0C, 0x8C10, 0x8C14, 0x8C18, 0x8C1C
 EN, VALID = 1 << 4, 1 << 0
 V2_PLAIN, V1_UDP, V2, V2_EVENTS = (kind << 1 for kind in (0, 1, 2, 5))  # TSYNCRXCTL.TYPE
+UP_EN = 1 << 19
 IS_PTP = 1 << 31 | 1 << 30 | 0x88F7  # an Ethertype filter: enabled, to be stamped
 TS = 1 << 16  # of a receive descriptor's second word
 EVENTS, GENERAL = 319, 320  # ports
@@ -207,6 +208,17 @@ def test_what_is_not_enabled(machine: Machine, register: int, value: int) -> Non
         arrive(machine, plain(message_v2(0)))
         assert card.read32(TSYNCRXCTL) & VALID == 0
         assert last_status(machine, device) & TS == 0
+
+
+@pytest.mark.parametrize(("priority", "stamped"), [(3, True), (2, False)])
+def test_a_filter_that_asks_for_a_priority(machine: Machine, priority: int, stamped: bool) -> None:
+    """UP_EN: only frames whose tag has it match (8.2.3.7.21)."""
+    with open_card(machine):
+        card = machine.cards["a"]
+        card.write32(ETQF, IS_PTP | 3 << 16 | UP_EN)
+        card.write32(TSYNCRXCTL, EN | V2_EVENTS)
+        arrive(machine, plain(message_v2(0), tag=b"\x81\x00" + (priority << 13).to_bytes(2, "big")))
+        assert bool(card.read32(TSYNCRXCTL) & VALID) == stamped
 
 
 def test_a_stamp_stays_until_it_is_read(machine: Machine) -> None:

@@ -220,6 +220,15 @@ def send(rack: Rack, card: int, queue: int, length: int, now: int) -> None:
 
 
 @compiled
+def hand_over(rack: Rack, peer: int, start: int, length: int, now: int) -> None:
+    """Let a frame that `emit` has sent to a card, if to any, arrive there, as `send` does."""
+    if peer >= 0 and rack.inputs[peer, FLIGHT] != 0:
+        call(rack, slots.ARRIVE, peer, start, length, now)
+    elif peer >= 0:
+        receive(rack, peer, start, length)
+
+
+@compiled
 def emit(rack: Rack, card: int, start: int, length: int, now: int) -> int:
     """Let a card's wire take a frame, see `Wire.emit`; where frames take time, let it set out.
 

@@ -13,9 +13,10 @@ from ixy.pacing import SECOND
 from ixy.registers import i82599 as reg
 from ixy.sim import slots
 from ixy.sim.card.dma import masters
+from ixy.sim.card.formats import free_descriptors
 from ixy.sim.card.frame import CRC_BYTES, half
 from ixy.sim.card.offload import MIN_FRAME
-from ixy.sim.card.receive import lose, place, receive
+from ixy.sim.card.receive import lose, place
 from ixy.sim.card.state import (
     BUFFER_HEAD,
     BUFFER_TAIL,
@@ -25,6 +26,8 @@ from ixy.sim.card.state import (
     FILTER,
     FLOW_MATCHES,
     FLOW_MISSES,
+    HUNG,
+    KEEP_CRC,
     NO_POOL,
     PACKET_BUFFER,
     PACKET_BUFFER_SIZE,
@@ -47,8 +50,8 @@ from ixy.sim.card.state import (
     XON_RECEIVED,
     XON_SENT,
 )
-from ixy.sim.loop import emit
-from ixy.sim.rack import FLIGHT, KIND, SLOT, SPEED, TIMED, Rack
+from ixy.sim.loop import emit, hand_over
+from ixy.sim.rack import FASTEST, KIND, SLOT, SPEED, TIMED, Rack
 from ixy.sim.slots import call
 from ixy.sim.wires.clock import moment
 from ixy.sim.wires.sink import Sink
@@ -83,7 +86,6 @@ _SINK = Sink.kind
 _GROUP = (0x01, 0x80, 0xC2, 0x00, 0x00, 0x01)  # the group that pause frames are for; no bridge forwards it
 _PAUSE = 0x0001  # opcode
 _QUANTUM_BITS = 512  # a pause is so many times as long as so many bits
-_FASTEST = 10 * SECOND  # bits per second, where frames take no time
 _MEMORY = 512 << 10  # of the card: no packet buffer is larger
 _WORD = 8
 _STATUS_SHIFT, _LENGTH = 32, 0xFFFF  # in a frame's first word
@@ -127,7 +129,7 @@ def is_addressed(registers: NDArray[np.uint32], tape: NDArray[np.uint8], start: 
 def lasts(rack: Rack, card: int, quanta: int) -> int:
     """How long a pause is, in nanoseconds."""
     speed = int(rack.outputs[card, SPEED])
-    return quanta * _QUANTUM_BITS * SECOND // (speed if speed > 0 else _FASTEST)
+    return quanta * _QUANTUM_BITS * SECOND // (speed if speed > 0 else FASTEST)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -149,7 +151,8 @@ def take(rack: Rack, card: int, start: int, length: int, status: int) -> int:
         lose(rack, card, RX_MISSED, RX_LOST_BYTES, length)
     else:
         put(rack, card, start, length, status)
-        regulate(rack, card)
+        if own[XOFF_AGAIN] == 0:  # it is repeated once in a turn, or two cards would answer each other without end
+            regulate(rack, card)
     return 1
 
 
@@ -177,6 +180,7 @@ def tend(rack: Rack, card: int) -> int:
 def waits(rack: Rack, card: int, start: int, length: int) -> bool:
     """Whether a frame has to wait for descriptors: its queue has too few, and does not drop what finds none.
 
+    One that no ring of this size could hold does not wait, or nothing behind it would ever arrive.
     What its descriptor is to say, and its queue, are in the card's words then.
     """
     registers, own = rack.registers[card], rack.cards[card]
@@ -190,14 +194,15 @@ def waits(rack: Rack, card: int, start: int, length: int) -> bool:
     queue = int(own[QUEUE])
     at = queue * RX_STRIDE + (queue >> RX_LOWER_BITS) * RX_JUMP
     control = load_acquire(registers, _SRRCTL + at)
-    if control & _DROP_EN or load_acquire(registers, _RXDCTL + at) & _ENABLE == 0 or not masters(rack, card):
+    running = load_acquire(registers, _RXDCTL + at) & (_ENABLE | HUNG) == _ENABLE
+    if control & _DROP_EN or not running or not masters(rack, card):
         return False
     size = load_acquire(registers, _RDLEN + at) // reg.DESCRIPTOR_BYTES
-    head, tail = load_acquire(registers, _RDH + at), load_acquire(registers, _RDT + at)
-    if head >= size or tail >= size or control & _BSIZEPACKET == 0:
+    if load_acquire(registers, _RDH + at) >= size or load_acquire(registers, _RDT + at) >= size:
         return False
-    free = tail - head if tail >= head else tail - head + size
-    return free * ((control & _BSIZEPACKET) << 10) < length
+    buffer_size = (control & _BSIZEPACKET) << 10
+    octets = length + CRC_BYTES if own[FEATURES] & KEEP_CRC else length
+    return free_descriptors(registers, at) * buffer_size < octets <= (size - 1) * buffer_size
 
 
 @compiled
@@ -265,7 +270,7 @@ def regulate(rack: Rack, card: int) -> None:
     elif own[BUFFERED] > high & _RTH if own[XOFF_AGAIN] == 0 else moment() >= own[XOFF_AGAIN]:
         quanta = load_acquire(registers, _FCTTV) & 0xFFFF
         left = load_acquire(registers, _FCRTV) & 0xFFFF
-        own[XOFF_AGAIN] = moment() + lasts(rack, card, max(quanta - left, 0))
+        own[XOFF_AGAIN] = moment() + lasts(rack, card, max(quanta - left, 1))
         ask(rack, card, quanta)
 
 
@@ -285,7 +290,4 @@ def ask(rack: Rack, card: int, quanta: int) -> None:
     counters[TX_SIZES] += 1
     counters[TX_MULTICAST] += 1
     peer = emit(rack, card, start, MIN_FRAME, moment()) if rack.outputs[card, KIND] != _SINK else -1
-    if peer >= 0 and rack.inputs[peer, FLIGHT] != 0:
-        call(rack, slots.ARRIVE, peer, start, MIN_FRAME, moment())
-    elif peer >= 0:
-        receive(rack, peer, start, MIN_FRAME)
+    hand_over(rack, peer, start, MIN_FRAME, moment())

@@ -39,6 +39,7 @@ PAGE = 1 << PAGE_SHIFT
 ) = range(15)
 END_WORDS = 32
 NOTHING = 0  # the kind of no wire
+FASTEST = 10**10  # of a card's link, in bits a second: what counts where frames take no time
 
 SLOTS = 64  # for what is in them see `slots.py`
 IMAGE_WORDS = 160  # and some to spare
@@ -53,8 +54,8 @@ FAR = (1 << 63) - 1
 # A card's slot of the tape: the card's own part (`card/state.py`), that of its wire's output, the frames that are on
 # their way from it and to it, and the part of its wire's input.
 SLOT = 8 << 30
-OUTPUT_PART = 1 << 20
-OUTWARD_PART, INWARD_PART = 2 << 20, 512 << 20
+OUTPUT_PART = 2 << 20
+OUTWARD_PART, INWARD_PART = 4 << 20, 512 << 20
 INPUT_PART = 1 << 30
 
 

@@ -8,7 +8,8 @@ from ixy.jit import compiled
 from ixy.sim import slots
 from ixy.sim.card.judge import SHORT
 from ixy.sim.card.receive import receive
-from ixy.sim.loop import emit
+from ixy.sim.card.state import FEATURES, LOOPBACK
+from ixy.sim.loop import emit, hand_over
 from ixy.sim.rack import SLOT, TIMED, Rack
 from ixy.sim.slots import belongs_in
 from ixy.sim.wires.clock import moment
@@ -28,8 +29,9 @@ def leave(rack: Rack, card: int, length: int, judged: int) -> int:
     """
     if judged == SHORT and length > 0:
         start = card * SLOT
-        now = moment() if rack.outputs[card, TIMED] != 0 else 0
-        peer = emit(rack, card, start, length, now)
-        if peer >= 0:
-            receive(rack, peer, start, length)
+        if rack.cards[card, FEATURES] & LOOPBACK:
+            receive(rack, card, start, length)
+        else:
+            now = moment() if rack.outputs[card, TIMED] != 0 else 0
+            hand_over(rack, emit(rack, card, start, length, now), start, length, now)
     return 0

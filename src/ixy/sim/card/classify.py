@@ -11,7 +11,7 @@ from ixy.jit import compiled, outlined
 from ixy.registers import i82599 as reg
 from ixy.sim.card.checksum import CRC32, crc, fold, is_sctp_right, ones_sum
 from ixy.sim.card.frame import CRC_BYTES, MAC_BYTES, TAG_BYTES, half, tags
-from ixy.sim.card.layers import SCTP, TCP, UDP, Layers, parse
+from ixy.sim.card.layers import SCTP, TCP, UDP, UDP_HEADER, Layers, parse
 from ixy.sim.card.state import STRIPPED, TAG_WORD
 from ixy.sim.rack import SLOT, Rack
 from ixy.unsafe import copy, load_acquire
@@ -162,7 +162,7 @@ def fragment_checksum(frame: NDArray[np.uint8], layers: Layers) -> int:
 def is_first_of_udp(frame: NDArray[np.uint8], layers: Layers) -> bool:
     """Whether this is the first of the fragments of a UDP datagram, and has its checksum (7.1.11.3)."""
     first = layers.is_fragment and half(frame, layers.network + 6) & _FRAGMENT_OFFSET == 0
-    whole = layers.protocol == UDP and layers.transport + 8 <= layers.end
+    whole = layers.protocol == UDP and layers.transport + UDP_HEADER <= layers.end
     return first and whole and half(frame, layers.transport + 6) != 0
 
 

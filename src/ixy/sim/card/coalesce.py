@@ -16,10 +16,11 @@ import numpy as np
 
 from ixy.jit import compiled, outlined
 from ixy.registers import i82599 as reg
+from ixy.sim.card.classify import addresses_of
 from ixy.sim.card.dma import dma_write, ring_word
 from ixy.sim.card.formats import free_descriptors, next_descriptor
-from ixy.sim.card.frame import half
-from ixy.sim.card.layers import TCP, Layers, parse
+from ixy.sim.card.frame import half, word
+from ixy.sim.card.layers import IPV6_HEADER, TCP, TCP_FLAGS, TCP_HEADER, Layers, parse
 from ixy.sim.card.offload import put_checksum, store_half
 from ixy.sim.card.state import (
     COALESCING,
@@ -66,8 +67,8 @@ _HEADER_BYTES = 256  # kept of each flow
 _TIMESTAMP = 0x0101080A  # two NOPs, and the option's kind and length
 _FLAGS, _ACK, _PSH = 0xFFF, 0x10, 0x08
 _CONGESTED = 3  # of the two bits of ECN
-_TCP_ACK, _TCP_FLAGS, _TCP_WINDOW, _TCP_OPTIONS = 8, 13, 14, 20
-_IPV4_CHECKSUM, _IPV6_HEADER = 10, 40
+_TCP_ACK, _TCP_WINDOW = 8, 14
+_IPV4_CHECKSUM = 10
 
 # Words of a flow. Places are counted from the beginning of the frame.
 (
@@ -144,7 +145,7 @@ def coalesce(rack: Rack, card: int, queue: int, start: int, length: int) -> int:
             return PLAIN
         append(rack, card, flow, at, start, layers.end - start)
     rack.tape_words[flow + SAYS_0], rack.tape_words[flow + SAYS_1] = rack.cards[card, WORD_0], rack.cards[card, WORD_1]
-    if rack.tape[layers.transport + _TCP_FLAGS] & _PSH:
+    if rack.tape_words[flow + OPEN] != 0 and rack.tape[layers.transport + TCP_FLAGS] & _PSH:
         close(rack, card, flow)
     return HELD
 
@@ -161,10 +162,10 @@ def is_fit(rack: Rack, card: int, layers: Layers) -> bool:
         return False
     if layers.transport + layers.transport_size >= layers.end or service(tape, layers) & _CONGESTED == _CONGESTED:
         return False
-    flags = half(tape, layers.transport + _TCP_FLAGS - 1) & _FLAGS
-    options = layers.transport + _TCP_OPTIONS
-    plain = layers.transport_size == _TCP_OPTIONS
-    stamped = layers.transport_size == _TCP_OPTIONS + 12 and word(tape, options) == _TIMESTAMP
+    flags = half(tape, layers.transport + TCP_FLAGS - 1) & _FLAGS
+    options = layers.transport + TCP_HEADER
+    plain = layers.transport_size == TCP_HEADER
+    stamped = layers.transport_size == TCP_HEADER + 12 and word(tape, options) == _TIMESTAMP
     return flags in (_ACK, _ACK | _PSH) and (plain or stamped)
 
 
@@ -175,18 +176,12 @@ def service(tape: NDArray[np.uint8], layers: Layers) -> int:
 
 
 @compiled
-def word(data: NDArray[np.uint8], at: int) -> int:
-    """32 bits in network order."""
-    return (half(data, at) << 16) | half(data, at + 2)
-
-
-@compiled
 def find(rack: Rack, card: int, queue: int, start: int, layers: Layers) -> int:
     """The open flow of a queue that a TCP packet belongs to, as its place in the tape's words, or -1 (7.11.3)."""
     if rack.cards[card, PENDING] & COALESCING == 0:
         return -1
     words, tape = rack.tape_words, rack.tape
-    addresses, size = (layers.network + 12, 8) if layers.version == 4 else (layers.network + 8, 32)
+    addresses, size = addresses_of(layers)
     for number in range(_FLOWS):
         flow = flow_of(card, number)
         header = header_of(card, flow)
@@ -295,8 +290,8 @@ def update(rack: Rack, card: int, flow: int, start: int, layers: Layers) -> None
     header = header_of(card, flow) + layers.transport - start
     copy(tape, header + _TCP_ACK, tape, layers.transport + _TCP_ACK, 4)
     copy(tape, header + _TCP_WINDOW, tape, layers.transport + _TCP_WINDOW, 2)
-    copy(tape, header + _TCP_OPTIONS, tape, layers.transport + _TCP_OPTIONS, layers.transport_size - _TCP_OPTIONS)
-    tape[header + _TCP_FLAGS] |= tape[layers.transport + _TCP_FLAGS]
+    copy(tape, header + TCP_HEADER, tape, layers.transport + TCP_HEADER, layers.transport_size - TCP_HEADER)
+    tape[header + TCP_FLAGS] |= tape[layers.transport + TCP_FLAGS]
     count_on(words, flow, layers)
 
 
@@ -309,7 +304,10 @@ def count_on(words: NDArray[np.int64], flow: int, layers: Layers) -> None:
 
 @compiled
 def append(rack: Rack, card: int, flow: int, at: int, start: int, size: int) -> None:
-    """A packet that begins here: write `size` bytes of the tape behind those that the flow has (7.11.5)."""
+    """A packet that begins here: write `size` bytes of the tape behind those that the flow has (7.11.5).
+
+    Where memory is out of reach the flow ends, and nothing of it is written back.
+    """
     words = rack.tape_words
     buffer_size = (load_acquire(rack.registers[card], _SRRCTL + at) & _BSIZEPACKET) << 10
     done = 0
@@ -372,7 +370,7 @@ def close(rack: Rack, card: int, flow: int) -> None:
         store_half(tape, network + 2, size)
         put_checksum(tape, network + _IPV4_CHECKSUM, network, header + words[flow + TRANSPORT])
     else:
-        store_half(tape, network + 4, size - _IPV6_HEADER)
+        store_half(tape, network + 4, size - IPV6_HEADER)
     if not dma_write(rack, card, words[flow + FIRST], tape, header, words[flow + HEADERS]):
         return
     says = words[flow + SAYS_1] | reg.RX_DD | reg.RX_EOP | (words[flow + FILLED] << reg.RX_LENGTH_SHIFT)

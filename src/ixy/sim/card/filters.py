@@ -11,8 +11,8 @@ from ixy.jit import compiled, outlined
 from ixy.registers import i82599 as reg
 from ixy.sim.card.classify import addresses_of, signed
 from ixy.sim.card.flow_director import COMMAND, flow_of, is_candidate, look_up, place, swapped
-from ixy.sim.card.frame import MAC_BYTES, half, word
-from ixy.sim.card.layers import SCTP, TCP, UDP, Layers, parse
+from ixy.sim.card.frame import word
+from ixy.sim.card.layers import SCTP, TCP, TCP_FLAGS, UDP, Layers, parse, tag_of
 from ixy.sim.card.state import (
     FIVE_FIELDS,
     FLOW_MATCHES,
@@ -55,7 +55,7 @@ _DROP, _QUEUE_EN, _COLLISION = reg.FDIRCMD.mask("DROP"), reg.FDIRCMD.mask("QUEUE
 # FTQF.MASK: what a filter does not compare
 _ANY_SOURCE, _ANY_TARGET, _ANY_SPORT, _ANY_DPORT, _ANY_PROTOCOL = (1 << bit for bit in range(25, 30))
 _OTHER_PROTOCOL = 3  # FTQF.PROTOCOL
-_TCP_FLAGS, _SYN = 13, 2
+_SYN = 2  # of the flags of TCP
 
 _NONE = -1  # no filter, no queue
 
@@ -91,7 +91,7 @@ def choose(rack: Rack, card: int, start: int, length: int, pool: int) -> bool:
 def matching_ethertype(registers: NDArray[np.uint32], frame: NDArray[np.uint8], start: int, layers: Layers) -> int:
     """The first Ethertype filter that a frame matches, with the priority of its tag where that is asked for."""
     tagged = layers.outer + layers.inner > 0
-    priority = half(frame, start + MAC_BYTES + 2) >> 13 if tagged else 0
+    priority = tag_of(frame, start, layers) >> 13
     for i in range(_BY_ETHERTYPE):
         chosen = load_acquire(registers, _ETQF + i)
         right = chosen & _UP_EN == 0 or (tagged and (chosen >> 16) & 7 == priority)
@@ -126,7 +126,7 @@ def queue_of_flow(
 @compiled
 def is_syn(frame: NDArray[np.uint8], layers: Layers) -> bool:
     whole = layers.protocol == TCP and layers.transport_size > 0
-    return whole and load_acquire(frame, layers.transport + _TCP_FLAGS) & _SYN != 0
+    return whole and load_acquire(frame, layers.transport + TCP_FLAGS) & _SYN != 0
 
 
 @compiled

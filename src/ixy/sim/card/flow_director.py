@@ -17,8 +17,8 @@ from ixy.jit import compiled
 from ixy.registers import Register
 from ixy.registers import i82599 as reg
 from ixy.sim.card.classify import addresses_of
-from ixy.sim.card.frame import MAC_BYTES, half, word
-from ixy.sim.card.layers import SCTP, TCP, UDP, Layers
+from ixy.sim.card.frame import half, word
+from ixy.sim.card.layers import SCTP, TCP, UDP, Layers, tag_of
 from ixy.sim.card.state import BUCKETS, FILTER_WORDS
 from ixy.unsafe import load_acquire
 
@@ -127,7 +127,7 @@ def flow_of(registers: NDArray[np.uint32], frame: NDArray[np.uint8], start: int,
         # SCTP is treated as TCP (8.2.3.21.9)
         hidden = load_acquire(registers, _FDIRUDPM if layers.protocol == UDP else _FDIRTCPM)
         ports = word(frame, layers.transport) & ~mirrored(hidden)
-    tag = half(frame, start + MAC_BYTES + 2) if layers.outer + layers.inner > 0 else 0
+    tag = tag_of(frame, start, layers)
     if masked & _MASK_ID:
         tag &= ~_VLAN_ID
     if masked & _MASK_PRIORITY:
@@ -282,7 +282,6 @@ class FlowDirector:
         self._flows = flows
         self._ready = ready
         self._alarm = alarm
-        self._free: list[int] = []  # numbers of filters, the next one last
         self.reset()
 
     def rules(self) -> tuple[dict[int, Callable[[], int]], dict[int, Callable[[int], None]]]:
@@ -293,6 +292,7 @@ class FlowDirector:
     def reset(self) -> None:
         """There is no table: FDIRCTRL makes the next one."""
         self._fresh = True
+        self._free: list[int] = []  # numbers of filters, the next one last
 
     def _write_fdirctrl(self, value: int) -> None:
         """Makes an empty table, but only the first time after a reset or CLEARHT (8.2.3.21.1; Linux, DPDK)."""
@@ -310,7 +310,6 @@ class FlowDirector:
         fields = reg.FDIRCMD.decode(value)
         if fields["CLEARHT"]:
             self._flows[:BUCKETS] = 0
-            self._free.clear()
             self.reset()
         done = {_ADD: self._add, _REMOVE: self._remove, _QUERY: self._query}.get(fields["CMD"])
         answer = value & ~reg.FDIRCMD.mask("CMD", "FILTER_VALID")

@@ -142,7 +142,7 @@ def fill_split(
     told = reg.RX_SPH | (header << reg.RX_HDR_LEN_SHIFT) if header > 0 else 0
     done = header if fits else 0
     if always and length <= room:
-        done, told = length, length << reg.RX_HDR_LEN_SHIFT
+        done, told = length, min(length, _LONGEST_HEADER) << reg.RX_HDR_LEN_SHIFT
     elif always and not fits:
         done = room
         told = told if header > 0 else min(room, _LONGEST_HEADER) << reg.RX_HDR_LEN_SHIFT

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from ixy.jit import compiled
 from ixy.registers import i82599 as reg
+from ixy.sim.card.frame import MAC_BYTES
+from ixy.sim.card.layers import TCP_HEADER
 from ixy.sim.card.offload import MIN_FRAME
 from ixy.sim.card.state import (
     BROKEN,
@@ -59,8 +61,6 @@ _TXDCTL, _TX_STRIDE = reg.TXDCTL.offset // 4, reg.TXDCTL.stride // 4
 _TDH, _RDH = reg.TDH.offset // 4, reg.RDH.offset // 4
 _TXCRCEN, _TXPADEN = reg.HLREG0.mask("TXCRCEN"), reg.HLREG0.mask("TXPADEN")
 
-_ETHERNET = 14
-_MIN_MAC, _MIN_TCP = 12, 20  # what MACLEN and L4LEN must cover at least
 _CACHE_LINE = 64
 
 
@@ -118,7 +118,7 @@ def segments(rack: Rack, card: int, queue: int, length: int) -> bool:
     transport_size = (context[1] >> reg.CONTEXT_L4LEN_SHIFT) & 0xFF
     headers = mac_size + (context[0] & reg.CONTEXT_IPLEN_MASK) + transport_size
     segment_size = (context[1] >> reg.CONTEXT_MSS_SHIFT) & 0xFFFF
-    if segment_size == 0 or transport_size < _MIN_TCP or mac_size < _MIN_MAC or headers >= length:
+    if segment_size == 0 or transport_size < TCP_HEADER or mac_size < MAC_BYTES or headers >= length:
         hang(rack, card, queue, MSS)
         return False
     if (first >> reg.TX_PAYLEN_SHIFT) & PAYLEN_MASK != length - headers:
@@ -159,7 +159,7 @@ def spoil(rack: Rack, card: int, queue: int, start: int, length: int) -> int:
     note(rack, card, NO_SNOOP, queue, load_acquire(rack.registers[card], _RDH + at))
     place = card * SLOT + SPOILING
     copy(rack.tape, place, rack.tape, start, length)
-    damage(rack.tape, place + _ETHERNET, place + length)
+    damage(rack.tape, place + MAC_BYTES + 2, place + length)
     return place
 
 

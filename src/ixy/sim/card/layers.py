@@ -19,7 +19,9 @@ IPV4, IPV6 = 0x0800, 0x86DD  # Ethertypes
 TCP, UDP, SCTP = 6, 17, 132
 NO_PROTOCOL = -1
 
-_IPV4_HEADER, _IPV6_HEADER, _TCP_HEADER, _UDP_HEADER, _SCTP_HEADER = 20, 40, 20, 8, 12
+IPV4_HEADER, IPV6_HEADER, TCP_HEADER, UDP_HEADER, SCTP_HEADER = 20, 40, 20, 8, 12  # bytes, without options
+TCP_FLAGS = 13  # where the lower eight are
+
 _HOP_BY_HOP, _ROUTING, _FRAGMENT, _DESTINATION = 0, 43, 44, 60
 _EXTENSION_UNIT = 8
 _MORE_FRAGMENTS_OR_OFFSET = 0x3FFF
@@ -71,13 +73,13 @@ def parse(registers: NDArray[np.uint32], frame: NDArray[np.uint8], start: int, l
         if ethertype == IPV4:
             version = 4
             header = 4 * (load_acquire(frame, network) & 15)
-            extended = header > _IPV4_HEADER
+            extended = header > IPV4_HEADER
             is_fragment = half(frame, network + 6) & _MORE_FRAGMENTS_OR_OFFSET != 0
             protocol, transport = load_acquire(frame, network + 9), network + header
         else:
             version = 6
             protocol, transport, is_fragment, diverted = skip_extensions(frame, network, end)
-            extended = transport > network + _IPV6_HEADER
+            extended = transport > network + IPV6_HEADER
         if not is_fragment:
             transport_size = header_size(frame, protocol, transport, end)
     return Layers(
@@ -100,13 +102,13 @@ def parse(registers: NDArray[np.uint32], frame: NDArray[np.uint8], start: int, l
 def network_size(frame: NDArray[np.uint8], ethertype: int, network: int, end: int) -> int:
     """The length of the IP packet that begins at `network`, 0 if there is none that is whole."""
     size = 0
-    if ethertype == IPV4 and network + _IPV4_HEADER <= end:
+    if ethertype == IPV4 and network + IPV4_HEADER <= end:
         header = 4 * (load_acquire(frame, network) & 15)
         size = half(frame, network + 2)
-        if header < _IPV4_HEADER or size < header:
+        if header < IPV4_HEADER or size < header:
             size = 0
-    elif ethertype == IPV6 and network + _IPV6_HEADER <= end:
-        size = _IPV6_HEADER + half(frame, network + 4)
+    elif ethertype == IPV6 and network + IPV6_HEADER <= end:
+        size = IPV6_HEADER + half(frame, network + 4)
     return size if network + size <= end else 0
 
 
@@ -116,7 +118,7 @@ def skip_extensions(frame: NDArray[np.uint8], network: int, end: int) -> tuple[i
 
     Those are followed that any node may skip (RFC 8200, 4). Each moves on by 8 bytes or more, so the walk ends.
     """
-    protocol, at = load_acquire(frame, network + 6), network + _IPV6_HEADER
+    protocol, at = load_acquire(frame, network + 6), network + IPV6_HEADER
     is_fragment = diverted = False
     while is_extension(protocol) and at + _EXTENSION_UNIT <= end and not is_fragment:
         units = load_acquire(frame, at + 1)
@@ -136,10 +138,16 @@ def is_extension(protocol: int) -> bool:
 def header_size(frame: NDArray[np.uint8], protocol: int, transport: int, end: int) -> int:
     """The bytes of a transport header that is known and whole, else 0."""
     size = 0
-    if protocol == TCP and transport + _TCP_HEADER <= end:
-        size = min(max(4 * (load_acquire(frame, transport + 12) >> 4), _TCP_HEADER), end - transport)
+    if protocol == TCP and transport + TCP_HEADER <= end:
+        size = min(max(4 * (load_acquire(frame, transport + 12) >> 4), TCP_HEADER), end - transport)
     elif protocol == UDP:
-        size = _UDP_HEADER
+        size = UDP_HEADER
     elif protocol == SCTP:
-        size = _SCTP_HEADER
+        size = SCTP_HEADER
     return size if transport + size <= end else 0
+
+
+@compiled
+def tag_of(frame: NDArray[np.uint8], start: int, layers: Layers) -> int:
+    """The first VLAN tag of a frame, its priority in the upper three bits; 0 without one."""
+    return half(frame, start + MAC_BYTES + 2) if layers.outer + layers.inner > 0 else 0

@@ -11,6 +11,7 @@ from ixy.jit import compiled, outlined
 from ixy.registers import i82599 as reg
 from ixy.sim.card.checksum import SCTP_CHECKSUM, fold, ones_sum, sctp_checksum
 from ixy.sim.card.frame import MAC_BYTES, TAG_BYTES, half
+from ixy.sim.card.layers import IPV4_HEADER, IPV6_HEADER, SCTP_HEADER, TCP_FLAGS, TCP_HEADER, UDP_HEADER
 from ixy.sim.card.state import OFFLOAD, SEGMENT
 from ixy.sim.rack import SLOT, Rack
 from ixy.unsafe import copy, load_acquire
@@ -27,10 +28,9 @@ _GDV = reg.DMATXCTL.mask("GDV")
 MIN_FRAME = 60  # without the frame check sequence
 _LONGEST = 16 << 10  # of what can be built; no frame is longer
 _TCP_CHECKSUM, _UDP_CHECKSUM = 16, 6
-_TCP_SEQUENCE, _TCP_FLAGS = 4, 13
+_TCP_SEQUENCE = 4
 _ALL_FLAGS, _MIDDLE_SHIFT = 0xFFF, 16
 _CHANGES = reg.TX_VLE | reg.TX_IC | reg.TX_TSE | reg.TX_IXSM | reg.TX_TXSM
-_MIN_TCP, _MIN_SCTP, _MIN_IPV4, _MIN_IPV6 = 20, 12, 20, 40
 
 
 @outlined
@@ -76,7 +76,7 @@ def build_advanced(rack: Rack, card: int, queue: int, length: int, number: int) 
     segmented = command & reg.TX_TSE != 0
     if segmented:
         headers += transport_size
-        if segment_size == 0 or transport_size < _MIN_TCP or headers >= length or mac_size < MAC_BYTES:
+        if segment_size == 0 or transport_size < TCP_HEADER or headers >= length or mac_size < MAC_BYTES:
             return 0
         done = number * segment_size
         size = min(segment_size, length - headers - done)
@@ -91,7 +91,7 @@ def build_advanced(rack: Rack, card: int, queue: int, length: int, number: int) 
         adapt(rack.tape, at + mac_size, network_size, transport_size, number, done, size, second)
         kept = flags_kept(rack.registers[card], number == 0, headers + done + size == length)
         mask_flags(rack.tape, at + mac_size + network_size, kept)
-    if (segmented or command & reg.TX_IXSM) and second & reg.CONTEXT_IPV4 and network_size >= _MIN_IPV4:
+    if (segmented or command & reg.TX_IXSM) and second & reg.CONTEXT_IPV4 and network_size >= IPV4_HEADER:
         put_checksum(rack.tape, at + mac_size + 10, at + mac_size, at + mac_size + network_size)
     if segmented or command & reg.TX_TXSM:
         kind = (second >> reg.CONTEXT_L4T_SHIFT) & 3
@@ -129,11 +129,11 @@ def adapt(
     context: int,
 ) -> None:
     """Give a segment its own lengths, identification and sequence number (7.2.4.6)."""
-    if context & reg.CONTEXT_IPV4 and network_size >= _MIN_IPV4:
+    if context & reg.CONTEXT_IPV4 and network_size >= IPV4_HEADER:
         store_half(tape, network + 2, network_size + transport_size + size)
         store_half(tape, network + 4, half(tape, network + 4) + number)
-    elif network_size >= _MIN_IPV6:
-        store_half(tape, network + 4, network_size - _MIN_IPV6 + transport_size + size)
+    elif network_size >= IPV6_HEADER:
+        store_half(tape, network + 4, network_size - IPV6_HEADER + transport_size + size)
     transport = network + network_size
     sequence = (half(tape, transport + _TCP_SEQUENCE) << 16) + half(tape, transport + _TCP_SEQUENCE + 2) + done
     store_half(tape, transport + _TCP_SEQUENCE, sequence >> 16)
@@ -155,7 +155,7 @@ def flags_kept(registers: NDArray[np.uint32], first: bool, last: bool) -> int:
 @compiled
 def mask_flags(tape: NDArray[np.uint8], transport: int, kept: int) -> None:
     """Clear the others of the 12 flags, of which the upper four share a byte with the length of the header."""
-    flags = transport + _TCP_FLAGS
+    flags = transport + TCP_FLAGS
     tape[flags - 1] &= 0xF0 | (kept >> 8)
     tape[flags] &= kept & 0xFF
 
@@ -164,14 +164,14 @@ def mask_flags(tape: NDArray[np.uint8], transport: int, kept: int) -> None:
 def insert_transport(tape: NDArray[np.uint8], start: int, end: int, kind: int, segmented: bool) -> None:
     """Insert the checksum (7.2.5.2): of SCTP, or of TCP or UDP, for which software left the pseudo header's sum, but no
     length if segmented."""
-    if kind == reg.L4T_SCTP and end - start >= _MIN_SCTP:
+    if kind == reg.L4T_SCTP and end - start >= SCTP_HEADER:
         value = sctp_checksum(tape, start, end)
         for i in range(4):
             tape[start + SCTP_CHECKSUM + i] = (value >> 8 * i) & 0xFF
         return
-    if kind == reg.L4T_TCP and end - start >= _MIN_TCP:
+    if kind == reg.L4T_TCP and end - start >= TCP_HEADER:
         place = start + _TCP_CHECKSUM
-    elif kind == reg.L4T_UDP and end - start >= 8:
+    elif kind == reg.L4T_UDP and end - start >= UDP_HEADER:
         place = start + _UDP_CHECKSUM
     else:
         return

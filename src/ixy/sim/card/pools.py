@@ -15,7 +15,7 @@ from ixy.registers import i82599 as reg
 from ixy.sim import slots
 from ixy.sim.card.filters import matching_ethertype
 from ixy.sim.card.frame import CRC_BYTES, MAC_BYTES, half, is_broadcast
-from ixy.sim.card.layers import Layers, parse
+from ixy.sim.card.layers import Layers, parse, tag_of
 from ixy.sim.card.receive import lose, matches_table, station, store
 from ixy.sim.card.state import FEATURES, FILTER, FLOW_DROPS, KEEP_CRC, NO_POOL, QUEUE, RX_LOST_BYTES, WORD_0, WORD_1
 from ixy.sim.rack import Rack
@@ -103,8 +103,7 @@ def deliver_copy(rack: Rack, card: int, start: int, length: int, layers: Layers,
 @compiled
 def traffic_class(registers: NDArray[np.uint32], frame: NDArray[np.uint8], start: int, layers: Layers) -> int:
     """The traffic class of the priority in a frame's tag; without one, that of priority 0 (8.2.3.10.4)."""
-    tagged = layers.outer + layers.inner > 0
-    priority = half(frame, start + MAC_BYTES + 2) >> 13 if tagged else 0
+    priority = tag_of(frame, start, layers) >> 13
     return (load_acquire(registers, _RTRUP2TC) >> (3 * priority)) & 7
 
 

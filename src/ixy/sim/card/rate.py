@@ -6,11 +6,10 @@ from ixy.jit import compiled
 from ixy.pacing import SECOND
 from ixy.registers import i82599 as reg
 from ixy.sim.card.state import QUEUE_DUE, QUEUE_FACTOR, QUEUE_REST
-from ixy.sim.rack import SPEED, Rack
+from ixy.sim.rack import FASTEST, SPEED, Rack
 from ixy.unsafe import load_acquire
 
 _RTTBCNRM = reg.RTTBCNRM.offset // 4
-_FASTEST = 10 * SECOND  # bits per second, where frames take no time
 _PARTS = 1 << 20  # of a nanosecond
 _UNIT = 1 << 14  # of the factor
 
@@ -36,5 +35,5 @@ def limit(rack: Rack, card: int, queue: int, size: int, now: int) -> None:
 def lasts(rack: Rack, card: int, queue: int, size: int) -> int:
     """How long a queue needs for so many bytes, in parts of a nanosecond."""
     speed = int(rack.outputs[card, SPEED])
-    line = float(8 * size) * SECOND * _PARTS / (speed if speed > 0 else _FASTEST)
+    line = float(8 * size) * SECOND * _PARTS / (speed if speed > 0 else FASTEST)
     return int(line * float(rack.queues[card, queue, QUEUE_FACTOR]) / _UNIT)

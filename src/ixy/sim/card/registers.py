@@ -268,14 +268,16 @@ class Card:
         if offset in self.history.writes:
             self.history.write(offset, value)
         check = self._checks.get(offset)
-        if check and not check(value):
-            return
         rule = self._direct.get(offset)
         if rule:
-            rule(value)
+            if not check or check(value):
+                rule(value)
             return
-        # The rack pauses: when this returns, the write has taken effect on all that it does.
+        # The rack pauses: when this returns, the write has taken effect on all that it does. A check may change what
+        # the rack works with, too.
         with self._machine.paused():
+            if check and not check(value):
+                return
             rule = self._writes.get(offset)
             if rule:
                 rule(value)
@@ -373,6 +375,7 @@ class Card:
         self._load_address()
         for column in state.UNTIL_RESET:
             self._words[column] = 0
+        self._machine.rack.contexts[self.index] = 0
         self._queues[:, state.QUEUE_UNTIL_RESET] = 0
         self.statistics.reset()
         self.interrupts.reset()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ixy.jit import compiled, shared
 from ixy.registers import i82599 as reg
+from ixy.sim.card.filters import matching_ethertype
 from ixy.sim.card.frame import half
 from ixy.sim.card.layers import UDP, Layers, parse
 from ixy.sim.card.state import CLOCK_HIGH, CLOCK_LOW, CLOCK_PERIOD, CLOCK_SINCE, CLOCK_STEP
@@ -31,8 +32,7 @@ _TSYNCTXCTL = reg.TSYNCTXCTL.offset // 4
 _TXSTMPL, _TXSTMPH = reg.TXSTMPL.offset // 4, reg.TXSTMPH.offset // 4
 _SYSTIML, _SYSTIMH = reg.SYSTIML.offset // 4, reg.SYSTIMH.offset // 4
 _RXTT, _TXTT = reg.TSYNCRXCTL.mask("RXTT"), reg.TSYNCTXCTL.mask("TXTT")
-_FILTERS = reg.ETQF.count
-_TIMESTAMP = reg.ETQF.mask("TIMESTAMP", "FILTER_ENABLE")
+_TIMESTAMP = reg.ETQF.mask("TIMESTAMP")
 
 _LOW = 0xFFFFFFFF
 _CYCLES = {10**9: 640, 10**8: 6400}  # of the clock, in tenths of a nanosecond, by the link's bits per second
@@ -187,7 +187,7 @@ def message_to_stamp(registers: NDArray[np.uint32], frame: NDArray[np.uint8], st
     wanted = load_acquire(registers, _RXMTRL)
     plain = kind != reg.STAMP_V1_UDP
     layers = parse(registers, frame, start, length)
-    at = layers.network if plain and has_timed_type(registers, layers.ethertype) else _NONE
+    at = layers.network if plain and has_timed_type(registers, frame, start, layers) else _NONE
     if at == _NONE and kind != reg.STAMP_V2_PLAIN:
         at = udp_message(frame, layers, wanted >> 16)
     if at == _NONE or at + (_V2_HEADER if plain else _V1_HEADER) > start + length:
@@ -206,13 +206,10 @@ def message_to_stamp(registers: NDArray[np.uint32], frame: NDArray[np.uint8], st
 
 
 @compiled
-def has_timed_type(registers: NDArray[np.uint32], kind: int) -> bool:
-    """Whether an Ethertype filter says that frames of this type are PTP messages (8.2.3.7.21)."""
-    for i in range(_FILTERS):
-        row = load_acquire(registers, _ETQF + i)
-        if row & _TIMESTAMP == _TIMESTAMP and row & 0xFFFF == kind:
-            return True
-    return False
+def has_timed_type(registers: NDArray[np.uint32], frame: NDArray[np.uint8], start: int, layers: Layers) -> bool:
+    """Whether the Ethertype filter that a frame matches says that it is a PTP message (8.2.3.7.21)."""
+    typed = matching_ethertype(registers, frame, start, layers)
+    return typed >= 0 and load_acquire(registers, _ETQF + typed) & _TIMESTAMP != 0
 
 
 @compiled
