@@ -23,7 +23,8 @@ from ixy.errors import DeviceTimeout
 from ixy.packets.mempool import Mempool
 from ixy.registers import Register, RegisterFile
 from ixy.registers import i82599 as reg
-from ixy.sim.card import rules, state
+from ixy.sim.card import driver_rules as rules
+from ixy.sim.card import state, supervision
 from ixy.sim.card.registers import Card
 from ixy.sim.machine import Machine
 
@@ -119,6 +120,11 @@ def of_a(thing: driver.Ixgbe | Function) -> bool:
     return thing.address == "sim:a"
 
 
+def is_quick(patch: pytest.MonkeyPatch) -> None:
+    """Between two accesses passes no time, however busy the computer is."""
+    patch.setattr(supervision, "monotonic_ns", lambda: 0)
+
+
 def waits_for_no_reset(patch: pytest.MonkeyPatch) -> None:
     """No pause after a reset, nor a look whether it is over."""
     wait = RegisterFile.wait
@@ -129,6 +135,7 @@ def waits_for_no_reset(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(RegisterFile, "wait", impatient)
     patch.setattr(driver, "time", SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: None))
+    is_quick(patch)
 
 
 def waits_for_no_queue(patch: pytest.MonkeyPatch) -> None:
@@ -140,6 +147,7 @@ def waits_for_no_queue(patch: pytest.MonkeyPatch) -> None:
             wait(self, register, timeout, **fields)
 
     patch.setattr(RegisterFile, "wait", impatient)
+    is_quick(patch)
 
 
 def masters_nothing(patch: pytest.MonkeyPatch) -> None:
