@@ -20,8 +20,9 @@ from ixy.device import Device
 from ixy.drivers.rules import parse_rule
 from ixy.drivers.virtio.device import VirtioNet
 from ixy.drivers.virtio.transports.inprocess import InProcess
-from ixy.errors import ConfigurationError
-from ixy.registers import virtio
+from ixy.errors import ConfigurationError, DeviceTimeout
+from ixy.registers import Register, RegisterFile, virtio
+from ixy.registers import i82599 as reg
 from ixy.sim.card import state
 from ixy.sim.machine import Machine
 from ixy.sim.virtio import BackEnd
@@ -276,6 +277,22 @@ def test_the_flow_director_compares_the_same_in_all_rules(machine: Machine, devi
     device.rules.remove(first)
     device.rules.add(src="10.0.0.0/8", drop=True)
     assert queue_of(machine, device, PACKET) is None
+
+
+def test_a_table_that_is_never_made(machine: Machine, device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The card does not answer while the flow director is set up: there is no rule, and packets come as before."""
+    wait = RegisterFile.wait
+
+    def wait_in_vain(self: RegisterFile, register: Register, timeout: float, **fields: int) -> None:
+        if register is reg.FDIRCTRL:
+            raise DeviceTimeout("sim:a: FDIRCTRL.INIT_DONE stays 0")
+        wait(self, register, timeout, **fields)
+
+    monkeypatch.setattr(RegisterFile, "wait", wait_in_vain)
+    with pytest.raises(DeviceTimeout):
+        device.rules.add(src="10.0.0.0/8", drop=True)
+    assert list(device.rules) == []
+    assert queue_of(machine, device, PACKET) == 0
 
 
 def test_virtio_has_none() -> None:

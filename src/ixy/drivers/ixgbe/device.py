@@ -368,8 +368,10 @@ class Ixgbe:
         """4.6.7: RXEN may change only while the path through the security block is halted."""
         self._registers.update(reg.SECRXCTRL, RX_DIS=1)
         self._registers.wait(reg.SECRXSTAT, 1.0, SECRX_RDY=1)
-        yield
-        self._registers.update(reg.SECRXCTRL, RX_DIS=0)
+        try:
+            yield
+        finally:
+            self._registers.update(reg.SECRXCTRL, RX_DIS=0)
 
     @contextmanager
     def _making_room(self) -> Generator[None]:
@@ -377,8 +379,10 @@ class Ixgbe:
         with self._halted():
             self._registers.update(reg.RXCTRL, RXEN=0)
             self._set_rx_buffer(self._card.rx_buffer - TABLE_KIB)
-            yield
-            self._registers.update(reg.RXCTRL, RXEN=1)
+            try:
+                yield
+            finally:
+                self._registers.update(reg.RXCTRL, RXEN=1)
 
     # -----------------------------------------------------------------------------------------------------------------
     # Interrupts
