@@ -104,6 +104,8 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
 - IEEE 1588: target times, the clock's output and auxiliary stamps.
 - Timing: EITR's interval is kept by the host's clock, as is all other time, unless that is virtual.
 - Tunnels: what they carry is not looked at.
+- Errors on the wire: a frame that would arrive with a wrong check sequence arrives nowhere, and is counted nowhere.
+- Other kinds of cards than an 82599ES with an SFP+ module and an X540.
 - A driver in the same process, as this one, is told packet types and checksums once it has set RXCSUM or MRQC; one in a
   virtual machine always, as by a card.
 
