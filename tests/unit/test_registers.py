@@ -234,7 +234,7 @@ def test_rows_of_the_82599(row: Register, offset: int, bits: dict[str, int]) -> 
 
 
 def test_rows_of_the_82599_do_not_overlap() -> None:
-    """No two rows claim the same 32 bits of BAR 0, nor does a name for messages; no two fields of a row the same bit."""
+    """No two rows claim the same 32 bits of BAR 0, nor a row and a name, and no two fields of a row the same bit."""
     rows = [row for row in vars(reg).values() if isinstance(row, Register)]
     offsets = [single.offset for row in rows for single in row]
     assert len(offsets) == len(set(offsets))
