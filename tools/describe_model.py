@@ -17,6 +17,7 @@ from ixy.sim.card import (
     classify,
     coalesce,
     dma,
+    driver_rules,
     filters,
     flow_director,
     formats,
@@ -25,10 +26,9 @@ from ixy.sim.card import (
     pools,
     rate,
     receive,
-    report,
-    rules,
     timestamps,
     transmit,
+    write_back,
 )
 from ixy.sim.card import registers as card
 from ixy.sim.machine import Machine
@@ -47,7 +47,7 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
   over several buffers, VLAN stripping, RSS over up to 16 queues (Toeplitz hash, redirection table), packet type, also
   behind IPv4 options and IPv6 extension headers, checksums of IPv4, TCP, UDP and SCTP and of UDP in fragments,
   `DROP_EN`. The tags are those of VLNCTRL.VET, behind one of EXVET where double VLAN is enabled. The frame check
-  sequence is kept if neither HLREG0.RXCRCSTRP nor RDRXCTL.CRCSTRIP is set.
+  sequence is kept if neither HLREG0.RXCRCSTRP nor RDRXCTL.CRC_STRIP is set.
 - Receive descriptors: legacy, and advanced ones of one buffer, with headers split off by PSRTYPE[0], or with a header
   buffer always used. A queue with another type loses what it is sent. Receive-side coalescing (RSC) of TCP segments
   over IPv4 and IPv6, 32 connections at a time; what is not complete by PSH or by what follows is so at the end of the
@@ -104,6 +104,8 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
 - IEEE 1588: target times, the clock's output and auxiliary stamps.
 - Timing: EITR's interval is kept by the host's clock, as is all other time, unless that is virtual.
 - Tunnels: what they carry is not looked at.
+- Errors on the wire: a frame that would arrive with a wrong check sequence arrives nowhere, and is counted nowhere.
+- Other kinds of cards than an 82599ES with an SFP+ module and an X540.
 - A driver in the same process, as this one, is told packet types and checksums once it has set RXCSUM or MRQC; one in a
   virtual machine always, as by a card.
 
@@ -189,11 +191,11 @@ says what else was followed.
 OTHERS = {
     **dict.fromkeys(("EIAC", "EIAM", "EIAM_EX", "EITR", "EITR_HIGH", "GPIE", "IVAR", "IVAR_MISC"), "interrupt logic"),
     **dict.fromkeys(("RQSMR", "TQSM"), "statistics of queues"),
-    **dict.fromkeys(("CRCERRS", "ILLERRC", "ERRBC", "RLEC", "RFC", "RJC"), "0: the model's wires make no such error"),
+    **dict.fromkeys(("CRCERRS", "ILLERRC", "ERRBC", "RLEC", "RFC", "RJC"), "0: no frame with such an error arrives"),
     "RAH": "receive looks at it",
     "RTTDQSEL": "selects the queue of RTTBCNRC",
     "ERETA": "memory: only an X550 has it",
-    "RXMEMWRAP": "packet buffers are always empty",
+    "RXMEMWRAP": "packet buffers read as empty, also while frames wait there",
     **dict.fromkeys(("FDIRIPSA", "FDIRIPDA", "FDIRPORT", "FDIRVLAN", "FDIRHASH"), "of a filter, for a command"),
     "FDIRSIPV6": "memory: no packet matches IPv6 addresses of a filter",
     **dict.fromkeys(("FDIRLEN", "FDIRUSTAT", "FDIRFSTAT"), "counts since it was last read"),
@@ -223,7 +225,7 @@ def rules_table() -> str:
     head = "| rule | of | section | broken when | what the card does | who says so |\n|---|---|---|---|---|---|\n"
     return head + "".join(
         f"| {rule.name} | {rule.subject} | {rule.section} | {rule.broken} | {rule.then.value} | {rule.source} |\n"
-        for rule in rules.RULES
+        for rule in driver_rules.RULES
     )
 
 
@@ -271,7 +273,7 @@ def behaviour(plugged: card.Card, row: Register) -> list[str]:
         module.__name__.rpartition(".")[2]
         for module in (
             *(dma, frame, receive, classify, filters, flow_director, pools, formats, coalesce),
-            *(transmit, report, offload, pause, timestamps, rate),
+            *(transmit, write_back, offload, pause, timestamps, rate),
         )
         if vars(module).get(f"_{row.name}") == row.offset // 4
     ]

@@ -140,7 +140,7 @@ def test_echo_to_a_generator(ixy):
 
 
 def test_rules(ixy, tmp_path):
-    """What a rule drops does not come out; a rule that is not understood is refused before a device is opened.
+    """What a rule drops does not come out; one that cannot be followed is refused before a device is opened.
 
     The first packet may come before the rule; where they have times, the others come once it is taken.
     """
@@ -150,6 +150,10 @@ def test_rules(ixy, tmp_path):
     ended = ixy("forward", "--one-way", *addresses, "--count", "2", "--rule", "udp dst 10.0.0.1 drop")
     assert ended.code == 0, ended.errors
     assert read_pcap(tmp_path / "out.pcap") == packets[::2]
-    ended = ixy("forward", "sim:nowhere,rx_pcap=none.pcap", "sim:b", "--rule", "udp to queue 2")
-    assert (ended.code, ended.errors.count("\n")) == (2, 1)
-    assert "rule 'udp to queue 2': 'to' is not understood" in ended.errors
+    for rule, said in (
+        ("udp to queue 2", "rule 'udp to queue 2': 'to' is not understood"),
+        ("udp queue 2", "--rule: queue 2: 0 to 0 are there; --queues 3 has it"),
+    ):
+        ended = ixy("forward", "sim:nowhere,rx_pcap=none.pcap", "sim:b", "--rule", rule)
+        assert (ended.code, ended.errors.count("\n")) == (2, 1)
+        assert said in ended.errors

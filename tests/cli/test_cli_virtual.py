@@ -72,7 +72,7 @@ def test_capture_and_echo(ixy, tmp_path):
     ("arguments", "said"),
     [
         (["forward", A, "sim:b"], "all simulated cards of a process share a clock"),
-        (["forward", A, B, "--queues", "1"], "one thread does all"),
+        (["forward", A, B, "--queues", "1"], "clock=virtual: one thread does all; leave it out, or --queues"),
         (["generate", "sim:a,tap=ixy0,clock=virtual"], "tap=ixy0 leads out of this process"),
         (["generate", "sim:a,clock=slow"], "clock=slow: possible are real and virtual"),
         (["sim", "qemu", "--card", "sim:a,clock=virtual"], "a virtual machine goes by the system's clock"),

@@ -241,8 +241,10 @@ def test_checksums_received(port: Port) -> None:
     kinds = ["L3_IPV4 L4_TCP", "L3_IPV4 L4_UDP", "L3_IPV6 L4_TCP", "L3_IPV6 L4_UDP"]
     assert [packet.kind for packet in port.offer(good)] == [f"L2_ETHER {kind}" for kind in kinds]
     wrong = [bytearray(frame) for frame in good]
-    for frame, last in zip(wrong, (60, 60, 80, 76), strict=True):
-        frame[min(last, len(frame)) - 7] ^= 1  # of the payload or the padding
+    for frame, ports in zip(wrong, (34, 34, 54, 54), strict=True):
+        frame[ports] ^= 1
+    for packet in port.offer([bytes(frame) for frame in wrong]):
+        assert {"L4_CKSUM_BAD", "IP_CKSUM_GOOD"} <= packet.flags
     wrong_ip = bytearray(good[0])
     wrong_ip[24] ^= 1
     (told,) = port.offer([bytes(wrong_ip)])

@@ -298,6 +298,22 @@ def test_the_flow_director_compares_the_same_in_all_rules(machine: Machine, devi
     assert queue_of(machine, device, PACKET) is None
 
 
+def test_a_table_that_is_never_made(machine: Machine, device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The card does not answer while the flow director is set up: there is no rule, and packets come as before."""
+    wait = RegisterFile.wait
+
+    def wait_in_vain(self: RegisterFile, register: Register, timeout: float, **fields: int) -> None:
+        if register is reg.FDIRCTRL:
+            raise DeviceTimeout("sim:a: FDIRCTRL.INIT_DONE stays 0")
+        wait(self, register, timeout, **fields)
+
+    monkeypatch.setattr(RegisterFile, "wait", wait_in_vain)
+    with pytest.raises(DeviceTimeout):
+        device.rules.add(src="10.0.0.0/8", drop=True)
+    assert list(device.rules) == []
+    assert queue_of(machine, device, PACKET) == 0
+
+
 def test_virtio_has_none() -> None:
     with Device(VirtioNet(InProcess(BackEnd("model", 1 << virtio.VERSION_1)), ring_size=16, pool_size=64)) as device:
         assert list(device.rules) == []

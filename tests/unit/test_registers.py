@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from ixy.errors import DeviceTimeout
 from ixy.registers import Field, Mode, Register, RegisterFile, explain, register
 from ixy.registers import i82599 as reg
+from ixy.registers.i82599_names import name_of
 
 GAUGE = register("GAUGE", 0x40, Mode.RW, "9.1", LOW=(0, 3), FLAG=4, HIGH=(8, 31))
 QUEUE = register("QUEUE", 0x100, Mode.RW, "9.2", stride=0x40, count=4, ENABLE=25)
@@ -233,10 +234,11 @@ def test_rows_of_the_82599(row: Register, offset: int, bits: dict[str, int]) -> 
 
 
 def test_rows_of_the_82599_do_not_overlap() -> None:
-    """No two rows claim the same 32 bits of BAR 0, and no two fields of a row the same bit."""
+    """No two rows claim the same 32 bits of BAR 0, nor a row and a name, and no two fields of a row the same bit."""
     rows = [row for row in vars(reg).values() if isinstance(row, Register)]
     offsets = [single.offset for row in rows for single in row]
     assert len(offsets) == len(set(offsets))
+    assert not any(map(name_of, offsets))
     assert all(offset % 4 == 0 and offset < reg.BAR0_SIZE for offset in offsets)
     for row in rows:
         assert sum(field.mask for field in row.fields.values()) == row.mask(*row.fields) <= 0xFFFFFFFF

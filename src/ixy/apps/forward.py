@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ixy.addresses import by_virtual_clock
 from ixy.apps.crew import Crew
 from ixy.apps.relay import Relay
 from ixy.apps.report import Report
@@ -55,7 +56,11 @@ def forward(
     workers = queues or len(cores or ())
     if workers and wait:
         raise ConfigurationError("--wait: workers poll all the time; leave out --queues and --cores, or --wait")
-    wanted = [parse_rule(text) for text in rules]  # what is refused, is refused before a device is opened
+    # What is refused, is refused before a device is opened.
+    wanted = [parse_rule(text) for text in rules]
+    _check_queues(wanted, workers or 1)
+    if workers and any(map(by_virtual_clock, addresses)):
+        raise ConfigurationError("clock=virtual: one thread does all; leave it out, or --queues and --cores")
     if workers:
         choose_cores(cores, workers)
     with stop_on_signals() as stop, open_devices(addresses, settings, queues=workers or 1) as (a, b):
@@ -71,6 +76,16 @@ def forward(
         else:
             _by_this_thread(ways, function, settings, stop, report, wait=wait)
     return stop.exit_code(settings)
+
+
+def _check_queues(rules: Sequence[dict[str, Any]], queues: int) -> None:
+    """
+    Raises:
+        ConfigurationError: a rule's queue is none of these.
+    """
+    highest = max((rule.get("queue", 0) for rule in rules), default=0)
+    if highest >= queues:
+        raise ConfigurationError(f"--rule: queue {highest}: 0 to {queues - 1} are there; --queues {highest + 1} has it")
 
 
 def _check_all_get_packets(sources: Sequence[Device], workers: int) -> None:

@@ -12,7 +12,7 @@ def sim() -> None:
     """Simulated cards beyond this process.
 
     \b
-    Example:
+    Examples:
       sudo ixy sim qemu --card sim:a,tap=ixy0 -- -hda debian.qcow2 -nographic
       sudo ixy sim report
     """

@@ -81,7 +81,7 @@ STEPS = (
 
 @dataclass(frozen=True)
 class BrokenRule:
-    """A rule for drivers that was broken (`ixy.sim.card.rules`).
+    """A rule for drivers that was broken (`ixy.sim.card.driver_rules`).
 
     Attributes:
         punished: whether the card did what a card does then, or only tells.

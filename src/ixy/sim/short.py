@@ -1,4 +1,5 @@
-"""Packets that leave a card too short, or without a check sequence, as their driver breaks a rule (`card/rules.py`)."""
+"""Packets that leave a card too short, or without a check sequence, as their driver breaks a rule
+(`card/driver_rules.py`)."""
 
 from __future__ import annotations
 

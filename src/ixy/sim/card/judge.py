@@ -1,4 +1,4 @@
-"""What a simulated 82599 does when descriptors, rings or registers break the rules for drivers (`rules.py`).
+"""What a simulated 82599 does when descriptors, rings or registers break the rules for drivers (`driver_rules.py`).
 
 The kernels here are in slots: a driver that breaks none of the rules never has one compiled. Sections are those of the
 Intel 82599 datasheet, revision 3.3.

@@ -16,8 +16,9 @@ import numpy as np
 from ixy.registers import Register, Reset
 from ixy.registers import i82599 as reg
 from ixy.sim import timed
-from ixy.sim.card import coalesce, config, formats, report, state
+from ixy.sim.card import coalesce, config, formats, state, write_back
 from ixy.sim.card.config import ConfigSpace
+from ixy.sim.card.driver_rules import Breaches
 from ixy.sim.card.eeprom import EEPROM_WORDS, build_eeprom, build_product_data
 from ixy.sim.card.flow_director import FlowDirector
 from ixy.sim.card.history import History
@@ -28,7 +29,6 @@ from ixy.sim.card.module import Module
 from ixy.sim.card.phy import Phy
 from ixy.sim.card.pools import BY_CLASS
 from ixy.sim.card.ready import Ready
-from ixy.sim.card.rules import Breaches
 from ixy.sim.card.statistics import Statistics
 from ixy.sim.card.supervision import Supervision
 from ixy.sim.card.timestamps import Clock
@@ -310,7 +310,7 @@ class Card:
             | state.POOLS * pools
             | state.FORMATS * other_formats
             | state.KEEP_CRC * (not cuts_crc)
-            | state.REPORT * report.is_batched(registers)
+            | state.REPORT * write_back.is_batched(registers)
             | state.COALESCE * coalesces
             | state.CHECK_VLAN * bool(self._get(reg.VLNCTRL) & reg.VLNCTRL.mask("VFE"))
             | state.STRIP_VLAN * strips

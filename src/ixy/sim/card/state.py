@@ -104,7 +104,7 @@ UNREPORTED, COALESCING = 1, 2
 TX_SIZES = RX_SIZES + 6
 BROKEN = TX_SIZES + 6  # two columns for each rule below: how often it was broken, and where first
 
-# The rules for drivers (`rules.py`) that are found broken by kernels
+# The rules for drivers (`driver_rules.py`) that are found broken by kernels
 (
     PAYLEN,
     DEXT,

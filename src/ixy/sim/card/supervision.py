@@ -1,4 +1,5 @@
-"""Looks whether what software does to registers breaks a rule for drivers (`rules.py`), and lets happen what follows.
+"""Looks whether what software does to registers breaks a rule for drivers (`driver_rules.py`), and lets happen what
+follows.
 
 What follows for packets is a bit in a register that the packets' kernels look at anyway (`state.HUNG` and others), so
 that a driver that breaks no rule pays nothing. Sections are those of the Intel 82599 datasheet, revision 3.3.
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ixy.sim.card.driver_rules import Breaches
     from ixy.sim.card.history import History
     from ixy.sim.card.ready import Ready
-    from ixy.sim.card.rules import Breaches
 
 # 8.2.3.1.1: "approximately 1 ms"
 _RESET_NS = 900_000

@@ -115,8 +115,9 @@ class Attachment:
             raise AddressError(f"{len(addresses)} cards: 1 to {MAX_CARDS} are possible")
         specs = [parse_spec(address) for address in addresses]
         check_files(wire for spec in specs for wire in spec.wires)
-        if any(spec.virtual for spec in specs):
-            raise AddressError("a virtual machine goes by the system's clock: leave out clock=virtual")
+        for address, spec in zip(addresses, specs, strict=True):
+            if spec.virtual:
+                raise AddressError(f"{address}: a virtual machine goes by the system's clock: leave out clock=virtual")
         self.cards: list[PciCard] = []
         self.arguments: list[str] = []
         self.fds: list[int] = []

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ixy.sim.card.registers import Card
 
 _PATIENCE = 5.0  # seconds
+_MOMENT = 0.1  # seconds: so long the guest may wait for who asks
 _PREFIX, _SUFFIX = "sim-", ".sock"
 
 
@@ -45,10 +46,11 @@ class ReportSocket:
         return self._socket.fileno()
 
     def handle(self) -> bool:
-        """Answer whoever has connected. Who does not read gets what a socket holds: the guest does not wait for him."""
+        """Answer whoever has connected. Who does not read gets what a socket holds: the guest waits for a moment."""
         with suppress(OSError):
             connection, _ = self._socket.accept()
             with connection:
+                connection.settimeout(_MOMENT)
                 connection.sendall(json.dumps([report_of(card).as_dict() for card in self._cards]).encode())
         return True
 
