@@ -139,12 +139,13 @@ for, and wires with times start at once.
 A wire that delivers frames by itself, such as a TAP device or a generator without a rate, waits for the card, as a link
 partner that obeys pause frames would. From a cable, at a line's rate, or from a wire with times, frames come whether
 there is a descriptor or not. If software has switched pause frames on, those of queues without DROP_EN then wait in the
-packet buffer, of RXPBSIZE, and all others behind them. Above FCRTH.RTH the card sends XOFF, which it repeats FCRTV
-quanta before the time in FCTTV is over; at FCRTL.RTL it sends XON, if XONE says so. The card at the other end, or what
-the wire delivers frames from, sends nothing more meanwhile, but for the segments of a packet that it has begun. Where
-software has not switched them on, frames without a descriptor are lost at once. A quantum is as long as 512 bits; where
-frames take no time, as at 10 Gbit/s. A sink gets no pause frames. Pause frames that are sent count among all that are,
-as Linux and DPDK take them out of the port's counters.
+packet buffer, of RXPBSIZE, and all others behind them; one for a queue that hangs, or for which the whole ring would
+be too small, is lost. Above FCRTH.RTH the card sends XOFF, which it repeats FCRTV quanta before the time in FCTTV is
+over, and after a quantum at the earliest; at FCRTL.RTL it sends XON, if XONE says so. The card at the other end, or
+what the wire delivers frames from, sends nothing more meanwhile, but for the segments of a packet that it has begun.
+Where software has not switched them on, frames without a descriptor are lost at once. A quantum is as long as 512 bits;
+where frames take no time, as at 10 Gbit/s. A sink gets no pause frames. Pause frames that are sent count among all that
+are, as Linux and DPDK take them out of the port's counters.
 
 ## Kinds of cards
 

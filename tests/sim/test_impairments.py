@@ -90,10 +90,11 @@ def test_the_account_is_what_happened(machine: Machine, pool: Mempool) -> None:
     assert found == expected
 
 
-def test_nothing_that_happens_is_recorded_too(machine: Machine) -> None:
+@pytest.mark.parametrize("loss", ["0", "1e-9"])
+def test_nothing_that_happens_is_recorded_too(machine: Machine, loss: str) -> None:
     """A cable that might lose, and does not: all frames arrive, in order, whole, when they were sent."""
     frames = [frame(number) for number in range(100)]
-    found, told = carried(machine, "loss=0", frames)
+    found, told = carried(machine, f"loss={loss}", frames)
     assert found == frames
     assert told["what"].tolist() == [0] * 100
     assert told["bit"].tolist() == [-1] * 100

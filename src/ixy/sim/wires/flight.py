@@ -62,7 +62,7 @@ _NOWHERE = -1
 SOON = 200_000  # nanoseconds: a frame that is due within them is awaited without a nap
 
 # What is drawn for a frame, each by itself
-_LOSES, _DUPLICATES, _REORDERS, _CORRUPTS, _JITTERS, _JITTERS_COPY, _BIT, _DRAWS = range(8)
+_LOSES, _DUPLICATES, _REORDERS, _CORRUPTS, _JITTERS, _JITTERS_COPY, _BIT, _DRAWS = range(1, 9)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
