@@ -105,15 +105,16 @@ _RECEIVE_ADDRESSES = reg.RAL.count
 
 @compiled
 def can_receive(rack: Rack, card: int) -> bool:
-    """Whether a frame that arrived now would find a free descriptor, whatever its queue."""
+    """Whether a frame that arrived now would find a free descriptor, whatever its queue; or be lost, as that hangs."""
     registers = rack.registers[card]
     if load_acquire(registers, _RXCTRL) & _RXEN == 0:
         return False
     running = 0
     for queue in range(rack.cards[card, RX_QUEUES]):
         at = queue * RX_STRIDE + (queue >> RX_LOWER_BITS) * RX_JUMP
-        if load_acquire(registers, _RXDCTL + at) & _ENABLE:
-            if load_acquire(registers, _RDH + at) == load_acquire(registers, _RDT + at):
+        control = load_acquire(registers, _RXDCTL + at)
+        if control & _ENABLE:
+            if load_acquire(registers, _RDH + at) == load_acquire(registers, _RDT + at) and control & HUNG == 0:
                 return False
             running += 1
     return running > 0
@@ -251,10 +252,12 @@ def store(rack: Rack, card: int, queue: int, start: int, length: int, word_0: in
         lose(rack, card, RX_MISSED, RX_LOST_BYTES, octets)
         return
     if size == 0 or head >= size or tail >= size or buffer_size == 0:
+        broken = BROKEN + 2 * RX_TAIL
         if size != 0 and buffer_size != 0:
-            rack.counters[card, BROKEN + 2 * RX_TAIL] += 1
-            rack.counters[card, BROKEN + 2 * RX_TAIL + 1] = queue << 32 | head
-            store_release(rack.control, ALARM, 1)
+            rack.counters[card, broken] += 1
+            if rack.counters[card, broken] == 1:  # as in `judge.note`
+                rack.counters[card, broken + 1] = queue << 32 | head
+                store_release(rack.control, ALARM, 1)
         lose(rack, card, RX_MISSED, RX_LOST_BYTES, octets)
         return
     if control & SPOILT:

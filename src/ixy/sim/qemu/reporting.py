@@ -26,6 +26,11 @@ def directory() -> Path:
     return Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"ixy-{os.getuid()}"
 
 
+def _is_ours() -> bool:
+    """Whether the directory is this user's: in a place for all, another one could have made it."""
+    return directory().is_dir() and directory().stat().st_uid == os.getuid()
+
+
 class ReportSocket:
     """Answers with the reports of some cards; a party to `Attachment.serve`.
 
@@ -36,6 +41,8 @@ class ReportSocket:
     def __init__(self, cards: Iterable[Card]) -> None:
         self._cards = list(cards)
         directory().mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _is_ours():
+            raise PermissionError(f"{directory()} is another user's")
         self.path = directory() / f"{_PREFIX}{os.getpid()}{_SUFFIX}"
         self.path.unlink(missing_ok=True)  # of a process that had this number before
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -62,8 +69,9 @@ class ReportSocket:
 def ask() -> list[dict[str, Any]]:
     """The reports of all running `ixy sim qemu` of this user."""
     found: list[dict[str, Any]] = []
-    for path in sorted(directory().glob(f"{_PREFIX}*{_SUFFIX}")):
-        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:  # a dead one's socket
+    for path in sorted(directory().glob(f"{_PREFIX}*{_SUFFIX}")) if _is_ours() else ():
+        # Its process may be dead, or have had no time to say all.
+        with suppress(OSError, json.JSONDecodeError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
             asking.settimeout(_PATIENCE)
             asking.connect(str(path))
             found += json.loads(b"".join(iter(lambda: asking.recv(1 << 16), b"")))
