@@ -315,6 +315,23 @@ def test_each_fault_is_told(
     assert found[rule.name].first in told[0]
 
 
+def test_a_test_of_registers_is_not_punished(machine: Machine) -> None:
+    """As Linux's `ethtool -t` does it: no packet is let in, and what was there before is written back."""
+    card = machine.plug_in("sim:a")
+    card.write32(reg.RXDCTL.offset, 1 << 25)
+    for pattern in (0x5A5A, 0xA5A5, 0, 0xFFFF):
+        card.write32(reg.RDT.offset, pattern)
+        assert card.read32(reg.RDT.offset) == pattern
+        card.write32(reg.RDT.offset, 0)
+    card.write32(reg.RXDCTL.offset, 0)
+    for register, mask in ((reg.RDBAL[0], 0xFFFFFF80), (reg.RDLEN[0], 0xFFF80)):
+        before = card.read32(register.offset)
+        card.write32(register.offset, 0x5A5A5A5A)
+        assert card.read32(register.offset) == 0x5A5A5A5A & mask
+        card.write32(register.offset, before)
+    assert not any(breach.rule.punished for breach in card.breaches.collect().values())
+
+
 def test_a_packet_that_is_too_short_goes_where_others_go() -> None:
     """Looped back, it comes to the card that sent it, which counts it as undersized (8.2.3.23)."""
     rig = Rig()
