@@ -233,7 +233,10 @@ def test_vlan(port: Port) -> None:
 
 
 def test_checksums_received(port: Port) -> None:
-    """What the card says of checksums, right ones and wrong ones, over both kinds of IP."""
+    """What the card says of checksums, right ones and wrong ones, over both kinds of IP.
+
+    That one of UDP is wrong DPDK does not take from an 82599, which says so of packets without one, too.
+    """
     port.configure(*WHOLE, *(f"port config 0 rx_offload {kind}_cksum on" for kind in ("ipv4", "udp", "tcp")))
     good = [ethernet(port, packet) for _, packet in flows(4)]
     for packet in port.offer(good):
@@ -243,8 +246,10 @@ def test_checksums_received(port: Port) -> None:
     wrong = [bytearray(frame) for frame in good]
     for frame, ports in zip(wrong, (34, 34, 54, 54), strict=True):
         frame[ports] ^= 1
-    for packet in port.offer([bytes(frame) for frame in wrong]):
-        assert {"L4_CKSUM_BAD", "IP_CKSUM_GOOD"} <= packet.flags
+    told_wrong = [packet.flags for packet in port.offer([bytes(frame) for frame in wrong])]
+    assert ["L4_CKSUM_BAD" in flags for flags in told_wrong] == [True, False, True, False]
+    assert ["L4_CKSUM_UNKNOWN" in flags for flags in told_wrong] == [False, True, False, True]
+    assert all("L4_CKSUM_GOOD" not in flags for flags in told_wrong)
     wrong_ip = bytearray(good[0])
     wrong_ip[24] ^= 1
     (told,) = port.offer([bytes(wrong_ip)])
