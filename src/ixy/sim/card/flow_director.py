@@ -20,6 +20,7 @@ from ixy.sim.card.classify import addresses_of
 from ixy.sim.card.frame import half, word
 from ixy.sim.card.layers import SCTP, TCP, UDP, Layers, tag_of
 from ixy.sim.card.state import BUCKETS, FILTER_WORDS
+from ixy.sim.card.words import Words
 from ixy.unsafe import load_acquire
 
 if TYPE_CHECKING:
@@ -266,7 +267,7 @@ def equals(flows: NDArray[np.int64], at: int, flow: Flow) -> bool:
 # What software does to the table
 
 
-class FlowDirector:
+class FlowDirector(Words):
     """The registers of one card's flow director, and what commands do to its table.
 
     Args:
@@ -278,7 +279,7 @@ class FlowDirector:
     def __init__(
         self, registers: NDArray[np.uint32], flows: NDArray[np.int64], ready: Ready, alarm: Callable[[], None]
     ) -> None:
-        self._registers = registers
+        super().__init__(registers)
         self._flows = flows
         self._ready = ready
         self._alarm = alarm
@@ -456,18 +457,6 @@ class FlowDirector:
         value = self._get(register)
         self._put(register, 0)
         return value
-
-    def _decode(self, register: Register) -> dict[str, int]:
-        return register.decode(self._get(register))
-
-    def _get(self, register: Register) -> int:
-        return int(self._registers[register.offset // 4])
-
-    def _put(self, register: Register, value: int) -> None:
-        self._registers[register.offset // 4] = value & 0xFFFFFFFF
-
-    def _set(self, register: Register, **fields: int) -> None:
-        self._put(register, self._get(register) & ~register.mask(*fields) | register.value(**fields))
 
 
 def capacity(control: int) -> int:

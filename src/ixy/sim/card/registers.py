@@ -33,6 +33,7 @@ from ixy.sim.card.statistics import Statistics
 from ixy.sim.card.supervision import Supervision
 from ixy.sim.card.timestamps import Clock
 from ixy.sim.card.unmodelled import Unmodelled
+from ixy.sim.card.words import Words
 from ixy.sim.rack import FLIGHT, KIND, LINKED, NOTHING, PACED, SPEED, TIMED
 from ixy.sim.slots import SPOIL, TRANSLATE, of_features, provide
 from ixy.sim.wires.clock import moment
@@ -100,7 +101,7 @@ _FIVE_FIELDS, _ETHERTYPES = _places(reg.FTQF), _places(reg.ETQF)
 _CRC_STRIP = reg.RDRXCTL.mask("CRC_STRIP")
 
 
-class Card:
+class Card(Words):
     """One card of a machine.
 
     Args:
@@ -123,7 +124,7 @@ class Card:
         self.index = index
         self.mac = bytes([0x02, 0x69, 0x78, 0x79, 0, index + 1])  # locally administered; "ixy"
         self._machine = machine
-        self._registers = machine.rack.registers[index]
+        super().__init__(machine.rack.registers[index])
         self._words = machine.rack.cards[index]
         self._queues = machine.rack.queues[index]
         self.interrupts = Interrupts(self._registers, machine.rack.done[index])
@@ -332,7 +333,7 @@ class Card:
     def _sends_pauses(self) -> bool:
         """Whether software has switched on pause frames for the first packet buffer (3.7.7.3.3)."""
         enabled = self._get(reg.FCRTH[0]) & reg.FCRTH.mask("FCEN")
-        return bool(enabled) and reg.FCCFG.decode(self._get(reg.FCCFG))["TFCE"] == reg.TFCE_LINK
+        return bool(enabled) and self._decode(reg.FCCFG)["TFCE"] == reg.TFCE_LINK
 
     def _wire_waits(self) -> bool:
         """Whether what delivers frames waits for the card by itself, so that there is nothing to ask for."""
@@ -449,7 +450,7 @@ class Card:
 
     def _read_status(self) -> int:
         """PCIE_MASTER_ENABLE falls once software has disabled the master (5.2.5.3.2)."""
-        disabled = reg.CTRL.decode(self._get(reg.CTRL))["PCIE_MASTER_DISABLE"]
+        disabled = self._decode(reg.CTRL)["PCIE_MASTER_DISABLE"]
         return reg.STATUS.value(PCIE_MASTER_ENABLE=1 - disabled, LINKUP=int(self.linked))
 
     def _read_links(self) -> int:
@@ -579,14 +580,14 @@ class Card:
         self._take(reg.MSCA.offset, value)
         data, restarts = 0xFFFF, False
         if self._phy:
-            written = reg.MSRWD.decode(self._get(reg.MSRWD))["WRITE"]
+            written = self._decode(reg.MSRWD)["WRITE"]
             data, restarts = self._phy.transfer(value, written, bool(self._read_links()))
         self._set(reg.MSRWD, READ=data)
         if restarts:
             self._negotiate()
 
     def _read_i2cctl(self) -> int:
-        fields = reg.I2CCTL.decode(self._get(reg.I2CCTL))
+        fields = self._decode(reg.I2CCTL)
         return reg.I2CCTL.value(**fields | {"CLK_IN": fields["CLK_OUT"], "DATA_IN": self._module.data})
 
     def _write_i2cctl(self, value: int) -> None:
@@ -610,12 +611,3 @@ class Card:
         self._set(register, **fields)
         if self._get(register) != before:
             self.ready.begin(register, register.mask(*fields), shown=before)
-
-    def _get(self, register: Register) -> int:
-        return int(self._registers[register.offset // 4])
-
-    def _put(self, register: Register, value: int) -> None:
-        self._registers[register.offset // 4] = value & 0xFFFFFFFF
-
-    def _set(self, register: Register, **fields: int) -> None:
-        self._put(register, self._get(register) & ~register.mask(*fields) | register.value(**fields))

@@ -16,6 +16,7 @@ import numpy as np
 from ixy.registers import Register
 from ixy.registers import i82599 as reg
 from ixy.sim.card import state
+from ixy.sim.card.words import Words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +81,7 @@ class Ring:
 _RINGS = tuple((side, queue) for side in ("rx", "tx") for queue in range(reg.QUEUES))
 
 
-class Supervision:
+class Supervision(Words):
     """The supervision of one card.
 
     Args:
@@ -96,7 +97,7 @@ class Supervision:
     """
 
     def __init__(self, registers: NDArray[np.uint32], ready: Ready, breaches: Breaches, history: History) -> None:
-        self._registers = registers
+        super().__init__(registers)
         self._ready = ready
         self._breaches = breaches
         self._history = history
@@ -258,7 +259,7 @@ class Supervision:
             if ring.lost:
                 self._breaches.note("rx-tail-early", ring.name)
         halted = self._field(reg.SECRXCTRL, "RX_DIS") and self._field(reg.SECRXSTAT, "SECRX_RDY")
-        receive, mac = reg.RDRXCTL.decode(self._get(reg.RDRXCTL)), reg.HLREG0.decode(self._get(reg.HLREG0))
+        receive, mac = self._decode(reg.RDRXCTL), self._decode(reg.HLREG0)
         water = self._field(reg.FCRTH[0], "RTH") << 5
         for name, wrong in (
             ("receive-path-open", not halted or self._ready.waits_for(reg.SECRXSTAT, reg.SECRXSTAT.mask("SECRX_RDY"))),
@@ -328,9 +329,6 @@ class Supervision:
     def _mark(self, register: Register, bit: int, on: bool) -> None:
         word = self._get(register)
         self._registers[register.offset // 4] = word | bit if on else word & ~bit
-
-    def _get(self, register: Register) -> int:
-        return int(self._registers[register.offset // 4])
 
     def _field(self, register: Register, field: str) -> int:
         return register.fields[field].of(self._get(register))
