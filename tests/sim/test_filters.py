@@ -10,12 +10,13 @@ import struct
 from collections.abc import Iterator
 
 import pytest
-from lab import arrive, open_card
+from lab import open_card
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
-from scapy.layers.l2 import ARP, Dot1Q, Ether
+from scapy.layers.l2 import ARP, Dot1Q
 from scapy.layers.sctp import SCTP
 from scapy.packet import Packet, Raw
+from steering import queue_of
 
 from ixy.device import Device
 from ixy.sim.card import state
@@ -32,7 +33,6 @@ ANY = {"source": 1 << 25, "target": 1 << 26, "sport": 1 << 27, "dport": 1 << 28,
 ANY_POOL = 1 << 30
 PROTOCOLS = {"tcp": 0, "udp": 1, "sctp": 2, "other": 3}
 
-ETHERNET = Ether(src="02:00:00:00:00:01", dst="02:69:78:79:00:01")  # type 0x9000, unless what follows has its own
 V4 = IP(src=SOURCE, dst=TARGET)
 V6 = IPv6(src="2001:db8::1", dst="2001:db8::2")
 PORTS = {"sport": SPORT, "dport": DPORT}
@@ -54,17 +54,6 @@ def device(machine: Machine) -> Iterator[Device]:
 def card(machine: Machine, device: Device) -> Card:
     assert device.rx
     return machine.cards["a"]
-
-
-def queue_of(machine: Machine, device: Device, packet: Packet) -> int | None:
-    """The queue to which a packet comes; None if to none."""
-    arrive(machine, bytes(ETHERNET / packet).ljust(60, b"\0"))
-    came: list[int] = []
-    for number, queue in enumerate(device.rx):
-        with queue.receive() as batch:
-            came += [number] * len(batch)
-    assert len(came) <= 1
-    return came[0] if came else None
 
 
 def as_on_the_wire(address: str) -> int:

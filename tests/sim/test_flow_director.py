@@ -13,12 +13,13 @@ import pytest
 from flow_hash import IPV6, SCTP, TCP, UDP, flow_hash, stream
 from hypothesis import given
 from hypothesis import strategies as st
-from lab import arrive, open_card
+from lab import open_card
 from scapy.layers import inet, inet6, sctp
 from scapy.layers.inet import ICMP, IP
 from scapy.layers.inet6 import IPv6
-from scapy.layers.l2 import ARP, Dot1Q, Ether
+from scapy.layers.l2 import ARP, Dot1Q
 from scapy.packet import Packet
+from steering import queue_of
 
 from ixy.device import Device
 from ixy.sim.card import flow_director, state
@@ -43,7 +44,6 @@ ANY_VLAN, ANY_PRIORITY, ANY_POOL, ANY_PROTOCOL, ANY_FLEX, ANY_IPV6 = (1 << bit f
 FLM, TOO_LONG, WOULD_DROP, COLLIDED = 1 << 2, 1 << 20, 1 << 21, 1 << 22
 
 SOURCE, TARGET, SPORT, DPORT = "10.1.2.3", "192.168.7.9", 1234, 53
-ETHERNET = Ether(src="02:00:00:00:00:01", dst="02:69:78:79:00:01")
 V4, PORTS = IP(src=SOURCE, dst=TARGET), {"sport": SPORT, "dport": DPORT}
 PACKET = V4 / inet.UDP(**PORTS)
 
@@ -118,17 +118,6 @@ def add_perfect(
 def signature(data: bytes) -> int:
     """What Linux's ATR and DPDK write into FDIRHASH."""
     return (flow_hash(SIGNATURE_KEY, data) & 0x7FFF) << 16 | flow_hash(BUCKET_KEY, data) & 0x7FFF
-
-
-def queue_of(machine: Machine, device: Device, packet: Packet) -> int | None:
-    """The queue to which a packet comes; None if to none."""
-    arrive(machine, bytes(ETHERNET / packet).ljust(60, b"\0"))
-    came: list[int] = []
-    for number, queue in enumerate(device.rx):
-        with queue.receive() as batch:
-            came += [number] * len(batch)
-    assert len(came) <= 1
-    return came[0] if came else None
 
 
 def descriptor(machine: Machine, card: Card) -> tuple[int, int, int]:

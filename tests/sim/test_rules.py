@@ -14,6 +14,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.layers.sctp import SCTP
 from scapy.packet import Packet, Raw
+from steering import queue_of
 
 import ixy
 from ixy.device import Device
@@ -27,7 +28,6 @@ from ixy.sim.card import state
 from ixy.sim.machine import Machine
 from ixy.sim.virtio import BackEnd
 
-ETHERNET = Ether(src="02:00:00:00:00:01", dst="02:69:78:79:00:01")  # type 0x9000, unless what follows has its own
 V4 = IP(src="10.1.2.3", dst="192.168.7.9")
 PACKET = V4 / UDP(sport=1234, dport=53)
 
@@ -42,17 +42,6 @@ def device(machine: Machine) -> Iterator[Device]:
     with open_card(machine, rx_queues=32, ring_size=64, pool_size=96) as device:
         device.set_rss_table([0])
         yield device
-
-
-def queue_of(machine: Machine, device: Device, packet: Packet) -> int | None:
-    """The queue to which a packet comes; None if to none."""
-    arrive(machine, bytes(ETHERNET / packet).ljust(60, b"\0"))
-    came: list[int] = []
-    for number, queue in enumerate(device.rx):
-        with queue.receive() as batch:
-            came += [number] * len(batch)
-    assert len(came) <= 1
-    return came[0] if came else None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
