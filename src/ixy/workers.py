@@ -243,7 +243,8 @@ class Worker:
 
     def stats(self) -> WorkerStats:
         counts = PathCounts.sum(self.paths)
-        polls, idle = (int(self.paths[0].state.counts[word]) for word in (POLLED, IDLE))
+        # In the reverse order of the path's, which goes on meanwhile: no more are idle than have been.
+        idle, polls = (int(self.paths[0].state.counts[word]) for word in (IDLE, POLLED))
         return WorkerStats(self.core, *counts, polls=polls, idle=idle / polls if polls else 0.0)
 
     def described(self, error: BaseException) -> str:

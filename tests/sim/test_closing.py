@@ -4,6 +4,7 @@ and in the end nothing is left.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from types import CodeType, FrameType
@@ -125,12 +126,14 @@ def interrupted_after(steps: int, codes: set[CodeType]) -> Callable[..., Any]:
 def test_closing_that_is_interrupted_anywhere(machine: Machine) -> None:
     """At each instruction of what decides that memory may go back: as above."""
     codes = {function.__code__ for function in (Ixgbe.close, Ixgbe._silence)}
+    gc.collect()  # another test's device, closed by the collector, would be interrupted instead
     files = memory_files()
     for steps in range(10_000):
         card = Watched(machine)
         with no_pauses(card):
             driver = open_quickly(card)
             before = sys.gettrace()
+            gc.disable()
             sys.settrace(interrupted_after(steps, codes))
             try:
                 driver.close()
@@ -139,6 +142,7 @@ def test_closing_that_is_interrupted_anywhere(machine: Machine) -> None:
                 assert not any(card.was_master)
             finally:
                 sys.settrace(before)
+                gc.enable()
             driver.close()
         card.check_gone(3)
         assert memory_files() == files
