@@ -7,7 +7,7 @@ import shutil
 import sys
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -181,9 +181,30 @@ def test_a_path_that_waits_has_latencies_too() -> None:
     assert passage.latencies.size == 45
 
 
+def passage_of(nanoseconds: Sequence[int], calm: int = 0) -> latency.Passage:
+    """Of frames with these latencies, of which the first so many set out in calm slices."""
+    return latency.Passage(2e6, 0, np.array(nanoseconds), np.arange(len(nanoseconds)) < calm, 0.25)
+
+
+def test_frames_of_slices_in_which_a_thread_stood_still_are_told_apart() -> None:
+    """Eight frames, half a millisecond apart; the thread stood still in the second millisecond.
+
+    The next one counts too, as what had gathered is worked off in it.
+    """
+    record = latency._record(8)
+    record.departures[:] = 1_000_000_000 + 500_000 * np.arange(8)
+    record.latencies[:] = 600
+    latency._disturb(record, 1_001_200_000, 1_001_700_000)
+    passage = latency._passage(record, waits=False)
+    assert passage.calm.tolist() == [True, True, False, False, False, False, True, True]
+    assert passage.calm_share == 0.5
+    assert passage.only_calm().latencies.tolist() == [600] * 4  # type: ignore[union-attr]
+    assert latency._passage(record, waits=True).only_calm() is None
+
+
 def test_a_histogram_counts_by_powers_of_two() -> None:
     nanoseconds = [0, 999, 1000, 1999, 2000, 3999, 4000, 7999, 8000, 1_023_999, 1_024_000]
-    passage = latency.Passage(1.0, 0, np.array(nanoseconds))
+    passage = passage_of(nanoseconds)
     assert passage.histogram() == {0: 2, 1: 2, 2: 2, 4: 2, 8: 1, 512: 1, 1024: 1}
 
 
@@ -215,16 +236,19 @@ def test_latency_is_measured_at_shares_of_the_maximum(monkeypatch: pytest.Monkey
 
     def fake(_batch: int, rate: int, _frames: int) -> latency.Passage:
         asked.append(rate)
-        return latency.Passage(2e6, 0, np.arange(1000, 2001))
+        return passage_of(range(1000, 2001), calm=500)
 
     monkeypatch.setattr(latency, "measure", fake)
     monkeypatch.setattr("ixy.evaluate.sections.latency.need_cores", lambda _: None)
-    tables, _ = measured("latency")
+    tables, missing = measured("latency")
+    assert not missing
     assert asked == [0, 0, 200_000, 200_000, 1_000_000, 1_000_000, 1_800_000, 1_800_000]
     table = tables["latency"]
     assert column(table, "") == ["p50", "p99", "p99.9", "p99.99", "max"]
     assert [value.median for value in column(table, "50% of the maximum")] == [1.5, 1.99, 1.999, 2.0, 2.0]
     assert column(table, "Rust, 1 Mpps") == [3.7, 4.0, None, 5.7, 24.0]
+    calm = column(tables["latency_calm"], "50% of the maximum")
+    assert [value.median for value in calm] == [25.0, 1.249, 1.494, 1.499, 1.499, 1.499]
 
 
 @pytest.mark.usefixtures("one_core")

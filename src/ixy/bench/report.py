@@ -66,14 +66,23 @@ def starts_table(starts: Sequence[Start]) -> Table:
 
 
 def latency_table(passages: Mapping[str, Passage]) -> Table:
-    """How many frames took how long, from wire to wire."""
+    """How many frames took how long, from wire to wire, and what so many of them did not exceed."""
+    columns: dict[str, Passage] = {}
+    for what, passage in passages.items():
+        columns[f"path {what}"] = passage
+        if calm := passage.only_calm():
+            columns[f"calm slices ({passage.calm_share:.0%})"] = calm
     table = _table("Latency from wire to wire: % of the frames")
-    histograms = [passage.histogram() for passage in passages.values()]
-    for heading in ("µs", *(f"path {what}" for what in passages)):
+    for heading in ("µs", *columns):
         table.add_column(heading, justify="right")
+    histograms = [passage.histogram() for passage in columns.values()]
     for least in sorted(set[int]().union(*histograms)):
         shares = [histogram.get(least, 0) / histogram.total() * 100 for histogram in histograms]
         table.add_row(f"{least} – {max(2 * least, 1)}", *(f"{share:.2f}" if share else "" for share in shares))
+    table.add_section()
+    percentiles = [passage.percentiles() for passage in columns.values()]
+    for name in percentiles[0]:
+        table.add_row(f"{name}, µs", *(f"{found[name]:.1f}" for found in percentiles))
     return table
 
 

@@ -197,6 +197,9 @@ def cores(batch: int, cores: list[int] | None, rounds: int | None, repeat: int, 
 def latency(rate: int, seconds: float, as_json: bool) -> None:
     """Latency from wire to wire of a path that polls, and of one that waits: how many frames took how long.
 
+    Time is cut into slices of a millisecond; calm are those in which neither thread stood still, since the system or
+    another program had its core.
+
     \b
     ixy bench latency
     ixy bench latency --rate 100000 --seconds 5 --json
@@ -213,8 +216,10 @@ def latency(rate: int, seconds: float, as_json: bool) -> None:
         Console().print(latency_table(found))
         return
     for what, passage in found.items():
-        result = {"path": what, "rate": rate, "lost": passage.lost}
-        click.echo(json.dumps(result | {"us": passage.percentiles(), "histogram": passage.histogram()}))
+        result = {"path": what, "rate": rate, "lost": passage.lost, "us": passage.percentiles()}
+        calm = passage.only_calm()
+        result |= {"calm_us": calm and calm.percentiles(), "calm_share": round(passage.calm_share, 4)}
+        click.echo(json.dumps(result | {"histogram": passage.histogram()}))
 
 
 @bench.command()

@@ -59,6 +59,32 @@ def measure(effort: Effort, told: Told) -> Iterator[Part]:
         effort.repeat,
     )
     yield _percentiles(passages, effort.repeat)
+    if calm := _only_calm(passages):
+        yield _calm_percentiles(calm, effort.repeat)
+
+
+def _only_calm(passages: dict[float, list[Passage]]) -> dict[float, list[Passage]]:
+    """The frames of calm slices, at the loads that had some each time."""
+    calm = {load: [passage.only_calm() for passage in found] for load, found in passages.items()}
+    return {load: [passage for passage in found if passage] for load, found in calm.items() if all(found)}
+
+
+def _calm_percentiles(calm: dict[float, list[Passage]], repeats: int) -> Table:
+    return Table(
+        "latency_calm",
+        "The same, in slices of a millisecond in which neither thread stood still",
+        ["", *(f"{load:.0%} of the maximum" for load in calm)],
+        [
+            ["share of slices, %", *(of([100 * passage.calm_share for passage in found]) for found in calm.values())],
+            *(
+                [percentile, *(of([passage.percentiles()[percentile] for passage in found]) for found in calm.values())]
+                for percentile in PERCENTILES
+            ),
+        ],
+        "A tick of the system's clock, another program, or the hypervisor takes a core away for a while. What is left "
+        "are the path's own latencies.",
+        repeats,
+    )
 
 
 def _percentiles(passages: dict[float, list[Passage]], repeats: int) -> Table:
