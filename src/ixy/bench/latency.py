@@ -221,7 +221,7 @@ def _serve(
     polled = 0
     while arrived < frames and load_acquire(stop, 0) == 0:
         now = monotonic_ns()
-        oldest = departures[arrived] if arrived < sent else now
+        oldest = int(departures[arrived]) if arrived < sent else now
         if now - looked > _STILL:
             _disturb(record, min(looked, oldest), now)
         if now - oldest > _STILL:
