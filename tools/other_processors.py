@@ -58,6 +58,8 @@ def assembly(loop: str, triple: str, processor: str) -> str:
     """What becomes of the loop for a processor, by the passes that `ixy.jitnumba` runs."""
     target: Any = llvm.Target.from_triple(triple).create_target_machine(cpu=processor, opt=3, jit=True)
     loop = re.sub(r'^target triple = ".*"', f'target triple = "{triple}"', loop, flags=re.MULTILINE)
+    if triple == ARM:
+        loop = re.sub(r"^.*@llvm\.x86\.sse2\.pause.*$", "", loop, flags=re.MULTILINE)  # there it is another instruction
     loop = re.sub(r'^target datalayout = ".*"', f'target datalayout = "{target.target_data}"', loop, flags=re.MULTILINE)
     module: Any = llvm.parse_assembly(loop)
     for function in module.functions:
