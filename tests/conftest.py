@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +18,9 @@ from ixy.jit import CHECKING, INTERPRETED
 # A child that a test forks is not traced: coverage has a lock, which a thread of the parent may hold just then.
 os.register_at_fork(after_in_child=partial(sys.settrace, None))
 os.register_at_fork(after_in_child=partial(threading.settrace, None))  # type: ignore[arg-type]
+
+# A shell that starts the tests in the background has them ignore SIGINT, and the programs that they start, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The first example of a compiled kernel compiles it, so an example has no deadline.
 settings.register_profile(

@@ -71,9 +71,10 @@ def test_forward_tells_what_metadata_costs() -> None:
 
 def test_forward_prints_a_table() -> None:
     """Without --json people get a table with a row per batch, and the machine that it was measured on."""
-    result = CliRunner().invoke(bench, ["forward", "--batch", "8", "--rounds", "2", "--repeat", "1"])
+    wide = {"COLUMNS": "200"}  # a narrow terminal wraps lines
+    result = CliRunner(env=wide).invoke(bench, ["forward", "--batch", "8", "--rounds", "2", "--repeat", "1"])
     assert result.exit_code == 0
-    table = " ".join(result.stdout.split())  # a narrow terminal wraps lines
+    table = result.stdout
     assert "Python 3." in table
     assert table.index("our layout") < table.index("published")
 

@@ -34,10 +34,10 @@ def run_qemu(addresses: Sequence[str], arguments: Sequence[str], program: str = 
         Error: QEMU is missing, it broke the protocol, or what is to be plugged into a card cannot be.
         SystemExit: a signal has ended it, and QEMU with it.
     """
-    if shutil.which(program) is None:
-        raise Error(f"{program} is missing: install it (Debian: apt-get install qemu-system-x86)")
     output = _STDERR if any(map(writes_stdout, addresses)) else None  # a guest's console is no part of a capture
     with stop_on_signals() as stop, closing(Attachment(addresses)) as attachment:
+        if shutil.which(program) is None:
+            raise Error(f"{program} is missing: install it (Debian: apt-get install qemu-system-x86)")
         command = [program, *machine_arguments(arguments), *attachment.arguments, *arguments]
         process: subprocess.Popen[bytes] | None = None
         try:
