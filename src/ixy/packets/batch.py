@@ -306,12 +306,19 @@ class BatchBytes:
 
     def __getitem__(self, key: Any) -> Any:
         rows, columns = self._locate(key)
-        taken = self._batch.pool._pools.bytes[rows, columns]
+        memory = self._batch.pool._pools.bytes
+        if isinstance(columns, int):
+            return memory[:, columns][rows]  # one index at a time costs NumPy half of two together
+        taken = memory[rows, columns]
         return taken if isinstance(rows, np.ndarray) else taken.copy()  # one row by its number would be a view
 
     def __setitem__(self, key: Any, value: Any) -> None:
         rows, columns = self._locate(key)
-        self._batch.pool._pools.bytes[rows, columns] = value
+        memory = self._batch.pool._pools.bytes
+        if isinstance(columns, int):
+            memory[:, columns][rows] = value
+        else:
+            memory[rows, columns] = value
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
@@ -320,10 +327,15 @@ class BatchBytes:
 
     def _locate(self, key: Any) -> tuple[Any, Any]:
         """The index into all buffers that `key` means for this batch's rows and columns."""
-        packets, _ = lent(self._batch)
-        first, last = self._batch._limits
+        batch = self._batch
+        batch._check()
+        first, last = batch._limits
         row, column = cast("tuple[Any, Any]", key) if isinstance(key, tuple) else (key, slice(None))
-        rows: Any = packets.ids[first:last][row]
+        rows: Any = batch._packets.ids[first:last][row]
+        if isinstance(rows, np.ndarray):
+            rows = cast(Any, rows).astype(np.intp)  # which NumPy would do by itself, at each index anew
+        if type(column) is int:
+            return rows, _COLUMNS.item(column)
         if isinstance(column, slice):
             return rows, _within_buffer(cast(slice, column))
         columns: Any = _COLUMNS[column]
