@@ -198,7 +198,7 @@ def send(rack: Rack, card: int, queue: int, length: int, now: int) -> None:
     Args:
         now: the time in nanoseconds where frames take time, as on a card that is TIMED; else 0.
     """
-    start = card * SLOT
+    start = (card & (CARDS - 1)) * SLOT  # masked, so that the compiler knows that no index into the tape is negative
     offloaded = rack.cards[card, OFFLOAD] != 0
     looped = rack.cards[card, FEATURES] & LOOPBACK != 0
     frames = 0

@@ -25,6 +25,7 @@ from ixy.registers import Reset
 from ixy.sim import short as short  # whose kernel finds its slot by itself
 from ixy.sim import timed
 from ixy.sim.bed import Bed
+from ixy.sim.card import descriptors as descriptors  # as this one's does
 from ixy.sim.card import state
 from ixy.sim.card.registers import Card
 from ixy.sim.checklist import Report, report_of

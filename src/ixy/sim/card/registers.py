@@ -23,7 +23,6 @@ from ixy.sim.card.eeprom import EEPROM_WORDS, build_eeprom, build_product_data
 from ixy.sim.card.flow_director import FlowDirector
 from ixy.sim.card.history import History
 from ixy.sim.card.interrupts import OWN_THREAD, Interrupts
-from ixy.sim.card.judge import USUAL_FORM
 from ixy.sim.card.models import DEFAULT, MODELS, Model
 from ixy.sim.card.module import Module
 from ixy.sim.card.phy import Phy
@@ -32,6 +31,7 @@ from ixy.sim.card.ready import Ready
 from ixy.sim.card.statistics import Statistics
 from ixy.sim.card.supervision import Supervision
 from ixy.sim.card.timestamps import Clock
+from ixy.sim.card.transmit import USUAL_FORM
 from ixy.sim.card.unmodelled import Unmodelled
 from ixy.sim.card.words import Words
 from ixy.sim.rack import FLIGHT, KIND, LINKED, NOTHING, PACED, SPEED, TIMED
