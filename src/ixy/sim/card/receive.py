@@ -61,6 +61,7 @@ from ixy.sim.card.state import (
     STRIP_VLAN,
     STRIPPED,
     TAG_WORD,
+    TAIL,
     WORD_0,
     WORD_1,
 )
@@ -274,7 +275,7 @@ def store(rack: Rack, card: int, queue: int, start: int, length: int, word_0: in
             start = card * SLOT + STRIPPED
     placed = PLAIN
     if features & (COALESCE | FORMATS):
-        rack.cards[card, WORD_0], rack.cards[card, WORD_1] = word_0, word_1
+        rack.cards[card, WORD_0], rack.cards[card, WORD_1], rack.cards[card, TAIL] = word_0, word_1, tail
         if features & COALESCE:
             placed = call(rack, slots.COALESCE, card, queue, start, left)
         if placed == PLAIN and features & FORMATS:

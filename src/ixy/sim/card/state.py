@@ -22,6 +22,7 @@ from ixy.registers import i82599 as reg
     WORD_0,  # what its descriptor says of it
     WORD_1,
     TAG_WORD,  # what it says of the tag that was stripped
+    TAIL,  # and the tail of that queue, as it was checked: software may write another one meanwhile
     PENDING,  # what is to be done at the end of the card's turn
     PAUSED_UNTIL,  # the partner has asked to send nothing before this moment
     XOFF_AGAIN,  # the partner was asked so, and is to be asked again at this moment; 0: it may send
@@ -37,7 +38,7 @@ from ixy.registers import i82599 as reg
     FIRST,  # first descriptor of the packet that is being gathered, if it has several
     USUAL,  # what the descriptor of a packet looks like about which there is nothing to say; 0: each is looked at
     CARD_WORDS,
-) = range(30)
+) = range(31)
 
 UNTIL_RESET = (  # a reset makes them 0
     *(TX_QUEUES, RX_QUEUES, STAGED, OFFLOAD, PENDING, PAUSED_UNTIL, XOFF_AGAIN, BUFFERED),
