@@ -26,8 +26,8 @@ from ixy.sim.card.state import (
     COALESCING,
     FEATURES,
     FLOWS,
-    HELD,
     INTERRUPT,
+    JOINED,
     PENDING,
     PLAIN,
     RAISED,
@@ -150,7 +150,7 @@ def coalesce(rack: Rack, card: int, queue: int, start: int, length: int) -> int:
     rack.tape_words[flow + SAYS_0], rack.tape_words[flow + SAYS_1] = rack.cards[card, WORD_0], rack.cards[card, WORD_1]
     if rack.tape_words[flow + OPEN] != 0 and rack.tape[layers.transport + TCP_FLAGS] & _PSH:
         close(rack, card, flow)
-    return HELD
+    return JOINED
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -243,9 +243,8 @@ def has_room(rack: Rack, card: int, flow: int, at: int, size: int) -> bool:
     buffer_size = (load_acquire(registers, _SRRCTL + at) & _BSIZEPACKET) << 10
     left = buffer_size - words[flow + FILLED] if words[flow + DESCRIPTORS] > 0 else 0
     more = (max(size - left, 0) + buffer_size - 1) // buffer_size
-    return more <= free_descriptors(registers, at, rack.cards[card, TAIL]) and words[flow + DESCRIPTORS] + more <= most(
-        registers, at
-    )
+    free = free_descriptors(registers, at, rack.cards[card, TAIL])
+    return more <= free and words[flow + DESCRIPTORS] + more <= most(registers, at)
 
 
 @compiled

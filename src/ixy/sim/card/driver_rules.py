@@ -446,7 +446,7 @@ class Breaches:
     def collect(self) -> dict[str, Breach]:
         """All of them by the rule's name, what kernels have found included."""
         for number, name in OF_KERNELS.items():
-            count, first = (int(word) for word in self._counters[state.BROKEN + 2 * number :][:2])
+            count, first = (int(word) for word in self._counters[state.BREACHES + 2 * number :][:2])
             if count:
                 queue, slot = first >> 32, first & 0xFFFFFFFF
                 side = "receive" if name.startswith("rx") or number == state.NO_SNOOP else "transmit"

@@ -14,7 +14,7 @@ from ixy.sim.card.frame import MAC_BYTES
 from ixy.sim.card.layers import TCP_HEADER
 from ixy.sim.card.offload import MIN_FRAME
 from ixy.sim.card.state import (
-    BROKEN,
+    BREACHES,
     DEXT,
     FIRST,
     HUNG,
@@ -153,7 +153,7 @@ def tx_head(rack: Rack, card: int, queue: int) -> int:
 @compiled
 def note(rack: Rack, card: int, rule: int, queue: int, slot: int) -> None:
     """A rule is broken by descriptor `slot` of a queue; the first time, the card's owner is told."""
-    column = BROKEN + 2 * rule
+    column = BREACHES + 2 * rule
     rack.counters[card, column] += 1
     if rack.counters[card, column] == 1:
         rack.counters[card, column + 1] = queue << 32 | slot

@@ -16,7 +16,7 @@ from ixy.sim.card.dma import dma_write, masters, ring_word
 from ixy.sim.card.frame import CRC_BYTES, is_broadcast, size_class, tags
 from ixy.sim.card.offload import MIN_FRAME
 from ixy.sim.card.state import (
-    BROKEN,
+    BREACHES,
     BUFFER,
     CHECK_VLAN,
     CLASSIFY,
@@ -26,9 +26,9 @@ from ixy.sim.card.state import (
     FILTER,
     FLOW_DROPS,
     FORMATS,
-    HELD,
     HUNG,
     INTERRUPT,
+    JOINED,
     KEEP_CRC,
     NO_POOL,
     NO_ROOM,
@@ -253,7 +253,7 @@ def store(rack: Rack, card: int, queue: int, start: int, length: int, word_0: in
         lose(rack, card, RX_MISSED, RX_LOST_BYTES, octets)
         return
     if size == 0 or head >= size or tail >= size or buffer_size == 0:
-        broken = BROKEN + 2 * RX_TAIL
+        broken = BREACHES + 2 * RX_TAIL
         if size != 0 and buffer_size != 0:
             rack.counters[card, broken] += 1
             if rack.counters[card, broken] == 1:  # as in `judge.note`
@@ -295,7 +295,7 @@ def store(rack: Rack, card: int, queue: int, start: int, length: int, word_0: in
         return
     rack.queues[card, queue, QUEUE_RX] += 1
     rack.queues[card, queue, QUEUE_RX_BYTES] += octets
-    if features & INTERRUPT and placed != HELD:
+    if features & INTERRUPT and placed != JOINED:
         rack.done[card, queue] = 1
         rack.cards[card, RAISED] = 1
 

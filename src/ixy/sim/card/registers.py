@@ -325,7 +325,7 @@ class Card(Words):
         )
         plain = self._get(reg.HLREG0) & _FINISHES == _FINISHES
         self._words[state.USUAL] = USUAL_FORM if plain else 0
-        time_counts = bool(wire[SPEED] or wire[FLIGHT] or features & state.TIMED or self._words[state.PAUSED_UNTIL])
+        time_counts = bool(wire[SPEED] or wire[FLIGHT] or features & state.BY_TIME or self._words[state.PAUSED_UNTIL])
         provide(self._machine.rack, *of_features(features), *(timed.SLOTS if time_counts else ()))
         self._words[state.FEATURES] = features
         wire[TIMED] = time_counts

@@ -65,16 +65,16 @@ UNTIL_RESET = (  # a reset makes them 0
     STAMP_SENT,  # and when they leave
     LIMIT,  # the rate of some transmit queue is limited
 ) = (1 << bit for bit in range(16))
-TIMED = BUFFER | LIMIT  # those for which the card looks at the time, also where frames take none
+BY_TIME = BUFFER | LIMIT  # those for which the card looks at the time, also where frames take none
 
 NO_POOL = -1  # in the place of a pool's number, without virtualisation
 
 # What became of a frame that kernels of FORMATS or COALESCE were to place: nothing, as it is a plain one; it is part of
 # a packet that is not complete; it was written; it is lost, as no descriptor was left for it
-PLAIN, HELD, WRITTEN, NO_ROOM = 0, 1, 2, -1
+PLAIN, JOINED, WRITTEN, NO_ROOM = 0, 1, 2, -1
 
 # Bits of the word PENDING: descriptors are done and not written back, packets are being coalesced
-UNREPORTED, COALESCING = 1, 2
+REPORTING, COALESCING = 1, 2
 
 # Columns of `counters`: what a card has counted since it was made. The register file turns them, with those of queues,
 # into the datasheet's read-clear statistics (8.2.3.23). A frame that goes its usual way is counted in few places.
@@ -103,7 +103,7 @@ UNREPORTED, COALESCING = 1, 2
     RX_SIZES,  # six columns: good frames of up to 64, 127, 255, 511, 1023 bytes, and longer ones
 ) = range(22)
 TX_SIZES = RX_SIZES + 6
-BROKEN = TX_SIZES + 6  # two columns for each rule below: how often it was broken, and where first
+BREACHES = TX_SIZES + 6  # two columns for each rule below: how often it was broken, and where first
 
 # The rules for drivers (`driver_rules.py`) that are found broken by kernels
 (
@@ -120,7 +120,7 @@ BROKEN = TX_SIZES + 6  # two columns for each rule below: how often it was broke
     NO_SNOOP,
     KERNEL_RULES,
 ) = range(12)
-COUNTERS = BROKEN + 2 * KERNEL_RULES
+COUNTERS = BREACHES + 2 * KERNEL_RULES
 
 # Columns of `queues`: what each queue has counted, how many of its transmit descriptors are to be written back, and of
 # one with a limited rate
