@@ -19,7 +19,7 @@ from ixy.registers import i82599 as reg
 from ixy.sim.card.classify import addresses_of
 from ixy.sim.card.frame import half, word
 from ixy.sim.card.layers import SCTP, TCP, UDP, Layers, tag_of
-from ixy.sim.card.state import BUCKETS, FILTER_WORDS
+from ixy.sim.card.state import BUCKETS, FILTER_WORDS, OVERWRITTEN
 from ixy.sim.card.words import Words
 from ixy.unsafe import load_acquire
 
@@ -109,9 +109,10 @@ def is_candidate(registers: NDArray[np.uint32], layers: Layers) -> bool:
 
     IPv6 is not in perfect match mode: no driver is known that asks for it there.
     """
-    if load_acquire(registers, _FDIRCTRL) & _PBALLOC == 0 or layers.version == 0:
+    control = load_acquire(registers, _FDIRCTRL)
+    if control & _PBALLOC == 0 or control & OVERWRITTEN or layers.version == 0:
         return False
-    if layers.version == 6 and load_acquire(registers, _FDIRCTRL) & _PERFECT_MATCH:
+    if layers.version == 6 and control & _PERFECT_MATCH:
         return False
     return not layers.is_fragment or load_acquire(registers, _FDIRM) & _MASK_PROTOCOL != 0
 
@@ -296,11 +297,14 @@ class FlowDirector(Words):
         self._free: list[int] = []  # numbers of filters, the next one last
 
     def _write_fdirctrl(self, value: int) -> None:
-        """Makes an empty table, but only the first time after a reset or CLEARHT (8.2.3.21.1; Linux, DPDK)."""
+        """Makes an empty table, but only the first time after a reset or CLEARHT (8.2.3.21.1; Linux, DPDK).
+
+        With PBALLOC 0 there is no memory for one: the next time is still the first.
+        """
         done = reg.FDIRCTRL.mask("INIT_DONE")
-        self._put(reg.FDIRCTRL, value | done)
+        self._put(reg.FDIRCTRL, value & ~OVERWRITTEN | done)
         self._ready.begin(reg.FDIRCTRL, done)
-        if self._fresh:
+        if self._fresh and value & _PBALLOC:
             self._flows[:BUCKETS] = 0
             self._free = list(range(capacity(value), 0, -1))
             self._put(reg.FDIRFREE, len(self._free))

@@ -59,6 +59,7 @@ _HIDDEN = (
     (reg.TXDCTL, state.HUNG),
     (reg.RXCTRL, state.RX_CLOSED),
     (reg.DMATXCTL, state.TX_CLOSED),
+    (reg.FDIRCTRL, state.OVERWRITTEN),
 )
 _TABLES = (
     *(reg.MTA, reg.VFTA, reg.MPSAR, reg.PFVLVF, reg.PFVLVFB, reg.PFUTA),
@@ -158,6 +159,7 @@ class Card(Words):
         for row, value in model.resets:
             self._resets[_places(row)] = value
         self.clock.counts_cycles = model.counts_cycles
+        self._supervision.packet_memory = int(self._resets[reg.RXPBSIZE.offset // 4])
         self.power_on(f"sim:{self.name}")
 
     @property

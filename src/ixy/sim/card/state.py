@@ -145,9 +145,11 @@ BUCKETS, FILTER_WORDS = 1 << 15, 8
 FLOW_WORDS = BUCKETS * (1 + FILTER_WORDS)
 
 # Bits that software does not see in registers where they are reserved, so that who looks at the register sees them too:
-# in RXDCTL and TXDCTL, the queue hangs, and what it receives is spoilt; in RXCTRL and DMATXCTL, no packet has room
+# in RXDCTL and TXDCTL, the queue hangs, and what it receives is spoilt; in RXCTRL and DMATXCTL, no packet has room; in
+# FDIRCTRL, packets lie where its table should be
 HUNG, SPOILT = 1 << 31, 1 << 29
 RX_CLOSED, TX_CLOSED = 1 << 31, 1 << 15
+OVERWRITTEN = 1 << 15
 
 # Where things lie in a card's slot of the tape: a packet on its way out, one of its segments, a frame without its VLAN
 # tag or with its check sequence, what is written into EVENT, a pause frame, a queue's head on its way to memory, the
