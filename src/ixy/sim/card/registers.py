@@ -446,6 +446,7 @@ class Card(Words):
         for row in (*_DOORBELLS, *_TABLES):
             self._direct |= {at: partial(self._take, at) for at in row.offsets}
         self._direct |= {at: partial(self._write_ftqf, at) for at in reg.FTQF.offsets}
+        self._direct[reg.FDIRCMD.offset] = self._write_fdircmd
 
     def _read_visible(self, offset: int, visible: int) -> int:
         return int(self._registers[offset // 4]) & visible
@@ -547,6 +548,14 @@ class Card(Words):
         with self._machine.paused():
             self._write_filter(offset, value)
             self._note_features()
+
+    def _write_fdircmd(self, value: int) -> None:
+        """A command to the flow director. Those that add filters are frequent: Linux adds one for each 20th packet."""
+        if self._flow_director.adds(value):
+            self._flow_director.command(value)
+            return
+        with self._machine.paused():
+            self._flow_director.command(value)
 
     def _write_autoc(self, value: int) -> None:
         """The link restarts (3.7.4.2)."""
