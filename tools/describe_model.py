@@ -121,6 +121,7 @@ initialisation.
 
 A driver that works otherwise than any that was looked at may meet these: an enabled queue is there after three reads of
 registers, or as `ready=` says, but 10 ms at the latest; and a reset is over after 1 ms, or once CTRL has been read.
+With `clock=virtual` no access comes too early, as the pauses of drivers take no time then.
 
 {rules}
 ## Time on the wire

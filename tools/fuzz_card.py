@@ -27,7 +27,7 @@ from ixy.sim.machine import BUS_BASE, Machine
 ADDRESSES = ("sim:a,cable=b,ready=0", "sim:b,ready=0", "sim:c,gen=200,ready=0")
 ROUND = 1000  # writes between two turns of the cards
 CHECK = 200  # rounds between two proofs that a card works after a reset
-PATIENCE = 600  # seconds for so many; then a turn of the cards is taken for one that never ends
+PATIENCE = 600  # seconds for so many; then a turn of the cards is taken for one that never ends, and the program ends
 MEMORY = 1 << 20
 CANARY = 0xA5
 

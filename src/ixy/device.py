@@ -350,9 +350,6 @@ class Rules:
             priority=priority,
         )
         device._check()
-        same = next((other for other in self._all() if other.compares_as(rule)), None)
-        if same is not None:
-            raise ConfigurationError(f"{device.address}: there is a rule {same} already: remove it first")
         return device._driver.add_rule(rule)
 
     def remove(self, rule: Rule) -> None:
@@ -361,14 +358,14 @@ class Rules:
         Raises:
             ConfigurationError: it is none of these.
         """
-        if rule not in self._all():
-            raise ConfigurationError(f"{self._device.address}: {rule} is none of its rules")
+        self._device._check()
         self._device._driver.remove_rule(rule)
 
     def clear(self) -> None:
         """Remove all."""
         for rule in self._all():
-            self._device._driver.remove_rule(rule)
+            with suppress(ConfigurationError):  # another thread has just removed it
+                self._device._driver.remove_rule(rule)
 
     def _all(self) -> list[Rule]:
         self._device._check()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import numpy as np
+import pytest
 
 from ixy.packets.dma import DmaMemory, allocate_rings
 from ixy.sim.machine import Machine
@@ -14,6 +17,12 @@ ENABLE = 1 << 25
 
 RX_RING, TX_RING, BUFFERS = 0, 1 << 12, 1 << 16  # places in the test's memory
 SLOTS = 8  # descriptors per ring
+
+
+def racing(patch: pytest.MonkeyPatch, module: ModuleType) -> None:
+    """Let software write a tail beyond the ring, just before a module's interpreted kernels read any."""
+    real = module.load_acquire
+    patch.setattr(module, "load_acquire", lambda array, at: 0xFFFF if at == RDT // 4 else real(array, at))
 
 
 class Rig:

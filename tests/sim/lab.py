@@ -63,7 +63,7 @@ def depart(machine: Machine, limit: int = 1 << 16, name: str = "a", queue: int =
         length = transmit.fetch(rack, card, queue)
         if length == transmit.LATER:
             machine.answer()
-        elif length:
+        elif length > 0:
             length = max(length, MIN_FRAME)
             transmit.count_sent(rack, card, queue, card * SLOT, length)
             frames.append(rack.tape[card * SLOT :][:length].tobytes())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from by_hand import BUFFERS, RDBAL, SLOTS, SRRCTL, Rig
+from by_hand import BUFFERS, ENABLE, RDBAL, RDLEN, RXDCTL, SLOTS, SRRCTL, Rig, racing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lab import OTHER, STATION, arrive, frame
@@ -16,8 +16,11 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
-RDH, RDT, RXDCTL, RSCCTL, RFCTL, PSRTYPE, VLNCTRL = 0x1010, 0x1018, 0x1028, 0x102C, 0x5008, 0xEA00, 0x5088
-HLREG0, RDRXCTL = 0x4240, 0x2F00
+from ixy.jit import INTERPRETED
+from ixy.sim.card import formats
+
+CTRL, RDH, RDT, RSCCTL, RFCTL, PSRTYPE, VLNCTRL = 0x0, 0x1010, 0x1018, 0x102C, 0x5008, 0xEA00, 0x5088
+HLREG0, RDRXCTL, QPRDC = 0x4240, 0x2F00, 0x1430
 ETHERNET = Ether(src=OTHER, dst=STATION)
 V4, V6 = IP(src="10.0.0.1", dst="10.0.0.2"), IPv6(src="fd00::1", dst="fd00::2")
 FOUR, EIGHT, SIXTEEN = 1, 2, 3  # RSCCTL.MAXDESC
@@ -312,6 +315,36 @@ def test_a_ring_out_of_reach(rig: Rig) -> None:
     assert receive(rig, segment(100, 100, "PA")) == []
     assert rig.rx[0].tolist() == [rig.buffer(0), 0]
     assert not rig.memory.bytes[BUFFERS:][:4096].any()
+
+
+@pytest.mark.parametrize(
+    ("offset", "value"),
+    [(RDBAL + 4, 0), (RDBAL, None), (RDLEN, 0), (CTRL, 1 << 2)],
+    ids=["out of reach", "another ring", "no length", "master disabled"],
+)
+@pytest.mark.parametrize("more", [[], [segment(700, 700)]], ids=["complete", "one more descriptor"])
+def test_the_ring_moves_while_a_packet_grows(rig: Rig, offset: int, value: int | None, more: list[bytes]) -> None:
+    """Its descriptor is not where it was any more: the card writes neither there nor to the new ring."""
+    arrive(rig.machine, segment(0, 700))
+    rig.write(offset, (rig.bus + 2048) & 0xFFFFFFFF if value is None else value)
+    before = rig.memory.bytes[:BUFFERS].copy()
+    for data in more:
+        arrive(rig.machine, data)
+    rig.machine.step()
+    assert (rig.memory.bytes[:BUFFERS] == before).all()
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="compiled, nothing comes between two reads")
+def test_a_tail_that_is_written_meanwhile(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the card takes was the card's when it looked whether the tail lies in the ring."""
+    rig.write(RDT, 0)
+    rig.write(RXDCTL, 0)
+    rig.write(RXDCTL, ENABLE)
+    rig.write(RDT, 2)
+    racing(monkeypatch, formats)
+    assert receive(rig, segment(0, 700), segment(700, 700), segment(1400, 700)) != []
+    assert rig.read(RDH) == 2
+    assert rig.read(QPRDC) == 1
 
 
 def test_packets_are_counted_as_they_arrive(rig: Rig) -> None:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 from lab import OTHER, STATION, arrive, frame
 from recorded import RecordedCard
 
 from ixy.drivers.ixgbe import Ixgbe
-from ixy.errors import Error
+from ixy.drivers.rules import Rule, make_rule
+from ixy.errors import ConfigurationError, Error
 from ixy.registers import i82599 as reg
 from ixy.sim.machine import Machine
 
@@ -178,3 +180,43 @@ def test_two_threads_close(machine: Machine) -> None:
         assert not machine.rack.allowed.any()
         accesses += 1
     assert accesses > 15
+
+
+def test_of_two_that_add_the_same_rule_one_does(card: Held, driver: Ixgbe) -> None:
+    """The other one is told that it is there."""
+    rule = make_rule("sim:a", 1, protocol="udp", dport=53, queue=0)
+    told: list[str] = []
+
+    def add() -> None:
+        try:
+            driver.add_rule(rule)
+        except ConfigurationError as error:
+            told.append(str(error))
+
+    accesses = 0
+    while card.during(add, add, accesses):
+        assert [added.fields for added in driver.rules] == [rule.fields]
+        assert len(told) == accesses + 1
+        driver.remove_rule(driver.rules[0])
+        accesses += 1
+    assert accesses > 0
+
+
+def test_of_two_that_remove_a_rule_one_does(card: Held, driver: Ixgbe) -> None:
+    """The other one is told that it is gone."""
+    told: list[str] = []
+    rule = make_rule("sim:a", 1, protocol="udp", dport=53, queue=0)
+
+    def remove(added: Rule) -> None:
+        try:
+            driver.remove_rule(added)
+        except ConfigurationError as error:
+            told.append(str(error))
+
+    accesses = 0
+    while card.during(*(partial(remove, driver.add_rule(rule)),) * 2, accesses):
+        assert driver.rules == []
+        assert len(told) == accesses + 1
+        assert "is none of its rules" in told[-1]
+        accesses += 1
+    assert accesses > 0

@@ -19,6 +19,7 @@ import pytest
 from by_hand import Rig
 from lab import batch_of, frame, number_of, open_card, receive_all
 
+import ixy
 from ixy.bus import Function
 from ixy.bus.simulated import SimulatedBar
 from ixy.drivers.ixgbe import device as driver
@@ -36,6 +37,7 @@ FIRST = bytes.fromhex("026978790001")
 SECOND = bytes.fromhex("026978790002")  # the addresses of cards a and b
 EOP, IFCS, RS, DEXT, TSE, DTYP, PAYLEN = 1 << 24, 1 << 25, 1 << 27, 1 << 29, 1 << 31, 3 << 20, 46
 HLREG0, CTRL, MASTER_DISABLE = 0x4240, 0x0, 1 << 2
+PERFECT_64_KIB = 1 << 4 | 1  # FDIRCTRL: there are no filters yet that could be lost
 
 
 class Outcome(NamedTuple):
@@ -205,6 +207,7 @@ FAULTS = {
     "rx-tail-early": Fault(NOTHING_RECEIVED, patch=bumps_at_once),
     "rx-head": Fault(NOTHING_RECEIVED, after(reg.RXCTRL, reg.RDH[0], 5)),
     "rx-packet-buffer": Fault(NOTHING_RECEIVED, instead(reg.RXPBSIZE[0], lambda _: 0)),
+    "flow-table-room": Fault(GOOD, after(reg.RXCTRL, reg.FDIRCTRL, PERFECT_64_KIB)),
     "no-snoop": Fault(NOTHING_RECEIVED, never(reg.CTRL_EXT.offset, reg.DCA_RXCTRL[0].offset)),
     "rx-tail-beyond": Fault(NOTHING_RECEIVED, instead(reg.RDT[0], lambda value: value and value + 1)),
     "tx-ring-base": Fault(NOTHING_SENT, instead(reg.TDBAL[0], lambda value: value + 64)),
@@ -313,6 +316,13 @@ def test_each_fault_is_told(
     told = [message for message in caplog.messages if message.startswith(f"sim:a: {rule.sentence}")]
     assert len(told) == 1
     assert found[rule.name].first in told[0]
+
+
+def test_no_access_is_early_by_a_virtual_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver's pauses take no time by it, and how long they take by the system's clock counts for nothing."""
+    is_quick(monkeypatch)
+    with ixy.open("sim:rules-a,clock=virtual", link_timeout=0):
+        assert ixy.sim.report("rules-a").broken == []
 
 
 def test_a_test_of_registers_is_not_punished(machine: Machine) -> None:

@@ -33,7 +33,7 @@ FDIRCTRL, FDIRIPSA, FDIRIPDA, FDIRPORT, FDIRVLAN, FDIRHASH, FDIRCMD = (
 FDIRFREE, FDIRDIP4M, FDIRSIP4M, FDIRTCPM, FDIRUDPM, FDIRLEN = 0xEE38, 0xEE3C, 0xEE40, 0xEE44, 0xEE48, 0xEE4C
 FDIRUSTAT, FDIRFSTAT, FDIRMATCH, FDIRMISS = 0xEE50, 0xEE54, 0xEE58, 0xEE5C
 FDIRHKEY, FDIRSKEY, FDIRM, FDIRIP6M = 0xEE68, 0xEE6C, 0xEE70, 0xEE74
-EICS = 0x808
+EICS, RXPBSIZE = 0x808, 0x3C00
 
 BUCKET_KEY, SIGNATURE_KEY = 0x3DAD14E2, 0x174D3614  # of Linux and DPDK
 PERFECT, REPORT, REPORT_ALWAYS = 1 << 4, 1 << 5, 1 << 7
@@ -68,6 +68,7 @@ def card(machine: Machine, device: Device) -> Card:
 
 
 def start(card: Card, control: int = PERFECT, size: int = 1) -> None:
+    card.write32(RXPBSIZE, (512 - (32 << size)) << 10)
     card.write32(FDIRHKEY, BUCKET_KEY)
     card.write32(FDIRSKEY, SIGNATURE_KEY)
     card.write32(FDIRCTRL, size | control | DROP_QUEUE | FLEX_AT_ETHERTYPE | LONGEST | THRESHOLD)
@@ -167,6 +168,43 @@ def test_room(card: Card, size: int) -> None:
     card.write32(FDIRCMD, 0)
     start(card, PERFECT, size)
     assert card.read32(FDIRFREE) == (1024 << size) - 2
+
+
+def test_no_room(card: Card) -> None:
+    """PBALLOC 0 makes no table, and the next write still makes the first one."""
+    start(card, PERFECT, 0)
+    assert card.read32(FDIRFREE) == 0x8000  # as after a reset
+    start(card)
+    assert card.read32(FDIRFREE) == 2046
+
+
+@pytest.mark.parametrize(
+    ("size", "fits", "too_large"),
+    [
+        (1, {0: 448}, {0: 449}),
+        (2, {0: 384}, {0: 448}),
+        (3, {0: 256}, {0: 512}),
+        (1, {0: 224, 1: 224}, {0: 448, 1: 512}),
+    ],
+)
+def test_a_table_where_packets_lie(
+    machine: Machine,
+    device: Device,
+    card: Card,
+    size: int,
+    fits: dict[int, int],
+    too_large: dict[int, int],
+) -> None:
+    """7.1.2.7.5: 64, 128 or 256 of 512 KiB are the filters' that were there; else they match nothing."""
+    start(card, PERFECT, size)
+    mask(card)
+    add_perfect(card)
+    for buffers, queue in ((fits, 3), (too_large, 0), (fits, 3)):
+        for number, kib in buffers.items():
+            card.write32(RXPBSIZE + 4 * number, kib << 10)
+        assert queue_of(machine, device, PACKET) == queue, buffers
+        assert card.read32(FDIRCTRL) & 1 << 15 == 0
+    assert card.breaches.collect()["flow-table-room"].count >= 1
 
 
 def test_table_that_is_full(card: Card) -> None:

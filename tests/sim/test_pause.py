@@ -13,6 +13,7 @@ from ixy.packets.mempool import Mempool
 from ixy.sim.card import state
 from ixy.sim.card.registers import Card
 from ixy.sim.machine import Machine
+from ixy.sim.rack import TIMED
 
 FCTTV, FCRTL, FCRTH, FCRTV, FCCFG, MFLCN, RXPBSIZE = 0x3200, 0x3220, 0x3260, 0x32A0, 0x3D00, 0x4294, 0x3C00
 LXONTXC, LXOFFTXC, LXONRXCNT, LXOFFRXCNT = 0x3F60, 0x3F68, 0x41A4, 0x41A8
@@ -85,6 +86,20 @@ def test_a_card_pauses_and_goes_on(machine: Machine, pool: Mempool, destination:
         assert [number_of(data) for data in found] == list(range(10))
         assert received(card) == (0, 1)
         assert receive_all(a) == []
+        assert bool(machine.rack.outputs[card.index, TIMED]) == bool(wire)
+
+
+def test_a_card_that_may_send_again_looks_at_no_time(machine: Machine) -> None:
+    """XON ends what a pause of 3 ms began, though nothing is to be sent."""
+    with open_card(machine, "sim:a,cable=b"), open_card(machine, "sim:b"):
+        card = machine.cards["a"]
+        card.write32(MFLCN, RFCE)
+        arrive(machine, control(0xFFFF))
+        machine.step()
+        assert machine.rack.outputs[card.index, TIMED]
+        arrive(machine, control(0))
+        machine.step()
+        assert not machine.rack.outputs[card.index, TIMED]
 
 
 def test_xon_ends_a_pause(machine: Machine, pool: Mempool) -> None:

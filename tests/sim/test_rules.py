@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lab import arrive, open_card
+from recorded import RecordedCard
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Dot1Q, Ether
@@ -18,6 +20,7 @@ from steering import queue_of
 
 import ixy
 from ixy.device import Device
+from ixy.drivers.ixgbe import Ixgbe
 from ixy.drivers.rules import parse_rule
 from ixy.drivers.virtio.device import VirtioNet
 from ixy.drivers.virtio.transports.inprocess import InProcess
@@ -276,6 +279,108 @@ def test_same_packets_twice(device: Device) -> None:
         device.rules.remove(rule)
 
 
+class Interrupted(Exception):
+    """As a signal's handler raises it, anywhere."""
+
+
+class InterruptingCard(RecordedCard):
+    """A card that can interrupt its driver before an access to it, and after a write."""
+
+    def write32(self, offset: int, value: int) -> None:
+        super().write32(offset, value)
+        self.before(offset)
+
+
+@pytest.fixture
+def card(machine: Machine) -> RecordedCard:
+    return InterruptingCard(machine)
+
+
+@pytest.fixture
+def interruptible(card: RecordedCard) -> Iterator[Device]:
+    with Device(Ixgbe(card, rx_queues=2, ring_size=64, pool_size=96)) as device:
+        device.set_rss_table([0])
+        yield device
+        card.before = lambda _: None
+
+
+def interrupts(card: RecordedCard, moment: int, call: Callable[[], object], again: bool = False) -> bool:
+    """Whether a call was interrupted at this moment of those at which the card can; `again`: and at all that follow."""
+    count = -1
+
+    def before(_: int) -> None:
+        nonlocal count
+        count += 1
+        if count == moment or (again and count > moment):
+            raise Interrupted
+
+    card.before = before
+    try:
+        call()
+    except Interrupted:
+        return True
+    finally:
+        card.before = lambda _: None
+    return False
+
+
+ONE_PER_TABLE = pytest.mark.parametrize(
+    ("rule", "other", "packet"),
+    [
+        ({"ethertype": 0x9000}, {"ethertype": 0x9100}, Raw(b"x")),
+        ({"syn": True}, {"syn": True, "priority": 1}, V4 / TCP(flags="S")),
+        ({"protocol": "udp"}, {"protocol": "sctp"}, PACKET),
+        ({"src": "10.1.0.0/16"}, {"dst": "10.0.0.0/8"}, PACKET),
+    ],
+    ids=["Ethertype", "SYN", "five fields", "flow director"],
+)
+
+
+@pytest.mark.once
+@ONE_PER_TABLE
+def test_interrupted_while_it_is_added(
+    machine: Machine,
+    card: RecordedCard,
+    interruptible: Device,
+    rule: dict[str, Any],
+    other: dict[str, Any],
+    packet: Packet,
+) -> None:
+    """Wherever that is, the rule is not there, nor in the card. What is undone may be interrupted too: then it is not
+    from the next rule of its kind on."""
+    rules, moments = interruptible.rules, 0
+    while interrupts(card, moments, partial(rules.add, **rule, queue=1)):
+        assert (list(rules), queue_of(machine, interruptible, packet)) == ([], 0), moments
+        assert interrupts(card, moments, partial(rules.add, **rule, queue=1), again=True)
+        rules.remove(rules.add(**other, queue=1))
+        assert (list(rules), queue_of(machine, interruptible, packet)) == ([], 0), moments
+        moments += 1
+    assert moments > 0
+    assert len(rules) == 1
+    assert queue_of(machine, interruptible, packet) == 1
+
+
+@pytest.mark.once
+@ONE_PER_TABLE
+def test_interrupted_while_it_is_removed(
+    machine: Machine,
+    card: RecordedCard,
+    interruptible: Device,
+    rule: dict[str, Any],
+    other: dict[str, Any],
+    packet: Packet,
+) -> None:
+    """Wherever that is, the rule is still there, and can be removed."""
+    rules, moments = interruptible.rules, 0
+    added = rules.add(**rule, queue=1)
+    while interrupts(card, moments, partial(rules.remove, added)):
+        assert list(rules) == [added], moments
+        moments += 1
+    assert moments > 0
+    assert (list(rules), queue_of(machine, interruptible, packet)) == ([], 0)
+    assert rules.add(**other, queue=1) in rules
+
+
 def test_the_flow_director_compares_the_same_in_all_rules(machine: Machine, device: Device) -> None:
     """Its masks are for all; the next first rule may set others."""
     first = device.rules.add(src="10.1.0.0/16", drop=True)
@@ -321,6 +426,8 @@ def test_virtio_has_none() -> None:
         ("tcp src 10.0.0.0/8:80 sport 7 -> drop", None),
         ("tcp src 10.0.0.0/8 dport 80 drop", {"protocol": "tcp", "src": "10.0.0.0/8", "dport": 80, "drop": True}),
         ("ethertype 0x88f7 queue 1", {"ethertype": 0x88F7, "queue": 1}),
+        ("ethertype 35063 queue 1", {"ethertype": 0x88F7, "queue": 1}),
+        ("ethertype 2048 queue 1", {"ethertype": 0x0800, "queue": 1}),
         ("syn priority 3 queue 1", {"syn": True, "priority": 3, "queue": 1}),
         ("vlan 5 drop", {"vlan": 5, "drop": True}),
     ],
@@ -340,7 +447,13 @@ def test_rule_as_text(text: str, meant: dict[str, object] | None) -> None:
         ("udp dport", "a value is missing behind 'dport'"),
         ("udp dport http queue 2", "dport 'http' is no number"),
         ("udp tcp queue 2", "protocol is there twice"),
-        ("ethertype ptp queue 2", "ethertype 'ptp': write it in hexadecimal"),
+        ("ethertype ptp queue 2", "ethertype 'ptp': write it in hexadecimal, such as 0x88f7, or in decimal"),
+        ("ethertype 88f7 queue 2", "ethertype '88f7': write it in hexadecimal"),
+        ("ethertype 0806 queue 2", "ethertype '0806': write it in hexadecimal"),
+        ("ethertype 0x88_f7 queue 2", "ethertype '0x88_f7': write it in hexadecimal"),
+        ("ethertype -0x806 queue 2", "ethertype '-0x806': write it in hexadecimal"),
+        ("ethertype 0x5ff queue 2", "ethertype 0x5ff: 0x600 to 0xffff are possible"),
+        ("ethertype 65536 queue 2", "ethertype 65536: 0x600 to 0xffff are possible"),
     ],
 )
 def test_text_that_is_no_rule(text: str, message: str) -> None:

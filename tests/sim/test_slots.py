@@ -30,13 +30,14 @@ MEMORY = 16 * 4096
 
 # Kernels that `ixy demo` has no use for, by module and name
 RARE_CARD = (
-    *("checksum", "classify", "coalesce", "formats", "interrupts", "iommu", "layers", "offload", "rate", "report"),
-    "timestamps",
+    *("checksum", "classify", "coalesce", "descriptors", "filters", "flow_director", "formats", "interrupts", "iommu"),
+    *("judge", "layers", "offload", "pools", "rate", "timestamps", "write_back"),
 )
 RARE_MODULES = {
     "ixy.pacing",
     "ixy.formats.pcap",
     "ixy.sim.pause",
+    "ixy.sim.short",
     "ixy.sim.timed",
     "ixy.tables.flows",
     *(f"ixy.sim.card.{name}" for name in RARE_CARD),

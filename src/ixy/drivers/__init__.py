@@ -215,12 +215,16 @@ class Driver(Protocol):
         """Put packets into queues by this rule; the rule with its `table`.
 
         Raises:
-            ConfigurationError: the device has no such rules, or no room for it.
+            ConfigurationError: the device has no such rules, or no room for it, or one for the same packets.
         """
         ...
 
     def remove_rule(self, rule: Rule) -> None:
-        """Forget one of `rules`."""
+        """Forget one of `rules`.
+
+        Raises:
+            ConfigurationError: it is none of them.
+        """
         ...
 
     def mac(self) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from re import fullmatch
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ixy.arguments import boolean, integer, whole_number
@@ -85,6 +86,11 @@ class Rule:
     def inside(self, table: str) -> Rule:
         """The rule, as it is in this table."""
         return replace(self, table=table)
+
+
+def no_such_rule(address: str, rule: Rule) -> ConfigurationError:
+    """The error of who removes a rule that the device at `address` does not have."""
+    return ConfigurationError(f"{address}: {rule} is none of its rules")
 
 
 def make_rule(
@@ -213,10 +219,15 @@ def _whole(name: str, text: str) -> Values:
 
 
 def _ethertype(name: str, text: str) -> Values:
-    try:
-        return [("", int(text, 16))]
-    except ValueError:
-        raise ConfigurationError(f"{name} {text!r}: write it in hexadecimal, such as 0x88f7") from None
+    """Hexadecimal with 0x, else decimal. Digits that begin with 0 may be meant as hexadecimal, decimal or octal."""
+    if not fullmatch("0[xX][0-9a-fA-F]+|[1-9][0-9]*", text):
+        raise ConfigurationError(
+            f"{name} {text!r}: write it in hexadecimal, such as 0x88f7, or in decimal without a 0 before it"
+        )
+    value = int(text, 0)
+    if not _LEAST_ETHERTYPE <= value <= _MOST:
+        raise ConfigurationError(f"{name} {text}: {_LEAST_ETHERTYPE:#x} to {_MOST:#x} are possible")
+    return [("", value)]
 
 
 def _source(name: str, text: str) -> Values:

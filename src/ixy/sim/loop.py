@@ -13,9 +13,9 @@ from ixy.sim.card.state import (
     OFFLOAD,
     PENDING,
     RAISED,
+    REPORTING,
     SEGMENT,
     TX_QUEUES,
-    UNREPORTED,
 )
 from ixy.sim.card.transmit import LATER, can_transmit, count_sent, fetch
 from ixy.sim.rack import (
@@ -52,7 +52,7 @@ PARK_AFTER = 2000  # looks for the end of a pause, after which it is left to Pyt
 BURST = 64  # frames that a card handles before the next card has its turn
 
 
-STOPPED, HELD, ALARMED, IDLE = range(4)  # why `run` ends
+STOPPED, PARKED, ALARMED, IDLE = range(4)  # why `run` ends
 
 _GENERATOR, _SINK = Generator.kind, Sink.kind
 
@@ -73,7 +73,7 @@ def run(rack: Rack) -> int:
             nap(0)
             held += 1
             if held > PARK_AFTER:
-                return HELD
+                return PARKED
             continue
         held = 0
         idle += 1
@@ -118,7 +118,7 @@ def step(rack: Rack) -> int:
                 work += drain(rack, card) + feed(rack, card)
             if rack.cards[card, PENDING] & COALESCING:
                 call(rack, slots.CLOSE, card, 0, 0, 0)
-            if rack.cards[card, PENDING] & UNREPORTED:
+            if rack.cards[card, PENDING] & REPORTING:
                 call(rack, slots.WRITE_BACK, card, 0, 0, 0)
             if rack.cards[card, RAISED] != 0:
                 call(rack, slots.INTERRUPT, card, 0, 0, 0)
@@ -198,7 +198,7 @@ def send(rack: Rack, card: int, queue: int, length: int, now: int) -> None:
     Args:
         now: the time in nanoseconds where frames take time, as on a card that is TIMED; else 0.
     """
-    start = card * SLOT
+    start = (card & (CARDS - 1)) * SLOT  # masked, so that the compiler knows that no index into the tape is negative
     offloaded = rack.cards[card, OFFLOAD] != 0
     looped = rack.cards[card, FEATURES] & LOOPBACK != 0
     frames = 0

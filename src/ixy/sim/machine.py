@@ -25,10 +25,11 @@ from ixy.registers import Reset
 from ixy.sim import short as short  # whose kernel finds its slot by itself
 from ixy.sim import timed
 from ixy.sim.bed import Bed
+from ixy.sim.card import descriptors as descriptors  # as this one's does
 from ixy.sim.card import state
 from ixy.sim.card.registers import Card
 from ixy.sim.checklist import Report, report_of
-from ixy.sim.loop import ALARMED, HELD, STOPPED, run, step
+from ixy.sim.loop import ALARMED, PARKED, STOPPED, run, step
 from ixy.sim.rack import (
     ALARM,
     ASLEEP,
@@ -574,7 +575,7 @@ class Machine:
         """What the thread does."""
         try:
             while (reason := run(self.rack)) != STOPPED:
-                if reason == HELD:
+                if reason == PARKED:
                     self._park()
                 elif reason == ALARMED:
                     self.answer()

@@ -197,12 +197,12 @@ def waits(rack: Rack, card: int, start: int, length: int) -> bool:
     running = load_acquire(registers, _RXDCTL + at) & (_ENABLE | HUNG) == _ENABLE
     if control & _DROP_EN or not running or not masters(rack, card):
         return False
-    size = load_acquire(registers, _RDLEN + at) // reg.DESCRIPTOR_BYTES
-    if load_acquire(registers, _RDH + at) >= size or load_acquire(registers, _RDT + at) >= size:
+    size, tail = load_acquire(registers, _RDLEN + at) // reg.DESCRIPTOR_BYTES, load_acquire(registers, _RDT + at)
+    if load_acquire(registers, _RDH + at) >= size or tail >= size:
         return False
     buffer_size = (control & _BSIZEPACKET) << 10
     octets = length + CRC_BYTES if own[FEATURES] & KEEP_CRC else length
-    return free_descriptors(registers, at) * buffer_size < octets <= (size - 1) * buffer_size
+    return free_descriptors(registers, at, tail) * buffer_size < octets <= (size - 1) * buffer_size
 
 
 @compiled

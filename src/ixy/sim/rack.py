@@ -33,10 +33,11 @@ PAGE = 1 << PAGE_SHIFT
     SPEED,  # in bits a second, 0: frames take no time
     FREE,  # when the last bit of the last frame has passed,
     REST,  # and so many parts of a nanosecond later, of which there are SPEED
-    HELD,  # of an input: the length of the frame that is just passing; of an output: the queue that is next
+    PASSING,  # of an input: the length of the frame that is just passing
+    TURN_OF,  # of an output: the queue that is next
     FLIGHT,  # where in the words of the tape the frames are that are on their way (`wires/flight.py`); 0: none ever is
     OWN_WORDS,  # from here on each kind names its own
-) = range(15)
+) = range(16)
 END_WORDS = 32
 NOTHING = 0  # the kind of no wire
 FASTEST = 10**10  # of a card's link, in bits a second: what counts where frames take no time

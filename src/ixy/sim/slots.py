@@ -56,7 +56,8 @@ if TYPE_CHECKING:
     JUDGE,  # a transmit descriptor, or a ring, breaks a rule for drivers
     LEAVE,  # a packet leaves that is no good
     SPOIL,  # and one is received
-) = range(28)
+    FETCH,  # a transmit descriptor is not as most are
+) = range(29)
 NEXT_FRAME = 32  # and the number of a kind of wires
 EMIT = 48
 

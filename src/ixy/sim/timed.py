@@ -17,6 +17,7 @@ from ixy.sim.card.frame import CRC_BYTES
 from ixy.sim.card.receive import can_receive, receive
 from ixy.sim.card.state import (
     BUFFER,
+    BY_TIME,
     FEATURES,
     LOOPBACK,
     PAUSED_UNTIL,
@@ -28,7 +29,7 @@ from ixy.sim.card.state import (
 )
 from ixy.sim.card.transmit import LATER, can_transmit, fetch
 from ixy.sim.loop import BURST, emit, next_frame, send
-from ixy.sim.rack import FLIGHT, FRAME, FREE, HELD, KIND, NOTHING, PACED, REST, SPEED, STARTED, Rack
+from ixy.sim.rack import FLIGHT, FRAME, FREE, KIND, NOTHING, PACED, PASSING, REST, SPEED, STARTED, TIMED, TURN_OF, Rack
 from ixy.sim.slots import belongs_in, call, lacks
 from ixy.sim.wires import flight
 from ixy.sim.wires.clock import awaits, is_virtual, moment
@@ -91,7 +92,18 @@ def turn(rack: Rack, card: int) -> int:
     handled += land_outward(rack, card, now) + land_inward(rack, card, now)
     if rack.cards[card, XOFF_AGAIN] > now:
         awaits(rack, rack.cards[card, XOFF_AGAIN])
-    return handled + drain(rack, card, now) + feed(rack, card, now)
+    handled += drain(rack, card, now) + feed(rack, card, now)
+    rack.outputs[card, TIMED] = looks_at_time(rack, card, now)
+    return handled
+
+
+@compiled
+def looks_at_time(rack: Rack, card: int, now: int) -> bool:
+    """Whether the card still has turns like this: a pause may be over, for which alone it had them."""
+    wire, own = rack.outputs[card], rack.cards[card]
+    if own[PAUSED_UNTIL] <= now:
+        own[PAUSED_UNTIL] = 0
+    return wire[SPEED] != 0 or wire[FLIGHT] != 0 or own[FEATURES] & BY_TIME != 0 or own[PAUSED_UNTIL] != 0
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -145,7 +157,7 @@ def drain(rack: Rack, card: int, now: int) -> int:
     queues = int(own[TX_QUEUES])
     fetched = vain = waits = 0
     while fetched < BURST and vain < queues and wire[FREE] <= now and own[PAUSED_UNTIL] <= now:
-        queue = int(wire[HELD]) if wire[HELD] < queues else 0
+        queue = int(wire[TURN_OF]) if wire[TURN_OF] < queues else 0
         due = rack.queues[card, queue, QUEUE_DUE]
         if not can_transmit(rack, card, queue):
             vain += 1
@@ -157,7 +169,7 @@ def drain(rack: Rack, card: int, now: int) -> int:
             fetched += 1
         else:
             break
-        wire[HELD] = queue + 1
+        wire[TURN_OF] = queue + 1
     if vain == queues:
         idle(wire, now)
     return fetched + (waits | passes(rack, wire[FREE], now) | passes(rack, own[PAUSED_UNTIL], now))
@@ -223,20 +235,20 @@ def feed(rack: Rack, card: int, now: int) -> int:
     if time <= 0:
         return 0
     fed = 0
-    while fed < BURST and (wire[HELD] != 0 or takes(rack, card)):
-        if wire[HELD] == 0:
-            wire[HELD] = next_frame(rack, card, time)
-            if wire[HELD] == 0:
+    while fed < BURST and (wire[PASSING] != 0 or takes(rack, card)):
+        if wire[PASSING] == 0:
+            wire[PASSING] = next_frame(rack, card, time)
+            if wire[PASSING] == 0:
                 break
-            occupy(wire, int(wire[HELD]), now)
+            occupy(wire, int(wire[PASSING]), now)
         if wire[FREE] > now:
             return fed + passes(rack, wire[FREE], now)
         way = int(wire[FLIGHT])
         if way != 0:
-            flight.depart(rack, way, wire[FRAME], wire[HELD], now)
+            flight.depart(rack, way, wire[FRAME], wire[PASSING], now)
         else:
-            receive(rack, card, wire[FRAME], wire[HELD])
-        wire[HELD] = 0
+            receive(rack, card, wire[FRAME], wire[PASSING])
+        wire[PASSING] = 0
         fed += 1
     if fed < BURST:
         idle(wire, now)

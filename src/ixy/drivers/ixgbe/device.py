@@ -98,7 +98,6 @@ class Ixgbe:
         self.rx_rings: list[IxgbeRxRing] = []
         self.tx_rings: list[IxgbeTxRing] = []
         self.rss: Rss | None = None
-        self.rules: list[Rule] = []
         try:
             self._card = CARDS[function.config_read(2, 2)]
             check_configuration(self.address, rx_queues, tx_queues, ring_size, pool_size)
@@ -376,13 +375,15 @@ class Ixgbe:
     @contextmanager
     def _making_room(self) -> Generator[None]:
         """Nothing is received, and the receive buffer leaves room for the flow director's table (7.1.2.7.5)."""
-        with self._halted():
-            self._registers.update(reg.RXCTRL, RXEN=0)
-            self._set_rx_buffer(self._card.rx_buffer - TABLE_KIB)
-            try:
+        try:
+            with self._halted():
+                self._registers.update(reg.RXCTRL, RXEN=0)
+                self._set_rx_buffer(self._card.rx_buffer - TABLE_KIB)
                 yield
-            finally:
                 self._registers.update(reg.RXCTRL, RXEN=1)
+        except BaseException:  # also one that came while the path was opened
+            self._open_receive_path()
+            raise
 
     # -----------------------------------------------------------------------------------------------------------------
     # Interrupts
@@ -490,21 +491,28 @@ class Ixgbe:
             self._write_table(rss.table)
             self.rss = rss
 
+    @property
+    def rules(self) -> list[Rule]:
+        """Those in the card's tables, in the order in which they were added."""
+        return self._tables.rules
+
     def add_rule(self, rule: Rule) -> Rule:
         """Put a rule into one of the card's tables.
 
         Raises:
-            ConfigurationError: none can hold it, or the one that can is full.
+            ConfigurationError: none can hold it, or the one that can is full, or there is one for the same packets.
         """
         with self._control():
-            self.rules.append(self._tables.add(rule))
-            return self.rules[-1]
+            return self._tables.add(rule)
 
     def remove_rule(self, rule: Rule) -> None:
-        """Take a rule out of its table."""
+        """Take a rule out of its table.
+
+        Raises:
+            ConfigurationError: it is none of `rules`.
+        """
         with self._control():
             self._tables.remove(rule)
-            self.rules.remove(rule)
 
     def link(self) -> Link:
         """The link's state (8.2.3.22.20): the PHY's where there is one, and the MAC's."""

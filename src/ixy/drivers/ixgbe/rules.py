@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from ixy.drivers.rules import Network, Rule
+from ixy.drivers.rules import Network, Rule, no_such_rule
 from ixy.errors import ConfigurationError
 from ixy.registers import i82599 as reg
 
@@ -38,7 +38,7 @@ class Table:
     Attributes:
         name: for messages.
         size: how many places there are.
-        rules: what is in them, by number.
+        rules: what is in them, by number; of a call that was interrupted, what may be.
     """
 
     name: str
@@ -64,15 +64,15 @@ class Table:
             raise ConfigurationError(
                 f"{self._address}: {rule}: all {self.size} places for rules by {self.name} are taken"
             )
-        rule = rule.inside(self.name)
+        rule = self.rules[place] = rule.inside(self.name)
         self._write(place, rule)
-        self.rules[place] = rule
         return rule
 
     def remove(self, rule: Rule) -> None:
-        place = next(place for place, there in self.rules.items() if there == rule)
-        self._clear(place, rule)
-        del self.rules[place]
+        """Make the place of a rule free, if it has one. An interrupted call goes on where it was."""
+        for place in [place for place, there in self.rules.items() if there == rule]:
+            self._clear(place, rule)
+            del self.rules[place]
 
     def _write(self, place: int, rule: Rule) -> None:
         raise NotImplementedError
@@ -188,7 +188,7 @@ class ByFlowDirector(Table):
         regs = self._regs
         if not self._made:
             self._make()
-        if not self.rules:
+        if len(self.rules) == 1:
             self._set_masks(rule)
         regs.write(reg.FDIRIPSA, ADDRESS=_on_the_wire(rule.src))
         regs.write(reg.FDIRIPDA, ADDRESS=_on_the_wire(rule.dst))
@@ -205,8 +205,10 @@ class ByFlowDirector(Table):
         )
 
     def _clear(self, place: int, rule: Rule) -> None:
-        self._name(place, rule)
-        self._command(CMD=_REMOVE_FLOW)
+        if self._made:
+            self._regs.wait(reg.FDIRCMD, _TIMEOUT, CMD=0)  # that of an interrupted call
+            self._name(place, rule)
+            self._command(CMD=_REMOVE_FLOW)
 
     def _make(self) -> None:
         """7.1.2.7.11: the table is made while no packet comes."""
@@ -244,13 +246,16 @@ class ByFlowDirector(Table):
 
 
 class Tables:
-    """All of a card's tables.
+    """All of a card's tables. Whoever changes them holds the device's lock.
 
     Args:
         address: the card's, for messages.
         regs: its registers.
         halted: see `ByFlowDirector`.
         five_fields: whether the card has filters by five fields.
+
+    Attributes:
+        rules: that were added, in this order. A table may hold one more, of a call that was interrupted.
     """
 
     def __init__(
@@ -261,6 +266,7 @@ class Tables:
         *,
         five_fields: bool,
     ) -> None:
+        self.rules: list[Rule] = []
         self._address = address
         self._tables: list[Table] = [ByEthertype(address, regs), BySyn(address, regs)]
         self._tables += [ByFiveFields(address, regs)] if five_fields else []
@@ -270,18 +276,44 @@ class Tables:
         """Put a rule into the first table that can hold it; the rule as it is there.
 
         Raises:
-            ConfigurationError: none can, or it is full.
+            ConfigurationError: none can, or it is full, or there is a rule for the same packets.
         """
+        self._clear_left()
+        same = next((other for other in self.rules if other.compares_as(rule)), None)
+        if same is not None:
+            raise ConfigurationError(f"{self._address}: there is a rule {same} already: remove it first")
+        table = self._table_for(rule)
+        try:
+            self.rules.append(table.add(rule))
+            return self.rules[-1]
+        except BaseException:
+            self._clear_left()
+            raise
+
+    def remove(self, rule: Rule) -> None:
+        """Take a rule out of its table.
+
+        Raises:
+            ConfigurationError: it is none of `rules`.
+        """
+        if rule not in self.rules:
+            raise no_such_rule(self._address, rule)
+        next(table for table in self._tables if table.name == rule.table).remove(rule)
+        self.rules.remove(rule)
+
+    def _clear_left(self) -> None:
+        """Take out of the tables what a call that was interrupted has left there."""
+        for table in self._tables:
+            for rule in [rule for rule in table.rules.values() if rule not in self.rules]:
+                table.remove(rule)
+
+    def _table_for(self, rule: Rule) -> Table:
         reasons = {table.name: table.lacks(rule) for table in self._tables}
         table = next((table for table in self._tables if not reasons[table.name]), None)
         if table is not None:
-            return table.add(rule)
+            return table
         told = "; ".join(f"its table by {name} {reason}" for name, reason in self._relevant(rule, reasons))
         raise ConfigurationError(f"{self._address}: {rule} cannot be had: {told}")
-
-    def remove(self, rule: Rule) -> None:
-        """Take a rule out of its table."""
-        next(table for table in self._tables if table.name == rule.table).remove(rule)
 
     def _relevant(self, rule: Rule, reasons: dict[str, str]) -> Sequence[tuple[str, str]]:
         """The tables that a rule could have been meant for, with their reasons."""

@@ -18,6 +18,7 @@ from ixy.arguments import integer
 from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, DeviceCounters, Link, check_pool
 from ixy.drivers.pools import AttachedPools
 from ixy.drivers.rss import DEFAULT_KEY, Rss, table_of
+from ixy.drivers.rules import no_such_rule
 from ixy.drivers.virtio.control import COMMAND_BYTES, ControlQueue
 from ixy.drivers.virtio.features import Features, negotiate
 from ixy.drivers.virtio.interrupts import RingInterrupt
@@ -265,7 +266,11 @@ class VirtioNet:
         raise ConfigurationError(f"{self.address}: {rule}: a VirtIO device has no rules, it fills queues by itself")
 
     def remove_rule(self, rule: Rule) -> None:
-        """There is none."""
+        """
+        Raises:
+            ConfigurationError: there is none.
+        """
+        raise no_such_rule(self.address, rule)
 
     def attach(self, pool: Mempool) -> None:
         """Let the device reach the buffers of `pool`, and the header before each."""

@@ -17,7 +17,7 @@ import numpy as np
 from ixy.jit import compiled, outlined
 from ixy.registers import i82599 as reg
 from ixy.sim.card.classify import addresses_of
-from ixy.sim.card.dma import dma_write, ring_word
+from ixy.sim.card.dma import dma_write, masters, ring_word
 from ixy.sim.card.formats import free_descriptors, next_descriptor
 from ixy.sim.card.frame import half, word
 from ixy.sim.card.layers import IPV6_HEADER, TCP, TCP_FLAGS, TCP_HEADER, Layers, parse
@@ -26,14 +26,15 @@ from ixy.sim.card.state import (
     COALESCING,
     FEATURES,
     FLOWS,
-    HELD,
     INTERRUPT,
+    JOINED,
     PENDING,
     PLAIN,
     RAISED,
     RX_JUMP,
     RX_LOWER_BITS,
     RX_STRIDE,
+    TAIL,
     WORD_0,
     WORD_1,
 )
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 _RDBAL = reg.RDBAL.offset // 4
 _RDBAH = reg.RDBAH.offset // 4
+_RDLEN = reg.RDLEN.offset // 4
 _RDH = reg.RDH.offset // 4
 _SRRCTL = reg.SRRCTL.offset // 4
 _RSCCTL = reg.RSCCTL.offset // 4
@@ -81,14 +83,15 @@ _IPV4_CHECKSUM = 10
     SIZE,  # of the frame that it has become
     FIRST,  # the address of the first buffer, where the headers are
     DESCRIPTORS,  # how many it has,
-    WORD,  # the place of the last one in memory,
+    INDEX,  # of the last one in the ring,
+    WORD,  # its place in memory,
     ADDRESS,  # of whose buffer
     FILLED,  # so many bytes are filled,
     STARTED,  # and so many packets begin there
     SAYS_0,  # what the last packet's descriptor is to say
     SAYS_1,
     FLOW_WORDS,
-) = range(16)
+) = range(17)
 
 
 def is_enabled(registers: NDArray[np.uint32]) -> bool:
@@ -147,7 +150,7 @@ def coalesce(rack: Rack, card: int, queue: int, start: int, length: int) -> int:
     rack.tape_words[flow + SAYS_0], rack.tape_words[flow + SAYS_1] = rack.cards[card, WORD_0], rack.cards[card, WORD_1]
     if rack.tape_words[flow + OPEN] != 0 and rack.tape[layers.transport + TCP_FLAGS] & _PSH:
         close(rack, card, flow)
-    return HELD
+    return JOINED
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -240,7 +243,8 @@ def has_room(rack: Rack, card: int, flow: int, at: int, size: int) -> bool:
     buffer_size = (load_acquire(registers, _SRRCTL + at) & _BSIZEPACKET) << 10
     left = buffer_size - words[flow + FILLED] if words[flow + DESCRIPTORS] > 0 else 0
     more = (max(size - left, 0) + buffer_size - 1) // buffer_size
-    return more <= free_descriptors(registers, at) and words[flow + DESCRIPTORS] + more <= most(registers, at)
+    free = free_descriptors(registers, at, rack.cards[card, TAIL])
+    return more <= free and words[flow + DESCRIPTORS] + more <= most(registers, at)
 
 
 @compiled
@@ -335,13 +339,14 @@ def extend(rack: Rack, card: int, flow: int, at: int) -> bool:
     registers, words = rack.registers[card], rack.tape_words
     head = load_acquire(registers, _RDH + at)
     place = ring_word(rack, card, _RDBAL + at, _RDBAH + at, head)
-    if place < 0:
+    if place < 0 or (words[flow + DESCRIPTORS] > 0 and not is_there(rack, card, flow)):
         return False
     if words[flow + DESCRIPTORS] == 0:
         words[flow + FIRST] = rack.words[place]
     else:
         says = reg.RX_DD | (head << reg.RX_NEXTP_SHIFT) | (words[flow + FILLED] << reg.RX_LENGTH_SHIFT)
         write_back(rack, flow, 0, says)
+    words[flow + INDEX] = head
     words[flow + WORD] = place
     words[flow + ADDRESS] = rack.words[place]
     words[flow + FILLED] = 0
@@ -349,6 +354,17 @@ def extend(rack: Rack, card: int, flow: int, at: int) -> bool:
     words[flow + DESCRIPTORS] += 1
     next_descriptor(registers, at)
     return True
+
+
+@compiled
+def is_there(rack: Rack, card: int, flow: int) -> bool:
+    """Whether the card may still write to the last descriptor of a flow, which is where it was."""
+    registers, words = rack.registers[card], rack.tape_words
+    queue, index = words[flow + QUEUE], words[flow + INDEX]
+    at = queue * RX_STRIDE + (queue >> RX_LOWER_BITS) * RX_JUMP
+    if not masters(rack, card) or index >= load_acquire(registers, _RDLEN + at) // reg.DESCRIPTOR_BYTES:
+        return False
+    return ring_word(rack, card, _RDBAL + at, _RDBAH + at, index) == words[flow + WORD]
 
 
 @compiled
@@ -361,9 +377,14 @@ def write_back(rack: Rack, flow: int, word_0: int, word_1: int) -> None:
 
 @outlined
 def close(rack: Rack, card: int, flow: int) -> None:
-    """The packet is complete: write its headers once more, then its last descriptor (7.11.5)."""
+    """The packet is complete: write its headers once more, then its last descriptor (7.11.5).
+
+    If that is not where it was, nothing is written: software may have moved the ring since.
+    """
     words, tape, header = rack.tape_words, rack.tape, header_of(card, flow)
     words[flow + OPEN] = 0
+    if not is_there(rack, card, flow):
+        return
     network = header + words[flow + NETWORK]
     size = words[flow + SIZE] - words[flow + NETWORK]
     if tape[network] >> 4 == 4:

@@ -36,9 +36,9 @@ def dma(rack: Rack, card: int, address: int, size: int, access: int) -> int:
     if offset >= 0 and size > 0 and offset + size <= rack.memory.size:
         page = offset >> PAGE_SHIFT
         last = (offset + size - 1) >> PAGE_SHIFT
-        while page <= last and load_acquire(rack.allowed, page) != 0:
+        while page < last and load_acquire(rack.allowed, page) != 0:
             page += 1
-        if page > last:
+        if load_acquire(rack.allowed, page) != 0:
             return offset
     rack.counters[card, DMA_REFUSED] += 1
     rack.counters[card, DMA_ADDRESS] = address

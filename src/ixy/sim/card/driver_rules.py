@@ -38,6 +38,7 @@ class Then(Enum):
     UNCHECKED = "the frame leaves without a check sequence, and whoever receives it drops it"
     SHORT = "the frame leaves too short, and whoever receives it drops it"
     SPOILS = "a byte in each cache line of the payload is wrong"
+    FORGETS = "the flow director's filters match nothing: packets lie where they should be"
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,15 @@ RULES = [
         Then.DROPS,
         "give packet buffer 0 a size in RXPBSIZE[0], such as 512 KiB: with 0 there is no room for any packet",
         "klint: 512 KiB without DCB and virtualisation",
+    ),
+    Rule(
+        "flow-table-room",
+        "FDIRCTRL",
+        "7.1.2.7.5",
+        "PBALLOC takes memory that RXPBSIZE gives to packet buffers, of all eight, while packets are let in",
+        Then.FORGETS,
+        "make room for the flow director's table in RXPBSIZE[0], and set the seven other packet buffers to 0",
+        "DPDK and FreeBSD: the filters would run into packet buffer 0",
     ),
     Rule(
         "no-snoop",
@@ -446,7 +456,7 @@ class Breaches:
     def collect(self) -> dict[str, Breach]:
         """All of them by the rule's name, what kernels have found included."""
         for number, name in OF_KERNELS.items():
-            count, first = (int(word) for word in self._counters[state.BROKEN + 2 * number :][:2])
+            count, first = (int(word) for word in self._counters[state.BREACHES + 2 * number :][:2])
             if count:
                 queue, slot = first >> 32, first & 0xFFFFFFFF
                 side = "receive" if name.startswith("rx") or number == state.NO_SNOOP else "transmit"

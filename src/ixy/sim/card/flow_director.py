@@ -19,7 +19,7 @@ from ixy.registers import i82599 as reg
 from ixy.sim.card.classify import addresses_of
 from ixy.sim.card.frame import half, word
 from ixy.sim.card.layers import SCTP, TCP, UDP, Layers, tag_of
-from ixy.sim.card.state import BUCKETS, FILTER_WORDS
+from ixy.sim.card.state import BUCKETS, FILTER_WORDS, OVERWRITTEN
 from ixy.sim.card.words import Words
 from ixy.unsafe import load_acquire
 
@@ -52,6 +52,8 @@ _FDIRTCPM = reg.FDIRTCPM.offset // 4
 _FDIRUDPM = reg.FDIRUDPM.offset // 4
 
 _PBALLOC, _PERFECT_MATCH = reg.FDIRCTRL.mask("PBALLOC"), reg.FDIRCTRL.mask("PERFECT_MATCH")
+_CMD, _CLEARHT, _FILTER_VALID = reg.FDIRCMD.mask("CMD"), reg.FDIRCMD.mask("CLEARHT"), reg.FDIRCMD.mask("FILTER_VALID")
+_FILTER_UPDATE, _POOL = reg.FDIRCMD.mask("FILTER_UPDATE"), reg.FDIRCMD.mask("POOL")
 _ADD, _REMOVE, _QUERY = 1, 2, 3  # FDIRCMD.CMD
 _ACTION = reg.FDIRCMD.mask("DROP", "QUEUE_EN", "RX_QUEUE")
 _FLOW_TYPE = reg.FDIRCMD.mask("L4TYPE", "IPV6")
@@ -109,9 +111,10 @@ def is_candidate(registers: NDArray[np.uint32], layers: Layers) -> bool:
 
     IPv6 is not in perfect match mode: no driver is known that asks for it there.
     """
-    if load_acquire(registers, _FDIRCTRL) & _PBALLOC == 0 or layers.version == 0:
+    control = load_acquire(registers, _FDIRCTRL)
+    if control & _PBALLOC == 0 or control & OVERWRITTEN or layers.version == 0:
         return False
-    if layers.version == 6 and load_acquire(registers, _FDIRCTRL) & _PERFECT_MATCH:
+    if layers.version == 6 and control & _PERFECT_MATCH:
         return False
     return not layers.is_fragment or load_acquire(registers, _FDIRM) & _MASK_PROTOCOL != 0
 
@@ -288,7 +291,7 @@ class FlowDirector(Words):
     def rules(self) -> tuple[dict[int, Callable[[], int]], dict[int, Callable[[int], None]]]:
         """What reading and writing the registers does, by offset."""
         reads = {row.offset: lambda row=row: self._take(row) for row in (reg.FDIRLEN, reg.FDIRUSTAT, reg.FDIRFSTAT)}
-        return reads, {reg.FDIRCTRL.offset: self._write_fdirctrl, reg.FDIRCMD.offset: self._write_fdircmd}
+        return reads, {reg.FDIRCTRL.offset: self._write_fdirctrl}
 
     def reset(self) -> None:
         """There is no table: FDIRCTRL makes the next one."""
@@ -296,27 +299,35 @@ class FlowDirector(Words):
         self._free: list[int] = []  # numbers of filters, the next one last
 
     def _write_fdirctrl(self, value: int) -> None:
-        """Makes an empty table, but only the first time after a reset or CLEARHT (8.2.3.21.1; Linux, DPDK)."""
+        """Makes an empty table, but only the first time after a reset or CLEARHT (8.2.3.21.1; Linux, DPDK).
+
+        With PBALLOC 0 there is no memory for one: the next time is still the first.
+        """
         done = reg.FDIRCTRL.mask("INIT_DONE")
-        self._put(reg.FDIRCTRL, value | done)
+        self._put(reg.FDIRCTRL, value & ~OVERWRITTEN | done)
         self._ready.begin(reg.FDIRCTRL, done)
-        if self._fresh:
+        if self._fresh and value & _PBALLOC:
             self._flows[:BUCKETS] = 0
             self._free = list(range(capacity(value), 0, -1))
             self._put(reg.FDIRFREE, len(self._free))
             self._fresh = False
 
-    def _write_fdircmd(self, value: int) -> None:
-        """Does what CMD says, which then reads 0 (8.2.3.21.22)."""
-        fields = reg.FDIRCMD.decode(value)
-        if fields["CLEARHT"]:
+    def adds(self, command: int) -> bool:
+        """Whether a value of FDIRCMD does nothing but add a filter, or change one. The card may look meanwhile: a new
+        filter is complete before it is linked, and in an old one it finds what a word was or will be.
+        """
+        return command & (_CMD | _CLEARHT) == _ADD
+
+    def command(self, value: int) -> None:
+        """What FDIRCMD's CMD says, which then reads 0 (8.2.3.21.22)."""
+        if value & _CLEARHT:
             self._flows[:BUCKETS] = 0
             self.reset()
-        done = {_ADD: self._add, _REMOVE: self._remove, _QUERY: self._query}.get(fields["CMD"])
-        answer = value & ~reg.FDIRCMD.mask("CMD", "FILTER_VALID")
+        done = {_ADD: self._add, _REMOVE: self._remove, _QUERY: self._query}.get(value & _CMD)
+        answer = value & ~(_CMD | _FILTER_VALID)
         self._put(reg.FDIRCMD, done(answer) if done else answer)
         if done:
-            self._ready.begin(reg.FDIRCMD, reg.FDIRCMD.mask("CMD"), shown=value)
+            self._ready.begin(reg.FDIRCMD, _CMD, shown=value)
 
     def _add(self, command: int) -> int:
         """Add a filter behind the others of its bucket, or change the one that has the same flow (7.1.2.7.7, …8)."""
@@ -341,17 +352,16 @@ class FlowDirector(Words):
 
     def _filter(self, command: int) -> list[int]:
         """The words of the filter that the registers describe; a number of the next one is still to come."""
-        ports, tag = self._get(reg.FDIRPORT), self._decode(reg.FDIRVLAN)
-        flex = tag["FLEX"] >> 8 | (tag["FLEX"] & 0xFF) << 8
+        tag = self._get(reg.FDIRVLAN)
         return [
             0,
             self._identity(),
             command & ~_COLLISION,
             swapped(self._get(reg.FDIRIPSA)),
             swapped(self._get(reg.FDIRIPDA)),
-            exchanged(ports),
-            tag["VLAN"],
-            flex,
+            exchanged(self._get(reg.FDIRPORT)),
+            tag & 0xFFFF,
+            tag >> 24 | (tag >> 8) & 0xFF00,
         ]
 
     def _identity(self) -> int:
@@ -362,16 +372,15 @@ class FlowDirector(Words):
     def _is_same(self, number: int, new: list[int]) -> bool:
         """Whether a filter of the same bucket has the same flow, by fields or by signature."""
         old = self._words(number)
-        if self._decode(reg.FDIRCTRL)["PERFECT_MATCH"]:
-            kind = _FLOW_TYPE | reg.FDIRCMD.mask("POOL")
-            return old[SOURCE:] == new[SOURCE:] and not (old[COMMAND] ^ new[COMMAND]) & kind
+        if self._get(reg.FDIRCTRL) & _PERFECT_MATCH:
+            return old[SOURCE:] == new[SOURCE:] and not (old[COMMAND] ^ new[COMMAND]) & (_FLOW_TYPE | _POOL)
         return old[IDENTITY] == new[IDENTITY]
 
     def _change(self, number: int, new: list[int]) -> None:
         """FILTER_UPDATE: it gets the new action. Else it keeps its own, and is marked if they differ."""
         at = place(number)
         old = self._words(number)
-        if new[COMMAND] & reg.FDIRCMD.mask("FILTER_UPDATE"):
+        if new[COMMAND] & _FILTER_UPDATE:
             new[NEXT] = old[NEXT]
             new[COMMAND] |= old[COMMAND] & _COLLISION
             self._flows[at:][:FILTER_WORDS] = new
@@ -411,7 +420,7 @@ class FlowDirector(Words):
             self._put(reg.FDIRIPDA, swapped(words[TARGET]))
             self._put(reg.FDIRPORT, exchanged(words[PORTS]))
             self._put(reg.FDIRVLAN, reg.FDIRVLAN.value(VLAN=words[TAG], FLEX=flex))
-        return words[COMMAND] & ~reg.FDIRCMD.mask("FILTER_UPDATE") | reg.FDIRCMD.mask("FILTER_VALID")
+        return words[COMMAND] & ~_FILTER_UPDATE | _FILTER_VALID
 
     # -- the table
 

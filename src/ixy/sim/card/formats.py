@@ -13,7 +13,7 @@ from ixy.jit import compiled
 from ixy.registers import i82599 as reg
 from ixy.sim.card.dma import dma_write, ring_word
 from ixy.sim.card.layers import TCP, UDP, parse
-from ixy.sim.card.state import NO_ROOM, PLAIN, RX_JUMP, RX_LOWER_BITS, RX_STRIDE, WORD_0, WORD_1, WRITTEN
+from ixy.sim.card.state import NO_ROOM, PLAIN, RX_JUMP, RX_LOWER_BITS, RX_STRIDE, TAIL, WORD_0, WORD_1, WRITTEN
 from ixy.sim.rack import Rack
 from ixy.sim.slots import FORMATS, belongs_in
 from ixy.unsafe import load_acquire, store_release
@@ -25,7 +25,6 @@ _RDBAL = reg.RDBAL.offset // 4
 _RDBAH = reg.RDBAH.offset // 4
 _RDLEN = reg.RDLEN.offset // 4
 _RDH = reg.RDH.offset // 4
-_RDT = reg.RDT.offset // 4
 _SRRCTL = reg.SRRCTL.offset // 4
 _RXCSUM = reg.RXCSUM.offset // 4
 _PSRTYPE = reg.PSRTYPE.offset // 4
@@ -77,9 +76,9 @@ def place(rack: Rack, card: int, queue: int, start: int, length: int) -> int:
 
 
 @compiled
-def free_descriptors(registers: NDArray[np.uint32], at: int) -> int:
-    """How many descriptors of a ring are the card's."""
-    free = load_acquire(registers, _RDT + at) - load_acquire(registers, _RDH + at)
+def free_descriptors(registers: NDArray[np.uint32], at: int, tail: int) -> int:
+    """How many descriptors of a ring are the card's, up to a `tail` that lies in the ring."""
+    free = tail - load_acquire(registers, _RDH + at)
     return free if free >= 0 else free + load_acquire(registers, _RDLEN + at) // reg.DESCRIPTOR_BYTES
 
 
@@ -94,7 +93,7 @@ def next_descriptor(registers: NDArray[np.uint32], at: int) -> None:
 def fill_legacy(rack: Rack, card: int, at: int, buffer_size: int, start: int, length: int) -> int:
     """Legacy descriptors: the address stays, status and errors are at other places (7.1.5)."""
     registers = rack.registers[card]
-    if free_descriptors(registers, at) * buffer_size < length:
+    if free_descriptors(registers, at, rack.cards[card, TAIL]) * buffer_size < length:
         return NO_ROOM
     found = legacy_status(rack, card)
     done = 0
@@ -147,7 +146,7 @@ def fill_split(
         done = room
         told = told if header > 0 else min(room, _LONGEST_HEADER) << reg.RX_HDR_LEN_SHIFT
     status = reg.RX_HBO if header > room and done < length else 0
-    free = free_descriptors(registers, at)
+    free = free_descriptors(registers, at, own[TAIL])
     if free == 0 or free * buffer_size < length - done:
         return NO_ROOM
     word = ring_word(rack, card, _RDBAL + at, _RDBAH + at, load_acquire(registers, _RDH + at))

@@ -14,9 +14,8 @@ from ixy.sim.card.frame import MAC_BYTES
 from ixy.sim.card.layers import TCP_HEADER
 from ixy.sim.card.offload import MIN_FRAME
 from ixy.sim.card.state import (
-    BROKEN,
+    BREACHES,
     DEXT,
-    DTYP,
     FIRST,
     HUNG,
     IFCS,
@@ -30,7 +29,6 @@ from ixy.sim.card.state import (
     RX_STRIDE,
     SPOILING,
     STAGED,
-    TX_TAIL,
     TXCRCEN,
     TXPADEN,
 )
@@ -41,18 +39,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# What `judge` says: the packet leaves, the queue hangs, the descriptor is not written back, the packet leaves without a
-# check sequence, or too short
-FINE, HANGS, UNREPORTED, UNCHECKED, SHORT = range(5)
-BEYOND = -2  # in a descriptor's stead: there is none, as head or tail lies beyond the ring
+# What `judge` says: the packet leaves, the descriptor is not written back, the packet leaves without a check sequence,
+# or too short; the queue hangs
+FINE, UNREPORTED, UNCHECKED, SHORT = range(4)
+HANGS = -2
 
-# What the descriptor of a packet looks like that has one: advanced, ends the packet, asks for a check sequence, and has
-# no more bytes than fit into one (7.2.3.2.4)
-FORM = (
-    reg.TX_DEXT | reg.TX_DTYP | reg.TX_IFCS | reg.TX_EOP | -1 << 62
-)  # the two highest bits, as a signed word has them
-USUAL_FORM = reg.TX_DEXT | reg.TX_DATA | reg.TX_IFCS | reg.TX_EOP
-PAYLEN_MASK = (1 << 18) - 1
+NO_RULE = -1
+_PAYLEN_MASK = (1 << 18) - 1
 _LEGACY_FIELDS = reg.TX_VLE | reg.TX_IC  # what makes use of CSO, CSS and VLAN
 _OFFLOADS = reg.TX_VLE | reg.TX_TSE | reg.TX_IXSM | reg.TX_TXSM | reg.TX_IC
 
@@ -64,42 +57,57 @@ _TXCRCEN, _TXPADEN = reg.HLREG0.mask("TXCRCEN"), reg.HLREG0.mask("TXPADEN")
 _CACHE_LINE = 64
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# What is wrong with a packet, by its first descriptor and its last; they may be one
+
+
 @compiled
-def seems_advanced(command: int) -> bool:
-    """Whether a descriptor in legacy format has what fields of an advanced one leave there: DTYP in CSO, PAYLEN in CSS
-    and VLAN, of which it makes no use.
+def hangs_by(first: int, total: int) -> int:
+    """The rule that a packet of `total` bytes breaks so that its queue hangs, or NO_RULE.
+
+    A descriptor in legacy format seems to be meant as an advanced one that has what fields of those leave there: DTYP
+    in CSO, PAYLEN in CSS and VLAN, of which it makes no use.
     """
-    kind = command & reg.TX_DTYP
-    return (
-        (kind == reg.TX_DATA or kind == reg.TX_CONTEXT)
-        and command & _LEGACY_FIELDS == 0
-        and (command >> reg.TX_PAYLEN_SHIFT) & PAYLEN_MASK != 0
-    )
+    if first & reg.TX_DEXT:
+        return PAYLEN if first & reg.TX_TSE == 0 and payload_length(first) != total else NO_RULE
+    kind = first & reg.TX_DTYP
+    if (kind == reg.TX_DATA or kind == reg.TX_CONTEXT) and first & _LEGACY_FIELDS == 0 and payload_length(first) != 0:
+        return DEXT
+    return NO_RULE
+
+
+@compiled
+def payload_length(command: int) -> int:
+    """PAYLEN."""
+    return (command >> reg.TX_PAYLEN_SHIFT) & _PAYLEN_MASK
+
+
+@compiled
+def asks_for_check(first: int, last: int) -> bool:
+    """Whether a packet is to leave with a check sequence. Of advanced descriptors the first one says so (7.2.3.2.4)."""
+    return (first if first & reg.TX_DEXT else first | last) & reg.TX_IFCS != 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What becomes of it
 
 
 @compiled
 def judge(rack: Rack, card: int, queue: int, command: int) -> int:
-    """What becomes of the descriptor that a transmit queue is at, which is odd."""
+    """What becomes of the descriptor that a transmit queue is at, which is odd; see `descriptors.is_odd`."""
     own = rack.cards[card]
-    if command == BEYOND:
-        return hang(rack, card, queue, TX_TAIL)
-    if command & reg.TX_DEXT and command & reg.TX_DTYP != reg.TX_DATA:
-        return hang(rack, card, queue, DTYP)
     if command & reg.TX_EOP == 0:
         note(rack, card, RS, queue, tx_head(rack, card, queue))
         return UNREPORTED
     first = own[FIRST] if own[STAGED] else command
     total = own[STAGED] + (command & reg.TX_LENGTH_MASK)
-    asks = first
-    if first & reg.TX_DEXT == 0:
-        asks |= command
-        if seems_advanced(first):
-            return hang(rack, card, queue, DEXT)
-    elif first & reg.TX_TSE == 0 and (first >> reg.TX_PAYLEN_SHIFT) & PAYLEN_MASK != total:
-        return hang(rack, card, queue, PAYLEN)
+    rule = hangs_by(first, total)
+    if rule != NO_RULE:
+        return hang(rack, card, queue, rule)
     control = load_acquire(rack.registers[card], _HLREG0)
-    if asks & reg.TX_IFCS == 0 or control & _TXCRCEN == 0:
-        note(rack, card, IFCS if asks & reg.TX_IFCS == 0 else TXCRCEN, queue, tx_head(rack, card, queue))
+    checked = asks_for_check(first, command)
+    if not checked or control & _TXCRCEN == 0:
+        note(rack, card, TXCRCEN if checked else IFCS, queue, tx_head(rack, card, queue))
         return UNCHECKED
     if control & _TXPADEN == 0 and total < MIN_FRAME and first & _OFFLOADS == 0:
         note(rack, card, TXPADEN, queue, tx_head(rack, card, queue))
@@ -121,7 +129,7 @@ def segments(rack: Rack, card: int, queue: int, length: int) -> bool:
     if segment_size == 0 or transport_size < TCP_HEADER or mac_size < MAC_BYTES or headers >= length:
         hang(rack, card, queue, MSS)
         return False
-    if (first >> reg.TX_PAYLEN_SHIFT) & PAYLEN_MASK != length - headers:
+    if payload_length(first) != length - headers:
         hang(rack, card, queue, PAYLEN)
         return False
     return True
@@ -145,7 +153,7 @@ def tx_head(rack: Rack, card: int, queue: int) -> int:
 @compiled
 def note(rack: Rack, card: int, rule: int, queue: int, slot: int) -> None:
     """A rule is broken by descriptor `slot` of a queue; the first time, the card's owner is told."""
-    column = BROKEN + 2 * rule
+    column = BREACHES + 2 * rule
     rack.counters[card, column] += 1
     if rack.counters[card, column] == 1:
         rack.counters[card, column + 1] = queue << 32 | slot

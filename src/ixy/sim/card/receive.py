@@ -16,7 +16,7 @@ from ixy.sim.card.dma import dma_write, masters, ring_word
 from ixy.sim.card.frame import CRC_BYTES, is_broadcast, size_class, tags
 from ixy.sim.card.offload import MIN_FRAME
 from ixy.sim.card.state import (
-    BROKEN,
+    BREACHES,
     BUFFER,
     CHECK_VLAN,
     CLASSIFY,
@@ -26,9 +26,9 @@ from ixy.sim.card.state import (
     FILTER,
     FLOW_DROPS,
     FORMATS,
-    HELD,
     HUNG,
     INTERRUPT,
+    JOINED,
     KEEP_CRC,
     NO_POOL,
     NO_ROOM,
@@ -61,6 +61,7 @@ from ixy.sim.card.state import (
     STRIP_VLAN,
     STRIPPED,
     TAG_WORD,
+    TAIL,
     WORD_0,
     WORD_1,
 )
@@ -252,7 +253,7 @@ def store(rack: Rack, card: int, queue: int, start: int, length: int, word_0: in
         lose(rack, card, RX_MISSED, RX_LOST_BYTES, octets)
         return
     if size == 0 or head >= size or tail >= size or buffer_size == 0:
-        broken = BROKEN + 2 * RX_TAIL
+        broken = BREACHES + 2 * RX_TAIL
         if size != 0 and buffer_size != 0:
             rack.counters[card, broken] += 1
             if rack.counters[card, broken] == 1:  # as in `judge.note`
@@ -274,7 +275,7 @@ def store(rack: Rack, card: int, queue: int, start: int, length: int, word_0: in
             start = card * SLOT + STRIPPED
     placed = PLAIN
     if features & (COALESCE | FORMATS):
-        rack.cards[card, WORD_0], rack.cards[card, WORD_1] = word_0, word_1
+        rack.cards[card, WORD_0], rack.cards[card, WORD_1], rack.cards[card, TAIL] = word_0, word_1, tail
         if features & COALESCE:
             placed = call(rack, slots.COALESCE, card, queue, start, left)
         if placed == PLAIN and features & FORMATS:
@@ -294,7 +295,7 @@ def store(rack: Rack, card: int, queue: int, start: int, length: int, word_0: in
         return
     rack.queues[card, queue, QUEUE_RX] += 1
     rack.queues[card, queue, QUEUE_RX_BYTES] += octets
-    if features & INTERRUPT and placed != HELD:
+    if features & INTERRUPT and placed != JOINED:
         rack.done[card, queue] = 1
         rack.cards[card, RAISED] = 1
 

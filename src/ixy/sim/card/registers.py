@@ -23,7 +23,6 @@ from ixy.sim.card.eeprom import EEPROM_WORDS, build_eeprom, build_product_data
 from ixy.sim.card.flow_director import FlowDirector
 from ixy.sim.card.history import History
 from ixy.sim.card.interrupts import OWN_THREAD, Interrupts
-from ixy.sim.card.judge import USUAL_FORM
 from ixy.sim.card.models import DEFAULT, MODELS, Model
 from ixy.sim.card.module import Module
 from ixy.sim.card.phy import Phy
@@ -32,6 +31,7 @@ from ixy.sim.card.ready import Ready
 from ixy.sim.card.statistics import Statistics
 from ixy.sim.card.supervision import Supervision
 from ixy.sim.card.timestamps import Clock
+from ixy.sim.card.transmit import USUAL_FORM
 from ixy.sim.card.unmodelled import Unmodelled
 from ixy.sim.card.words import Words
 from ixy.sim.rack import FLIGHT, KIND, LINKED, NOTHING, PACED, SPEED, TIMED
@@ -59,6 +59,7 @@ _HIDDEN = (
     (reg.TXDCTL, state.HUNG),
     (reg.RXCTRL, state.RX_CLOSED),
     (reg.DMATXCTL, state.TX_CLOSED),
+    (reg.FDIRCTRL, state.OVERWRITTEN),
 )
 _TABLES = (
     *(reg.MTA, reg.VFTA, reg.MPSAR, reg.PFVLVF, reg.PFVLVFB, reg.PFUTA),
@@ -158,6 +159,7 @@ class Card(Words):
         for row, value in model.resets:
             self._resets[_places(row)] = value
         self.clock.counts_cycles = model.counts_cycles
+        self._supervision.packet_memory = int(self._resets[reg.RXPBSIZE.offset // 4])
         self.power_on(f"sim:{self.name}")
 
     @property
@@ -325,7 +327,7 @@ class Card(Words):
         )
         plain = self._get(reg.HLREG0) & _FINISHES == _FINISHES
         self._words[state.USUAL] = USUAL_FORM if plain else 0
-        time_counts = bool(wire[SPEED] or wire[FLIGHT] or features & state.TIMED or self._words[state.PAUSED_UNTIL])
+        time_counts = bool(wire[SPEED] or wire[FLIGHT] or features & state.BY_TIME or self._words[state.PAUSED_UNTIL])
         provide(self._machine.rack, *of_features(features), *(timed.SLOTS if time_counts else ()))
         self._words[state.FEATURES] = features
         wire[TIMED] = time_counts
@@ -444,6 +446,7 @@ class Card(Words):
         for row in (*_DOORBELLS, *_TABLES):
             self._direct |= {at: partial(self._take, at) for at in row.offsets}
         self._direct |= {at: partial(self._write_ftqf, at) for at in reg.FTQF.offsets}
+        self._direct[reg.FDIRCMD.offset] = self._write_fdircmd
 
     def _read_visible(self, offset: int, visible: int) -> int:
         return int(self._registers[offset // 4]) & visible
@@ -545,6 +548,14 @@ class Card(Words):
         with self._machine.paused():
             self._write_filter(offset, value)
             self._note_features()
+
+    def _write_fdircmd(self, value: int) -> None:
+        """A command to the flow director. Those that add filters are frequent: Linux adds one for each 20th packet."""
+        if self._flow_director.adds(value):
+            self._flow_director.command(value)
+            return
+        with self._machine.paused():
+            self._flow_director.command(value)
 
     def _write_autoc(self, value: int) -> None:
         """The link restarts (3.7.4.2)."""

@@ -22,6 +22,7 @@ from ixy.registers import i82599 as reg
     WORD_0,  # what its descriptor says of it
     WORD_1,
     TAG_WORD,  # what it says of the tag that was stripped
+    TAIL,  # and the tail of that queue, as it was checked: software may write another one meanwhile
     PENDING,  # what is to be done at the end of the card's turn
     PAUSED_UNTIL,  # the partner has asked to send nothing before this moment
     XOFF_AGAIN,  # the partner was asked so, and is to be asked again at this moment; 0: it may send
@@ -37,7 +38,7 @@ from ixy.registers import i82599 as reg
     FIRST,  # first descriptor of the packet that is being gathered, if it has several
     USUAL,  # what the descriptor of a packet looks like about which there is nothing to say; 0: each is looked at
     CARD_WORDS,
-) = range(30)
+) = range(31)
 
 UNTIL_RESET = (  # a reset makes them 0
     *(TX_QUEUES, RX_QUEUES, STAGED, OFFLOAD, PENDING, PAUSED_UNTIL, XOFF_AGAIN, BUFFERED),
@@ -64,16 +65,16 @@ UNTIL_RESET = (  # a reset makes them 0
     STAMP_SENT,  # and when they leave
     LIMIT,  # the rate of some transmit queue is limited
 ) = (1 << bit for bit in range(16))
-TIMED = BUFFER | LIMIT  # those for which the card looks at the time, also where frames take none
+BY_TIME = BUFFER | LIMIT  # those for which the card looks at the time, also where frames take none
 
 NO_POOL = -1  # in the place of a pool's number, without virtualisation
 
 # What became of a frame that kernels of FORMATS or COALESCE were to place: nothing, as it is a plain one; it is part of
 # a packet that is not complete; it was written; it is lost, as no descriptor was left for it
-PLAIN, HELD, WRITTEN, NO_ROOM = 0, 1, 2, -1
+PLAIN, JOINED, WRITTEN, NO_ROOM = 0, 1, 2, -1
 
 # Bits of the word PENDING: descriptors are done and not written back, packets are being coalesced
-UNREPORTED, COALESCING = 1, 2
+REPORTING, COALESCING = 1, 2
 
 # Columns of `counters`: what a card has counted since it was made. The register file turns them, with those of queues,
 # into the datasheet's read-clear statistics (8.2.3.23). A frame that goes its usual way is counted in few places.
@@ -102,7 +103,7 @@ UNREPORTED, COALESCING = 1, 2
     RX_SIZES,  # six columns: good frames of up to 64, 127, 255, 511, 1023 bytes, and longer ones
 ) = range(22)
 TX_SIZES = RX_SIZES + 6
-BROKEN = TX_SIZES + 6  # two columns for each rule below: how often it was broken, and where first
+BREACHES = TX_SIZES + 6  # two columns for each rule below: how often it was broken, and where first
 
 # The rules for drivers (`driver_rules.py`) that are found broken by kernels
 (
@@ -119,7 +120,7 @@ BROKEN = TX_SIZES + 6  # two columns for each rule below: how often it was broke
     NO_SNOOP,
     KERNEL_RULES,
 ) = range(12)
-COUNTERS = BROKEN + 2 * KERNEL_RULES
+COUNTERS = BREACHES + 2 * KERNEL_RULES
 
 # Columns of `queues`: what each queue has counted, how many of its transmit descriptors are to be written back, and of
 # one with a limited rate
@@ -144,9 +145,11 @@ BUCKETS, FILTER_WORDS = 1 << 15, 8
 FLOW_WORDS = BUCKETS * (1 + FILTER_WORDS)
 
 # Bits that software does not see in registers where they are reserved, so that who looks at the register sees them too:
-# in RXDCTL and TXDCTL, the queue hangs, and what it receives is spoilt; in RXCTRL and DMATXCTL, no packet has room
+# in RXDCTL and TXDCTL, the queue hangs, and what it receives is spoilt; in RXCTRL and DMATXCTL, no packet has room; in
+# FDIRCTRL, packets lie where its table should be
 HUNG, SPOILT = 1 << 31, 1 << 29
 RX_CLOSED, TX_CLOSED = 1 << 31, 1 << 15
+OVERWRITTEN = 1 << 15
 
 # Where things lie in a card's slot of the tape: a packet on its way out, one of its segments, a frame without its VLAN
 # tag or with its check sequence, what is written into EVENT, a pause frame, a queue's head on its way to memory, the

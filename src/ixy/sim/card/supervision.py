@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ixy import clock
 from ixy.registers import Register
 from ixy.registers import i82599 as reg
 from ixy.sim.card import state
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _RESET_NS = 900_000
 # An enabled queue is there after microseconds. Who waits and does not look has waited this long.
 _ENABLE_NS = 10_000_000
+_HALF_TABLE = 32 << 10  # of the flow director, in bytes; PBALLOC says how many times it is doubled
 # What drivers look at meanwhile, and semaphores, which are the firmware's as well
 _ANSWER_ALWAYS = frozenset(row.offset for row in (reg.CTRL, reg.STATUS, reg.SWSM, reg.SW_FW_SYNC))
 _RESETS = reg.CTRL.mask("RST", "LRST")
@@ -46,8 +48,8 @@ _REQUESTS = reg.DTXMXSZRQ.mask("MAX_BYTES_NUM_REQ")
 _SETTLED = frozenset(
     offset
     for row in (
-        *(reg.RXCTRL, reg.RXDCTL, reg.RXPBSIZE[0], reg.SRRCTL, reg.DCA_RXCTRL, reg.CTRL_EXT),
-        *(reg.DMATXCTL, reg.TXPBSIZE[0], reg.DTXMXSZRQ),
+        *(reg.RXCTRL, reg.RXDCTL, reg.RXPBSIZE, reg.SRRCTL, reg.DCA_RXCTRL, reg.CTRL_EXT),
+        *(reg.DMATXCTL, reg.TXPBSIZE[0], reg.DTXMXSZRQ, reg.FDIRCTRL),
     )
     for offset in row.offsets
 )
@@ -55,6 +57,13 @@ _SETTLED = frozenset(
 _RX_CONTROLS = np.array(reg.RXDCTL.offsets, np.intp) // 4
 _DCA_CONTROLS = np.array(reg.DCA_RXCTRL.offsets, np.intp) // 4
 _SPLIT_CONTROLS = np.array(reg.SRRCTL.offsets, np.intp) // 4
+_RX_SIZES = np.array(reg.RXPBSIZE.offsets, np.intp) // 4
+
+
+def _has_come(moment: int) -> bool:
+    """Whether a moment of the system's clock, by which drivers pause, is past. By a virtual clock their pauses take no
+    time, so each is."""
+    return clock.is_virtual() or monotonic_ns() >= moment
 
 
 class Ring:
@@ -94,7 +103,10 @@ class Supervision(Words):
         checks: by a register's offset, what looks at a value that is to be written; False if the write has no effect.
         seen: by offset, what is told a value that was read.
         busy_until: until then the card does not respond, in nanoseconds of the monotonic clock; 0: it does.
+        packet_memory: what the card has for packets that it receives, in bytes.
     """
+
+    packet_memory = 0
 
     def __init__(self, registers: NDArray[np.uint32], ready: Ready, breaches: Breaches, history: History) -> None:
         super().__init__(registers)
@@ -128,7 +140,7 @@ class Supervision(Words):
 
     def hears(self, register: int, *, writes: bool) -> bool:
         """Whether the card takes notice of an access. Until a reset is over, a write disturbs it (8.2.3.1.1)."""
-        if monotonic_ns() >= self.busy_until:
+        if _has_come(self.busy_until):
             self.busy_until = 0
             self._history.note("reset over")
             return True
@@ -200,7 +212,7 @@ class Supervision(Words):
         self._find(ring)
         if value == self._get(ring.head):
             return True
-        waits = self._ready.waits_for(ring.control, _ENABLE) and monotonic_ns() < ring.begun + _ENABLE_NS
+        waits = self._ready.waits_for(ring.control, _ENABLE) and not _has_come(ring.begun + _ENABLE_NS)
         if waits and ring.side == "rx":
             ring.lost = True
             self._mark(ring.control, state.HUNG, True)
@@ -291,10 +303,18 @@ class Supervision(Words):
         no_buffer = self._stands("tx-packet-buffer", "", sends and not self._get(reg.TXPBSIZE[0]) & _TX_SIZE)
         no_request = self._stands("tx-requests", "", sends and not self._get(reg.DTXMXSZRQ) & _REQUESTS)
         self._mark(reg.DMATXCTL, state.TX_CLOSED, no_buffer or no_request or self._disturbed)
+        overwritten = self._stands("flow-table-room", "", opened and self._lacks_table_room())
+        self._mark(reg.FDIRCTRL, state.OVERWRITTEN, overwritten)
         spoils = opened and self._settle_queues()
         self._opens = opened and not self._open
         self._open = opened
         return spoils
+
+    def _lacks_table_room(self) -> bool:
+        """Whether there is a table of the flow director which does not fit beside the packet buffers (8.2.3.21.1)."""
+        size = self._field(reg.FDIRCTRL, "PBALLOC")
+        buffers = int((self._registers[_RX_SIZES] & _RX_SIZE).sum())
+        return size > 0 and buffers + (_HALF_TABLE << size) > self.packet_memory
 
     def _settle_queues(self) -> bool:
         """Buffers of no size, and queues that snoop no caches. The latter can be seen to by the write after RXEN."""

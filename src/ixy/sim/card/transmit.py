@@ -5,19 +5,16 @@ Each kernel works on one card of a rack. Sections are those of the Intel 82599 d
 
 from __future__ import annotations
 
-from ixy.jit import compiled, outlined
+from ixy.jit import compiled
 from ixy.registers import i82599 as reg
 from ixy.sim import slots
 from ixy.sim.card.dma import dma_read, masters, ring_word
 from ixy.sim.card.frame import CRC_BYTES, is_broadcast, size_class
-from ixy.sim.card.judge import BEYOND, FINE, FORM, HANGS, PAYLEN_MASK, UNREPORTED
 from ixy.sim.card.offload import MIN_FRAME
 from ixy.sim.card.state import (
     FEATURES,
-    FIRST,
     HUNG,
     INTERRUPT,
-    OFFLOAD,
     QUEUE_TX,
     QUEUE_TX_BYTES,
     RAISED,
@@ -32,10 +29,18 @@ from ixy.sim.card.state import (
     USUAL,
 )
 from ixy.sim.rack import SLOT, Rack
-from ixy.sim.slots import call, lacks
+from ixy.sim.slots import EMPTY, call
 from ixy.unsafe import load_acquire, store_release
 
-LATER = -1  # what `fetch` answers if it has to be asked again
+LATER = EMPTY  # what `fetch` answers if it has to be asked again
+NOWHERE = -1  # in the place of a descriptor: the ring is nonsense, there is none
+
+# What the descriptor of a packet looks like about which there is nothing to say: advanced, ends the packet, asks for a
+# check sequence and no offload, and has no more bytes than fit into one (7.2.3.2.4). The two highest bits of PAYLEN are
+# those of a signed word.
+USUAL_FORM = reg.TX_DEXT | reg.TX_DATA | reg.TX_IFCS | reg.TX_EOP
+_OFFLOADS = reg.TX_TIMESTAMP | reg.TX_VLE | reg.TX_TSE | reg.TX_IXSM | reg.TX_TXSM | reg.TX_IC
+_FORM = reg.TX_DEXT | reg.TX_DTYP | reg.TX_IFCS | reg.TX_EOP | _OFFLOADS | -1 << 62
 
 # Word indices into BAR 0
 _QUEUE_STRIDE = reg.TDBAL.stride // 4
@@ -49,9 +54,6 @@ _TXDCTL = reg.TXDCTL.offset // 4
 
 _TE = reg.DMATXCTL.mask("TE")
 _ENABLE = reg.TXDCTL.mask("ENABLE")
-_OFFLOADS = reg.TX_TIMESTAMP | reg.TX_VLE | reg.TX_TSE | reg.TX_IXSM | reg.TX_TXSM
-_LEGACY_OFFLOADS = reg.TX_VLE | reg.TX_IC
-_ANY_OFFLOAD = _OFFLOADS | _LEGACY_OFFLOADS
 
 
 @compiled
@@ -73,86 +75,40 @@ def can_transmit(rack: Rack, card: int, queue: int) -> bool:
 def fetch(rack: Rack, card: int, queue: int) -> int:
     """Take the next descriptor of a transmit queue (7.2.3); the length of the packet that it completes, else 0.
 
-    The packet's buffers are gathered in the card's staging buffer, so that a packet of several looks like one of one.
-    A descriptor that asks for an offload whose kernel is not there yet stays where it is: `LATER`.
+    The packet is gathered in the card's staging buffer. Most are alike: one buffer, whose length is what PAYLEN says,
+    and no offload. What else a descriptor may be, the kernel in the slot FETCH takes, see `descriptors.py`. Less than 0
+    if the descriptor stays where it is: the queue hangs, or, `LATER`, a kernel is not there yet.
     """
-    registers = rack.registers[card]
+    registers, own = rack.registers[card], rack.cards[card]
     at = queue * _QUEUE_STRIDE
     size = load_acquire(registers, _TDLEN + at) // reg.DESCRIPTOR_BYTES
     head = load_acquire(registers, _TDH + at)
     if head >= size or load_acquire(registers, _TDT + at) >= size:
-        # The ring is nonsense: the queue hangs.
-        return LATER if consider(rack, card, queue, BEYOND) == LATER else 0
+        return call(rack, slots.FETCH, card, queue, head, NOWHERE)
     word = ring_word(rack, card, _TDBAL + at, _TDBAH + at, head)
-    complete = 0
-    judged = FINE
+    length = 0
     if word >= 0:
         command = load_acquire(rack.words, word + 1)
-        # A legacy descriptor, or an advanced one that carries data: context descriptors carry none (7.2.3.2).
-        if command & reg.TX_DEXT == 0 or command & reg.TX_DTYP == reg.TX_DATA:
-            # Most packets are alike: one buffer, whose length is what PAYLEN says.
-            odd = ((command >> reg.TX_PAYLEN_SHIFT) ^ command) & reg.TX_LENGTH_MASK
-            odd |= (command ^ rack.cards[card, USUAL]) & FORM
-            if odd | rack.cards[card, STAGED]:
-                judged = consider(rack, card, queue, command)
-                if judged == LATER:
-                    return LATER
-                if judged == HANGS:
-                    return 0
-            if command & _ANY_OFFLOAD:
-                if lacks(rack, slots.BUILD):
-                    return LATER
-                offloads = _LEGACY_OFFLOADS if command & reg.TX_DEXT == 0 else _OFFLOADS
-                if command & offloads and rack.cards[card, STAGED] == 0:  # later ones say nothing of it (7.2.3.2.4)
-                    rack.cards[card, OFFLOAD] = command
-            if command & reg.TX_EOP == 0 and rack.cards[card, STAGED] == 0:
-                rack.cards[card, FIRST] = command
-            gather(rack, card, rack.words[word], command & reg.TX_LENGTH_MASK)
-            if command & reg.TX_EOP:
-                complete = rack.cards[card, STAGED]
-                rack.cards[card, STAGED] = 0
-                if judged != FINE:
-                    complete = call(rack, slots.LEAVE, card, complete, judged, 0)
-                if complete == 0:
-                    rack.cards[card, OFFLOAD] = 0  # there was nothing, or nothing could be fetched
-            else:
-                rack.cards[card, STAGING] = queue
-        elif command & reg.TX_DTYP == reg.TX_CONTEXT:
-            index = 1 if command & reg.TX_IDX else 0
-            rack.contexts[card, queue, index, 0] = rack.words[word]
-            rack.contexts[card, queue, index, 1] = command
+        odd = ((command >> reg.TX_PAYLEN_SHIFT) ^ command) & reg.TX_LENGTH_MASK
+        if odd | (command ^ own[USUAL]) & _FORM | own[STAGED]:
+            length = call(rack, slots.FETCH, card, queue, head, word)
+            if length < 0:
+                return length
         else:
-            return LATER if consider(rack, card, queue, command) == LATER else 0
-        if command & reg.TX_RS and judged != UNREPORTED:
-            if rack.cards[card, FEATURES] & REPORT:
-                call(rack, slots.REPORT, card, queue, head, word)
-            else:
-                report(rack, card, queue, word)
+            length = gather(rack, card, rack.words[word], 0, command & reg.TX_LENGTH_MASK)
+            if command & reg.TX_RS:
+                finish(rack, card, queue, head, word)
     registers[_TDH + at] = head + 1 if head + 1 < size else 0
-    return complete
+    return length
 
 
-@outlined
-def consider(rack: Rack, card: int, queue: int, command: int) -> int:
-    """What becomes of a descriptor that is not as most are: FINE, LATER, or what `judge.py` says."""
-    staged, usual = rack.cards[card, STAGED], rack.cards[card, USUAL]
-    first = rack.cards[card, FIRST] if staged else command
-    total = staged + (command & reg.TX_LENGTH_MASK)
-    if command == BEYOND or (command & reg.TX_DEXT and command & reg.TX_DTYP != reg.TX_DATA):
-        odd = True
-    elif command & reg.TX_EOP == 0:
-        odd = command & reg.TX_RS != 0
-    elif first & reg.TX_DEXT == 0 and usual != 0:
-        typed = first & reg.TX_DTYP != 0 and first & _LEGACY_OFFLOADS == 0
-        odd = total != 0 and (typed or (first | command) & reg.TX_IFCS == 0)
+@compiled
+def finish(rack: Rack, card: int, queue: int, head: int, word: int) -> None:
+    """The descriptor at `head` of a queue's ring, at `word` in memory, is done, and its driver wants to know."""
+    if rack.cards[card, FEATURES] & REPORT:
+        call(rack, slots.REPORT, card, queue, head, word)
     else:
-        wrong_size = first & reg.TX_TSE == 0 and (first >> reg.TX_PAYLEN_SHIFT) & PAYLEN_MASK != total
-        odd = (usual == 0 and total != 0) or first & reg.TX_IFCS == 0 or wrong_size
-    if not odd:
-        return FINE
-    if lacks(rack, slots.JUDGE) or lacks(rack, slots.LEAVE):
-        return LATER
-    return call(rack, slots.JUDGE, card, queue, command, 0)
+        report(rack, card, queue, word)
 
 
 @compiled
@@ -176,17 +132,16 @@ def count_sent(rack: Rack, card: int, queue: int, start: int, length: int) -> No
 
 
 @compiled
-def gather(rack: Rack, card: int, address: int, size: int) -> None:
-    """Append one buffer to the card's staging buffer, padded with zeros as far as a minimal frame (8.2.3.22.8).
+def gather(rack: Rack, card: int, address: int, staged: int, size: int) -> int:
+    """Append one buffer to the `staged` bytes in the card's staging buffer; how many they are then.
 
-    A null descriptor has no buffer (7.2.3.3).
+    They are padded with zeros as far as a minimal frame (8.2.3.22.8). A null descriptor has no buffer (7.2.3.3).
     """
-    staged = rack.cards[card, STAGED]
     stage = card * SLOT
     if size == 0 or staged + size > STAGE_SIZE - MIN_FRAME:
-        return
+        return staged
     if not dma_read(rack, card, address, rack.tape, stage + staged, size):
-        return
+        return staged
     for i in range(staged + size, MIN_FRAME):
         rack.tape[stage + i] = 0
-    rack.cards[card, STAGED] = staged + size
+    return staged + size

@@ -21,8 +21,8 @@ from ixy.sim.card.state import (
     QUEUE_UNREPORTED,
     QUEUE_UNREPORTED_FROM,
     RAISED,
+    REPORTING,
     TX_QUEUES,
-    UNREPORTED,
 )
 from ixy.sim.rack import SLOT, Rack
 from ixy.sim.slots import REPORT, WRITE_BACK, belongs_in
@@ -66,7 +66,7 @@ def _write_back(image: Any, card: int, _a: int, _b: int, _c: int) -> int:
     for queue in range(rack.cards[card, TX_QUEUES]):
         if rack.queues[card, queue, QUEUE_UNREPORTED] > 0:
             write_back(rack, card, queue, int(rack.registers[card, _TDH + queue * _STRIDE]))
-    rack.cards[card, PENDING] &= ~UNREPORTED
+    rack.cards[card, PENDING] &= ~REPORTING
     return 0
 
 
@@ -86,7 +86,7 @@ def report(rack: Rack, card: int, queue: int, head: int, word: int) -> None:
         if own[QUEUE_UNREPORTED] == 0:
             own[QUEUE_UNREPORTED_FROM] = head
         own[QUEUE_UNREPORTED] += 1
-        rack.cards[card, PENDING] |= UNREPORTED
+        rack.cards[card, PENDING] |= REPORTING
         if own[QUEUE_UNREPORTED] >= threshold:
             write_back(rack, card, queue, behind)
 
