@@ -170,8 +170,8 @@ def _query(line: Line, at: int, length: int) -> bool:
     if length < 28:
         line.say(f" unknown-version (len {length}) ")
         return True
-    verbose, code = line.style.verbose, line.u16(at + 4)
     line.say(" v2")
+    verbose, code = line.style.verbose, line.u16(at + 4)
     if verbose:
         line.say(f" [max resp delay={_floating(code, 15)}]")
     line.say(f" [gaddr {line.ipv6(at + 8)}")
@@ -183,7 +183,10 @@ def _query(line: Line, at: int, length: int) -> bool:
     if sources and length < 28 + 16 * sources:
         line.say(" [invalid number of sources]")
     elif sources and verbose > 1:
-        line.say(" {", *(f" {line.ipv6(at + 28 + 16 * i)}" for i in range(sources)), " }")
+        line.say(" {")
+        for i in range(sources):
+            line.say(f" {line.ipv6(at + 28 + 16 * i)}")
+        line.say(" }")
     elif sources:
         line.say(f", {sources} source(s)")
     line.say("]")

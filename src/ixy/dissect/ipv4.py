@@ -90,8 +90,9 @@ def _options(line: Line, at: int, left: int) -> bool:
     """Options, with commas between them; False if they were cut."""
     between = ""
     while left > 0:
+        line.say(between)
         kind, size = line.u8(at), 1
-        line.say(between, named(_OPTIONS, kind, "unknown {}"))
+        line.say(named(_OPTIONS, kind, "unknown {}"))
         between = ","
         if kind not in (_END, _NOP):
             size = line.u8(at + 1)
