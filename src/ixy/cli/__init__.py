@@ -19,6 +19,7 @@ from ixy.cli.bench import bench
 from ixy.cli.bind import bind
 from ixy.cli.capture import capture
 from ixy.cli.demo import demo
+from ixy.cli.dump import dump
 from ixy.cli.echo import echo
 from ixy.cli.evaluate import evaluate
 from ixy.cli.forward import forward
@@ -122,7 +123,7 @@ def group() -> None:
     """
 
 
-COMMANDS = [list_devices, setup, bind, unbind, forward, echo, generate, capture, bench, evaluate, demo, sim]
+COMMANDS = [list_devices, setup, bind, unbind, forward, echo, generate, capture, dump, bench, evaluate, demo, sim]
 
 for command in COMMANDS:
     group.add_command(command)

@@ -64,18 +64,21 @@ FRAME_SIZE = Whole(MIN_FRAME, MAX_FRAME)
 
 def logging_options(function: F) -> F:
     """`--trace` and `--verbose`, which any command takes, before or after its name."""
-    for option in (
-        click.option("-v", "--verbose", is_flag=True, expose_value=False, callback=_verbose, help="Say what is done."),
-        click.option(
-            "--trace",
-            is_flag=True,
-            expose_value=False,
-            callback=_trace,
-            help="Print each access to a register of a card, decoded, to standard error.",
-        ),
-    ):
-        function = option(function)
-    return function
+    verbose = click.option(
+        "-v", "--verbose", is_flag=True, expose_value=False, callback=_verbose, help="Say what is done."
+    )
+    return trace_option(verbose(function))
+
+
+def trace_option(function: F) -> F:
+    """`--trace`."""
+    return click.option(
+        "--trace",
+        is_flag=True,
+        expose_value=False,
+        callback=_trace,
+        help="Print each access to a register of a card, decoded, to standard error.",
+    )(function)
 
 
 def packet_options(function: Callable[..., int]) -> Callable[..., int]:
@@ -107,7 +110,7 @@ def packet_options(function: Callable[..., int]) -> Callable[..., int]:
         json_option,
         batch_option,
         click.option("--seconds", type=Seconds(0, MAX_SECONDS), help="End after so many seconds."),
-        click.option("--count", type=Whole(1, MAX_COUNT), help="End after so many packets."),
+        click.option("-c", "--count", type=Whole(1, MAX_COUNT), help="End after so many packets."),
     ):
         command = option(command)
     return command
