@@ -84,15 +84,17 @@ FunctionIdentity._unique_ids = itertools.count(next(FunctionIdentity._unique_ids
 # Libraries: where the code of a function is kept
 
 
-class CalleeLibrary(JITCodeLibrary):
+class KernelLibrary(JITCodeLibrary):
+    def _optimize_functions(self, ll_module: Any) -> None:
+        """Nothing is optimised before the whole is."""
+        ll_module.data_layout = self._codegen._data_layout
+
+
+class CalleeLibrary(KernelLibrary):
     """Intermediate representation of one kernel, which becomes machine code only within others."""
 
     def finalize(self) -> None:
         self._finalized = True
-
-    def _optimize_functions(self, ll_module: Any) -> None:
-        """Nothing is optimised before the whole is."""
-        ll_module.data_layout = self._codegen._data_layout
 
     def _get_module_for_linking(self) -> Any:
         """The kernel with all that it calls, for a function that is compiled as Numba does it."""
@@ -114,7 +116,7 @@ class CalleeLibrary(JITCodeLibrary):
         self._finalized = True
 
 
-class EntryLibrary(JITCodeLibrary):
+class EntryLibrary(KernelLibrary):
     """Machine code of one kernel and of all that it calls."""
 
     def finalize(self) -> None:
