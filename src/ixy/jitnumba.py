@@ -94,7 +94,13 @@ class KernelLibrary(JITCodeLibrary):
 
 
 class CalleeLibrary(KernelLibrary):
-    """Intermediate representation of one kernel, which becomes machine code only within others."""
+    """Intermediate representation of one kernel, which becomes machine code only within others.
+
+    Attributes:
+        personal: a function of the user's is part of it.
+    """
+
+    personal = False
 
     def finalize(self) -> None:
         self._finalized = True
@@ -343,7 +349,10 @@ class CalleeLowering(NativeLowering):
     def run_pass(self, state: Any) -> bool:
         state.library = CalleeLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
         state.flags.no_compile = True
-        return super().run_pass(state)
+        super().run_pass(state)
+        called = (each for each in state.library._linking_libraries if isinstance(each, CalleeLibrary))
+        state.library.personal = isinstance(state.pipeline, FullCompiler) or any(each.personal for each in called)
+        return True
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
@@ -619,11 +628,15 @@ _APART = "ixy.sim."  # kernels that are never part of one with a user's function
 class CalleeCache(Cache):
     """The same for what other kernels take in: intermediate representation. A kernel that is new, as one with another
     function of the user's, so finds its devices' kernels typed and lowered, which is half of the work. That function
-    itself changes all the time, and is not kept."""
+    itself changes all the time, and is not kept, nor is what it is part of."""
 
     def __init__(self, dispatcher: Any) -> None:
         super().__init__(dispatcher)
         self._name += ".callee"
+
+    def save_overload(self, sig: Any, cres: Any) -> None:
+        if not cres.library.personal:
+            super().save_overload(sig, cres)
 
     def _restored(self, data: bytes, target_context: Any) -> Any:
         name, bitcode, fndesc, signature, reload_init, environments = pickle.loads(data)
