@@ -24,7 +24,7 @@ import re
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +35,18 @@ from llvmlite import binding as llvm
 from numba.core import config, types
 from numba.core.bytecode import FunctionIdentity
 from numba.core.caching import NullCache
-from numba.core.callconv import PythonErrorModel
+from numba.core.callconv import CPUCallConv, PythonErrorModel
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, CompileResult, DefaultPassBuilder
 from numba.core.compiler_lock import global_compiler_lock, require_global_compiler_lock
 from numba.core.compiler_machinery import PassManager, register_pass
+from numba.core.cpu import CPUContext
+from numba.core.datamodel.packer import ArgPacker
 from numba.core.environment import lookup_environment
 from numba.core.event import Listener, register
+from numba.core.imputils import user_function
 from numba.core.lowering import Lower
-from numba.core.registry import CPUDispatcher
+from numba.core.registry import CPUDispatcher, cpu_target
 from numba.core.serialize import dumps
 from numba.core.sigutils import normalize_signature
 from numba.core.typed_passes import (
@@ -84,15 +87,23 @@ FunctionIdentity._unique_ids = itertools.count(next(FunctionIdentity._unique_ids
 # Libraries: where the code of a function is kept
 
 
-class CalleeLibrary(JITCodeLibrary):
-    """Intermediate representation of one kernel, which becomes machine code only within others."""
-
-    def finalize(self) -> None:
-        self._finalized = True
-
+class KernelLibrary(JITCodeLibrary):
     def _optimize_functions(self, ll_module: Any) -> None:
         """Nothing is optimised before the whole is."""
         ll_module.data_layout = self._codegen._data_layout
+
+
+class CalleeLibrary(KernelLibrary):
+    """Intermediate representation of one kernel, which becomes machine code only within others.
+
+    Attributes:
+        personal: a function of the user's is part of it.
+    """
+
+    personal = False
+
+    def finalize(self) -> None:
+        self._finalized = True
 
     def _get_module_for_linking(self) -> Any:
         """The kernel with all that it calls, for a function that is compiled as Numba does it."""
@@ -114,7 +125,7 @@ class CalleeLibrary(JITCodeLibrary):
         self._finalized = True
 
 
-class EntryLibrary(JITCodeLibrary):
+class EntryLibrary(KernelLibrary):
     """Machine code of one kernel and of all that it calls."""
 
     def finalize(self) -> None:
@@ -212,16 +223,84 @@ class KernelLower(Lower):
         return super().lower_assign(ty, inst)
 
 
+class WholeTuples:
+    """Models of data, by which a tuple is one argument.
+
+    Numba hands over each word of a tuple by itself. To take one apart and to put it together again is work for who
+    lowers, prints, parses, and for LLVM, which finds out that it was in vain once the kernel is inlined.
+    """
+
+    def __init__(self, models: Any) -> None:
+        self._models = models
+
+    def lookup(self, kind: Any) -> Any:
+        model = self._models.lookup(kind)
+        return WholeTuple(model) if isinstance(kind, types.BaseTuple) else model
+
+
+class WholeTuple:
+    def __init__(self, model: Any) -> None:
+        self.get_argument_type = model.get_value_type
+
+    def as_argument(self, _builder: Any, value: Any) -> Any:
+        return value
+
+    def from_argument(self, _builder: Any, value: Any) -> Any:
+        return value
+
+
+class InlineConvention(CPUCallConv):
+    """How kernels are called that are inlined."""
+
+    def _get_arg_packer(self, argtypes: Any) -> ArgPacker:
+        return ArgPacker(WholeTuples(self.context.data_model_manager), argtypes)
+
+
+class InliningContext(CPUContext):
+    """Where functions are declared and called by that convention."""
+
+    @property
+    def call_conv(self) -> InlineConvention:
+        return InlineConvention(self)
+
+
+@cache
+def _inlining() -> Any:
+    context: Any = copy.copy(cpu_target.target_context)
+    context.__class__ = InliningContext
+    return context
+
+
+def _calling(cres: Any) -> Any:
+    """What lowers a call of a callee."""
+    usual = user_function(cres.fndesc, [cres.library])
+
+    def call(_context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return usual(_inlining(), builder, signature, args)
+
+    call.signature, call.libs = usual.signature, usual.libs
+    return call if cres.fndesc.inline else usual
+
+
 class CalleeLower(KernelLower):
     """Lowering that keeps LLVM from inlining what is not to be inlined, even where it has one caller, and lets what is
     lowered know the line of the source, for exceptions, and what the function is given. Integers of a checked
     function, such as a user's, wrap around."""
 
     def setup_function(self, fndesc: Any) -> None:
+        context = self.context
+        if fndesc.inline:
+            self.context = _inlining()
         super().setup_function(fndesc)
+        self.context = context
         if not fndesc.inline:
             self.function.attributes.add("noinline")
             self.function.attributes.add("cold")
+
+    def extract_function_arguments(self) -> Any:
+        convention = _inlining().call_conv if self.fndesc.inline else self.call_conv
+        self.fnargs = convention.decode_arguments(self.builder, self.fndesc.argtypes, self.function)
+        return self.fnargs
 
     def lower(self) -> None:
         self._ours = self.func_ir.func_id.modname.partition(".")[0] == "ixy"
@@ -271,9 +350,8 @@ class CalleeLowering(NativeLowering):
         state.library = CalleeLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
         state.flags.no_compile = True
         super().run_pass(state)
-        name = object()  # by which callers find it, as there is no function that Python could call
-        state.targetctx.insert_user_function(name, state.cr.fndesc, [state.library])
-        state.cr = state.cr._replace(cfunc=name)
+        called = (each for each in state.library._linking_libraries if isinstance(each, CalleeLibrary))
+        state.library.personal = isinstance(state.pipeline, FullCompiler) or any(each.personal for each in called)
         return True
 
 
@@ -353,7 +431,10 @@ class Callee(CPUDispatcher):
     """A kernel as other functions see it. Python cannot call it."""
 
     def add_overload(self, cres: Any) -> None:
-        self.overloads[tuple(cres.signature.args)] = cres
+        name = object()  # by which callers find it, as there is no function that Python could call
+        implementation = _calling(cres)
+        self.targetctx._defns[name].append(implementation, implementation.signature)
+        self.overloads[tuple(cres.signature.args)] = cres._replace(entry_point=name)
 
 
 class Kernel(CPUDispatcher):
@@ -547,11 +628,15 @@ _APART = "ixy.sim."  # kernels that are never part of one with a user's function
 class CalleeCache(Cache):
     """The same for what other kernels take in: intermediate representation. A kernel that is new, as one with another
     function of the user's, so finds its devices' kernels typed and lowered, which is half of the work. That function
-    itself changes all the time, and is not kept."""
+    itself changes all the time, and is not kept, nor is what it is part of."""
 
     def __init__(self, dispatcher: Any) -> None:
         super().__init__(dispatcher)
         self._name += ".callee"
+
+    def save_overload(self, sig: Any, cres: Any) -> None:
+        if not cres.library.personal:
+            super().save_overload(sig, cres)
 
     def _restored(self, data: bytes, target_context: Any) -> Any:
         name, bitcode, fndesc, signature, reload_init, environments = pickle.loads(data)

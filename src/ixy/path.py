@@ -418,16 +418,22 @@ def _run(paths: Sequence[Path], polls: int) -> int:
             raise paths[second]._refusal(reason)
         return received
 
-    recover((), states[0], states[-1])  # is compiled before it is needed; and an exception may have ended it last time
+    _recover(states, recover)  # another exception may have come in between, last time
     try:
         received = clock.run_polls(poll, polls)
     except BaseException as error:
-        recover((), states[0], states[-1])  # at once: no signal's handler can raise between the loop and this
+        _recover(states, recover)
         if isinstance(error, IndexError):
             any(told(error, state.counts) for state in states)
         raise
     checking.report(pools())
     return int(received)  # interpreted, perhaps NumPy's
+
+
+def _recover(states: Sequence[PathState], recover: Direct) -> None:
+    """Let the kernel `recover` do its work if an exception has ended the loop: it is compiled when there is one."""
+    if any(state.rx.state[RUNNER] > 0 for state in states):  # maybe it is another thread: the kernel knows
+        recover((), states[0], states[-1])
 
 
 @contextmanager

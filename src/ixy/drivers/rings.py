@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Words of a ring's `state`; those of one driver alone come after them
 NEXT = 0  # the descriptor that comes next, counted without wrapping
-CLEAN = 1  # transmit: the oldest descriptor that still holds a buffer, counted likewise
+CLEAN = 1  # transmit: the oldest descriptor that still holds a buffer, counted likewise; receive: 0 until it is drained
 DROPPED = 2  # receive: frames refused
 STARVED = 3  # receive: times that the pool was empty
 RUNNER = 4  # the thread that runs the ring, 0 if none does, or RETIRED
@@ -143,8 +143,8 @@ class FilledRing(Ring):
 
     def drain(self) -> None:
         """Take all buffers back. The device has stopped."""
-        filled, self._filled = self._filled, 0
-        give(pools(), self.state.held, 0, filled)
+        words = self.state.state
+        _drain(pools(), self.state.held, words, self._filled - words[CLEAN])
 
     @property
     def dropped(self) -> int:
@@ -162,7 +162,7 @@ class SendingRing(Ring):
 
     def drain(self) -> None:
         """Take the buffers back that the device has not sent, or not reported. It has stopped."""
-        _drain(pools(), self.state.held, self.state.state)
+        _drain(pools(), self.state.held, self.state.state, self.in_flight)
 
     @property
     def in_flight(self) -> int:
@@ -170,9 +170,10 @@ class SendingRing(Ring):
 
 
 @compiled
-def _drain(pools: Pools, held: Packets, words: NDArray[np.int64]) -> None:
-    oldest, size = words[CLEAN], held.ids.size
-    start, count = oldest & (size - 1), words[NEXT] - oldest
-    words[CLEAN] = words[NEXT]
+def _drain(pools: Pools, held: Packets, words: NDArray[np.int64], count: int) -> None:
+    """Give back the buffers of so many descriptors, from CLEAN on."""
+    size = held.ids.size
+    start = words[CLEAN] & (size - 1)
+    words[CLEAN] += count
     give(pools, held, start, min(start + count, size))
     give(pools, held, 0, start + count - size)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ixy.jit import compiled, outlined
+from ixy.jit import compiled, outlined, shared
 from ixy.once import once
 from ixy.packets import checking
 from ixy.packets.buffers import ID_MASK, POOL_BUFFERS, POOL_SHIFT, POOLS, STRIDE
@@ -92,7 +92,7 @@ def pools() -> Pools:
 # For the owner
 
 
-@compiled
+@shared(compiled)
 def _word(pool: int, which: int) -> int:
     """The index of one of a pool's words. Masked, it lies within `words` whatever `pool` is."""
     return (pool & (2 * POOLS - 1)) * _WORDS + which
