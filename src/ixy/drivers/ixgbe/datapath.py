@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ixy.drivers.rings import CLEAN, COMMON_WORDS, DROPPED, NEXT, STARVED
-from ixy.jit import compiled
+from ixy.jit import compiled, outlined
 from ixy.packets.buffers import BUFFER_SIZE, device_address
 from ixy.packets.checking import hand_over
 from ixy.packets.packets import INDEX_MASK, Flags, Packets, stamp
@@ -274,7 +274,7 @@ def replace(ring: RxState, slot: int, buffer: int) -> None:
     arm_one(ring, slot, buffer)
 
 
-@compiled
+@outlined
 def take_carefully(ring: RxState, pools: Pools, packets: Packets, count: int, limit: int) -> int:
     """Go on receiving where a frame is no good or buffers run out; how many packets there are then.
 
@@ -352,9 +352,15 @@ def tx_room(ring: TxState, pools: Pools, wanted: int) -> int:
     # One descriptor stays unused: with tail equal to head the card sees an empty ring.
     room = mask - (ring.state[NEXT] - ring.state[CLEAN])
     if room < wanted:
-        clean(ring, pools)
+        make_room(ring, pools)
         room = mask - (ring.state[NEXT] - ring.state[CLEAN])
     return room
+
+
+@outlined
+def make_room(ring: TxState, pools: Pools) -> None:
+    """`clean`, once in many packets: `tx_batch` has cleaned before, or there was room for a whole ring."""
+    clean(ring, pools)
 
 
 @compiled

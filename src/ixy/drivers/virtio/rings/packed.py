@@ -38,7 +38,7 @@ from ixy.drivers.virtio.rings.state import (
 )
 from ixy.drivers.virtio.transports.transport import Doorbell, ring_doorbell
 from ixy.errors import DeviceTimeout
-from ixy.jit import compiled
+from ixy.jit import compiled, outlined
 from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, LENGTH_MASK, device_address
 from ixy.packets.checking import hand_over
 from ixy.packets.packets import INDEX_MASK, Packets, stamp
@@ -322,7 +322,7 @@ def reorder(ring: PackedRing, slot: int, used: int, out: int) -> bool:
     return True
 
 
-@compiled
+@outlined
 def odd(ring: PackedRing, free: int) -> None:
     """Deal with what stopped a receive ring: no buffer, a frame to refuse, or a device that breaks the rules."""
     state = ring.state

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ixy.drivers.rings import CLEAN, COMMON_WORDS, NEXT
-from ixy.jit import compiled
+from ixy.jit import compiled, outlined
 from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, STRIDE
 from ixy.packets.checking import hand_over
 from ixy.packets.packets import INDEX_MASK, Flags, Packets
@@ -126,13 +126,18 @@ def sending(
         announce: `announce(ring, end)` tells the device of the places before `end`.
     """
 
+    @outlined
+    def make_room(ring: Any, pools: Pools) -> None:
+        """`clean`, which is rare here, as `tx_batch` has cleaned before."""
+        clean(ring, pools)
+
     @compiled
     def tx_room(ring: Any, pools: Pools, wanted: int) -> int:
         """How many packets the ring has room for; it is cleaned only if there are fewer than `wanted`."""
         state = ring.state
         size = ring.held.ids.size
         if size - (state[NEXT] - state[CLEAN]) < wanted:
-            clean(ring, pools)
+            make_room(ring, pools)
         return size - (state[NEXT] - state[CLEAN]) if state[BROKEN] == 0 else 0
 
     @compiled
