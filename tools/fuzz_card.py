@@ -11,7 +11,7 @@ import faulthandler
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -28,6 +28,7 @@ ADDRESSES = ("sim:a,cable=b,ready=0", "sim:b,ready=0", "sim:c,gen=200,ready=0")
 ROUND = 1000  # writes between two turns of the cards
 CHECK = 200  # rounds between two proofs that a card works after a reset
 PATIENCE = 600  # seconds for so many; then a turn of the cards is taken for one that never ends, and the program ends
+MINUTE = 60  # seconds between two words on how far it is
 MEMORY = 1 << 20
 CANARY = 0xA5
 
@@ -172,8 +173,11 @@ class Fuzzer:
                     raise AssertionError(f"{len(batch)} of 32 packets arrived after a reset, or wrong ones")
 
 
-def fuzz(writes: int, seed: int) -> int:
+def fuzz(writes: int, seed: int, proven: Callable[[int], None]) -> int:
     """So many writes, between proofs that all still works; how many frames and descriptors the cards handled.
+
+    Args:
+        proven: is told after each proof how many writes are left.
 
     Raises:
         AssertionError: it does not, or memory was written to that no card may touch.
@@ -192,6 +196,7 @@ def fuzz(writes: int, seed: int) -> int:
                     if left <= 0:
                         break
             fuzzer.prove()
+            proven(max(left, 0))
         return fuzzer.work
     finally:
         faulthandler.cancel_dump_traceback_later()
@@ -203,8 +208,15 @@ def main() -> None:
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else time.time_ns() % 1_000_000
     logging.disable(logging.CRITICAL)  # of what it does wrong, the cards' driver is told once and again
     print(f"seed {seed}", flush=True)
-    begin = time.monotonic()
-    work = fuzz(writes, seed)
+    begin = told = time.monotonic()
+
+    def proven(left: int) -> None:
+        nonlocal told
+        if time.monotonic() > told + MINUTE:
+            told = time.monotonic()
+            print(f"{writes - left} of {writes} writes", flush=True)
+
+    work = fuzz(writes, seed, proven)
     print(f"{writes} writes, {work} frames and descriptors handled in {time.monotonic() - begin:.0f} s", flush=True)
 
 
