@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from ixy.device import Device, Rules, RxQueue, Stats, TxQueue
     from ixy.device import open_device as open  # noqa: A004
     from ixy.drivers.rules import Rule
-    from ixy.errors import Error, KernelError, OwnershipError
+    from ixy.errors import Error, FilterError, KernelError, OwnershipError
+    from ixy.filters import Filter
+    from ixy.filters import compile_filter as filter  # noqa: A004
     from ixy.functions import now, prefetch, random
     from ixy.headers import Ipv4Address, Ipv6Address, MacAddress, adjusted
     from ixy.packets.batch import Batch, Packet
@@ -41,6 +43,8 @@ __all__ = [
     "Batch",
     "Device",
     "Error",
+    "Filter",
+    "FilterError",
     "Flags",
     "Ipv4Address",
     "Ipv6Address",
@@ -62,6 +66,7 @@ __all__ = [
     "array",
     "batch_kernel",
     "copy_to",
+    "filter",
     "int8",
     "int16",
     "int32",
@@ -82,6 +87,8 @@ _HOME = {
     "Batch": ("ixy.packets.batch", "Batch"),
     "Device": ("ixy.device", "Device"),
     "Error": ("ixy.errors", "Error"),
+    "Filter": ("ixy.filters", "Filter"),
+    "FilterError": ("ixy.errors", "FilterError"),
     "Flags": ("ixy.packets.packets", "Flags"),
     "KernelError": ("ixy.errors", "KernelError"),
     "Mempool": ("ixy.packets.mempool", "Mempool"),
@@ -100,6 +107,7 @@ _HOME = {
     "array": ("ixy.record", "array"),
     **{name: ("ixy.record", name) for name in ("int8", "int16", "int32", "uint8", "uint16", "uint32")},
     "batch_kernel": ("ixy.path", "batch_kernel"),
+    "filter": ("ixy.filters", "compile_filter"),
     "kernel": ("ixy.path", "kernel"),
     **{name: ("ixy.functions", name) for name in ("now", "prefetch", "random")},
     "open": ("ixy.device", "open_device"),

@@ -43,6 +43,10 @@ class OwnershipError(Error):
     """Something was used that is another's: packets that were sent or freed, a device of another process."""
 
 
+class FilterError(Error):
+    """A filter is malformed, or libpcap, which compiles filters, is not there."""
+
+
 class CaptureError(Error):
     """A capture file cannot be read or written."""
 

@@ -578,7 +578,10 @@ class CalleeCache(Cache):
 
 # Numba's settings that change what is compiled, and versions.
 _SETTINGS = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "USING_SVML")
-_UNSEEN = ("jitnumba", "jittypes", "unsafe/views", "headers", "functions", "verdicts", "counts", "trouble")
+_UNSEEN = (
+    *("jitnumba", "jittypes", "unsafe/views", "unsafe/filters", "bpf", "headers", "functions", "verdicts", "counts"),
+    "trouble",
+)
 _VERSIONS = (
     sys.implementation.cache_tag,
     sys.version,
@@ -586,6 +589,6 @@ _VERSIONS = (
     llvmlite.__version__,
     np.__version__,
     UNTRIED,
-    # How kernels are compiled, and what packets and records are made of; no function refers to that.
+    # How kernels are compiled, and what packets, records and filters are made of; no function refers to that.
     *(hashlib.sha256((Path(__file__).parent / f"{name}.py").read_bytes()).hexdigest() for name in _UNSEEN),
 )

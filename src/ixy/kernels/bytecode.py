@@ -417,6 +417,8 @@ def _unusable(text: str, value: object) -> str | None:
         return None if _is_usable_class(value) else f"{text!r} is a class, which cannot be compiled: {_DATA}"
     if _home(value) == "numpy" and getattr(value, "__name__", "") in _MAKES_ARRAY:
         return f"{text!r} makes an array: {STATE}"
+    if getattr(value, "__name__", "") == "compile_filter" and _home(value) == "ixy":
+        return f"{text!r} compiles a filter: {_OUTSIDE}"
     if value in _BUILTINS if isinstance(value, BuiltinFunctionType) else is_users(value):
         return None
     owner = value if isinstance(value, (FunctionType, BuiltinFunctionType)) else type(value)

@@ -22,6 +22,7 @@ _MEMORY = f"memory is needed here, which a kernel cannot get: {STATE}"
 _SENTENCES = (
     (r"((?:(?:a|this) packet|a batch|packet\.\w+|the record) (?:has no|cannot be) [^\n]+)", r"\1"),
     (r"('[^'\n]*' is no \w+ address such as [^\s]+)", r"\1"),
+    (r"(a filter takes a packet in a kernel, and nothing else)", r"\1"),
     (r"(an address can be compared with a constant text only)", r"\1"),
     (r"(this is known where a packet or record is: [^\n]+)", r"\1"),
     (r"\A[^\n]*\nOnly accept returning of array", "an array cannot be returned: return a number"),

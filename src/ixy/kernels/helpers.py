@@ -12,6 +12,7 @@ from collections.abc import MutableMapping
 from types import CellType, FunctionType, ModuleType
 from typing import Any
 
+from ixy.filters import Filter
 from ixy.headers import Ipv4Address, Ipv6Address, MacAddress
 from ixy.jit import checked
 from ixy.kernels.bytecode import is_users, python_function
@@ -56,6 +57,8 @@ def _compilable(value: object, names: frozenset[str], kernels: _Kernels, within:
         return int(value)
     if isinstance(value, Ipv6Address):
         return tuple(value)
+    if isinstance(value, Filter):
+        return value.compilable
     function = python_function(value)
     if is_users(function):
         return _kernel(function, kernels)
