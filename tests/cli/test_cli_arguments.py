@@ -13,7 +13,7 @@ from ixy.apps.templates import Templates
 from ixy.cli import run
 from ixy.errors import ConfigurationError
 from ixy.formats.frames import udp_frame
-from ixy.formats.pcap import MAX_LENGTH
+from ixy.formats.words import MAX_LENGTH
 from ixy.packets.hugepages import setup
 
 NOWHERE = "no-such-device"  # opening it would be refused with other words

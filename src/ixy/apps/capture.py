@@ -16,7 +16,8 @@ from ixy.apps.signals import stop_on_signals
 from ixy.arguments import integer
 from ixy.clock import run_polls
 from ixy.drivers.rings import ENTERED, enter, exit_from, in_use
-from ixy.formats.pcap import Format, Writer, append, check_place, record_bytes
+from ixy.formats.files import check_place
+from ixy.formats.writing import Format, Writer, append, record_bytes
 from ixy.jit import compiled
 from ixy.packets.buffers import BUFFER_SIZE, STRIDE
 from ixy.packets.packets import Packets, new_packets

@@ -13,7 +13,7 @@ import numpy as np
 
 from ixy.errors import ConfigurationError
 from ixy.formats.frames import MIN_FRAME, udp_frame
-from ixy.formats.pcap import Capture, read
+from ixy.formats.reading import Capture, read
 from ixy.packets.buffers import BUFFER_SIZE
 
 log = logging.getLogger("ixy.apps")

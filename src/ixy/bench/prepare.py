@@ -19,7 +19,7 @@ from ixy.compiling import watched
 from ixy.device import Device, open_device
 from ixy.drivers.virtio.device import VirtioNet
 from ixy.drivers.virtio.transports.inprocess import InProcess
-from ixy.formats.pcap import Writer
+from ixy.formats.writing import Writer
 from ixy.jit import INTERPRETED, ORDINARY
 from ixy.path import touch, unchanged
 from ixy.polls import SMALL

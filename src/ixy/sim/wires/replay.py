@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ixy.errors import AddressError
-from ixy.formats.pcap import Capture, read
+from ixy.formats.reading import Capture, read
 from ixy.jit import compiled
 from ixy.pacing import CATCH_UP_PACKETS, CATCH_UP_TIME
 from ixy.sim.card.offload import MIN_FRAME
