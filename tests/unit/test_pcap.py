@@ -251,9 +251,7 @@ def test_truncated_file_header(tmp_path: Path, size: int) -> None:
     assert f"truncated: {size} bytes of a pcap file's header of 24" in refusal(file_of(tmp_path, by_hand([])[:size]))
 
 
-@pytest.mark.parametrize(
-    ("number", "name"), [(9, "PPP"), (127, "IEEE 802.11 with radiotap"), (9999, "unknown")]
-)
+@pytest.mark.parametrize(("number", "name"), [(9, "PPP"), (127, "IEEE 802.11 with radiotap"), (9999, "unknown")])
 def test_wrong_link_type(tmp_path: Path, number: int, name: str) -> None:
     """The link type is given by number and name, in either byte order."""
     for order in "<>":

@@ -119,7 +119,7 @@ def _compile_commands(a: Device, b: Device) -> None:
     templates = templates_from(None, None, None)
     PacketGenerator(a, templates, _BATCH, rate=0, count=None, numbered=True).run(0)
     with Writer(os.devnull) as file:
-        Recorder(a.rx[0], file, _BATCH, None).run(0)
+        Recorder([a.rx[0]], file, _BATCH, None).run(0)
 
 
 def _compile_benchmarks() -> None:

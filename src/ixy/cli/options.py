@@ -107,7 +107,7 @@ def packet_options(function: Callable[..., int]) -> Callable[..., int]:
         json_option,
         batch_option,
         click.option("--seconds", type=Seconds(0, MAX_SECONDS), help="End after so many seconds."),
-        click.option("--count", type=Whole(1, MAX_COUNT), help="End after so many packets."),
+        click.option("-c", "--count", type=Whole(1, MAX_COUNT), help="End after so many packets."),
     ):
         command = option(command)
     return command

@@ -120,4 +120,5 @@ def _cooked_addresses(data: Bytes, start: int, link: int, frame: Bytes) -> None:
 
 def refusal(link: int) -> str:
     """Why a link is refused."""
-    return f"link type {link} ({NAMES.get(link, 'unknown')}), which no Ethernet can be made of; capture on an Ethernet port"
+    name = NAMES.get(link, "unknown")
+    return f"link type {link} ({name}), which no Ethernet can be made of; capture on an Ethernet port"

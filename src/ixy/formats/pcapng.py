@@ -78,10 +78,7 @@ class Records:
         """Fill the columns of a table with the next packets; how many, fewer than it has only at the end."""
         count, why = 0, _BLOCK
         while why == _BLOCK and self._describe():
-            found, self._end, why = _scan(
-                self._data, self._end, self._big, self._interfaces, self._first, table[:, count:]
-            )
-            count += found
+            count, self._end, why = _scan(self._data, self._end, self._big, self._interfaces, self._first, table, count)
         return count
 
     def damage(self, packets: int) -> str | None:
@@ -183,19 +180,18 @@ def _padded(size: int) -> int:
 
 @compiled
 def _scan(
-    data: Bytes, position: int, big: bool, interfaces: NDArray[np.int64], first: int, table: Table
+    data: Bytes, position: int, big: bool, interfaces: NDArray[np.int64], first: int, table: Table, count: int
 ) -> tuple[int, int, int]:
-    """Fill the columns of `table` with the packets from `position` on.
+    """Fill the columns of `table` from number `count` on with the packets from `position` on.
 
     Args:
         interfaces: what is known of the section's interfaces, shape (n, COLUMNS).
         first: the number of the first of them in the file.
 
     Returns:
-        How many packets, the position after them, and why it ends there: the table is full, a block is to be looked at,
-        or nothing can be read.
+        How many packets the table holds, the position after them, and why it ends there: the table is full, a block is
+        to be looked at, or nothing can be read.
     """
-    count = 0
     while count < table.shape[1]:
         if position + _FRAME > data.size:
             return count, position, _STOP

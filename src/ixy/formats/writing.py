@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import select
-import time
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from weakref import WeakSet
 
 import numpy as np
 
+from ixy import clock
 from ixy.errors import CaptureError, ConfigurationError
 from ixy.formats import compression, pcap, pcapng
 from ixy.formats.files import is_regular, open_emptied, reason
@@ -181,6 +181,7 @@ class Writer:
         format: for `append`: of frames of the first interface.
         formats: of each interface.
         packets: records that are wholly in the file.
+        size: bytes that are in it, before they are compressed.
 
     Raises:
         CaptureError: the file cannot be opened, is being read or written in ixy, or has no room; standard output is
@@ -200,7 +201,7 @@ class Writer:
             raise ConfigurationError(f"snaplen {snaplen} is not within 0 to {MAX_LENGTH}")
         self.packets = 0
         self._name = "standard output" if str(path) == "-" else str(path)
-        self._began = time.time_ns()
+        self._began = clock.date_ns()
         self._interfaces = interfaces
         self._layout = layout_of(path if like is None else like)
         tick = 1 if nanoseconds else 1000
@@ -209,7 +210,7 @@ class Writer:
         self.format = self.formats[0]
         self._buffer: Bytes | None = None
         self._codec = compression.codec(str(path if like is None else like))
-        self._size = self._checksum = 0  # of what went into the codec
+        self.size = self._checksum = 0
         if str(path) == "-" and _on_output:
             raise CaptureError("standard output takes one capture: name a file for the other")
         self._fd = open_emptied(path)
@@ -265,11 +266,6 @@ class Writer:
             raise ConfigurationError(f"{self._name}: not compressed here: leave out the name's last part")
         return self._fd
 
-    @property
-    def position(self) -> int:
-        """Bytes that are in the file, compressed as it is; 0 for what is no regular file."""
-        return os.lseek(self._fd, 0, os.SEEK_CUR) if self._fd >= 0 and is_regular(self._fd) else 0
-
     def close(self) -> None:
         """Close the file, with what the interfaces have counted in it. A second call does nothing.
 
@@ -315,7 +311,7 @@ class Writer:
         """Write what ends a file; what went wrong."""
         blocks = b""
         if self._layout.pcapng:
-            times = self._began, max(time.time_ns(), self._began)
+            times = self._began, max(clock.date_ns(), self._began)
             blocks = b"".join(
                 pcapng.statistics(number, times, self.format.tick, each.counts())
                 for number, each in enumerate(self._interfaces)
@@ -327,22 +323,24 @@ class Writer:
         if error:
             self._cut(written)
         if self._codec:
-            _, late = self._write(self._codec.ending(self._size, self._checksum))
+            _, late = self._write(self._codec.ending(self.size, self._checksum))
             error = error or late
         return error
 
     def _put(self, data: Bytes) -> tuple[int, OSError | None]:
         """Write `data`, compressed if it is to be: how much of it is in the file, and what stopped that."""
         if self._codec is None:
-            return self._write(data)
+            written, error = self._write(data)
+            self.size += written
+            return written, error
         if not data.size:
             return 0, None
-        written, error = self._write(self._codec.compress(data.tobytes()))
+        written, error = self._write(self._codec.compress(data.data))
         if error:
             self._cut(written)
             return 0, error
-        self._size += data.size
-        self._checksum = zlib.crc32(data.tobytes(), self._checksum)
+        self.size += data.size
+        self._checksum = zlib.crc32(data.data, self._checksum)
         return data.size, None
 
     def _write(self, data: Bytes | bytes) -> tuple[int, OSError | None]:
