@@ -250,7 +250,7 @@ def _capture_kernel(rx_batch: Callable[..., int]) -> Any:
             now = date_ns()
             matched = 0
             for i in range(received):
-                start, length = int(packets.ids[i]) * STRIDE, np.int64(packets.lengths[i])
+                start, length = int(packets.ids[i]) * STRIDE, int(packets.lengths[i])
                 if accepts(state.filter, state.bytes, start, length, length):
                     used = append(state.records, used, form, now, state.bytes, start, length)
                     matched += 1

@@ -15,6 +15,7 @@ from ixy.apps.signals import stop_on_signals
 from ixy.arguments import integer
 from ixy.clock import run_polls
 from ixy.errors import OwnershipError
+from ixy.formats.frames import MIN_FRAME
 from ixy.jit import compiled
 from ixy.pacing import due as due_by_rate
 from ixy.pacing import due_time
@@ -107,7 +108,7 @@ class Generator:
             held=np.full(POOL_BUFFERS, _NOTHING, np.int32),
             data=templates.data,
             starts=templates.starts,
-            sizes=templates.lengths,
+            sizes=templates.sizes,
             numbered=numbered,
             rate=rate,
             limit=count or 0,
@@ -121,7 +122,7 @@ class Generator:
     def _poll(self, polls: int) -> int:
         """How many packets it has sent."""
         before = self.sent
-        if not self._kernel(self._state, polls):
+        if self._kernel(self._state, polls) < 0:
             raise OwnershipError(f"{self._device.address}: a queue is in use by another thread")
         return self.sent - before
 
@@ -197,7 +198,10 @@ def prepare(state: GeneratorState, count: int) -> None:
         slot, start, size = buffer & (POOL_BUFFERS - 1), buffer * STRIDE, state.sizes[template]
         if state.held[slot] != template:
             copy(state.bytes, start, state.data, state.starts[template], size)
+            for place in range(size, MIN_FRAME):
+                state.bytes[start + place] = 0
             state.held[slot] = template
+        size = max(size, MIN_FRAME)
         if state.numbered:
             for byte in range(SEQUENCE_BYTES):
                 state.bytes[start + size - 1 - byte] = ((number + i) >> 8 * byte) & 0xFF

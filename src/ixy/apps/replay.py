@@ -145,32 +145,33 @@ class Recording:
     ) -> None:
         self.source = Source(path)
         self.plan, self.found = np.zeros(PLAN, np.int64), np.zeros(FOUND, np.int64)
-        self._timing, self._left, self._limit = timing, loops, limit
+        self._timing, self._left, self._limit = timing, loops, limit or 0
+        self._rows = np.zeros((ALL_ROWS, _PART), np.int64)
         self._only, self._room = only.address if only else 0, room
         self._side, self._sides = _BOTH if side is None else side, None if side is None else Sides()
         self._over = False
         self.damage: str | None = None
 
     def fill(self, table: Table) -> int:
-        """Fill a table with the next packets; how many, 0 only at the end.
+        """Fill a table with the next packets, of a short file with those of several loops; how many, 0 only at the end.
 
         Args:
-            table: shape (ALL_ROWS, any), int64, contiguous.
+            table: shape (ALL_ROWS, 2 * _PART), int64.
         """
+        rows, data = self._rows, self.source.data
         kept = 0
-        while not kept and not self._over:
-            count = self.source.fill(table[:ROWS])
+        while kept < _PART and not self._over:
+            count = self.source.fill(rows[:ROWS])
             if count == 0:
                 self._rewind()
                 continue
             if self._sides:
-                self._sides.divide(self.source.data, table[OFFSET, :count], table[LENGTH, :count], table[SIDE, :count])
-            limit = self._limit or 0
+                self._sides.divide(data, rows[OFFSET, :count], rows[LENGTH, :count], rows[SIDE, :count])
             kept = _select(
-                self.source.data, table, count, self._only, self._side, self._room, limit, self._timing, self.plan,
-                self.found,
+                data, rows, count, self._only, self._side, self._room, self._limit, self._timing, self.plan, self.found,
+                table, kept,
             )  # fmt: skip
-            self._over = 0 < limit <= self.plan[NUMBER]
+            self._over = 0 < self._limit <= self.plan[NUMBER]
         return kept
 
     def _rewind(self) -> None:
@@ -226,7 +227,7 @@ class Player:
             pool=pool.number,
             packets=new_packets(batch),
             data=recording.source.data,
-            table=np.zeros((ALL_ROWS, _PART), np.int64),
+            table=np.zeros((ALL_ROWS, 2 * _PART), np.int64),
             rules=rules,
             rewrites=rules.vlan != rewriting().vlan or rules.families.size > 0,
             paced=timing.kind != AT_ONCE,
@@ -244,12 +245,16 @@ class Player:
             CaptureError: the file goes on with packets of another link.
             OwnershipError: another thread uses a queue.
         """
-        before = self.sent
-        if not self._kernel(self._state, polls):
-            raise OwnershipError(f"{self._device.address}: a queue is in use by another thread")
-        if self._counts[AT] == self._counts[END] and polls:
-            self._fill()
-        return self.sent - before
+        before, left = self.sent, polls
+        while True:
+            tried = self._kernel(self._state, left)
+            if tried < 0:
+                raise OwnershipError(f"{self._device.address}: a queue is in use by another thread")
+            left -= tried
+            if self._counts[AT] == self._counts[END] and polls:
+                self._fill()
+            if left <= 0 or self._over:
+                return self.sent - before
 
     def due(self) -> int | None:
         """When the next packet is due, by the clock in nanoseconds; None if that is not known yet."""
@@ -399,7 +404,7 @@ def _tell(path: str, recordings: Sequence[Recording]) -> None:
 @compiled
 def _select(
     data: Bytes,
-    table: Table,
+    rows: Table,
     count: int,
     only: int,
     side: int,
@@ -408,25 +413,27 @@ def _select(
     timing: Timing,
     plan: NDArray[np.int64],
     found: NDArray[np.int64],
+    table: Table,
+    kept: int,
 ) -> int:
-    """Keep those of the first `count` packets of a table that are to be sent, and say when they are due; how many.
+    """Put those of the first `count` packets of `rows` that are to be sent into `table`, which has `kept` of them, and
+    say when they are due; how many it has now.
 
     All sides have the same plan, so that what they send keeps its times.
     """
-    kept = 0
     for i in range(count):
-        if limit > 0 and plan[NUMBER] >= limit:
+        if 0 < limit <= plan[NUMBER]:
             break
-        start, size, original = table[OFFSET, i], table[LENGTH, i], table[ORIGINAL, i]
+        start, size, original = rows[OFFSET, i], rows[LENGTH, i], rows[ORIGINAL, i]
         if not accepts(only, data, start, size, original):
             continue
-        ours = side == _BOTH or table[SIDE, i] == side
+        ours = side == _BOTH or rows[SIDE, i] == side
         if size < HEADER or size > room:
             found[UNFIT] += 1 if ours else 0
             continue
         if plan[RECORDED] == _AGAIN:
-            plan[RECORDED] = table[TIME, i]
-        moment = planned(plan, timing, table[TIME, i], size)
+            plan[RECORDED] = rows[TIME, i]
+        moment = planned(plan, timing, rows[TIME, i], size)
         if ours:
             found[CUT] += 1 if size < original else 0
             table[OFFSET, kept], table[LENGTH, kept], table[DUE, kept] = start, size, moment
@@ -436,10 +443,13 @@ def _select(
 
 @compiled
 def due(state: PlayerState) -> int:
-    """How many packets should be sent now, at most a batch. A player that was held up catches up within a bound."""
+    """How many packets should be sent now, at most a batch, and -1 at the end of the table. A player that was held up
+    catches up within a bound."""
     counts, shared, table = state.counts, state.shared, state.table
     at, end = counts[AT], min(counts[END], counts[AT] + state.packets.ids.size)
-    if not state.paced or at == end:
+    if at == end:
+        return -1
+    if not state.paced:
         return end - at
     now = now_ns()
     if shared[STARTED] == 0:

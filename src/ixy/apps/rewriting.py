@@ -135,8 +135,8 @@ def locate(data: Bytes, start: int, size: int) -> Place:
     if kind == ARP and at + 28 <= end and half(data, at + 2) == IPV4 and data[at + 4] == 6 and data[at + 5] == 4:
         return Place(ARP, at + 14, at + 24, 4, -1, 0)
     if kind == IPV4 and at + 20 <= end and data[at] >> 4 == 4:
-        protocol = -1 if half(data, at + 6) & 0x1FFF else np.int64(data[at + 9])
-        return Place(IPV4, at + 12, at + 16, 4, protocol, at + 4 * np.int64(data[at] & 15))
+        protocol = -1 if half(data, at + 6) & 0x1FFF else int(data[at + 9])
+        return Place(IPV4, at + 12, at + 16, 4, protocol, at + 4 * int(data[at] & 15))
     if kind == IPV6 and at + 40 <= end and data[at] >> 4 == 6:
         protocol, behind = _behind_ipv6(data, at, end)
         return Place(IPV6, at + 8, at + 24, 16, protocol, behind)
@@ -146,14 +146,14 @@ def locate(data: Bytes, start: int, size: int) -> Place:
 @compiled
 def _behind_ipv6(data: Bytes, at: int, end: int) -> tuple[int, int]:
     """The protocol behind IPv6 and its extension headers (RFC 8200, 4), and where that begins."""
-    protocol, behind = np.int64(data[at + 6]), at + 40
+    protocol, behind = int(data[at + 6]), at + 40
     for _ in range(_MOST_EXTENSIONS):
         if protocol not in (_HOP_BY_HOP, _ROUTING, _FRAGMENT, _DESTINATION):
             return protocol, behind
         if behind + 8 > end or (protocol == _FRAGMENT and half(data, behind + 2) >> 3 != 0):
             return -1, behind
-        size = 8 if protocol == _FRAGMENT else 8 * np.int64(data[behind + 1]) + 8
-        protocol = np.int64(data[behind])
+        size = 8 if protocol == _FRAGMENT else 8 * int(data[behind + 1]) + 8
+        protocol = int(data[behind])
         behind += size
     return -1, behind
 

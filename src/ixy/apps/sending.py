@@ -23,7 +23,8 @@ def send_kernel(
 
     Args:
         rx_batch, tx_batch: of the rings.
-        due: `due(state)`, how many packets should be sent now, at most a batch.
+        due: `due(state)`, how many packets should be sent now, at most a batch; below 0 where Python is
+            to go on.
         prepare: `prepare(state, count)`, make `state.packets` the next packets.
         sent: `sent(state, count)`, the first of them were sent.
 
@@ -32,18 +33,23 @@ def send_kernel(
     """
 
     @compiled
-    def send_some(state: Any, polls: int) -> bool:
-        """Send a batch up to `polls` times; False if a queue is not to be had."""
+    def send_some(state: Any, polls: int) -> int:
+        """Send a batch up to `polls` times; how often it was tried, -1 if a queue is not to be had."""
         pools, packets = state.pools, state.packets
         if enter(state.rx, pools) != ENTERED:
             return False
         seized = seize(state.tx.state)
         mine = seized and wait_for(pools.words, state.pool)
-        for _ in range(polls if mine else 0):
+        tried = 0 if mine else -1
+        while 0 <= tried < polls:
+            number = due(state)
+            if number < 0:
+                break
+            tried += 1
             if wanted(pools, state.rx.pool):
                 serve(pools, state.rx.pool)
             give(pools, packets, 0, rx_batch(state.rx, pools, packets, packets.ids.size))
-            count = take(pools, state.pool, packets, due(state))
+            count = take(pools, state.pool, packets, number)
             prepare(state, count)
             # Also with nothing to send: it takes back the buffers of packets that were sent.
             done = tx_batch(state.tx, pools, packets, 0, count)
@@ -54,6 +60,6 @@ def send_kernel(
         if seized:
             leave(state.tx.state)
         exit_from(state.rx, pools)
-        return mine
+        return tried
 
     return send_some

@@ -9,7 +9,7 @@ import os
 import stat
 import tempfile
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -57,7 +57,7 @@ def spooled(parts: Iterable[bytes | Bytes]) -> Bytes:
     """
     with tempfile.TemporaryFile(buffering=0) as file:
         for part in parts:
-            rest = memoryview(part).cast("B")
+            rest = memoryview(cast("bytes", part))
             while rest:
                 rest = rest[file.write(rest) :]
         return mapped(file)

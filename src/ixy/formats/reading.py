@@ -240,7 +240,7 @@ def _convert_some(
     for i in range(first, table.shape[1]):
         if used + MAX_LENGTH + 64 > target.size:
             return used, i
-        if to_ethernet(data, table[:, i], links[table[INTERFACE, i]], frame):
+        if to_ethernet(data, table[:, i], int(links[table[INTERFACE, i]]), frame):
             used = pcapng.append_block(
                 target, used, table[INTERFACE, i], 1, table[TIME, i], frame, 0, table[ORIGINAL, i], table[LENGTH, i]
             )

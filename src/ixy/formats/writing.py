@@ -12,7 +12,7 @@ import select
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 from weakref import WeakSet
 
 import numpy as np
@@ -345,7 +345,7 @@ class Writer:
 
     def _write(self, data: Bytes | bytes) -> tuple[int, OSError | None]:
         """Write all of `data`, or as much as can be, and what stopped it."""
-        rest = memoryview(data).cast("B")
+        rest = memoryview(cast("bytes", data))
         size = len(rest)
         while rest:
             try:
