@@ -12,18 +12,56 @@ from ixy.apps.session import open_devices, patiently, repeat
 from ixy.apps.signals import stop_on_signals
 from ixy.drivers.rules import parse_rule
 from ixy.errors import ConfigurationError
-from ixy.path import touch, unchanged
+from ixy.filters import Filter
+from ixy.path import PathCounts, kernel, touch, unchanged
+from ixy.record import Record
+from ixy.unsafe.filters import accepts_packet
+from ixy.verdicts import DROP, FORWARD
 from ixy.workers import choose_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ixy.apps.settings import Settings
     from ixy.apps.signals import Stop
-    from ixy.asking import PacketFunction
     from ixy.device import Device
+    from ixy.packets.batch import Packet
 
     Ways = Sequence[tuple[Device, Device]]
+
+
+class Chosen(Record):
+    """Which packets are forwarded: those that a filter accepts. It is data, so one kernel does for all filters.
+
+    Attributes:
+        address: of the filter.
+    """
+
+    address: int
+
+
+@kernel
+def unchanged_if_chosen(packet: Packet, chosen: Chosen) -> int:
+    return accepts_packet(chosen.address, packet)
+
+
+@kernel
+def touch_if_chosen(packet: Packet, chosen: Chosen) -> int:
+    if not accepts_packet(chosen.address, packet):
+        return DROP
+    packet[48] += 1
+    return FORWARD
+
+
+def choosing(chosen: Filter) -> Callable[[], Chosen]:
+    """What makes the record of a path that forwards what a filter accepts."""
+
+    def record() -> Chosen:
+        made = Chosen()
+        made.address = chosen.address
+        return made
+
+    return record
 
 
 def forward(
@@ -36,6 +74,7 @@ def forward(
     queues: int | None = None,
     cores: Sequence[int] | None = None,
     rules: Sequence[str] = (),
+    expression: str | None = None,
 ) -> int:
     """Forward between two devices until the limit or a signal; the exit code.
 
@@ -47,12 +86,18 @@ def forward(
             or without cores, for one pair that is run by this thread.
         cores: of the workers, see `ixy.Workers`.
         rules: for packets that devices receive, as text; see `ixy.drivers.rules.parse_rule`.
+        expression: a filter in tcpdump's language, to forward only what it accepts.
 
     Raises:
         ConfigurationError: workers poll, and cannot wait.
+        FilterError: the filter is malformed.
         Error: as `ixy.open`, `ixy.Path` and `ixy.Workers`.
     """
-    function = touch if touched else unchanged
+    chosen = None if expression is None else Filter(expression)
+    function, record = touch if touched else unchanged, None
+    if chosen is not None:
+        function, record = touch_if_chosen if touched else unchanged_if_chosen, choosing(chosen)
+    told = _told if chosen is None else _told_of_filtered
     workers = queues or len(cores or ())
     if workers and wait:
         raise ConfigurationError("--wait: workers poll all the time; leave out --queues and --cores, or --wait")
@@ -71,10 +116,11 @@ def forward(
         report = Report([a, b], addresses, as_json=settings.as_json)
         if workers:
             _check_all_get_packets([source for source, _ in ways], workers)
-            relays = [Relay(ways, function, settings.batch, queue=queue) for queue in range(workers)]
-            _by_workers(ways, relays, cores, settings, stop, report)
+            relays = [Relay(ways, function, settings.batch, queue=queue, record=record) for queue in range(workers)]
+            _by_workers(ways, relays, cores, settings, stop, report, told)
         else:
-            _by_this_thread(ways, function, settings, stop, report, wait=wait)
+            relay = Relay(ways, function, settings.batch, settings.count, record=record)
+            _by_this_thread(relay, settings, stop, report, told, wait=wait)
     return stop.exit_code(settings)
 
 
@@ -102,19 +148,40 @@ def _check_all_get_packets(sources: Sequence[Device], workers: int) -> None:
             )
 
 
+def _told(counts: PathCounts) -> dict[str, int]:
+    """What became of packets, for a report."""
+    return counts._asdict()
+
+
+def _told_of_filtered(counts: PathCounts) -> dict[str, int]:
+    """The same where a filter drops packets, and nobody else does."""
+    return counts._replace(dropped=0)._asdict() | {"filtered": counts.dropped}
+
+
 def _by_this_thread(
-    ways: Ways, function: PacketFunction, settings: Settings, stop: Stop, report: Report, *, wait: bool
+    relay: Relay,
+    settings: Settings,
+    stop: Stop,
+    report: Report,
+    told: Callable[[PathCounts], dict[str, int]],
+    *,
+    wait: bool,
 ) -> None:
-    relay = Relay(ways, function, settings.batch, settings.count)
     work = patiently(relay.run, relay.sources) if wait else relay.run
     with report:
         repeat(work, relay.done, settings, stop, report)
         relay.drain()
-        report.results = relay.counts()._asdict()
+        report.results = {**told(relay.counts())}
 
 
 def _by_workers(
-    ways: Ways, relays: Sequence[Relay], cores: Sequence[int] | None, settings: Settings, stop: Stop, report: Report
+    ways: Ways,
+    relays: Sequence[Relay],
+    cores: Sequence[int] | None,
+    settings: Settings,
+    stop: Stop,
+    report: Report,
+    told: Callable[[PathCounts], dict[str, int]],
 ) -> None:
     crew = Crew(relays, cores, settings.count)
     _announce(crew, [source for source, _ in ways], report)
@@ -123,7 +190,7 @@ def _by_workers(
             repeat(crew.watch, crew.done, settings, stop, report)
         crew.drain()
         report.workers = crew.results()
-        report.results = crew.total()._asdict()
+        report.results = {**told(crew.total())}
 
 
 def _announce(crew: Crew, sources: Sequence[Device], report: Report) -> None:

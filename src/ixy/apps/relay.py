@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ixy.apps.session import drain
@@ -12,6 +12,7 @@ from ixy.path import Path, PathCounts, run
 if TYPE_CHECKING:
     from ixy.asking import PacketFunction
     from ixy.device import Device
+    from ixy.record import Record
 
 
 class Relay:
@@ -23,6 +24,7 @@ class Relay:
         batch: the most packets that a path takes at a time.
         count: how many packets to relay in all, None for no limit.
         queue: the number.
+        record: makes what the function is given besides, for each path anew; None where it takes packets only.
 
     Attributes:
         ways: the two queues of each path.
@@ -41,11 +43,12 @@ class Relay:
         batch: int,
         count: int | None = None,
         queue: int = 0,
+        record: Callable[[], Record] | None = None,
     ) -> None:
         self.targets = [target for _, target in ways]
         self.ways = [(source.rx[queue], target.tx[queue]) for source, target in ways]
         self.sources = [source for source, _ in self.ways]
-        self.paths = [Path(source, target, function, batch=batch) for source, target in self.ways]
+        self.paths = [Path(source, target, function, record and record(), batch=batch) for source, target in self.ways]
         self._batch = batch
         self._count = count
         self._turn = 0

@@ -42,8 +42,11 @@ def open_devices(
     queues: int = 1,
     reads: Sequence[str] = (),
     writes: Sequence[str] = (),
+    metadata: Sequence[str] = (),
 ) -> Generator[list[Device], None, None]:
     """Open devices with so many queues of each kind, wait for their links, and close them in the end.
+
+    They are asked to tell `metadata` of each packet, as `ixy.open` takes it.
 
     A malformed address is refused before the first device is opened, which may take long. All are open before the first
     link is awaited: they may be each other's link partners.
@@ -67,6 +70,7 @@ def open_devices(
                 tx_queues=queues,
                 ring_size=settings.ring,
                 pool_size=settings.pool,
+                metadata=metadata,
                 force=settings.force,
                 link_timeout=0,
             )

@@ -19,6 +19,7 @@ from ixy.cli.bench import bench
 from ixy.cli.bind import bind
 from ixy.cli.capture import capture
 from ixy.cli.demo import demo
+from ixy.cli.dump import dump
 from ixy.cli.echo import echo
 from ixy.cli.evaluate import evaluate
 from ixy.cli.forward import forward
@@ -123,7 +124,22 @@ def group() -> None:
     """
 
 
-COMMANDS = [list_devices, setup, bind, unbind, forward, echo, generate, capture, replay, bench, evaluate, demo, sim]
+COMMANDS = [
+    list_devices,
+    setup,
+    bind,
+    unbind,
+    forward,
+    echo,
+    generate,
+    capture,
+    dump,
+    replay,
+    bench,
+    evaluate,
+    demo,
+    sim,
+]
 
 for command in COMMANDS:
     group.add_command(command)

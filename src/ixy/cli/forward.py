@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     metavar="RULE",
     help="Put packets that come in into a queue, or drop them: 'udp dst 10.0.0.1:53 queue 2', 'src 10.0.0.0/8 drop'.",
 )
+@click.option(
+    "--filter",
+    "expression",
+    metavar="EXPR",
+    help="Forward only what a filter in tcpdump's language accepts: 'not port 22'.",
+)
 @wait_option
 @packet_options
 @logging_options
@@ -42,6 +48,7 @@ def forward(
     queues: int | None,
     cores: list[int] | None,
     rules: tuple[str, ...],
+    expression: str | None,
 ) -> int:
     """Forward packets between devices A and B, both ways, unchanged.
 
@@ -52,6 +59,9 @@ def forward(
     A rule has words such as: tcp, udp or sctp; src and dst, an address or 10.0.0.0/8, with a port behind a colon or
     without; sport and dport; vlan 5; or only ethertype 0x88f7, or syn; and then queue 2, or drop.
 
+    What a filter (man pcap-filter) does not accept is dropped, and counted as filtered. It is looked at in the data
+    path, behind the card's rules; behind `vlan` it looks into the tagged packet: "vlan 5 and host 10.0.0.1".
+
     \b
     Examples:
       sudo ixy forward 0000:03:00.0 0000:03:00.1
@@ -59,10 +69,19 @@ def forward(
       ixy forward sim:a,gen=60 sim:b,sink=a,touch=48 --touch --seconds 5
       sudo ixy forward 0000:03:00.0 0000:03:00.1 --queues 4 --cores 2,3,4,5
       sudo ixy forward 0000:03:00.0 0000:03:00.1 --queues 2 --rule "tcp dport 80 queue 1" --rule "src 10.0.0.0/8 drop"
+      sudo ixy forward 0000:03:00.0 0000:03:00.1 --filter "not udp port 53"
       ixy forward --one-way sim:a,rx_pcap=in.pcap sim:b,tx_pcap=out.pcap --count 1000
     """
     from ixy.apps.forward import forward
 
     return forward(
-        (a, b), settings, touched=touched, one_way=one_way, wait=wait, queues=queues, cores=cores, rules=rules
+        (a, b),
+        settings,
+        touched=touched,
+        one_way=one_way,
+        wait=wait,
+        queues=queues,
+        cores=cores,
+        rules=rules,
+        expression=expression,
     )

@@ -64,18 +64,21 @@ FRAME_SIZE = Whole(MIN_FRAME, MAX_FRAME)
 
 def logging_options(function: F) -> F:
     """`--trace` and `--verbose`, which any command takes, before or after its name."""
-    for option in (
-        click.option("-v", "--verbose", is_flag=True, expose_value=False, callback=_verbose, help="Say what is done."),
-        click.option(
-            "--trace",
-            is_flag=True,
-            expose_value=False,
-            callback=_trace,
-            help="Print each access to a register of a card, decoded, to standard error.",
-        ),
-    ):
-        function = option(function)
-    return function
+    verbose = click.option(
+        "-v", "--verbose", is_flag=True, expose_value=False, callback=_verbose, help="Say what is done."
+    )
+    return trace_option(verbose(function))
+
+
+def trace_option(function: F) -> F:
+    """`--trace`."""
+    return click.option(
+        "--trace",
+        is_flag=True,
+        expose_value=False,
+        callback=_trace,
+        help="Print each access to a register of a card, decoded, to standard error.",
+    )(function)
 
 
 def packet_options(function: Callable[..., int]) -> Callable[..., int]:

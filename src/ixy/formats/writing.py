@@ -61,7 +61,9 @@ def record_bytes(length: int) -> int:
 
 
 @compiled
-def append(target: Bytes, used: int, form: Format, time: int, source: Bytes, start: int, length: int) -> int:
+def append(
+    target: Bytes, used: int, form: Format, time: int, source: Bytes, start: int, length: int, original: int = 0
+) -> int:
     """Put the record of the frame `source[start:start + length]` at `target[used:]`.
 
     Args:
@@ -69,14 +71,16 @@ def append(target: Bytes, used: int, form: Format, time: int, source: Bytes, sta
         form: `Writer.format`. A frame longer than `snaplen` is cut, and its record says so.
         time: ns since 1970; for pcap, before 2106.
         source: shape (any,), such as `buffers().bytes.reshape(-1)`; the caller has checked the range.
+        original: bytes that the frame had on the wire, if they were more.
 
     Returns:
         How much of the buffer is taken now; `used` unchanged if there was no room.
     """
     captured = min(length, form.snaplen)
+    original = max(original, length)
     if form.interface < 0:
-        return pcap.append_record(target, used, form.tick, time, source, start, length, captured)
-    return pcapng.append_block(target, used, form.interface, form.tick, time, source, start, length, captured)
+        return pcap.append_record(target, used, form.tick, time, source, start, original, captured)
+    return pcapng.append_block(target, used, form.interface, form.tick, time, source, start, original, captured)
 
 
 @compiled
@@ -97,7 +101,14 @@ def record_time(records: Bytes, at: int, form: Format) -> int:
 
 @compiled
 def _append_some(
-    target: Bytes, form: Format, times: Integers, data: Bytes, starts: Integers, lengths: Integers, first: int
+    target: Bytes,
+    form: Format,
+    times: Integers,
+    data: Bytes,
+    starts: Integers,
+    lengths: Integers,
+    originals: Integers,
+    first: int,
 ) -> tuple[int, int]:
     """Fill `target` with frames from number `first` on: the bytes used, and the first frame that was not taken.
 
@@ -106,7 +117,7 @@ def _append_some(
     used = 0
     for i in range(first, times.size):
         inside = 0 <= starts[i] <= data.size and 0 <= lengths[i] <= data.size - starts[i]
-        end = append(target, used, form, times[i], data, starts[i], lengths[i]) if inside else used
+        end = append(target, used, form, times[i], data, starts[i], lengths[i], originals[i]) if inside else used
         if end == used:
             return used, i
         used = end
@@ -218,26 +229,30 @@ class Writer:
         if str(path) == "-":
             _on_output.add(self)
 
-    def write(self, times: Integers, data: Bytes, starts: Integers, lengths: Integers) -> None:
+    def write(
+        self, times: Integers, data: Bytes, starts: Integers, lengths: Integers, originals: Integers | None = None
+    ) -> None:
         """Write frames: number i is `data[starts[i]:][:lengths[i]]`, at `times[i]` ns since 1970.
 
         Args:
             times, starts, lengths: integers, all of shape (n,).
             data: shape (any,), contiguous.
+            originals: bytes that the frames had on the wire, where some are cut; of shape (n,).
 
         Raises:
             CaptureError: as `flush`.
             ValueError: the arrays differ in length, a time is none that the format can tell, or a frame lies outside
                 `data`; in the last case the frames before it are written.
         """
-        if not times.size == starts.size == lengths.size:
+        originals = lengths if originals is None else originals
+        if not times.size == starts.size == lengths.size == originals.size:
             raise ValueError(f"{times.size} times, {starts.size} starts and {lengths.size} lengths")
         self._check_times(times)
         if self._buffer is None:
             self._buffer = np.empty(4 * MAX_LENGTH, np.uint8)
         done = 0
         while done < times.size:
-            used, done = _append_some(self._buffer, self.format, times, data, starts, lengths, done)
+            used, done = _append_some(self._buffer, self.format, times, data, starts, lengths, originals, done)
             if not used:
                 raise ValueError(f"frame {done} lies outside the data")
             self.flush(self._buffer, used)
