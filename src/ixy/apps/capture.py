@@ -43,7 +43,7 @@ class File(Protocol):
 
     formats: list[Format]
 
-    def flush(self, buffer: NDArray[np.uint8], used: int) -> None: ...
+    def flush(self, buffer: NDArray[np.uint8], used: int, packets: int | None = None) -> None: ...
 
 
 class CaptureState(NamedTuple):
@@ -81,6 +81,9 @@ class Recorder:
         count: how many packets to capture, None for no limit.
         only: which packets are captured, None for all.
 
+    Attributes:
+        kernels, states: of each queue, what polls it, and what that works on.
+
     Raises:
         ConfigurationError: `batch` is below 1 or above the size of a ring.
     """
@@ -91,9 +94,10 @@ class Recorder:
         batch = min(integer("batch", batch, 1, queue.ring.size) for queue in queues)
         self._queues, self._file = queues, file
         self._counts = np.zeros(COUNTS, np.int64)
+        self._written = 0
         self._records = np.zeros(max(_RECORDS_SIZE, 2 * batch * record_bytes(BUFFER_SIZE)), np.uint8)
-        self._kernels = [_capture_kernel(queue.ring.kernel) for queue in queues]
-        self._states = [
+        self.kernels = [_capture_kernel(queue.ring.kernel) for queue in queues]
+        self.states = [
             CaptureState(
                 rx=queue.ring.state,
                 pools=pools(),
@@ -123,18 +127,20 @@ class Recorder:
         before = self.received
         turn = polls if len(self._queues) == 1 else min(polls, _TURN)
         for _ in range(polls // turn if polls else 1):
-            for queue, kernel, state in zip(self._queues, self._kernels, self._states, strict=True):
+            for queue, kernel, state in zip(self._queues, self.kernels, self.states, strict=True):
                 if not kernel(state, turn):
                     raise in_use(queue)
                 if self._counts[USED] > self._records.size // 2:
-                    self._flush()
-        self._flush()
+                    self.flush()
+        self.flush()
         return self.received - before
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what the kernels have gathered."""
         used = int(self._counts[USED])
         self._counts[USED] = 0
-        self._file.flush(self._records, used)
+        packets, self._written = self.matched - self._written, self.matched
+        self._file.flush(self._records, used, packets)
 
     @property
     def received(self) -> int:
@@ -148,7 +154,7 @@ class Recorder:
 
     def done(self) -> bool:
         """Whether the limit is reached."""
-        return self.matched >= self._states[0].limit
+        return self.matched >= self.states[0].limit
 
 
 def capture(

@@ -195,6 +195,7 @@ class Player:
         shared: words of all players that play at the same time, shape (SHARED,), int64, zeros.
 
     Attributes:
+        kernel, state: what sends, and what it works on.
         errors: a histogram (`tables.histogram`) of the errors of gaps, in ns.
 
     Raises:
@@ -217,9 +218,9 @@ class Player:
             device.attach(pool)  # which holds it
         self.errors = np.zeros(PARTS, np.int64)
         self._device, self._recording = device, recording
-        self._kernel = send_kernel(rx.kernel, tx.kernel, due, prepare, _sent)
+        self.kernel = send_kernel(rx.kernel, tx.kernel, due, prepare, _sent)
         self._counts = np.zeros(COUNTS, np.int64)
-        self._state = PlayerState(
+        self.state = PlayerState(
             rx=rx.state,
             tx=tx.state,
             pools=pools(),
@@ -236,7 +237,7 @@ class Player:
             errors=self.errors,
         )
         self._over = False
-        self._fill()
+        self.fill()
 
     def run(self, polls: int) -> int:
         """Send up to `polls` batches, as far as packets are due and the ring takes them; how many packets.
@@ -247,33 +248,39 @@ class Player:
         """
         before, left = self.sent, polls
         while True:
-            tried = self._kernel(self._state, left)
+            tried = self.kernel(self.state, left)
             if tried < 0:
                 raise OwnershipError(f"{self._device.address}: a queue is in use by another thread")
             left -= tried
-            if self._counts[AT] == self._counts[END] and polls:
-                self._fill()
+            if self.at_end and polls:
+                self.fill()
             if left <= 0 or self._over:
                 return self.sent - before
 
     def due(self) -> int | None:
         """When the next packet is due, by the clock in nanoseconds; None if that is not known yet."""
-        started, at = int(self._state.shared[STARTED]), int(self._counts[AT])
+        started, at = int(self.state.shared[STARTED]), int(self._counts[AT])
         if self._over or not started:
             return None
-        return started + int(self._state.table[DUE, at])
+        return started + int(self.state.table[DUE, at])
 
     @property
     def sent(self) -> int:
         """How many packets were handed to the device."""
         return int(self._counts[SENT])
 
+    @property
+    def at_end(self) -> bool:
+        """Whether the packets of the table are sent."""
+        return bool(self._counts[AT] == self._counts[END])
+
     def done(self) -> bool:
         """Whether all is sent."""
         return self._over
 
-    def _fill(self) -> None:
-        count = self._recording.fill(self._state.table)
+    def fill(self) -> None:
+        """Go on to the next packets of the recording, once those of the table are sent."""
+        count = self._recording.fill(self.state.table)
         self._counts[AT], self._counts[END] = 0, count
         self._over = count == 0
 

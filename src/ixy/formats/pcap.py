@@ -66,9 +66,10 @@ class Records:
         self._fcs = 2 * (link >> _FCS_SHIFT) if link & _FCS_PRESENT else 0
         self._data, self._big, self._end = data, order == ">", FILE_HEADER
 
-    def fill(self, table: Table) -> int:
-        """Fill the columns of a table with the next packets; how many, fewer than it has only at the end."""
-        count, self._end = _scan(self._data, self._end, self._big, self._tick, self._fcs, table)
+    def fill(self, table: Table, count: int = 0) -> int:
+        """Fill the columns of a table, from number `count` on, with the next packets; how many it holds then, fewer
+        than it has room for only at the end."""
+        count, self._end = _scan(self._data, self._end, self._big, self._tick, self._fcs, table, count)
         return count
 
     def rewind(self) -> None:
@@ -90,17 +91,16 @@ class Records:
 
 
 @compiled
-def _scan(data: Bytes, position: int, big: bool, tick: int, fcs: int, table: Table) -> tuple[int, int]:
-    """Fill the columns of `table` with the records from `position` on.
+def _scan(data: Bytes, position: int, big: bool, tick: int, fcs: int, table: Table, count: int) -> tuple[int, int]:
+    """Fill the columns of `table`, from number `count` on, with the records from `position` on.
 
     Args:
         tick: ns in one unit of a time stamp's fraction.
         fcs: bytes of frame check sequence at the end of every frame, which are left out.
 
     Returns:
-        The number of records and the position after them.
+        The number of records that the table holds, and the position after them.
     """
-    count = 0
     while count < table.shape[1] and position + RECORD_HEADER <= data.size:
         body = position + RECORD_HEADER
         length = word(data, position + 8, big)

@@ -74,9 +74,10 @@ class Records:
         self._first = self._end = 0  # number of the section's first interface; place in the file
         self._interfaces = np.zeros((0, COLUMNS), np.int64)
 
-    def fill(self, table: Table) -> int:
-        """Fill the columns of a table with the next packets; how many, fewer than it has only at the end."""
-        count, why = 0, _BLOCK
+    def fill(self, table: Table, count: int = 0) -> int:
+        """Fill the columns of a table, from number `count` on, with the next packets; how many it holds then, fewer
+        than it has room for only at the end."""
+        why = _BLOCK
         while why == _BLOCK and self._describe():
             count, self._end, why = _scan(self._data, self._end, self._big, self._interfaces, self._first, table, count)
         return count

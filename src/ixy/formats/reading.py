@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     Table = NDArray[np.int64]
 
 _PART = 1 << 16  # packets of a table
+_MARGIN = 1.05
 _CHUNK = 1 << 20  # bytes
 _CONVERTED = 8 << 20  # bytes of converted packets that are written at a time
 
@@ -96,17 +97,19 @@ class Source:
         self._count = 0
         self._known = len(self._records.links)
 
-    def fill(self, table: Table) -> int:
-        """Fill the columns of a table with the next packets; how many, fewer than it has only at the end.
+    def fill(self, table: Table, first: int = 0) -> int:
+        """Fill the columns of a table with the next packets; how many it holds then, fewer than it has room for only at
+        the end.
 
         Args:
-            table: shape (words.ROWS, any), int64.
+            table: shape (words.ROWS, any), int64, contiguous.
+            first: the column to begin with.
 
         Raises:
             CaptureError: an interface that is described amid the file is of another link.
         """
-        count = self._records.fill(table)
-        self._count += count
+        count = self._records.fill(table, first)
+        self._count += count - first
         if len(self._records.links) > self._known:
             self._look_at_links()
         return count
@@ -157,14 +160,15 @@ def read(path: str | Path) -> Capture:
             rest.
     """
     source = Source(path)
-    parts: list[Table] = []
-    full = True
-    while full:
-        table = np.empty((ROWS, _PART), np.int64)
-        count = source.fill(table)
-        parts.append(table[:, :count])
-        full = count == table.shape[1]
-    rows = np.concatenate(parts, axis=1)
+    table = np.empty((ROWS, _PART), np.int64)
+    count = source.fill(table)
+    while count == table.shape[1]:  # room for all, if packets go on as they are so far; memory comes as it is filled
+        room = int(source.data.size / (table[OFFSET, count - 1] + table[LENGTH, count - 1]) * count * _MARGIN) + 1
+        larger = np.empty((ROWS, max(room, count + _PART)), np.int64)
+        larger[:, :count] = table
+        table = larger
+        count = source.fill(table, count)
+    rows = table[:, :count]
     return Capture(
         source.data,
         rows[OFFSET],

@@ -78,12 +78,15 @@ class RotatingWriter:
     def packets(self) -> int:
         return self._before + self._writer.packets
 
-    def flush(self, buffer: Bytes, used: int) -> None:
+    def flush(self, buffer: Bytes, used: int, packets: int | None = None) -> None:
         """As `Writer.flush`; packets after the last file are left out.
 
         Raises:
             CaptureError: as `Writer`.
         """
+        if self._rotation == ONE_FILE:
+            self._writer.flush(buffer, used, packets)
+            return
         start, form = 0, self.formats[0]
         while start < used and not self.ended:
             room = self._rotation.size - self._writer.size if self._rotation.size else _NEVER

@@ -24,10 +24,11 @@ OFFSET, LENGTH, ORIGINAL, TIME, INTERFACE, ROWS = range(6)
 @compiled
 def word(data: Bytes, at: int, big: bool) -> int:
     """The unsigned 32-bit word at `data[at:]`."""
-    a, b, c, d = np.int64(data[at]), np.int64(data[at + 1]), np.int64(data[at + 2]), np.int64(data[at + 3])
+    low = np.int64(data[at]) | np.int64(data[at + 1]) << 8  # which compilers know as one load
+    value = int(low | np.int64(data[at + 2]) << 16 | np.int64(data[at + 3]) << 24)
     if big:
-        return int(a << 24 | b << 16 | c << 8 | d)
-    return int(d << 24 | c << 16 | b << 8 | a)
+        return (value & 0xFF) << 24 | (value & 0xFF00) << 8 | value >> 8 & 0xFF00 | value >> 24
+    return value
 
 
 @compiled

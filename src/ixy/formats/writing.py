@@ -257,16 +257,22 @@ class Writer:
                 raise ValueError(f"frame {done} lies outside the data")
             self.flush(self._buffer, used)
 
-    def flush(self, buffer: Bytes, used: int) -> None:
+    def flush(self, buffer: Bytes, used: int, packets: int | None = None) -> None:
         """Write the records that `append` put into the first `used` bytes of `buffer`; the buffer is free afterwards.
+
+        Args:
+            packets: how many they are, if the caller knows; else they are counted.
 
         Raises:
             CaptureError: the disk is full, the pipe closed, or the like. The message and `packets` say how many packets
                 the file holds; a record that was written in part is cut off again where the file is a regular one.
         """
         written, error = self._put(buffer[:used])
-        packets, end = _whole(buffer, written, self.format)
-        self.packets += packets
+        if packets is not None and not error:
+            self.packets += packets
+            return
+        whole, end = _whole(buffer, written, self.format)
+        self.packets += whole
         if error:
             self._cut(written - end)
             raise self._failure(error)
