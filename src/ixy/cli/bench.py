@@ -66,6 +66,7 @@ def bench() -> None:
     ixy bench kernels      what functions cost that read headers, keep flows, choose outputs
     ixy bench cores        what handing packets to another core costs, and what two cores do at once
     ixy bench latency      from wire to wire, polling and waiting
+    ixy bench traffic      what filters cost, and recording, playing and reading captures
     ixy bench start        seconds until packets flow, with an empty cache and with a full one
     """
 
@@ -220,6 +221,36 @@ def latency(rate: int, seconds: float, as_json: bool) -> None:
         calm = passage.only_calm()
         result |= {"calm_us": calm and calm.percentiles(), "calm_share": round(passage.calm_share, 4)}
         click.echo(json.dumps(result | {"histogram": passage.histogram()}))
+
+
+@bench.command()
+@click.argument("sections", nargs=-1)
+@_options(_repeat_option, _json_option, logging_options)
+def traffic(sections: tuple[str, ...], repeat: int, as_json: bool) -> None:
+    """What the tools for traffic cost a packet, all of them or those SECTIONS that are named.
+
+    \b
+    filter    a filter in tcpdump's language, on mixed traffic in random order, and where all packets miss;
+              seconds until a new one is ready
+    record    captures in lock step, 64-byte frames into files in memory and out of them; gigabytes a second into arrays
+
+    \b
+    ixy bench traffic
+    ixy bench traffic filter --repeat 9 --json
+    """
+    from ixy.bench.traffic import SECTIONS
+
+    unknown = [name for name in sections if name not in SECTIONS]
+    if unknown:
+        raise click.UsageError(f"no section {unknown[0]!r}: there is {', '.join(SECTIONS)}")
+    for name in sections or SECTIONS:
+        results = SECTIONS[name].measure(repeat)
+        for line in (
+            (json.dumps({"section": name} | result) for result in results)
+            if as_json
+            else (SECTIONS[name].lines(results))
+        ):
+            click.echo(line)
 
 
 @bench.command()
