@@ -72,6 +72,11 @@ def check_address(address: str) -> None:
         raise AddressError(f"{address}: no device address: write 0000:03:00.0 (see `ixy list`) or {forms}")
 
 
+def looks_like_address(text: str) -> bool:
+    """Whether a word is meant to be an address, even a malformed one."""
+    return text.startswith(tuple(SCHEMES)) or _PCI_ADDRESS.fullmatch(text) is not None
+
+
 def by_virtual_clock(address: str) -> bool:
     """Whether an address asks for a virtual clock, as only those of simulated cards do; raises as `check_address`."""
     check_address(address)

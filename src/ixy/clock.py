@@ -123,17 +123,28 @@ def monotonic() -> float:
     return monotonic_ns() / 1e9
 
 
+def date_ns() -> int:
+    """The time for stamps, in nanoseconds since 1970: by the system's clock as `time.time_ns`."""
+    return int(WORDS[0]) or time.time_ns()
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Polls
 
 
-def tick() -> int:
+def tick(due: int | None = None) -> int:
     """A poll begins. By a virtual clock its time passes, in which cards work; how much they did.
+
+    Args:
+        due: when there is something to do besides: if that is earlier, the poll takes no longer.
 
     Raises:
         OwnershipError: the clock is virtual, and another thread's.
     """
-    return _ours().advance(monotonic_ns() + POLL) if _virtual.cards is not None else 0
+    if _virtual.cards is None:
+        return 0
+    now = monotonic_ns()
+    return _ours().advance(due if due is not None and now < due < now + POLL else now + POLL)
 
 
 def settle() -> None:
@@ -151,7 +162,8 @@ def run_polls(
 ) -> int:
     """Poll so many times by `poll(polls)`, which answers how many packets it has handled; how many in all.
 
-    By a virtual clock they are single polls, up to the one after which it has `ended`. Those are left out in which
+    By a virtual clock they are single polls, up to the one after which it has `ended`, or as many as begin in the time
+    of so many: what is due between two has one at that moment. Those are left out in which
     nothing can happen: when a poll was in vain, then the cards had nothing to do, and so was the next poll, then all
     are as before, until something is due.
 
@@ -161,25 +173,25 @@ def run_polls(
     if polls == 0 or _virtual.cards is None:
         return poll(polls)
     handled, before = 0, 1
-    while polls > 0 and not ended():
-        worked = tick()
+    end = monotonic_ns() + polls * POLL
+    while monotonic_ns() < end and not ended():
+        worked = tick(min(due() or end, end))
         count = poll(1)
         handled += count
-        polls -= 1
         if not (worked or count or before):
-            polls -= _pass_over(polls, due())
+            _pass_over(end, due())
         before = count
     return handled
 
 
-def _pass_over(polls: int, due: int | None) -> int:
-    """Let the time of up to so many polls pass, in which nothing happens; how many."""
+def _pass_over(end: int, due: int | None) -> None:
+    """Let the time of polls pass in which nothing happens, until `end` at most."""
     now = monotonic_ns()
+    polls = (end - now) // POLL
     times = [moment for moment in (_ours().following(), due) if moment is not None and moment > now]
     if times:
         polls = min(polls, (min(times) - now - 1) // POLL)
     WORDS[0] = now + polls * POLL
-    return polls
 
 
 # ---------------------------------------------------------------------------------------------------------------------

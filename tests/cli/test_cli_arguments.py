@@ -13,7 +13,7 @@ from ixy.apps.templates import Templates
 from ixy.cli import run
 from ixy.errors import ConfigurationError
 from ixy.formats.frames import udp_frame
-from ixy.formats.pcap import MAX_LENGTH
+from ixy.formats.words import MAX_LENGTH
 from ixy.packets.hugepages import setup
 
 NOWHERE = "no-such-device"  # opening it would be refused with other words
@@ -101,13 +101,13 @@ def test_numpy_integers_are_integers():
 
 def test_functions_check_before_they_open():
     """A rate, a length or a size out of bounds is refused, and not the address, which is none."""
-    templates = Templates([udp_frame()], "test")
+    templates = Templates.of([udp_frame()], "test")
     with pytest.raises(ConfigurationError, match="rate 1000000001: 0 to 1000000000 are possible"):
         generate(NOWHERE, templates, Settings(), rate=MAX_RATE + 1, numbered=True)
     with pytest.raises(TypeError, match="rate must be an integer"):
         generate(NOWHERE, templates, Settings(), rate=0.5, numbered=True)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ConfigurationError, match=f"snaplen {MAX_LENGTH + 1}: 1 to {MAX_LENGTH} are possible"):
-        capture(NOWHERE, "out.pcap", Settings(), snaplen=MAX_LENGTH + 1)
+    with pytest.raises(ConfigurationError, match=f"snaplen {MAX_LENGTH + 1}: 0 to {MAX_LENGTH} are possible"):
+        capture([NOWHERE], "out.pcap", Settings(), snaplen=MAX_LENGTH + 1)
     with pytest.raises(ConfigurationError, match="count 1000000000000001: 1 to"):
         demo(Settings(), count=MAX_COUNT + 1, size=60)
     with pytest.raises(ConfigurationError, match="size 1515: 60 to 1514 are possible"):
@@ -123,9 +123,9 @@ def test_the_highest_rate_holds_for_years():
 
 
 def test_frames_without_a_header_are_left_out(caplog):
-    """Of 13, 14 and 2049 bytes, the second is sent, padded; both others are counted and told of."""
-    templates = Templates([bytes(13), bytes(14), bytes(2049)], "test")
-    assert (len(templates), templates.left_out, templates.lengths.tolist()) == (1, 2, [60])
+    """Of 13, 14 and 2049 bytes, the second is sent; both others are counted and told of."""
+    templates = Templates.of([bytes(13), bytes(14), bytes(2049)], "test")
+    assert (len(templates), templates.left_out, templates.sizes.tolist()) == (1, 2, [14])
     assert [record.getMessage() for record in caplog.records] == [
         "test: left out frames without a whole Ethernet header: 1",
         "test: left out frames longer than a buffer of 2048 bytes: 1",
@@ -135,7 +135,7 @@ def test_frames_without_a_header_are_left_out(caplog):
 def test_frames_are_bytes():
     """Text is none."""
     with pytest.raises(TypeError):
-        Templates(["text"], "test")  # pyright: ignore[reportArgumentType]
+        Templates.of(["text"], "test")  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("arguments", [["bench"], ["sim"], []])

@@ -23,13 +23,13 @@ def test_generate_at_the_line_s_rate(ixy, tmp_path):
 
 
 def test_generate_at_a_rate_for_some_seconds(ixy, tmp_path):
-    """Packet n is sent n / 300 s after the first, in the first microsecond that begins then; the first in the first."""
+    """Packet n is sent n / 300 s after the first, in the first nanosecond then; the first after the first poll."""
     address = "sim:a,tx_pcap=out.pcap,clock=virtual"
     ended = ixy("generate", address, "--rate", "300", "--seconds", "2", "--json")
     assert ended.code == 0, ended.errors
     assert ended.summary["seconds"] == 2.0
     assert ended.summary["generated"] == 600
-    assert stamps(tmp_path / "out.pcap") == [1000 + -(-n * 10_000 // 3) * 1000 for n in range(600)]
+    assert stamps(tmp_path / "out.pcap") == [1000 + -(-n * 10**7 // 3) for n in range(600)]
 
 
 @pytest.mark.parametrize("waits", [[], ["--wait"]])

@@ -23,7 +23,7 @@ from scapy.packet import Raw
 
 import ixy
 from ixy import tables
-from ixy.formats import pcap
+from ixy.formats.writing import Writer
 from ixy.sim.machine import Machine
 
 ETHER = Ether(dst="02:00:00:00:00:01", src="02:00:00:00:00:02")
@@ -279,7 +279,7 @@ def test_sampler(machine: Machine, tmp_path: Path) -> None:
     for start in range(0, len(packets), 50):
         part = packets[start : start + 50]
         assert through(machine, module.sample, sampler, part) == [bytes(packet) for packet in part]
-    with pcap.Writer(tmp_path / "samples.pcap") as writer:
+    with Writer(tmp_path / "samples.pcap") as writer:
         module.save(reader, writer)
     with (tmp_path / "samples.pcap").open("rb") as file:
         samples = list(dpkt.pcap.Reader(file))

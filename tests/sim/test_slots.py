@@ -36,6 +36,9 @@ RARE_CARD = (
 RARE_MODULES = {
     "ixy.pacing",
     "ixy.formats.pcap",
+    "ixy.formats.pcapng",
+    "ixy.formats.words",
+    "ixy.formats.writing",
     "ixy.sim.pause",
     "ixy.sim.short",
     "ixy.sim.timed",

@@ -1,11 +1,11 @@
-"""`ixy capture`: what a device receives goes into a pcap file."""
+"""`ixy capture`: what devices receive goes into a capture file, or a row of them."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -16,40 +16,55 @@ from ixy.apps.signals import stop_on_signals
 from ixy.arguments import integer
 from ixy.clock import run_polls
 from ixy.drivers.rings import ENTERED, enter, exit_from, in_use
-from ixy.formats.pcap import Format, Writer, append, check_place, record_bytes
+from ixy.filters import Filter
+from ixy.formats.files import check_place
+from ixy.formats.rotation import ONE_FILE, RotatingWriter, Rotation
+from ixy.formats.writing import Format, Interface, append, record_bytes
 from ixy.jit import compiled
 from ixy.packets.buffers import BUFFER_SIZE, STRIDE
 from ixy.packets.packets import Packets, new_packets
 from ixy.packets.pool import Pools, give, pools, serve, wanted
 from ixy.unsafe import date_ns
+from ixy.unsafe.filters import accepts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ixy.apps.settings import Settings
-    from ixy.device import RxQueue
+    from ixy.device import Device, RxQueue
 
 _RECORDS_SIZE = 4 << 20  # bytes of records that are gathered before they are written
-USED, CAPTURED, COUNTS = 0, 1, 8  # words of a capture's `counts`
+_TURN = 8  # polls of a queue before it is the next one's turn: no ring may fill meanwhile
+USED, RECEIVED, MATCHED, COUNTS = 0, 1, 2, 8  # words of a capture's `counts`
+
+
+class File(Protocol):
+    """What takes records: `Writer` or `RotatingWriter`."""
+
+    formats: list[Format]
+
+    def flush(self, buffer: NDArray[np.uint8], used: int, packets: int | None = None) -> None: ...
 
 
 class CaptureState(NamedTuple):
-    """A capture, as its kernel sees it.
+    """A capture from one queue, as its kernel sees it.
 
     Attributes:
         rx: state of the receive ring.
         bytes: all packet buffers in a row; buffer n starts at n * STRIDE.
         packets: room for one batch.
+        filter: the address of a filter's machine code, 0 for none.
         form: of the records.
-        records: shape (size,), uint8, filled up to `counts[USED]`.
+        records: shape (size,), uint8, filled up to `counts[USED]`; of all queues.
         limit: packets to capture in all.
-        counts: shape (COUNTS,), int64.
+        counts: shape (COUNTS,), int64; of all queues.
     """
 
     rx: Any
     pools: Pools
     bytes: NDArray[np.uint8]
     packets: Packets
+    filter: int
     form: Format
     records: NDArray[np.uint8]
     limit: int
@@ -57,85 +72,160 @@ class CaptureState(NamedTuple):
 
 
 class Recorder:
-    """Packets from a receive queue into a file.
+    """Packets from receive queues into a file, in the order of time: each has the time at which it was taken.
 
     Args:
-        rx: the queue.
-        writer: the file.
+        queues: from which packets are taken.
+        file: has an interface for each queue, by its format.
         batch: the most packets taken at a time.
         count: how many packets to capture, None for no limit.
+        only: which packets are captured, None for all.
+
+    Attributes:
+        kernels, states: of each queue, what polls it, and what that works on.
 
     Raises:
-        ConfigurationError: `batch` is below 1 or above the size of the ring.
+        ConfigurationError: `batch` is below 1 or above the size of a ring.
     """
 
-    def __init__(self, rx: RxQueue, writer: Writer, batch: int, count: int | None) -> None:
-        batch = integer("batch", batch, 1, rx.ring.size)
-        self._rx = rx
-        self._writer = writer
-        self._kernel = _capture_kernel(rx.ring.kernel)
-        size = max(_RECORDS_SIZE, batch * record_bytes(BUFFER_SIZE))
-        self._state = CaptureState(
-            rx=rx.ring.state,
-            pools=pools(),
-            bytes=pools().bytes.reshape(-1),
-            packets=new_packets(batch),
-            form=writer.format,
-            records=np.zeros(size, np.uint8),
-            limit=sys.maxsize if count is None else count,
-            counts=np.zeros(COUNTS, np.int64),
-        )
+    def __init__(
+        self, queues: Sequence[RxQueue], file: File, batch: int, count: int | None, only: Filter | None = None
+    ) -> None:
+        batch = min(integer("batch", batch, 1, queue.ring.size) for queue in queues)
+        self._queues, self._file = queues, file
+        self._counts = np.zeros(COUNTS, np.int64)
+        self._written = 0
+        self._records = np.zeros(max(_RECORDS_SIZE, 2 * batch * record_bytes(BUFFER_SIZE)), np.uint8)
+        self.kernels = [_capture_kernel(queue.ring.kernel) for queue in queues]
+        self.states = [
+            CaptureState(
+                rx=queue.ring.state,
+                pools=pools(),
+                bytes=pools().bytes.reshape(-1),
+                packets=new_packets(batch),
+                filter=only.address if only else 0,
+                form=form,
+                records=self._records,
+                limit=sys.maxsize if count is None else count,
+                counts=self._counts,
+            )
+            for queue, form in zip(queues, file.formats, strict=True)
+        ]
 
     def run(self, polls: int) -> int:
-        """Poll the queue up to `polls` times, and write what was there to the file; how many packets were.
+        """Poll the queues up to `polls` times, and write what was there to the file; how many packets were.
 
         A call with 0 compiles it all.
 
         Raises:
             CaptureError: the disk is full, the pipe closed, or the like.
-            OwnershipError: another thread uses the queue.
+            OwnershipError: another thread uses a queue.
         """
         return run_polls(self._poll, polls, ended=self.done)
 
     def _poll(self, polls: int) -> int:
-        before = int(self._state.counts[CAPTURED])
-        if not self._kernel(self._state, polls):
-            raise in_use(self._rx)
-        used = int(self._state.counts[USED])
-        if used or polls == 0:  # of none, so that all that writes is compiled, too
-            self._state.counts[USED] = 0
-            self._writer.flush(self._state.records, used)
-        return int(self._state.counts[CAPTURED]) - before
+        before = self.received
+        turn = polls if len(self._queues) == 1 else min(polls, _TURN)
+        for _ in range(polls // turn if polls else 1):
+            for queue, kernel, state in zip(self._queues, self.kernels, self.states, strict=True):
+                if not kernel(state, turn):
+                    raise in_use(queue)
+                if self._counts[USED] > self._records.size // 2:
+                    self.flush()
+        self.flush()
+        return self.received - before
+
+    def flush(self) -> None:
+        """Write what the kernels have gathered."""
+        used = int(self._counts[USED])
+        self._counts[USED] = 0
+        packets, self._written = self.matched - self._written, self.matched
+        self._file.flush(self._records, used, packets)
+
+    @property
+    def received(self) -> int:
+        """Packets that were taken from the queues."""
+        return int(self._counts[RECEIVED])
+
+    @property
+    def matched(self) -> int:
+        """Those of them that are to be captured."""
+        return int(self._counts[MATCHED])
 
     def done(self) -> bool:
         """Whether the limit is reached."""
-        return bool(self._state.counts[CAPTURED] >= self._state.limit)
+        return self.matched >= self.states[0].limit
 
 
-def capture(address: str, path: str, settings: Settings, *, snaplen: int, wait: bool = False) -> int:
-    """Write what a device receives to a pcap file until the limit or a signal; the exit code.
+def capture(
+    addresses: Sequence[str],
+    path: str,
+    settings: Settings,
+    *,
+    snaplen: int,
+    wait: bool = False,
+    queues: int = 1,
+    expression: str = "",
+    rotation: Rotation = ONE_FILE,
+) -> int:
+    """Write what devices receive to a capture file until the limit or a signal; the exit code.
 
     Args:
-        path: of the file; "-" is standard output, and then the report goes to standard error.
-        snaplen: bytes of a packet that are kept, 1 to 262144.
+        path: of the file, whose name says the format; "-" is standard output, and then the report goes to standard
+            error.
+        snaplen: bytes of a packet that are kept, 1 to 262144; 0 for all.
         wait: sleep while no packets come.
+        queues: of each device.
+        expression: a filter in tcpdump's language, for the packets to capture; all match the empty one.
+        rotation: when the next file begins.
 
     Raises:
-        CaptureError: the file cannot be opened or written. What was written stays readable.
+        CaptureError: a file cannot be opened or written. What was written stays readable.
         ConfigurationError: `snaplen` is out of bounds.
+        FilterError: the filter is malformed, or libpcap not installed.
         Error: as `ixy.open`.
     """
-    snaplen = integer("snaplen", snaplen, 1, MAX_SNAPLEN)
+    snaplen = integer("snaplen", snaplen, 0, MAX_SNAPLEN)
+    only = Filter(expression) if expression else None
     check_place(path)
-    with stop_on_signals() as stop, open_devices([address], settings) as (device,), Writer(path, snaplen) as file:
-        recorder = Recorder(device.rx[0], file, settings.batch, settings.count)
-        work = patiently(recorder.run, device.rx) if wait else recorder.run
-        with Report([device], [address], as_json=settings.as_json, file=path) as report:
-            try:
-                repeat(work, recorder.done, settings, stop, report)
-            finally:
-                report.results = {"captured": file.packets}
-    return stop.exit_code(settings)
+    with stop_on_signals() as stop, open_devices(addresses, settings, queues=queues, writes=[path]) as devices:
+        interfaces = [_interface(device, number) for device in devices for number in range(queues)]
+        with RotatingWriter(path, snaplen, rotation, interfaces) as file:
+            rx = [queue for device in devices for queue in device.rx]
+            recorder = Recorder(rx, file, settings.batch, settings.count, only)
+            work = patiently(recorder.run, rx) if wait else recorder.run
+            with Report(devices, addresses, as_json=settings.as_json, file=path) as report:
+                report.progress = lambda: _counted(recorder, file, devices)
+                try:
+                    repeat(work, lambda: recorder.done() or file.ended, settings, stop, report)
+                finally:
+                    report.results = report.progress()
+                    if rotation != ONE_FILE:
+                        report.results["files"] = file.files
+    return 0 if file.ended else stop.exit_code(settings)
+
+
+def _counted(recorder: Recorder, file: RotatingWriter, devices: Sequence[Device]) -> dict[str, int]:
+    """What was captured, and what was lost: because the card had no room for it, and because the file had none."""
+    return {
+        "received": recorder.received,
+        "matched": recorder.matched,
+        "captured": file.packets,
+        "lost_by_card": sum(device.stats().rx_dropped for device in devices),
+        "lost_by_file": 0 if file.ended else recorder.matched - file.packets,
+    }
+
+
+def _interface(device: Device, queue: int) -> Interface:
+    """A queue of a device, as a pcapng file tells of it. What the device has counted stands with the first."""
+    several = len(device.rx) > 1
+
+    def counts() -> dict[str, int]:
+        stats = device.stats()
+        return {"received": stats.rx_packets + stats.rx_dropped, "dropped": stats.rx_dropped}
+
+    name = f"{device.address} queue {queue}" if several else device.address
+    return Interface(name, counts if queue == 0 else None)
 
 
 @cache
@@ -148,7 +238,7 @@ def _capture_kernel(rx_batch: Callable[..., int]) -> Any:
 
         False if the queue is not to be had.
         """
-        counts, packets = state.counts, state.packets
+        counts, packets, form = state.counts, state.packets, state.form
         if enter(state.rx, state.pools) != ENTERED:
             return False
         batch = packets.ids.size
@@ -159,16 +249,20 @@ def _capture_kernel(rx_batch: Callable[..., int]) -> Any:
                 break
             if wanted(state.pools, state.rx.pool):
                 serve(state.pools, state.rx.pool)
-            limit = min(batch, state.limit - counts[CAPTURED])
+            limit = min(batch, state.limit - counts[MATCHED])
             received = rx_batch(state.rx, state.pools, packets, limit)
             if received == 0:
                 continue
             now = date_ns()
+            matched = 0
             for i in range(received):
-                start = int(packets.ids[i]) * STRIDE
-                used = append(state.records, used, state.form, now, state.bytes, start, packets.lengths[i])
+                start, length = int(packets.ids[i]) * STRIDE, int(packets.lengths[i])
+                if accepts(state.filter, state.bytes, start, length, length):
+                    used = append(state.records, used, form, now, state.bytes, start, length)
+                    matched += 1
             give(state.pools, packets, 0, received)
-            counts[CAPTURED] += received
+            counts[RECEIVED] += received
+            counts[MATCHED] += matched
         counts[USED] = used
         exit_from(state.rx, state.pools)
         return True

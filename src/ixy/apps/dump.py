@@ -20,7 +20,10 @@ from ixy.dissect.line import Style
 from ixy.dissect.printer import Layout, Printer
 from ixy.errors import CaptureError
 from ixy.filters import Filter
-from ixy.formats.pcap import MAX_LENGTH, Writer, check_place, read
+from ixy.formats.files import check_place
+from ixy.formats.reading import read
+from ixy.formats.words import MAX_LENGTH
+from ixy.formats.writing import Writer
 from ixy.headers import HEADERS, Headers, fields
 
 if TYPE_CHECKING:
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from ixy.apps.settings import Settings
     from ixy.apps.signals import Stop
     from ixy.device import RxQueue
-    from ixy.formats.pcap import Capture
+    from ixy.formats.reading import Capture
 
 log = logging.getLogger("ixy.apps")
 
@@ -140,8 +143,6 @@ def dump_file(path: str, settings: Settings, look: Look) -> int:
         packets = islice(_recorded(capture, chosen), settings.count)
         while part := list(islice(packets, _AT_ONCE)):
             sink.take(part)
-    if look.file is not None and capture.cut:
-        log.warning("%s: %d packets were cut; what is left of them is written as if it were all", path, capture.cut)
     if capture.damage:
         raise CaptureError(f"{path}: {capture.damage}")
     return 0
@@ -241,7 +242,9 @@ class _File:
             return
         sizes = np.array([len(packet.data) for packet in packets])
         data = np.frombuffer(b"".join(packet.data for packet in packets), np.uint8)
-        self._writer.write(np.array([packet.time for packet in packets]), data, np.cumsum(sizes) - sizes, sizes)
+        lengths = np.array([packet.length for packet in packets])
+        times = np.array([packet.time for packet in packets])
+        self._writer.write(times, data, np.cumsum(sizes) - sizes, sizes, lengths)
         self.count += len(packets)
 
     def close(self) -> None:

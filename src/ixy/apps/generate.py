@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ixy.apps.report import Report
+from ixy.apps.sending import send_kernel
 from ixy.apps.session import drain, open_devices, repeat
 from ixy.apps.settings import MAX_RATE
 from ixy.apps.signals import stop_on_signals
 from ixy.arguments import integer
 from ixy.clock import run_polls
-from ixy.drivers.rings import ENTERED, enter, exit_from, leave, seize
 from ixy.errors import OwnershipError
+from ixy.formats.frames import MIN_FRAME
 from ixy.jit import compiled
 from ixy.pacing import due as due_by_rate
 from ixy.pacing import due_time
 from ixy.packets.buffers import POOL_BUFFERS, STRIDE
 from ixy.packets.mempool import Mempool
 from ixy.packets.packets import Packets, new_packets
-from ixy.packets.pool import Pools, give, pools, release, serve, take, wait_for, wanted
+from ixy.packets.pool import Pools, pools
 from ixy.unsafe import copy, now_ns
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ class Generator:
         with Mempool(tx.size + batch) as pool:
             device.attach(pool)  # which holds it
         self._device = device
-        self._kernel = _send_kernel(rx.kernel, tx.kernel)
+        self._kernel = send_kernel(rx.kernel, tx.kernel, due, prepare, _sent)
         self._state = GeneratorState(
             rx=rx.state,
             tx=tx.state,
@@ -109,7 +108,7 @@ class Generator:
             held=np.full(POOL_BUFFERS, _NOTHING, np.int32),
             data=templates.data,
             starts=templates.starts,
-            sizes=templates.lengths,
+            sizes=templates.sizes,
             numbered=numbered,
             rate=rate,
             limit=count or 0,
@@ -123,7 +122,7 @@ class Generator:
     def _poll(self, polls: int) -> int:
         """How many packets it has sent."""
         before = self.sent
-        if not self._kernel(self._state, polls):
+        if self._kernel(self._state, polls) < 0:
             raise OwnershipError(f"{self._device.address}: a queue is in use by another thread")
         return self.sent - before
 
@@ -199,7 +198,10 @@ def prepare(state: GeneratorState, count: int) -> None:
         slot, start, size = buffer & (POOL_BUFFERS - 1), buffer * STRIDE, state.sizes[template]
         if state.held[slot] != template:
             copy(state.bytes, start, state.data, state.starts[template], size)
+            for place in range(size, MIN_FRAME):
+                state.bytes[start + place] = 0
             state.held[slot] = template
+        size = max(size, MIN_FRAME)
         if state.numbered:
             for byte in range(SEQUENCE_BYTES):
                 state.bytes[start + size - 1 - byte] = ((number + i) >> 8 * byte) & 0xFF
@@ -207,33 +209,7 @@ def prepare(state: GeneratorState, count: int) -> None:
         template = template + 1 if template + 1 < state.sizes.size else 0
 
 
-@cache
-def _send_kernel(rx_batch: Callable[..., int], tx_batch: Callable[..., int]) -> Any:
-    """The generator's loop."""
-
-    @compiled
-    def send_some(state: GeneratorState, polls: int) -> bool:
-        """Send a batch up to `polls` times; False if a queue is not to be had."""
-        pools, packets = state.pools, state.packets
-        if enter(state.rx, pools) != ENTERED:
-            return False
-        seized = seize(state.tx.state)
-        mine = seized and wait_for(pools.words, state.pool)
-        for _ in range(polls if mine else 0):
-            if wanted(pools, state.rx.pool):
-                serve(pools, state.rx.pool)
-            give(pools, packets, 0, rx_batch(state.rx, pools, packets, packets.ids.size))
-            count = take(pools, state.pool, packets, due(state))
-            prepare(state, count)
-            # Also with nothing to send: it takes back the buffers of packets that were sent.
-            sent = tx_batch(state.tx, pools, packets, 0, count)
-            give(pools, packets, sent, count)
-            state.counts[SENT] += sent
-        if mine:
-            release(pools.words, state.pool)
-        if seized:
-            leave(state.tx.state)
-        exit_from(state.rx, pools)
-        return mine
-
-    return send_some
+@compiled
+def _sent(state: GeneratorState, count: int) -> None:
+    """Note that so many packets were sent."""
+    state.counts[SENT] += count

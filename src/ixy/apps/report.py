@@ -17,7 +17,7 @@ from ixy.sim.wires.stream import Stream
 from ixy.streams import closed, is_output
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import TextIO
 
     from ixy.device import Device, Stats
@@ -41,13 +41,15 @@ class Report:
 
     Attributes:
         results: what the application itself counted, for the summary; "ok" is its verdict, if it has one.
+        progress: asked once a second for what the application has counted so far.
         workers: what each of its workers has done, if it has some.
     """
 
     def __init__(
         self, devices: Sequence[Device], addresses: Sequence[str], *, as_json: bool, file: str | None = None
     ) -> None:
-        self.results: dict[str, int | bool] = {}
+        self.results: dict[str, Any] = {}
+        self.progress: Callable[[], dict[str, Any]] | None = None
         self.workers: list[dict[str, Any]] = []
         self._devices = devices
         self._sinks = _sinks(addresses)
@@ -82,7 +84,8 @@ class Report:
         self._last, self._before = now, stats
         if self._as_json:
             devices = [{"device": device.address} | rate for device, rate in zip(self._devices, rates, strict=True)]
-            self._print_json({"type": "rate", "seconds": round(now - self._started, 3), "devices": devices})
+            counted = self.progress() if self.progress else {}
+            self._print_json({"type": "rate", "seconds": round(now - self._started, 3), "devices": devices} | counted)
             return
         for device, rate in zip(self._devices, rates, strict=True):
             self._print(
@@ -90,6 +93,9 @@ class Report:
                 f"  in {rate['rx_mpps']:7.3f} Mpps {rate['rx_mbits']:9.1f} Mbit/s"
                 f"  out {rate['tx_mpps']:7.3f} Mpps {rate['tx_mbits']:9.1f} Mbit/s"
             )
+
+        if self.progress:
+            self._print(_listed(self.progress()))
 
     def _tell_links(self) -> None:
         before, self._up = self._up, [device.link.up for device in self._devices]
@@ -181,7 +187,7 @@ def _listed(counts: dict[str, Any]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items())
 
 
-def _said(results: dict[str, int | bool]) -> str:
+def _said(results: dict[str, Any]) -> str:
     """What an application counted, and after it the verdict, if it has one: `sent 5, received 5: ok`."""
     counts = {name: count for name, count in results.items() if name != "ok"}
     if "ok" not in results:

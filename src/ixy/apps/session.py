@@ -36,7 +36,13 @@ _DRAIN_TIMEOUT = 1.0  # seconds without a packet; a ring tells of 32 at once, wh
 
 @contextmanager
 def open_devices(
-    addresses: Sequence[str], settings: Settings, *, queues: int = 1, metadata: Sequence[str] = ()
+    addresses: Sequence[str],
+    settings: Settings,
+    *,
+    queues: int = 1,
+    reads: Sequence[str] = (),
+    writes: Sequence[str] = (),
+    metadata: Sequence[str] = (),
 ) -> Generator[list[Device], None, None]:
     """Open devices with so many queues of each kind, wait for their links, and close them in the end.
 
@@ -45,12 +51,16 @@ def open_devices(
     A malformed address is refused before the first device is opened, which may take long. All are open before the first
     link is awaited: they may be each other's link partners.
 
+    Args:
+        reads, writes: files of the application's, which may not be what a simulated wire writes.
+
     Raises:
         Error: as `ixy.open`.
     """
     for address in addresses:
         check_address(address)
-    check_files(wire for address in addresses if address.startswith("sim:") for wire in parse_spec(address).wires)
+    simulated = [parse_spec(address) for address in addresses if address.startswith("sim:")]
+    check_files((wire for spec in simulated for wire in spec.wires), reads, writes)
     with ExitStack() as stack:
         devices: list[Device] = []
         for address in addresses:

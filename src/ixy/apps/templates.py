@@ -7,14 +7,17 @@ import reprlib
 from collections.abc import Iterable
 from importlib import import_module
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ixy.errors import ConfigurationError
 from ixy.formats.frames import MIN_FRAME, udp_frame
-from ixy.formats.pcap import Capture, read
+from ixy.formats.reading import read
 from ixy.packets.buffers import BUFFER_SIZE
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 log = logging.getLogger("ixy.apps")
 
@@ -23,41 +26,52 @@ _HEADER = 14  # bytes: two addresses and a type or length
 
 
 class Templates:
-    """Frames in a row, each padded to the least that Ethernet sends.
+    """Frames in a row. Short ones are padded when they are sent, to the least that Ethernet sends.
 
     Args:
-        frames: bytes of each; those that have no whole header or are longer than a packet buffer are left out.
+        data: in which the frames lie, shape (any,), uint8; of a capture file, the mapped file itself.
+        starts, sizes: of each frame, shape (n,), int64; those that have no whole header or are longer than a packet
+            buffer are left out.
         source: where they come from, for messages.
-        capture: the file that they come from, if they do: it is not written as long as the templates are there.
 
     Attributes:
-        data: the bytes of all frames, shape (any,), uint8.
-        starts, lengths: where each frame lies in `data`, shape (n,), int64.
+        data: see above.
+        starts, sizes: of the frames that are sent, shape (n,), int64.
         left_out: how many frames were left out.
 
     Raises:
         ConfigurationError: no frame is left.
-        TypeError: a frame is no bytes.
     """
 
-    def __init__(self, frames: Iterable[bytes], source: str, capture: Capture | None = None) -> None:
-        self._capture = capture
-        frames = [bytes(memoryview(frame)) for frame in frames]
-        whole = [frame for frame in frames if len(frame) >= _HEADER]
-        fitting = [frame.ljust(MIN_FRAME, b"\0") for frame in whole if len(frame) <= BUFFER_SIZE]
-        self.left_out = len(frames) - len(fitting)
-        if short := len(frames) - len(whole):
-            log.warning("%s: left out frames without a whole Ethernet header: %d", source, short)
-        if long := len(whole) - len(fitting):
-            log.warning("%s: left out frames longer than a buffer of %d bytes: %d", source, BUFFER_SIZE, long)
-        if not fitting:
+    def __init__(
+        self, data: NDArray[np.uint8], starts: NDArray[np.int64], sizes: NDArray[np.int64], source: str
+    ) -> None:
+        short, long = sizes < _HEADER, sizes > BUFFER_SIZE
+        if np.any(short):
+            log.warning("%s: left out frames without a whole Ethernet header: %d", source, np.count_nonzero(short))
+        if np.any(long):
+            what = f"left out frames longer than a buffer of {BUFFER_SIZE} bytes"
+            log.warning("%s: %s: %d", source, what, np.count_nonzero(long))
+        fitting = ~(short | long)
+        if not np.any(fitting):
             raise ConfigurationError(f"{source}: no packet to send")
-        self.data = np.frombuffer(b"".join(fitting), np.uint8)
-        self.lengths = np.array([len(frame) for frame in fitting], np.int64)
-        self.starts = np.cumsum(self.lengths) - self.lengths
+        self.data, self.starts, self.sizes = data, starts[fitting], sizes[fitting]
+        self.left_out = len(sizes) - len(self.sizes)
+
+    @classmethod
+    def of(cls, frames: Iterable[bytes], source: str) -> Templates:
+        """Those that are given one by one.
+
+        Raises:
+            ConfigurationError: none fits.
+            TypeError: a frame is no bytes.
+        """
+        frames = [bytes(memoryview(frame)) for frame in frames]
+        sizes = np.array([len(frame) for frame in frames], np.int64)
+        return cls(np.frombuffer(b"".join(frames), np.uint8), np.cumsum(sizes) - sizes, sizes, source)
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self.sizes)
 
 
 def templates_from(size: int | None, path: str | None, expression: str | None) -> Templates:
@@ -73,7 +87,7 @@ def templates_from(size: int | None, path: str | None, expression: str | None) -
         return from_pcap(path)
     if expression is not None:
         return from_scapy(expression)
-    return Templates([udp_frame(MIN_FRAME if size is None else size)], "--size")
+    return Templates.of([udp_frame(MIN_FRAME if size is None else size)], "--size")
 
 
 def from_pcap(path: str) -> Templates:
@@ -88,9 +102,7 @@ def from_pcap(path: str) -> Templates:
         log.warning("%s: damaged, using the %d packets before: %s", path, len(capture), capture.damage)
     if capture.cut:
         log.warning("%s: packets that were cut when captured, and are sent so: %d", path, capture.cut)
-    ranges = zip(capture.offsets.tolist(), capture.lengths.tolist(), strict=True)
-    frames = (capture.data[start : start + length].tobytes() for start, length in ranges)
-    return Templates(frames, path, capture)
+    return Templates(capture.data, capture.offsets, capture.lengths, path)
 
 
 def from_scapy(expression: str) -> Templates:
@@ -113,7 +125,7 @@ def from_scapy(expression: str) -> Templates:
     except Exception as error:  # the expression is the user's, and may raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigurationError(f"--scapy {expression!r}: {reason}") from error
-    return Templates(frames, "--scapy")
+    return Templates.of(frames, "--scapy")
 
 
 def _frames(scapy: Any, made: Any) -> list[bytes]:

@@ -19,7 +19,7 @@ from ixy.compiling import watched
 from ixy.device import Device, open_device
 from ixy.drivers.virtio.device import VirtioNet
 from ixy.drivers.virtio.transports.inprocess import InProcess
-from ixy.formats.pcap import Writer
+from ixy.formats.writing import Writer
 from ixy.jit import INTERPRETED, ORDINARY
 from ixy.path import touch, unchanged
 from ixy.polls import SMALL
@@ -119,7 +119,7 @@ def _compile_commands(a: Device, b: Device) -> None:
     templates = templates_from(None, None, None)
     PacketGenerator(a, templates, _BATCH, rate=0, count=None, numbered=True).run(0)
     with Writer(os.devnull) as file:
-        Recorder(a.rx[0], file, _BATCH, None).run(0)
+        Recorder([a.rx[0]], file, _BATCH, None).run(0)
 
 
 def _compile_benchmarks() -> None:

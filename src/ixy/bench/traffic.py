@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ixy.bench import filters
+from ixy.bench import filters, recording
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,4 +22,7 @@ class Section(NamedTuple):
     lines: Callable[[Iterator[dict[str, Any]]], Iterator[str]]
 
 
-SECTIONS = {"filter": Section(filters.measure, filters.lines)}
+SECTIONS = {
+    "filter": Section(filters.measure, filters.lines),
+    "record": Section(recording.measure, recording.lines),
+}

@@ -26,6 +26,7 @@ from ixy.cli.forward import forward
 from ixy.cli.generate import generate
 from ixy.cli.listing import list_devices
 from ixy.cli.options import log_to_stderr, logging_options
+from ixy.cli.replay import replay
 from ixy.cli.setup import setup
 from ixy.cli.sim import sim
 from ixy.cli.unbind import unbind
@@ -123,7 +124,22 @@ def group() -> None:
     """
 
 
-COMMANDS = [list_devices, setup, bind, unbind, forward, echo, generate, capture, dump, bench, evaluate, demo, sim]
+COMMANDS = [
+    list_devices,
+    setup,
+    bind,
+    unbind,
+    forward,
+    echo,
+    generate,
+    capture,
+    dump,
+    replay,
+    bench,
+    evaluate,
+    demo,
+    sim,
+]
 
 for command in COMMANDS:
     group.add_command(command)

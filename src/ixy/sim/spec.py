@@ -85,16 +85,19 @@ def writes_stdout(address: str) -> bool:
     return any(is_output(wire.writes) for wire in wires if wire.writes is not None)
 
 
-def check_files(wires: Iterable[Wire]) -> None:
+def check_files(wires: Iterable[Wire], reads: Iterable[str] = (), writes: Iterable[str] = ()) -> None:
     """Refuse wires of which two write one file, or one writes what another reads, however it is named.
+
+    Args:
+        reads, writes: what the program reads and writes besides.
 
     Raises:
         CaptureError: which file.
     """
     wires = list(wires)
-    read = {_identity(wire.reads) for wire in wires if wire.reads is not None}
+    read = {_identity(path) for path in (*reads, *(wire.reads for wire in wires if wire.reads is not None))}
     written: set[object] = set()
-    for path in [wire.writes for wire in wires if wire.writes is not None]:
+    for path in (*writes, *(wire.writes for wire in wires if wire.writes is not None)):
         identity = _identity(path)
         if identity is not None and identity in read:
             raise CaptureError(f"{path}: is both read and written: name another file to write")

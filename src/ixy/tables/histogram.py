@@ -6,11 +6,16 @@ histograms is that of all that both have counted.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from ixy.arguments import number
 from ixy.jit import compiled, shared
 from ixy.record import Elements, array
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _BITS = 6
 _PARTS = 1 << _BITS
@@ -20,11 +25,11 @@ _STEPS = (32, 16, 8, 4, 2, 1)
 
 def histogram() -> Elements[int]:
     """A field of a record that is a histogram, of 30 KB."""
-    return array(_part(_MOST) + 1)
+    return array(PARTS)
 
 
 @shared(compiled)
-def observe(counters: Elements[int], value: int, amount: int = 1) -> None:
+def observe(counters: Elements[int] | NDArray[np.int64], value: int, amount: int = 1) -> None:
     """Count a number, `amount` times at once; one below 0 as 0."""
     counters[_part(max(value, 0))] += amount
 
@@ -44,7 +49,10 @@ def _part(value: int) -> int:
     return shift * _PARTS + (value >> shift)
 
 
-def quantile(counters: Elements[int], share: float) -> int:
+PARTS = _part(_MOST) + 1  # counters of one
+
+
+def quantile(counters: Elements[int] | NDArray[np.int64], share: float) -> int:
     """The number that `share` of all that were counted do not exceed, 0.5 for the median, within 1 %; 0 if there are
     none.
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ixy.formats.pcap import Format, Writer, append, record_bytes
+from ixy.formats.writing import Format, Writer, append, record_bytes
 from ixy.jit import compiled
 from ixy.sim.rack import OUTPUT_PART, OWN_WORDS, SLOT, Rack
 from ixy.sim.wires.wire import Options, Port, Wire

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ixy.errors import AddressError
-from ixy.formats.pcap import Capture, read
+from ixy.formats.reading import Capture, read
 from ixy.jit import compiled
-from ixy.pacing import CATCH_UP_PACKETS, CATCH_UP_TIME
+from ixy.pacing import CATCH_UP_PACKETS, CATCH_UP_TIME, excess
 from ixy.sim.card.offload import MIN_FRAME
 from ixy.sim.rack import FRAME, OWN_WORDS, PACED, STARTED, Rack
 from ixy.sim.wires.clock import awaits
@@ -54,8 +54,7 @@ def is_time(rack: Rack, wire: NDArray[np.int64], now: int) -> bool:
     late = elapsed - words[wire[TABLE] + wire[POSITION] * ROW + TIME]
     last = wire[POSITION] + CATCH_UP_PACKETS
     if late > CATCH_UP_TIME and last < wire[COUNT]:
-        excess = elapsed - words[wire[TABLE] + last * ROW + TIME]
-        wire[STARTED] += max(min(excess, late - CATCH_UP_TIME), 0)
+        wire[STARTED] += excess(late, elapsed - words[wire[TABLE] + last * ROW + TIME])
     if late < 0:
         awaits(rack, now - late)
     return late >= 0

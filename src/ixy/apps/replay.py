@@ -1,0 +1,505 @@
+"""`ixy replay`: a recording is sent as it was recorded, at a rate, or as fast as a device takes it.
+
+A file is read a part at a time while it is sent: a table of some thousand packets that says where each lies in the
+mapped file, and when it is due.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ixy.apps.report import Report
+from ixy.apps.rewriting import Rewriting, copy_rewritten, most_bytes, rewriting
+from ixy.apps.sending import send_kernel
+from ixy.apps.session import drain, open_devices, repeat
+from ixy.apps.sides import Sides
+from ixy.apps.signals import stop_on_signals
+from ixy.arguments import integer
+from ixy.clock import run_polls
+from ixy.errors import ConfigurationError, OwnershipError
+from ixy.filters import Filter
+from ixy.formats.frames import MIN_FRAME
+from ixy.formats.links import HEADER
+from ixy.formats.reading import Source
+from ixy.formats.words import LENGTH, OFFSET, ORIGINAL, ROWS, TIME
+from ixy.jit import compiled
+from ixy.pacing import (
+    AT_ONCE,
+    BACK,
+    CATCH_UP_PACKETS,
+    CATCH_UP_TIME,
+    NUMBER,
+    PLAN,
+    RECORDED,
+    SHORTENED,
+    Timing,
+    excess,
+    planned,
+)
+from ixy.packets.buffers import BUFFER_SIZE, STRIDE
+from ixy.packets.mempool import Mempool
+from ixy.packets.packets import Packets, new_packets
+from ixy.packets.pool import Pools, pools
+from ixy.tables.histogram import PARTS, observe, quantile
+from ixy.unsafe import copy, now_ns
+from ixy.unsafe.filters import accepts
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ixy.apps.settings import Settings
+    from ixy.device import Device
+
+    Bytes = NDArray[np.uint8]
+    Table = NDArray[np.int64]
+
+log = logging.getLogger("ixy.apps")
+
+_PART = 4096  # packets of a table
+_TURN = 8  # polls of a device before it is the other one's turn
+_BOTH = -1  # of a recording's sides
+_AGAIN = -(1 << 63)  # as the time of the packet before: there is no gap after the end of a file
+
+# Rows of a table of packets that are to be sent, besides those of `words`: when they are due after the first, and who
+# sent them
+DUE, SIDE, ALL_ROWS = ROWS, ROWS + 1, ROWS + 2
+
+# Words of a player's `counts`: the next packet of the table, and the end of its packets; packets that were sent; the
+# time at which they were taken, of the last one before when it was, and was due
+AT, END, SENT, NOW, LAST, LAST_DUE, COUNTS = 0, 1, 2, 3, 4, 5, 8
+# Words that players of one recording share: when it began, and by how much it was set back as it was late
+STARTED, MISSED, SHARED = 0, 1, 8
+# Words of what was found out of a recording
+CUT, UNFIT, FOUND = range(3)
+
+
+class PlayerState(NamedTuple):
+    """Who plays to a device, as its kernel sees it.
+
+    Attributes:
+        rx, tx: states of the device's rings; what arrives is thrown away.
+        bytes: all packet buffers in a row; buffer n starts at n * STRIDE.
+        pool: number of the pool to send from.
+        packets: room for one batch.
+        data: the recording.
+        table: shape (ALL_ROWS, n), int64.
+        rules: what is changed in each frame, if `rewrites`.
+        paced: packets have times when they are due.
+        counts, shared: shape (COUNTS,) and (SHARED,), int64.
+        errors: a histogram of the differences, in nanoseconds, between gaps as they were and as they should be.
+    """
+
+    rx: Any
+    tx: Any
+    pools: Pools
+    bytes: Bytes
+    pool: int
+    packets: Packets
+    data: Bytes
+    table: Table
+    rules: Rewriting
+    rewrites: bool
+    paced: bool
+    counts: NDArray[np.int64]
+    shared: NDArray[np.int64]
+    errors: NDArray[np.int64]
+
+
+class Recording:
+    """The packets of a capture file that are to be sent, in order, each with the time when it is due.
+
+    Args:
+        path: of the file; "-" is standard input.
+        timing: when packets are due.
+        loops: how often the file is sent, 0 for without end.
+        limit: of packets in all, None for none.
+        only: which packets are sent, None for all.
+        side: `sides.CLIENT` or `SERVER` for what they sent, None for all.
+        room: bytes that a frame may have.
+
+    Attributes:
+        source: the file.
+        plan: see `pacing.planned`.
+        found: packets that were cut when they were recorded, and that were left out as they have no whole Ethernet
+            header or are too long.
+        damage: why the file ended early, or None.
+
+    Raises:
+        CaptureError: the file cannot be read.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        timing: Timing,
+        *,
+        loops: int = 1,
+        limit: int | None = None,
+        only: Filter | None = None,
+        side: int | None = None,
+        room: int = BUFFER_SIZE,
+    ) -> None:
+        self.source = Source(path)
+        self.plan, self.found = np.zeros(PLAN, np.int64), np.zeros(FOUND, np.int64)
+        self._timing, self._left, self._limit = timing, loops, limit or 0
+        self._rows = np.zeros((ALL_ROWS, _PART), np.int64)
+        self._only, self._room = only.address if only else 0, room
+        self._side, self._sides = _BOTH if side is None else side, None if side is None else Sides()
+        self._over = False
+        self.damage: str | None = None
+
+    def fill(self, table: Table) -> int:
+        """Fill a table with the next packets, of a short file with those of several loops; how many, 0 only at the end.
+
+        Args:
+            table: shape (ALL_ROWS, 2 * _PART), int64.
+        """
+        rows, data = self._rows, self.source.data
+        kept = 0
+        while kept < _PART and not self._over:
+            count = self.source.fill(rows[:ROWS])
+            if count == 0:
+                self._rewind()
+                continue
+            if self._sides:
+                self._sides.divide(data, rows[OFFSET, :count], rows[LENGTH, :count], rows[SIDE, :count])
+            kept = _select(
+                data, rows, count, self._only, self._side, self._room, self._limit, self._timing, self.plan, self.found,
+                table, kept,
+            )  # fmt: skip
+            self._over = 0 < self._limit <= self.plan[NUMBER]
+        return kept
+
+    def _rewind(self) -> None:
+        """Begin once more, right after the last packet, if that is asked for and there is one."""
+        self.damage = self.source.damage
+        self._left -= 1
+        self._over = self._left == 0 or self.plan[NUMBER] == 0
+        self.source.rewind()
+        self.plan[RECORDED] = _AGAIN
+
+
+class Player:
+    """Sends a recording from the first queue of a device.
+
+    Args:
+        device: that sends.
+        recording: what to send.
+        batch: the most packets sent at a time.
+        rules: what is changed in each frame.
+        timing: as the recording's.
+        shared: words of all players that play at the same time, shape (SHARED,), int64, zeros.
+
+    Attributes:
+        kernel, state: what sends, and what it works on.
+        errors: a histogram (`tables.histogram`) of the errors of gaps, in ns.
+
+    Raises:
+        ConfigurationError: `batch` is below 1 or above the size of the ring.
+        MemoryUnavailable: no memory for the packets.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        recording: Recording,
+        batch: int,
+        rules: Rewriting,
+        timing: Timing,
+        shared: NDArray[np.int64],
+    ) -> None:
+        rx, tx = device.rx[0].ring, device.tx[0].ring
+        batch = integer("batch", batch, 1, tx.size)
+        with Mempool(tx.size + batch) as pool:
+            device.attach(pool)  # which holds it
+        self.errors = np.zeros(PARTS, np.int64)
+        self._device, self._recording = device, recording
+        self.kernel = send_kernel(rx.kernel, tx.kernel, due, prepare, _sent)
+        self._counts = np.zeros(COUNTS, np.int64)
+        self.state = PlayerState(
+            rx=rx.state,
+            tx=tx.state,
+            pools=pools(),
+            bytes=pools().bytes.reshape(-1),
+            pool=pool.number,
+            packets=new_packets(batch),
+            data=recording.source.data,
+            table=np.zeros((ALL_ROWS, 2 * _PART), np.int64),
+            rules=rules,
+            rewrites=rules.vlan != rewriting().vlan or rules.families.size > 0,
+            paced=timing.kind != AT_ONCE,
+            counts=self._counts,
+            shared=shared,
+            errors=self.errors,
+        )
+        self._over = False
+        self.fill()
+
+    def run(self, polls: int) -> int:
+        """Send up to `polls` batches, as far as packets are due and the ring takes them; how many packets.
+
+        Raises:
+            CaptureError: the file goes on with packets of another link.
+            OwnershipError: another thread uses a queue.
+        """
+        before, left = self.sent, polls
+        while True:
+            tried = self.kernel(self.state, left)
+            if tried < 0:
+                raise OwnershipError(f"{self._device.address}: a queue is in use by another thread")
+            left -= tried
+            if self.at_end and polls:
+                self.fill()
+            if left <= 0 or self._over:
+                return self.sent - before
+
+    def due(self) -> int | None:
+        """When the next packet is due, by the clock in nanoseconds; None if that is not known yet."""
+        started, at = int(self.state.shared[STARTED]), int(self._counts[AT])
+        if self._over or not started:
+            return None
+        return started + int(self.state.table[DUE, at])
+
+    @property
+    def sent(self) -> int:
+        """How many packets were handed to the device."""
+        return int(self._counts[SENT])
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the packets of the table are sent."""
+        return bool(self._counts[AT] == self._counts[END])
+
+    def done(self) -> bool:
+        """Whether all is sent."""
+        return self._over
+
+    def fill(self) -> None:
+        """Go on to the next packets of the recording, once those of the table are sent."""
+        count = self._recording.fill(self.state.table)
+        self._counts[AT], self._counts[END] = 0, count
+        self._over = count == 0
+
+
+def replay(
+    path: str,
+    addresses: Sequence[str],
+    settings: Settings,
+    *,
+    timing: Timing,
+    loops: int = 1,
+    expression: str = "",
+    rules: Rewriting | None = None,
+) -> int:
+    """Send the packets of a capture file from a device, or what clients sent from one and the rest from another one,
+    until all are sent, or the limit, or a signal; the exit code.
+
+    Args:
+        path: of the file; "-" is standard input.
+        timing: when packets are due.
+        loops: how often the file is sent, 0 for without end.
+        expression: a filter in tcpdump's language, for the packets to send; all match the empty one.
+        rules: what is changed in each frame.
+
+    Raises:
+        CaptureError: the file cannot be read.
+        ConfigurationError: there is no packet to send; or standard input is to be read twice.
+        FilterError: the filter is malformed, or libpcap not installed.
+        Error: as `ixy.open`.
+    """
+    rules = rewriting() if rules is None else rules
+    only = Filter(expression) if expression else None
+    room = BUFFER_SIZE - (most_bytes(0, rules))
+    if path == "-" and len(addresses) > 1:
+        raise ConfigurationError("standard input is read once, and two devices read it by themselves: name a file")
+    recordings = [
+        Recording(
+            path,
+            timing,
+            loops=loops,
+            limit=settings.count,
+            only=only,
+            side=side if len(addresses) > 1 else None,
+            room=room,
+        )
+        for side in range(len(addresses))
+    ]
+    shared = np.zeros(SHARED, np.int64)
+    with stop_on_signals() as stop, open_devices(addresses, settings, reads=[path]) as devices:
+        players = [
+            Player(device, recording, settings.batch, rules, timing, shared)
+            for device, recording in zip(devices, recordings, strict=True)
+        ]
+        if all(player.done() for player in players):
+            raise ConfigurationError(f"{path}: no packet to send")
+        with Report(devices, addresses, as_json=settings.as_json) as report:
+            report.progress = lambda: {"sent": sum(player.sent for player in players)}
+            over = _all(players)
+            seconds = repeat(_run(players), over, settings, stop, report)
+            for device, player in zip(devices, players, strict=True):
+                drain(device, player.sent)
+            report.results = _results(players, recordings, shared, seconds, timing)
+    _tell(path, recordings)
+    return 0 if over() else stop.exit_code(settings)
+
+
+def _all(players: Sequence[Player]) -> Callable[[], bool]:
+    return lambda: all(player.done() for player in players)
+
+
+def _run(players: Sequence[Player]) -> Callable[[int], int]:
+    """What lets all players send for so many polls, in turns."""
+
+    def turns(polls: int) -> int:
+        turn = polls if len(players) == 1 else min(polls, _TURN)
+        return sum(player.run(turn) for _ in range(max(polls // turn if turn else 1, 1)) for player in players)
+
+    def first() -> int | None:
+        return min((moment for player in players if (moment := player.due()) is not None), default=None)
+
+    return lambda polls: run_polls(turns, polls, ended=_all(players), due=first)
+
+
+def _results(
+    players: Sequence[Player],
+    recordings: Sequence[Recording],
+    shared: NDArray[np.int64],
+    seconds: float,
+    timing: Timing,
+) -> dict[str, Any]:
+    """What the summary tells."""
+    errors = np.sum([player.errors for player in players], axis=0)
+    sent = sum(player.sent for player in players)
+    results: dict[str, Any] = {
+        "sent": sent,
+        "left_out": int(sum(recording.found[UNFIT] for recording in recordings)),
+        "cut": int(sum(recording.found[CUT] for recording in recordings)),
+    }
+    if timing.kind == AT_ONCE:
+        return results | {"rate": round(sent / seconds) if seconds else 0}
+    results["late_us"] = round(int(shared[MISSED]) / 1000, 3)
+    for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0)):
+        results[f"gap_error_{name}_ns"] = quantile(errors, share)
+    return results
+
+
+def _tell(path: str, recordings: Sequence[Recording]) -> None:
+    """What the user may not expect of the file."""
+    first = recordings[0]
+    if first.source.converted:
+        log.warning("%s: packets of another link, sent as Ethernet", path)
+    if first.damage:
+        log.warning("%s: damaged, sent what was before: %s", path, first.damage)
+    if cut := sum(int(recording.found[CUT]) for recording in recordings):
+        log.warning("%s: packets that were cut when captured, and were sent so: %d", path, cut)
+    if unfit := sum(int(recording.found[UNFIT]) for recording in recordings):
+        log.warning("%s: left out packets without an Ethernet header, or too long for a buffer: %d", path, unfit)
+    if back := int(first.plan[BACK]):
+        log.warning("%s: times that go back: %d; sent in the order of the file", path, back)
+    if shortened := int(first.plan[SHORTENED]):
+        log.warning("%s: gaps that were shortened: %d", path, shortened)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Kernels
+
+
+@compiled
+def _select(
+    data: Bytes,
+    rows: Table,
+    count: int,
+    only: int,
+    side: int,
+    room: int,
+    limit: int,
+    timing: Timing,
+    plan: NDArray[np.int64],
+    found: NDArray[np.int64],
+    table: Table,
+    kept: int,
+) -> int:
+    """Put those of the first `count` packets of `rows` that are to be sent into `table`, which has `kept` of them, and
+    say when they are due; how many it has now.
+
+    All sides have the same plan, so that what they send keeps its times.
+    """
+    for i in range(count):
+        if 0 < limit <= plan[NUMBER]:
+            break
+        start, size, original = rows[OFFSET, i], rows[LENGTH, i], rows[ORIGINAL, i]
+        if not accepts(only, data, start, size, original):
+            continue
+        ours = side == _BOTH or rows[SIDE, i] == side
+        if size < HEADER or size > room:
+            found[UNFIT] += 1 if ours else 0
+            continue
+        if plan[RECORDED] == _AGAIN:
+            plan[RECORDED] = rows[TIME, i]
+        moment = planned(plan, timing, rows[TIME, i], size)
+        if ours:
+            found[CUT] += 1 if size < original else 0
+            table[OFFSET, kept], table[LENGTH, kept], table[DUE, kept] = start, size, moment
+            kept += 1
+    return kept
+
+
+@compiled
+def due(state: PlayerState) -> int:
+    """How many packets should be sent now, at most a batch, and -1 at the end of the table. A player that was held up
+    catches up within a bound."""
+    counts, shared, table = state.counts, state.shared, state.table
+    at, end = counts[AT], min(counts[END], counts[AT] + state.packets.ids.size)
+    if at == end:
+        return -1
+    if not state.paced:
+        return end - at
+    now = now_ns()
+    if shared[STARTED] == 0:
+        shared[STARTED] = now
+    elapsed = now - shared[STARTED]
+    late = elapsed - table[DUE, at]
+    last = at + CATCH_UP_PACKETS
+    if late > CATCH_UP_TIME and last < counts[END]:
+        moved = excess(late, elapsed - table[DUE, last])
+        shared[STARTED] += moved
+        shared[MISSED] += moved
+        elapsed -= moved
+    counts[NOW] = now
+    number = 0
+    while at + number < end and table[DUE, at + number] <= elapsed:
+        number += 1
+    return number
+
+
+@compiled
+def prepare(state: PlayerState, count: int) -> None:
+    """Make the first `count` buffers the next packets; short ones are padded, as on a wire."""
+    table, at = state.table, state.counts[AT]
+    for i in range(count):
+        start, size = int(state.packets.ids[i]) * STRIDE, table[LENGTH, at + i]
+        if state.rewrites:
+            size = copy_rewritten(state.bytes, start, state.data, table[OFFSET, at + i], size, state.rules)
+        else:
+            copy(state.bytes, start, state.data, table[OFFSET, at + i], size)
+        for place in range(size, MIN_FRAME):
+            state.bytes[start + place] = 0
+        state.packets.lengths[i] = max(size, MIN_FRAME)
+
+
+@compiled
+def _sent(state: PlayerState, count: int) -> None:
+    """Note that so many packets were sent, and how far the gaps before them are from what they should be."""
+    counts = state.counts
+    if state.paced:
+        for i in range(count):
+            moment = state.table[DUE, counts[AT] + i]
+            if counts[SENT] + i > 0:
+                observe(state.errors, abs((counts[NOW] - counts[LAST]) - (moment - counts[LAST_DUE])))
+            counts[LAST], counts[LAST_DUE] = counts[NOW], moment
+    counts[AT] += count
+    counts[SENT] += count
