@@ -27,7 +27,13 @@ def mixed(value: int) -> int:
 @shared(compiled)
 def drawn(seed: int, number: int) -> int:
     """Draw `number`, from 0 to 2^63 - 1, of those that follow from a seed of 32 bits: a number of 32 bits."""
-    return mixed(mixed((number >> 32) + seed + _START) ^ number)
+    return mixed(key(seed, number) ^ number)
+
+
+@shared(compiled)
+def key(seed: int, number: int) -> int:
+    """What 2^32 draws, from a multiple of that on, have in common."""
+    return mixed((number >> 32) + seed + _START)
 
 
 @shared(compiled)

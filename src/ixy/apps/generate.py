@@ -22,6 +22,7 @@ from ixy.apps.streamtable import (
     fill,
     next_frame,
     next_stream,
+    write,
 )
 from ixy.arguments import integer
 from ixy.clock import run_polls
@@ -30,9 +31,9 @@ from ixy.drivers.rings import ENTERED, enter, exit_from, leave, seize
 from ixy.errors import OwnershipError
 from ixy.jit import compiled
 from ixy.pacing import CHANCE_PARTS, GIVEN_UP, catch_up, new_pace, next_due, pass_gap
-from ixy.packets.buffers import BUFFER_SIZE, POOL_BUFFERS, STRIDE
+from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, POOL_BUFFERS, STRIDE
 from ixy.packets.mempool import Mempool
-from ixy.packets.packets import Packets, new_packets
+from ixy.packets.packets import INDEX_MASK, Packets, new_packets
 from ixy.packets.pool import Pools, give, pools, release, serve, take, wait_for, wanted
 from ixy.polls import rouse
 from ixy.unsafe import copy, load_acquire, now_ns, own_lines
@@ -48,6 +49,7 @@ log = logging.getLogger("ixy.apps")
 # Words of a generator's `counts`, which are those of a path for who is to be roused
 SENT, BYTES = RECEIVED, RECEIVED + 1
 _NOTHING = -1
+_VECTOR, _SHORT = 32, 256  # bytes that are copied at once; up to so many are copied so
 _NEARLY = 0.99  # of a rate, is the rate
 MAX_BURST = 4096  # packets
 
@@ -137,9 +139,9 @@ class Generator:
         with Mempool(tx.size + batch) as pool:
             device.attach(pool)  # which holds it
         self._device = device
-        self._kernel = _send_kernel(rx.kernel, tx.kernel, tx.room)
+        self.kernels = _kernels(rx.kernel, tx.kernel, tx.room)
         pace, gaps = _schedule(self.rate, pacing, mean_bits)
-        self._state = GeneratorState(
+        self.state = GeneratorState(
             rx=rx.state,
             tx=tx.state,
             pools=pools(),
@@ -156,7 +158,7 @@ class Generator:
             limit=count or 0,
             counts=own_lines(COUNTS),
         )
-        device._rung_by(self._state.counts)  # pyright: ignore[reportPrivateUsage]
+        device._rung_by(self.state.counts)  # pyright: ignore[reportPrivateUsage]
 
     def run(self, polls: int) -> None:
         """Send a batch up to `polls` times, as far as packets are due and the ring takes them."""
@@ -166,32 +168,32 @@ class Generator:
     def _poll(self, polls: int) -> int:
         """How many packets it has sent."""
         before = self.sent
-        if not self._kernel(self._state, polls):
+        if not self.kernels.run(self.state, polls):
             raise OwnershipError(f"{self._device.address}: a queue is in use by another thread")
         return self.sent - before
 
     def _due(self) -> int | None:
         """When the next packet is due, in nanoseconds."""
-        return int(next_due(self._state.pace)) if self._state.paced else None
+        return int(next_due(self.state.pace)) if self.state.paced else None
 
     @property
     def sent(self) -> int:
         """How many packets were handed to the device."""
-        return int(self._state.counts[SENT])
+        return int(self.state.counts[SENT])
 
     @property
     def sent_bits(self) -> int:
         """What they take on the wire."""
-        return wire_bits(0) * self.sent + 8 * int(self._state.counts[BYTES])
+        return wire_bits(0) * self.sent + 8 * int(self.state.counts[BYTES])
 
     @property
     def given_up(self) -> int:
         """How far behind its schedule it fell beyond what is caught up with, in nanoseconds."""
-        return int(self._state.pace[GIVEN_UP])
+        return int(self.state.pace[GIVEN_UP])
 
     def done(self) -> bool:
         """Whether the limit is reached."""
-        return 0 < self._state.limit <= self.sent
+        return 0 < self.state.limit <= self.sent
 
 
 def _mean_bits(table: StreamTable) -> float:
@@ -296,51 +298,94 @@ def prepare(state: GeneratorState, count: int) -> int:
     """Make the first `count` buffers the next packets; how many bytes. One that holds the right frame still is not
     copied again."""
     table, target, octets = state.table, state.bytes, 0
-    for i in range(count):
+    for i in range(count & INDEX_MASK):
         buffer, frame, size = int(state.packets.ids[i]), int(state.frames[i]), int(state.packets.lengths[i])
-        slot, start, number = buffer & (POOL_BUFFERS - 1), buffer * STRIDE, state.counts[SENT] + i
+        slot, start, number = buffer & (POOL_BUFFERS - 1), (buffer & ID_MASK) * STRIDE, state.counts[SENT] + i
         if state.held[slot] != frame:
-            copy(target, start, table.data, table.starts[frame], size)
+            lay(target, start, table.data, table.starts[frame & ID_MASK], size)
             state.held[slot] = frame
         fill(table, target, start, int(state.streams[i]), frame, number)
         if table.numbered:
-            for byte in range(NUMBER_BYTES):
-                target[start + size - 1 - byte] = (number >> 8 * byte) & 0xFF
+            write(target, start + size - NUMBER_BYTES, NUMBER_BYTES // 2, number)
         octets += size
     return octets
 
 
+@compiled
+def lay(target: NDArray[np.uint8], start: int, data: NDArray[np.uint8], source: int, size: int) -> None:
+    """Copy a frame. A short one takes a few moves of a vector, of which the last two overlap; calls take longer."""
+    if size > _SHORT:
+        copy(target, start, data, source, size)
+        return
+    for at in range(0, size - _VECTOR, _VECTOR):
+        copy(target, start + at, data, source + at, _VECTOR)
+    copy(target, start + size - _VECTOR, data, source + size - _VECTOR, _VECTOR)
+
+
+class GeneratorKernels(NamedTuple):
+    """What sends packets.
+
+    Attributes:
+        begin: `begin(state) -> bool` makes this thread the runner of the queues and the owner of the pools; False if
+            one is not to be had.
+        poll: `poll(state)` sends a batch, as far as packets are due and there is room.
+        end: `end(state)` undoes `begin`.
+        run: `run(state, polls) -> bool` does all that.
+    """
+
+    begin: Callable[[GeneratorState], bool]
+    poll: Callable[[GeneratorState], None]
+    end: Callable[[GeneratorState], None]
+    run: Callable[[GeneratorState, int], bool]
+
+
+@compiled
+def begin(state: GeneratorState) -> bool:
+    if enter(state.rx, state.pools) != ENTERED:
+        return False
+    if seize(state.tx.state):
+        if wait_for(state.pools.words, state.pool):
+            return True
+        leave(state.tx.state)
+    exit_from(state.rx, state.pools)
+    return False
+
+
+@compiled
+def end(state: GeneratorState) -> None:
+    release(state.pools.words, state.pool)
+    leave(state.tx.state)
+    exit_from(state.rx, state.pools)
+
+
 @cache
-def _send_kernel(rx_batch: Callable[..., int], tx_batch: Callable[..., int], tx_room: Callable[..., int]) -> Any:
-    """The generator's loop."""
+def _kernels(
+    rx_batch: Callable[..., int], tx_batch: Callable[..., int], tx_room: Callable[..., int]
+) -> GeneratorKernels:
+    @compiled
+    def poll(state: GeneratorState) -> None:
+        pools, packets, counts = state.pools, state.packets, state.counts
+        if wanted(pools, state.rx.pool):
+            serve(pools, state.rx.pool)
+        give(pools, packets, 0, rx_batch(state.rx, pools, packets, packets.ids.size))
+        # What is chosen is sent: there is room for it, and there are buffers for a full ring and a batch.
+        count = take(pools, state.pool, packets, plan(state, tx_room(state.tx, pools, packets.ids.size)))
+        octets = prepare(state, count)
+        # Also with nothing to send: it takes back the buffers of packets that were sent.
+        sent = tx_batch(state.tx, pools, packets, 0, count)
+        give(pools, packets, sent, count)
+        counts[SENT] += sent
+        counts[BYTES] += octets
+        if sent == 0 and load_acquire(counts, BED) != 0:
+            rouse(counts)
 
     @compiled
-    def send_some(state: GeneratorState, polls: int) -> bool:
-        """Send a batch up to `polls` times; False if a queue is not to be had."""
-        pools, packets, counts = state.pools, state.packets, state.counts
-        if enter(state.rx, pools) != ENTERED:
+    def run(state: GeneratorState, polls: int) -> bool:
+        if not begin(state):
             return False
-        seized = seize(state.tx.state)
-        mine = seized and wait_for(pools.words, state.pool)
-        for _ in range(polls if mine else 0):
-            if wanted(pools, state.rx.pool):
-                serve(pools, state.rx.pool)
-            give(pools, packets, 0, rx_batch(state.rx, pools, packets, packets.ids.size))
-            # What is chosen is sent, as there is room, and buffers for all that the ring has room for, and a batch.
-            count = take(pools, state.pool, packets, plan(state, tx_room(state.tx, pools, packets.ids.size)))
-            octets = prepare(state, count)
-            # Also with nothing to send: it takes back the buffers of packets that were sent.
-            sent = tx_batch(state.tx, pools, packets, 0, count)
-            give(pools, packets, sent, count)
-            counts[SENT] += sent
-            counts[BYTES] += octets
-            if sent == 0 and load_acquire(counts, BED) != 0:
-                rouse(counts)
-        if mine:
-            release(pools.words, state.pool)
-        if seized:
-            leave(state.tx.state)
-        exit_from(state.rx, pools)
-        return mine
+        for _ in range(polls):
+            poll(state)
+        end(state)
+        return True
 
-    return send_some
+    return GeneratorKernels(begin, poll, end, run)

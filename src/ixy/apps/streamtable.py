@@ -25,7 +25,7 @@ import numpy as np
 
 from ixy.apps.streams import MAX_SHARE, Stream, check_place, in_turn, numbers, payload_start, place_of
 from ixy.apps.templates import Templates
-from ixy.draws import HALF, drawn, mixed, scaled
+from ixy.draws import HALF, drawn, key, mixed, scaled
 from ixy.errors import ConfigurationError
 from ixy.formats.frames import MIN_FRAME
 from ixy.headers import ABSENT, Icmp, Icmp6, Ipv4, Ipv6, Tcp, Udp, folded, word
@@ -48,15 +48,17 @@ NUMBER_BYTES = 4  # a packet's number, in its last bytes, big-endian
 LENGTH, IP_AT, IP_SUM, L4_AT, L4_SUM, ZERO, TAIL_MASK, TAIL_FACTOR, FRAME_WORDS = range(9)
 
 # A row of `streams`: which entries of `entries` are its frames, how the next one is found; its fields, its flows;
-# where its random numbers begin; and then what changes: packets so far, the next entry and the next flow in turn
+# where its random numbers begin; and then what changes: packets so far, the key of the numbers at hand, the next entry
+# and the next flow in turn
 FIRST, ENTRIES, ENTRY_SPREAD, ENTRY_CYCLE, FIELD, FIELD_END, FLOWS, FLOW_SPREAD, FLOW_CYCLE, SEED = range(10)
-COUNT, ENTRY, FLOW, STREAM_WORDS = range(10, 14)
+COUNT, KEY, ENTRY, FLOW, STREAM_WORDS = range(10, 15)
 
 # A row of `fields`: where it lies, in words of 16 bits; how many values it has, and 2^32 divided by that; that again for
 # random ones, else 0; for those that come in turn without flows, else 1; its value is BASE + index * STEP +
 # values[LIST + min(index, LAST)]; which sums it is in, as masks; and then what changes: the next index in turn
 AT, WORDS, CHOICES, INVERSE, SPREAD, CYCLE, BASE, STEP, LIST, LAST, IN_IP, IN_L4, COUNTED, FIELD_WORDS = range(14)
 
+_INDEX = (1 << 40) - 1  # of an index: the compiler knows then that it is not below 0
 _FEW = 1 << 12  # frames that the interpreter looks through in some tenths of a second; more, a kernel does
 
 
@@ -422,7 +424,7 @@ def _take_out(rows: Sequence[list[int]], frame: bytes, found: Words, sums: NDArr
 @compiled
 def next_stream(table: StreamTable) -> int:
     """Whose turn it is."""
-    turn = table.turn[0]
+    turn = table.turn[0] & _INDEX
     table.turn[0] = turn + 1 if turn + 1 < table.order.size else 0
     return np.int64(table.order[turn])
 
@@ -438,23 +440,35 @@ def step(row: Words, counter: int, cycle: int) -> int:
 @compiled
 def next_frame(table: StreamTable, stream: int) -> int:
     """Which frame the stream's next packet is."""
-    row = table.streams[stream]
+    row = table.streams[stream & _INDEX]
     entry = step(row, ENTRY, row[ENTRY_CYCLE])
     if row[ENTRY_SPREAD] > 0:
         entry = scaled(drawn(row[SEED] + 1 & HALF, row[COUNT]), row[ENTRY_SPREAD])
-    return np.int64(table.entries[row[FIRST] + entry])
+    return np.int64(table.entries[row[FIRST] + entry & _INDEX])
 
 
 @compiled
 def write(target: NDArray[np.uint8], at: int, words: int, value: int) -> int:
     """Write words of 16 bits in network byte order; their sum."""
+    at &= _INDEX
     total = 0
-    for i in range(words):
-        part = value >> 16 * (words - 1 - i) & 0xFFFF
-        target[at + 2 * i] = part >> 8
-        target[at + 2 * i + 1] = part & 0xFF
-        total += part
-    return total
+    while words > 2:
+        words -= 1
+        total += write_word(target, at, value >> 16 * words & 0xFFFF)
+        at += 2
+    if words == 2:
+        total += write_word(target, at, value >> 16 & 0xFFFF)
+        at += 2
+    return total + write_word(target, at, value & 0xFFFF)
+
+
+@compiled
+def write_word(target: NDArray[np.uint8], at: int, value: int) -> int:
+    """The word, once it is written."""
+    at &= _INDEX
+    target[at] = value >> 8
+    target[at + 1] = value & 0xFF
+    return value
 
 
 @compiled
@@ -464,36 +478,40 @@ def fill(table: StreamTable, target: NDArray[np.uint8], start: int, stream: int,
     Args:
         number: what is written into its last bytes and summed, if the frame has a mask for that.
     """
-    row, about, fields = table.streams[stream], table.frames[frame], table.fields
-    draw = drawn(row[SEED], row[COUNT])
-    row[COUNT] += 1
+    row, about = table.streams[stream & _INDEX], table.frames[frame & _INDEX]
+    number_of_stream = row[COUNT]
+    if number_of_stream & HALF == 0:
+        row[KEY] = key(row[SEED], number_of_stream)
+    draw = mixed(row[KEY] ^ number_of_stream)
+    row[COUNT] = number_of_stream + 1
     rest, flowing = 0, row[FLOWS] > 0
     if flowing:
         rest = step(row, FLOW, row[FLOW_CYCLE]) + scaled(draw, row[FLOW_SPREAD])
         draw = row[SEED]
     ip_sum, l4_sum = np.int64(about[IP_SUM]), np.int64(about[L4_SUM])
     for k in range(row[FIELD], row[FIELD_END]):
-        choices = fields[k, CHOICES]
-        index = step(fields[k], COUNTED, fields[k, CYCLE])
+        field = table.fields[k & _INDEX]
+        choices = field[CHOICES]
+        index = step(field, COUNTED, field[CYCLE])
         if flowing:  # a digit, by a quotient that is one too small at most
-            quotient = rest * fields[k, INVERSE] >> 32
+            quotient = rest * field[INVERSE] >> 32
             index = rest - quotient * choices
             if index >= choices:
                 index -= choices
                 quotient += 1
             rest = quotient
         digit = index
-        index += scaled(draw, fields[k, SPREAD])
+        index += scaled(draw, field[SPREAD])
         index -= choices if index >= choices else 0
         draw = mixed(draw + digit + 1)
-        listed = table.values[fields[k, LIST] + min(index, fields[k, LAST])]
-        value = fields[k, BASE] + index * fields[k, STEP] + listed
-        total = write(target, start + fields[k, AT], fields[k, WORDS], value)
-        ip_sum += total & fields[k, IN_IP]
-        l4_sum += total & fields[k, IN_L4]
+        listed = table.values[field[LIST] + min(index, field[LAST]) & _INDEX]
+        value = field[BASE] + index * field[STEP] + listed
+        total = write(target, start + field[AT], field[WORDS], value)
+        ip_sum += total & field[IN_IP]
+        l4_sum += total & field[IN_L4]
     if about[IP_AT] > 0:
-        write(target, start + about[IP_AT], 1, folded(ip_sum))
+        write(target, start + np.int64(about[IP_AT]), 1, folded(ip_sum))
     if about[L4_AT] > 0:
         l4_sum += number_sum(number, np.int64(about[TAIL_MASK]), np.int64(about[TAIL_FACTOR]))
         checksum = folded(l4_sum)
-        write(target, start + about[L4_AT], 1, checksum if checksum != 0 else np.int64(about[ZERO]))
+        write(target, start + np.int64(about[L4_AT]), 1, checksum if checksum != 0 else np.int64(about[ZERO]))
