@@ -8,7 +8,6 @@ from __future__ import annotations
 from ixy.jit import compiled, shared
 
 HALF = 0xFFFF_FFFF
-_LOW = 0xFFFF
 _START = 0x9E37_79B9  # what seed 0 begins with, as `mixed(0)` is 0
 
 
@@ -38,5 +37,5 @@ def key(seed: int, number: int) -> int:
 
 @shared(compiled)
 def scaled(draw: int, below: int) -> int:
-    """A number from 0 to `below` - 1, at most 2^32 - 1, for one of 32 bits; 0 where `below` is 0."""
-    return ((draw >> 16) * below + ((draw & _LOW) * below >> 16)) >> 16
+    """A number from 0 to `below` - 1, at most 2^31 - 1, for one of 32 bits; 0 where `below` is 0."""
+    return draw * below >> 32

@@ -22,7 +22,7 @@ from ixy.errors import ConfigurationError
 from ixy.headers import ABSENT, HEADERS, Icmp, Icmp6, Ipv4, Ipv6, Tcp, Udp, ether_type, fields
 
 MAX_SHARE = 1 << 12  # shares without their common divisor, added up: packets until the order of streams repeats
-MAX_CHOICES = 1 << 32  # values of one field
+MAX_CHOICES = 1 << 31  # values of one field
 MAX_FLOWS = 1 << 31
 _MAX_BYTES = 8  # that one field changes; of an IPv6 address the lower half
 _MADE = ("checksum", "length", "version", "ihl", "offset")  # fields that follow from others
@@ -38,7 +38,7 @@ class Choice:
         random: each is drawn, else they come in turn.
 
     Raises:
-        ConfigurationError: there are none, or more than 2^32.
+        ConfigurationError: there are none, or more than 2^31.
     """
 
     values: Sequence[int]

@@ -54,9 +54,9 @@ FIRST, ENTRIES, ENTRY_SPREAD, ENTRY_CYCLE, FIELD, FIELD_END, FLOWS, FLOW_SPREAD,
 COUNT, KEY, ENTRY, FLOW, STREAM_WORDS = range(10, 15)
 
 # A row of `fields`: where it lies, in words of 16 bits; how many values it has, and 2^32 divided by that; that again for
-# random ones, else 0; for those that come in turn without flows, else 1; its value is BASE + index * STEP +
-# values[LIST + min(index, LAST)]; which sums it is in, as masks; and then what changes: the next index in turn
-AT, WORDS, CHOICES, INVERSE, SPREAD, CYCLE, BASE, STEP, LIST, LAST, IN_IP, IN_L4, COUNTED, FIELD_WORDS = range(14)
+# random ones, else 0; for those that come in turn without flows, else 1; its value is BASE + index * STEP,
+# or if LIST is not 0, BASE + values[LIST + index]; which sums it is in, as masks; and then what changes: the next index in turn
+AT, WORDS, CHOICES, INVERSE, SPREAD, CYCLE, BASE, STEP, LIST, IN_IP, IN_L4, COUNTED, FIELD_WORDS = range(13)
 
 _INDEX = (1 << 40) - 1  # of an index: the compiler knows then that it is not below 0
 _FEW = 1 << 12  # frames that the interpreter looks through in some tenths of a second; more, a kernel does
@@ -72,7 +72,7 @@ class StreamTable(NamedTuple):
         entries: numbers of frames, those of a stream in a row, int32.
         streams: shape (streams, STREAM_WORDS), int64.
         fields: shape (any, FIELD_WORDS), int64; the fields of a stream in a row.
-        values: those of fields that have lists, int64; the first is 0.
+        values: those of fields that have lists, int64; the first is nobody's.
         order: which stream has a packet next, int32, over and over.
         turn: shape (1,), int64: where in `order` that is.
         numbered: whether packets carry their numbers.
@@ -349,7 +349,7 @@ def _field(
         base += choice.values[0] << shift
         row[STEP] = choice.values.step << shift
     else:
-        row[LIST], row[LAST] = len(values), count - 1
+        row[LIST] = len(values)
         values += [_signed(value << shift) for value in choice.values]
     row[BASE] = _signed(base)
     return row
@@ -492,20 +492,21 @@ def fill(table: StreamTable, target: NDArray[np.uint8], start: int, stream: int,
     for k in range(row[FIELD], row[FIELD_END]):
         field = table.fields[k & _INDEX]
         choices = field[CHOICES]
-        index = step(field, COUNTED, field[CYCLE])
         if flowing:  # a digit, by a quotient that is one too small at most
             quotient = rest * field[INVERSE] >> 32
             index = rest - quotient * choices
-            if index >= choices:
-                index -= choices
-                quotient += 1
-            rest = quotient
+            over = index >= choices
+            index -= choices if over else 0
+            rest = quotient + over
+        else:
+            index = step(field, COUNTED, field[CYCLE])
         digit = index
         index += scaled(draw, field[SPREAD])
         index -= choices if index >= choices else 0
         draw = mixed(draw + digit + 1)
-        listed = table.values[field[LIST] + min(index, field[LAST]) & _INDEX]
-        value = field[BASE] + index * field[STEP] + listed
+        value = field[BASE] + index * field[STEP]
+        if field[LIST] > 0:
+            value += table.values[field[LIST] + index & _INDEX]
         total = write(target, start + field[AT], field[WORDS], value)
         ip_sum += total & field[IN_IP]
         l4_sum += total & field[IN_L4]

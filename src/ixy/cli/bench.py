@@ -65,6 +65,7 @@ def bench() -> None:
     ixy bench virtio       cycles per packet of the VirtIO driver, or its rates beside DPDK's
     ixy bench kernels      what functions cost that read headers, keep flows, choose outputs
     ixy bench cores        what handing packets to another core costs, and what two cores do at once
+    ixy bench traffic      what the tester's tools cost: packets made to measure
     ixy bench latency      from wire to wire, polling and waiting
     ixy bench start        seconds until packets flow, with an empty cache and with a full one
     """
@@ -187,6 +188,25 @@ def cores(batch: int, cores: list[int] | None, rounds: int | None, repeat: int, 
     from ixy.bench.cores import lines, measure
 
     results = measure(batch, cores, rounds, repeat)
+    for line in map(json.dumps, results) if as_json else lines(results):
+        click.echo(line)
+
+
+@bench.command()
+@click.option("--batch", type=Whole(1, 256), default=32, show_default=True, help="Packets taken at a time.")
+@_options(_repeat_option, _json_option, logging_options)
+def traffic(batch: int, repeat: int, as_json: bool) -> None:
+    """Cycles per packet of what generates traffic: one stream, four with random fields, flows, at a rate.
+
+    In lock step with the model, as `ixy bench forward`, in turns.
+
+    \b
+    ixy bench traffic
+    ixy bench traffic --batch 64 --repeat 9 --json
+    """
+    from ixy.bench.traffic import SECTIONS, lines, measure
+
+    results = measure(list(SECTIONS), batch, repeat)
     for line in map(json.dumps, results) if as_json else lines(results):
         click.echo(line)
 
