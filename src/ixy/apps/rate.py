@@ -19,6 +19,7 @@ _OVERHEAD = 24  # bytes that a frame takes on the wire besides: check sequence, 
 _LEAST = 60  # bytes: a shorter one is padded
 _QUANTITY = re.compile(r"((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE]\+?[0-9]{1,2})?) ?([a-zA-Z/%]+)", re.ASCII)
 _UNITS = {"pps": "pps", "bps": "bps", "bit/s": "bps", "%": "%"}
+_SIMULATED = "sim:"
 _PREFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 
 
@@ -103,10 +104,12 @@ def wire_bits(length: int) -> int:
 
 def line_rate(device: Device) -> int:
     """Bits a second of a device's line, 0 if it has none, as where frames take no time."""
-    from ixy.sim.spec import parse_spec
+    from ixy.sim.machine import machine
+    from ixy.sim.rack import SPEED
 
-    if device.address.startswith("sim:"):
-        return parse_spec(device.address).speed
+    if device.address.startswith(_SIMULATED):
+        card = machine().cards.get(device.address.removeprefix(_SIMULATED))
+        return int(machine().rack.outputs[card.index, SPEED]) if card else 0
     return 0 if device.address.startswith("vhost-user:") else device.link.speed * 10**6
 
 
