@@ -90,16 +90,14 @@ def test_headers_have_the_right_lengths_and_checksums(headers: dict[str, Any], s
 
 def test_values_in_turn() -> None:
     """Addresses count by two and begin anew, a list is gone through, and each field counts for itself."""
-    made = packets(
-        [stream({"ipv4.src": Choice(range(0x0A000001, 0x0A000006, 2)), "udp.dport": Choice([80, 443])})], 7
-    )
+    made = packets([stream({"ipv4.src": Choice(range(0x0A000001, 0x0A000006, 2)), "udp.dport": Choice([80, 443])})], 7)
     assert of(made, scapy.IP, "src") == [f"10.0.0.{n}" for n in (1, 3, 5, 1, 3, 5, 1)]
     assert of(made, scapy.UDP, "dport") == [80, 443, 80, 443, 80, 443, 80]
     assert all(recomputed(packet) == packet for packet in made)
 
 
 def test_fields_of_all_widths() -> None:
-    """Three bits, twelve, one byte, two, four and six, and the lower half of an IPv6 address; nothing beside changes."""
+    """Twelve bits, bytes, four and six of them, and the lower half of an IPv6 address; nothing beside changes."""
     headers = {"vlan": {"priority": 5}, "ipv6": {"hop_limit": 9, "src": "2001:db8::ffff:ffff:ffff:fff0"}, "tcp": {}}
     base = 0x2001_0DB8 << 96
     high = 0xFFFF_FFFF_FFFF_FFF0
@@ -118,7 +116,10 @@ def test_fields_of_all_widths() -> None:
     for n, packet in enumerate(made):
         parsed = scapy.Ether(packet)
         assert recomputed(packet) == packet
-        assert parsed.src == ["02:ff:ff:ff:ff:fe", "02:ff:ff:ff:ff:ff", "03:00:00:00:00:00", "03:00:00:00:00:01"][n % 4] or n == 4
+        assert (
+            parsed.src == ["02:ff:ff:ff:ff:fe", "02:ff:ff:ff:ff:ff", "03:00:00:00:00:00", "03:00:00:00:00:01"][n % 4]
+            or n == 4
+        )
         assert (parsed.vlan, parsed[scapy.Dot1Q].prio) == (4000 + n, 5)
         assert (parsed[scapy.IPv6].hlim, parsed[scapy.IPv6].nh) == ([1, 255][n % 2], 6)
         assert parsed[scapy.IPv6].src == f"2001:db8::ffff:ffff:ffff:fff{n:x}"
@@ -215,7 +216,7 @@ def test_templates_keep_their_checksums_right_and_wrong() -> None:
 # Files
 
 
-def test_the_example(tmp_path: Path) -> None:
+def test_the_example() -> None:
     """The file that users are shown: shares, headers and checksums are as it says."""
     streams = read_streams(str(EXAMPLE))
     made = packets(streams, 1200, numbered=True)
@@ -246,9 +247,12 @@ BEGIN = "streams:\n- name: web\n"
         (BEGIN + "  packet: {ipv4: {}, vlan: {}}\n", "line 3: vlan cannot follow ipv4: icmp, tcp, udp can"),
         (BEGIN + "  packet: {ipx: {}}\n", "line 3: packet: 'ipx' is unknown"),
         (BEGIN + "  packet:\n    ipv4: {sorce: 1}\n", "line 4: ipv4: 'sorce' is unknown"),
-        (BEGIN + "  packet:\n    ipv4: {src: 10.0.0.300}\n", "line 4: ipv4.src: '10.0.0.300' is no IPv4 address"),
+        (BEGIN + "  packet:\n    ipv4: {src: 10.0.0.300}\n", "line 4: ipv4.src: '10.0.0.300' is no IPv4"),
         (BEGIN + "  packet:\n    ipv4: {ttl: 256}\n", "line 3: ipv4.ttl 256: 0 to 255 are possible"),
-        (BEGIN + "  packet:\n    ipv4: {src: {random: 10.0.0.1/8}}\n", "line 4: ipv4.src: 10.0.0.1/8 has host bits set"),
+        (
+            BEGIN + "  packet:\n    ipv4: {src: {random: 10.0.0.1/8}}\n",
+            "ipv4.src: 10.0.0.1/8 has host bits set",
+        ),
         (BEGIN + "  packet:\n    ipv4: {ttl: {count: 9-1}}\n", "write the smaller value first"),
         (BEGIN + "  packet:\n    ipv4: {ttl: {cuont: 1-9}}\n", "line 4: ipv4.ttl: 'cuont' is unknown"),
         (BEGIN + "  packet:\n    ipv4: {ttl: {count: []}}\n", "line 4: 0 values"),
@@ -281,7 +285,10 @@ def test_what_a_file_cannot_say(tmp_path: Path, text: str, words: str) -> None:
         (lambda: stream({"payload[34:36]": Choice([1])}), "lies where the packet's number is written"),
         (lambda: stream({"ipv4.ttl": Choice([1]), "ipv4.protocol": Choice([17])}), "shares 16 bits"),
         (lambda: stream({"udp.dport": Choice([1, 2])}, flows=3), "s: 3 flows: its fields tell 2 apart"),
-        (lambda: stream({}, {"ipv6": {}, "udp": {}}, size=65), "size 65: its headers and the number behind them need 66"),
+        (
+            lambda: stream({}, {"ipv6": {}, "udp": {}}, size=65),
+            "size 65: its headers and the number behind",
+        ),
         (lambda: stream({}, {"ipv6": {}, "udp": {}}, size=61), "size 61: the headers alone have 62 bytes"),
         (lambda: stream({}, share=0), "share 0: 1 to 4096"),
         (lambda: stream({}, flows=0), "flows 0: 1 to"),
@@ -309,5 +316,5 @@ def test_rates_as_people_write_them() -> None:
 
 @pytest.mark.parametrize("text", ["0", "-5", "0%", "101%", "1.5pps", "3 parsecs", "2Tbps", "0bps", "1e13bps", "", "%"])
 def test_rates_that_cannot_be(text: str) -> None:
-    with pytest.raises(ConfigurationError, match="^rate "):
+    with pytest.raises(ConfigurationError, match=r"^rate "):
         parse_rate("rate", text)

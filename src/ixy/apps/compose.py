@@ -52,7 +52,7 @@ def compose(headers: Mapping[str, Mapping[str, Any]], fill: bytes, sizes: list[i
     end = places[-1][1] + size(HEADERS[places[-1][0]])
     frame = bytearray(end)
     for (name, at), following in zip(places, [*places[1:], (None, 0)], strict=True):
-        _put_fields(HEADERS[name](frame, at), _USUAL[name] | _announcement(name, following[0]) | headers.get(name, {}))
+        _put_fields(HEADERS[name](frame, at), _USUAL[name] | _announcement(name, following[0]) | dict(headers.get(name, {})))
     return [_sized(frame, places, fill, wanted) for wanted in sizes]
 
 

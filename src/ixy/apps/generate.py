@@ -70,6 +70,9 @@ class Pacing(NamedTuple):
     seed: int = 0
 
 
+AT_ONCE = Pacing()
+
+
 class GeneratorState(NamedTuple):
     """A generator, as its kernel sees it.
 
@@ -126,7 +129,7 @@ class Generator:
         table: StreamTable,
         *,
         batch: int = 32,
-        pacing: Pacing = Pacing(),
+        pacing: Pacing = AT_ONCE,
         count: int | None = None,
     ) -> None:
         rx, tx = device.rx[0].ring, device.tx[0].ring
@@ -199,15 +202,12 @@ class Generator:
 def _mean_bits(table: StreamTable) -> float:
     """What a packet takes on the wire, on average."""
     bits = np.array([wire_bits(length) for length in range(BUFFER_SIZE + 1)])
-    means = [
-        bits[table.frames[table.entries[row[FIRST] : row[FIRST] + row[ENTRIES]], LENGTH]].mean() for row in table.streams
-    ]
+    frames = [table.entries[row[FIRST] : row[FIRST] + row[ENTRIES]] for row in table.streams]
+    means = [bits[table.frames[each, LENGTH]].mean() for each in frames]
     return float(np.array(means)[table.order].mean())
 
 
-def _schedule(
-    rate: Rate | None, pacing: Pacing, mean_bits: float
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _schedule(rate: Rate | None, pacing: Pacing, mean_bits: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The words of a schedule, and the gap behind a packet of each length."""
     burst = integer("burst", pacing.burst, 1, MAX_BURST)
     if rate is None:
@@ -223,7 +223,7 @@ def generate(
     table: StreamTable,
     settings: Settings,
     *,
-    pacing: Pacing = Pacing(),
+    pacing: Pacing = AT_ONCE,
     strict: bool = False,
     left_out: int = 0,
 ) -> int:

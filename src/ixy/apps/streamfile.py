@@ -176,15 +176,14 @@ def _stream(file: _File, node: _Node, number: int) -> Stream:
         text = file.text(parts["flows"], "flows")
         random_flows = not text.endswith(_IN_TURN)
         flows = file.at(parts["flows"], whole_number, "flows", text.removesuffix(_IN_TURN), 1, MAX_FLOWS)
-    made = _from_scapy if "scapy" in parts else _from_headers
-    frames, choices, random_frames = made(file, node, parts)
+    frames, choices, random_frames = _from_scapy(file, parts) if "scapy" in parts else _from_headers(file, node, parts)
     return file.at(
         node,
         lambda: Stream(name, frames, choices, share, flows, random_flows=random_flows, random_frames=random_frames),
     )
 
 
-def _from_scapy(file: _File, node: _Node, parts: dict[str, _Node]) -> tuple[list[bytes], dict[str, Choice], bool]:
+def _from_scapy(file: _File, parts: dict[str, _Node]) -> tuple[list[bytes], dict[str, Choice], bool]:
     """The frames of a stream that Scapy builds."""
     for other in ("packet", "size"):
         if other in parts:
@@ -241,7 +240,7 @@ def _choice(file: _File, node: _Node, name: str) -> Choice:
     (kind,) = kinds
     given = parts[kind]
     if isinstance(given.value, str):
-        text = parts["step"] if "step" in parts else None
+        text = parts.get("step")
         step = file.at(text, whole_number, "step", file.text(text, "step"), 1, 1 << 32) if text else 1
         values: Any = _range(file, given, name, given.value, step)
     elif "step" in parts:
@@ -270,7 +269,7 @@ def _range(file: _File, node: _Node, name: str, text: str, step: int) -> range:
 def _number(file: _File, node: _Node, name: str, text: str) -> int:
     """A value as a number: 42, 0x2a, or an address where the field is one."""
     header, _, what = name.partition(".")
-    kind = fields(HEADERS[header])[what].kind if header in HEADERS and what in fields(HEADERS[header]) else int
+    kind: Any = fields(HEADERS[header])[what].kind if header in HEADERS and what in fields(HEADERS[header]) else int
     if kind is int:
         if text.lower().startswith("0x"):
             try:

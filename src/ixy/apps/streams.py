@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from math import gcd
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-from ixy.arguments import integer
+from ixy.arguments import integer, whole_number
 from ixy.errors import ConfigurationError
 from ixy.headers import ABSENT, HEADERS, Icmp, Icmp6, Ipv4, Ipv6, Tcp, Udp, ether_type, fields
 
@@ -137,7 +137,7 @@ def payload_start(frame: bytes) -> int:
         return at + 4 * (frame[at] & 15)
     if (at := Ipv6.locate(frame)) != ABSENT:
         return at + 40
-    return min(ether_type(frame) + 2, len(frame))
+    return min(ether_type(cast(Any, frame)) + 2, len(frame))
 
 
 def numbers(name: str, choice: Choice) -> Choice:
@@ -198,8 +198,6 @@ def parse_sizes(name: str, text: str, low: int, high: int) -> Sizes:
     Raises:
         ConfigurationError: something else, or out of bounds.
     """
-    from ixy.arguments import whole_number
-
     if text.lower() == "imix":
         each = list(IMIX)
         return Sizes([integer(name, each[i], low, high) for i in in_turn(list(IMIX.values()))])

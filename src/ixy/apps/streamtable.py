@@ -7,8 +7,9 @@ values it has, how they follow each other. A field's next value is number `index
     index = (counted + drawn) modulo the number of values
 
 where `drawn` is 0 for values that come in turn, and `counted` is 0 for random ones. With flows, `counted` is a digit of
-the flow's number, which is written in as many digits as there are fields, each to the base of its field's values; so no
-two flows have the same values. A random field is `drawn` by the digits before, so that flows are spread over its values.
+the flow's number, which is written in as many digits as there are fields, each to the base of its field's values; so
+no two flows have the same values. A random field is `drawn` by the digits before, so that flows are spread over its
+values.
 
 Checksums are made of a sum of what stays the same and of each value that is written (RFC 1624, equation 3): a frame
 whose checksum was wrong keeps its fault.
@@ -19,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import reduce
 from math import gcd, prod
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -53,9 +54,9 @@ LENGTH, IP_AT, IP_SUM, L4_AT, L4_SUM, ZERO, TAIL_MASK, TAIL_FACTOR, FRAME_WORDS 
 FIRST, ENTRIES, ENTRY_SPREAD, ENTRY_CYCLE, FIELD, FIELD_END, FLOWS, FLOW_SPREAD, FLOW_CYCLE, SEED = range(10)
 COUNT, KEY, ENTRY, FLOW, STREAM_WORDS = range(10, 15)
 
-# A row of `fields`: where it lies, in words of 16 bits; how many values it has, and 2^32 divided by that; that again for
-# random ones, else 0; for those that come in turn without flows, else 1; its value is BASE + index * STEP,
-# or if LIST is not 0, BASE + values[LIST + index]; which sums it is in, as masks; and then what changes: the next index in turn
+# A row of `fields`: where it lies, in words of 16 bits; how many values it has, and 2^32 divided by that; their number
+# again for random ones, else 0; for those that come in turn without flows, else 1; its value is BASE + index * STEP, or if LIST
+# is not 0, BASE + values[LIST + index]; which sums it is in, as masks; and then what changes: the next index in turn
 AT, WORDS, CHOICES, INVERSE, SPREAD, CYCLE, BASE, STEP, LIST, IN_IP, IN_L4, COUNTED, FIELD_WORDS = range(13)
 
 _INDEX = (1 << 40) - 1  # of an index: the compiler knows then that it is not below 0
@@ -290,7 +291,7 @@ def _described(templates: Templates, numbered: bool) -> NDArray[np.int32]:
     return frames
 
 
-def _frame(templates: Templates, number: int) -> bytes:
+def _frame(templates: Templates, number: int) -> Any:
     start = int(templates.starts[number])
     return templates.data[start : start + int(templates.lengths[number])].tobytes()
 
@@ -402,7 +403,7 @@ def _check_flows(stream: Stream, rows: Sequence[list[int]]) -> None:
         raise ConfigurationError(f"{stream.name}: {stream.flows} flows: its fields tell {possible} apart")
 
 
-def _take_out(rows: Sequence[list[int]], frame: bytes, found: Words, sums: NDArray[np.int32]) -> None:
+def _take_out(rows: Sequence[list[int]], frame: Any, found: Words, sums: NDArray[np.int32]) -> None:
     """Take what fields of a frame hold out of its sums."""
     for checksum, mask, at, total in ((_IP, IN_IP, IP_AT, IP_SUM), (_L4, IN_L4, L4_AT, L4_SUM)):
         inside = [row for row in rows if row[mask]]
@@ -426,7 +427,7 @@ def next_stream(table: StreamTable) -> int:
     """Whose turn it is."""
     turn = table.turn[0] & _INDEX
     table.turn[0] = turn + 1 if turn + 1 < table.order.size else 0
-    return np.int64(table.order[turn])
+    return int(table.order[turn])
 
 
 @compiled
@@ -444,7 +445,7 @@ def next_frame(table: StreamTable, stream: int) -> int:
     entry = step(row, ENTRY, row[ENTRY_CYCLE])
     if row[ENTRY_SPREAD] > 0:
         entry = scaled(drawn(row[SEED] + 1 & HALF, row[COUNT]), row[ENTRY_SPREAD])
-    return np.int64(table.entries[row[FIRST] + entry & _INDEX])
+    return int(table.entries[row[FIRST] + entry & _INDEX])
 
 
 @compiled
@@ -488,7 +489,7 @@ def fill(table: StreamTable, target: NDArray[np.uint8], start: int, stream: int,
     if flowing:
         rest = step(row, FLOW, row[FLOW_CYCLE]) + scaled(draw, row[FLOW_SPREAD])
         draw = row[SEED]
-    ip_sum, l4_sum = np.int64(about[IP_SUM]), np.int64(about[L4_SUM])
+    ip_sum, l4_sum = int(about[IP_SUM]), int(about[L4_SUM])
     for k in range(row[FIELD], row[FIELD_END]):
         field = table.fields[k & _INDEX]
         choices = field[CHOICES]
@@ -511,8 +512,8 @@ def fill(table: StreamTable, target: NDArray[np.uint8], start: int, stream: int,
         ip_sum += total & field[IN_IP]
         l4_sum += total & field[IN_L4]
     if about[IP_AT] > 0:
-        write(target, start + np.int64(about[IP_AT]), 1, folded(ip_sum))
+        write(target, start + int(about[IP_AT]), 1, folded(ip_sum))
     if about[L4_AT] > 0:
-        l4_sum += number_sum(number, np.int64(about[TAIL_MASK]), np.int64(about[TAIL_FACTOR]))
+        l4_sum += number_sum(number, int(about[TAIL_MASK]), int(about[TAIL_FACTOR]))
         checksum = folded(l4_sum)
-        write(target, start + np.int64(about[L4_AT]), 1, checksum if checksum != 0 else np.int64(about[ZERO]))
+        write(target, start + int(about[L4_AT]), 1, checksum if checksum != 0 else int(about[ZERO]))
