@@ -118,6 +118,80 @@ def test_scapy_expression(ixy, tmp_path):
     assert packets[0][:14] == bytes.fromhex("0200000000020200000000010800")
 
 
+STREAMS = """
+streams:
+- share: 2
+  flows: 1000
+  packet:
+    ipv4: {src: {random: 10.0.0.0/8}}
+    udp: {sport: {random: 1024-65535}}
+- size: 1514
+  packet: {vlan: {id: {count: 5-7}}, ipv6: {}, tcp: {}}
+"""
+
+
+def test_streams_of_a_file(ixy, tmp_path):
+    """Two streams by shares, through the generator's own loop: fields, numbers and checksums."""
+    (tmp_path / "streams.yaml").write_text(STREAMS)
+    ended = ixy("generate", "sim:a,tx_pcap=out.pcap", "--streams", "streams.yaml", "--count", "3000")
+    assert (ended.code, ended.errors) == (0, "")
+    packets = read_pcap(tmp_path / "out.pcap")
+    assert [int.from_bytes(packet[-4:], "big") for packet in packets] == list(range(3000))
+    assert [len(packet) for packet in packets] == [60, 1514, 60] * 1000
+    assert [packet[15] for packet in packets[1::3]] == [5 + n % 3 for n in range(1000)]
+    assert 600 < len({(packet[26:30], packet[34:36]) for packet in packets if len(packet) == 60}) <= 1000
+    for packet in packets[:99]:
+        ip = dpkt.ethernet.Ethernet(packet).data
+        dpkt_sum = ip.data.sum
+        ip.data.sum = 0
+        if isinstance(ip, dpkt.ip.IP):
+            assert dpkt.in_cksum(packet[14:34]) == 0
+            pseudo = packet[26:34] + b"\0\x11" + packet[38:40]
+        else:
+            pseudo = packet[26:58] + packet[22:24].rjust(4, b"\0") + b"\0\0\0\x06"
+        assert dpkt.in_cksum(pseudo + bytes(ip.data)) == dpkt_sum
+
+
+def test_the_same_seed_sends_the_same(ixy, tmp_path):
+    (tmp_path / "streams.yaml").write_text(STREAMS)
+    sent = []
+    for seed in ("1", "1", "2"):
+        command = ("generate", "sim:a,tx_pcap=out.pcap", "--streams", "streams.yaml", "--count", "100")
+        assert ixy(*command, "--seed", seed).code == 0
+        sent.append(read_pcap(tmp_path / "out.pcap"))
+    assert sent[0] == sent[1] != sent[2]
+
+
+def test_a_strict_rate_that_is_missed_is_exit_code_1(ixy):
+    """No card sends a billion packets a second; without --strict-rate that is said only."""
+    arguments = ("generate", "sim:a,tx_pcap=/dev/null", "--rate", "1e9", "--count", "2000")
+    assert ixy(*arguments).code == 0
+    ended = ixy(*arguments, "--strict-rate")
+    assert (ended.code, ended.errors.count("the rate was not reached")) == (1, 1)
+    assert ixy("generate", "sim:a,tx_pcap=/dev/null", "--rate", "10", "--count", "1", "--strict-rate").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--rate", "20Mpps"], "rate 20000000 packets per second: that is 13440.0 Mbit/s on the wire, and the line"),
+        (["--rate", "10.1Gbps"], "rate 10100000000 bits per second: that is 10100.0 Mbit/s on the wire"),
+        (["--rate", "5%", "--size", "imix", "--poisson", "--burst", "0"], "--burst 0: 1 to 4096 are possible"),
+        (["--poisson"], "go with a --rate"),
+        (["--streams", "none.yaml"], "none.yaml: No such file"),
+        (["--streams", "bad.yaml"], "bad.yaml: line 3: flows 0: 1 to"),
+    ],
+)
+def test_what_a_line_does_not_take(ixy, tmp_path, arguments, words):
+    (tmp_path / "bad.yaml").write_text("streams:\n- share: 1\n  flows: 0\n")
+    assert words in ixy("generate", "sim:a,wire=10G,tx_pcap=out.pcap", *arguments).complaint()
+
+
+def test_a_share_of_no_line(ixy):
+    complaint = ixy("generate", "sim:a,tx_pcap=out.pcap", "--rate", "50%").complaint()
+    assert "has no line of which 50% could be" in complaint
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -32,6 +32,52 @@ def test_generate_at_a_rate_for_some_seconds(ixy, tmp_path):
     assert stamps(tmp_path / "out.pcap") == [1000 + -(-n * 10**7 // 3) for n in range(600)]
 
 
+def microsecond(nanoseconds: int) -> int:
+    """When the first poll from there on begins."""
+    return -(-nanoseconds // 1000) * 1000
+
+
+def test_generate_at_a_rate_in_bits(ixy, tmp_path):
+    """Frames of 60 and 1514 bytes, 84 and 1538 on the wire, at 30 % of 1 Gbit/s: each leaves when the bits before it
+    have had their time, in the microsecond that begins then."""
+    address = "sim:a,wire=1G,tx_pcap=out.pcap,clock=virtual"
+    ended = ixy("generate", address, "--size", "60,1514", "--rate", "30%", "--count", "300", "--json")
+    assert (ended.code, ended.errors) == (0, "")
+    before = [n // 2 * (84 + 1538) + n % 2 * 84 for n in range(300)]
+    assert stamps(tmp_path / "out.pcap") == [1000 + microsecond(-(-octets * 80 // 3)) for octets in before]
+    assert ended.summary["bit_rate"] == 300_000_000
+
+
+def test_generate_in_bursts(ixy, tmp_path):
+    """Bursts of 8 at 1000 packets a second: 8 at once, at what the wire takes, every 8 milliseconds."""
+    address = "sim:a,wire=10G,tx_pcap=out.pcap,clock=virtual"
+    ended = ixy("generate", address, "--rate", "1kpps", "--burst", "8", "--count", "80")
+    assert (ended.code, ended.errors) == (0, "")
+    expected = [1000 + n // 8 * 8_000_000 + n % 8 * 672 // 10 for n in range(80)]
+    assert stamps(tmp_path / "out.pcap") == expected
+
+
+def test_generate_at_random_moments(ixy, tmp_path):
+    """10,000 packets a second for a second: as many, give or take four standard deviations, and twice the same; gaps
+    as long as e says."""
+    found = []
+    for _ in range(2):
+        address = "sim:a,tx_pcap=out.pcap,clock=virtual"
+        ended = ixy("generate", address, "--rate", "10kpps", "--poisson", "--seconds", "1", "--json")
+        assert ended.code == 0, ended.errors
+        found.append(stamps(tmp_path / "out.pcap"))
+    assert found[0] == found[1]
+    assert abs(len(found[0]) - 10_000) < 400
+    gaps = [after - before for before, after in zip(found[0], found[0][1:], strict=False)]
+    assert abs(sum(gap > 100_000 for gap in gaps) / len(gaps) - 0.3679) < 0.03
+
+
+def test_few_packets_a_second_are_seen(ixy):
+    """The line of each second says 1.0 kpps, not 0.001 Mpps."""
+    ended = ixy("generate", "sim:a,tx_pcap=/dev/null,clock=virtual", "--rate", "1e3", "--seconds", "2.5")
+    assert "out     1.0 kpps       0.7 Mbit/s" in ended.output
+
+
 @pytest.mark.parametrize("waits", [[], ["--wait"]])
 def test_forward_for_some_seconds(ixy, tmp_path, waits):
     """A frame a millisecond, seen by the next poll, or by who wakes for it; twice the same."""

@@ -7,37 +7,66 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ixy.apps.rate import Rate, gap_after, wire_bits
 from ixy.apps.report import Report
-from ixy.apps.sending import send_kernel
+from ixy.apps.sending import SENT, sender_kernels
 from ixy.apps.session import drain, open_devices, repeat
-from ixy.apps.settings import MAX_RATE
 from ixy.apps.signals import stop_on_signals
+from ixy.apps.streamtable import (
+    ENTRIES,
+    FIRST,
+    LENGTH,
+    NUMBER_BYTES,
+    StreamTable,
+    fill,
+    next_frame,
+    next_stream,
+    write,
+)
 from ixy.arguments import integer
 from ixy.clock import run_polls
+from ixy.counts import COUNTS
 from ixy.errors import OwnershipError
-from ixy.formats.frames import MIN_FRAME
 from ixy.jit import compiled
-from ixy.pacing import due as due_by_rate
-from ixy.pacing import due_time
-from ixy.packets.buffers import POOL_BUFFERS, STRIDE
+from ixy.pacing import CHANCE_PARTS, GIVEN_UP, catch_up, new_pace, next_due, pass_gap
+from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, POOL_BUFFERS, STRIDE
 from ixy.packets.mempool import Mempool
-from ixy.packets.packets import Packets, new_packets
+from ixy.packets.packets import INDEX_MASK, Packets, new_packets
 from ixy.packets.pool import Pools, pools
-from ixy.unsafe import copy, now_ns
+from ixy.unsafe import copy, now_ns, own_lines
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ixy.apps.settings import Settings
-    from ixy.apps.templates import Templates
     from ixy.device import Device
 
 log = logging.getLogger("ixy.apps")
 
-SENT, STARTED, COUNTS = 0, 1, 8  # words of a generator's `counts`
-SEQUENCE_BYTES = 4  # a packet's number, in its last bytes, big-endian
+BYTES = SENT + 1  # of a generator's `counts`
 _NOTHING = -1
+_VECTOR, _SHORT = 32, 256  # bytes that are copied at once; up to so many are copied so
 _NEARLY = 0.99  # of a rate, is the rate
+MAX_BURST = 4096  # packets
+
+
+class Pacing(NamedTuple):
+    """When packets are to go.
+
+    Attributes:
+        rate: how many; None for as many as the device takes.
+        poisson: the gaps between them are random, those of a Poisson process.
+        burst: so many go at once.
+        seed: of those gaps, 0 to 2^32 - 1.
+    """
+
+    rate: Rate | None = None
+    poisson: bool = False
+    burst: int = 1
+    seed: int = 0
+
+
+AT_ONCE = Pacing()
 
 
 class GeneratorState(NamedTuple):
@@ -47,11 +76,13 @@ class GeneratorState(NamedTuple):
         rx, tx: states of the device's rings; what arrives is thrown away.
         bytes: all packet buffers in a row; buffer n starts at n * STRIDE.
         pool: number of the pool to send from.
-        packets: room for one batch.
-        held: which template each buffer of the pool holds, shape (POOL_BUFFERS,), int32.
-        data, starts, sizes: the templates, see `Templates`.
-        numbered: whether packets carry a sequence number.
-        rate: packets per second, 0 for as many as the device takes.
+        packets: room for one batch,
+        streams, frames: and of which stream and which frame each of them is, int32.
+        held: which frame each buffer of the pool holds, shape (POOL_BUFFERS,), int32.
+        table: what to send.
+        pace: when, see `pacing.new_pace`; of no use if not
+        paced: it is in use.
+        gaps: behind a packet of each length, shape (BUFFER_SIZE + 1, 2), int64: nanoseconds, and parts of one.
         limit: packets to send in all, 0 for no limit.
         counts: shape (COUNTS,), int64.
     """
@@ -62,114 +93,174 @@ class GeneratorState(NamedTuple):
     bytes: NDArray[np.uint8]
     pool: int
     packets: Packets
+    streams: NDArray[np.int32]
+    frames: NDArray[np.int32]
     held: NDArray[np.int32]
-    data: NDArray[np.uint8]
-    starts: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    numbered: bool
-    rate: int
+    table: StreamTable
+    pace: NDArray[np.int64]
+    paced: bool
+    gaps: NDArray[np.int64]
     limit: int
     counts: NDArray[np.int64]
 
 
 class Generator:
-    """Sends packets made from templates, in turn, from the first queue of a device.
+    """Sends packets from the first queue of a device.
 
     Args:
         device: that sends.
-        templates: what to send.
+        table: what to send, see `table_of`; its streams go on where they were.
         batch: the most packets sent at a time.
-        rate: packets per second, 0 for as many as the device takes.
+        pacing: when to send.
         count: how many packets to send, None for no limit.
-        numbered: write the packet's number, from 0, into its last 4 bytes, big-endian.
 
     Raises:
-        ConfigurationError: `batch` is below 1 or above the size of the ring.
+        ConfigurationError: `batch` is below 1 or above the size of the ring, or the rate is more than the line takes.
         MemoryUnavailable: no memory for the packets.
     """
 
     def __init__(
-        self, device: Device, templates: Templates, batch: int, rate: int, count: int | None, numbered: bool
+        self,
+        device: Device,
+        table: StreamTable,
+        *,
+        batch: int = 32,
+        pacing: Pacing = AT_ONCE,
+        count: int | None = None,
     ) -> None:
         rx, tx = device.rx[0].ring, device.tx[0].ring
         batch = integer("batch", batch, 1, tx.size)
+        self.rate = pacing.rate.on(device) if pacing.rate else None
+        mean_bits = _mean_bits(table)
+        if self.rate:
+            self.rate.check(device, mean_bits)
         # As many buffers as can be in flight, and a batch: fewer buffers stay in the cache better.
         with Mempool(tx.size + batch) as pool:
             device.attach(pool)  # which holds it
         self._device = device
-        self._kernel = send_kernel(rx.kernel, tx.kernel, due, prepare, _sent)
-        self._state = GeneratorState(
+        self.kernels = sender_kernels(rx.kernel, tx.kernel, tx.room, plan, prepare)
+        pace, gaps = _schedule(self.rate, pacing, mean_bits)
+        self.state = GeneratorState(
             rx=rx.state,
             tx=tx.state,
             pools=pools(),
             bytes=pools().bytes.reshape(-1),
             pool=pool.number,
             packets=new_packets(batch),
+            streams=np.zeros(batch, np.int32),
+            frames=np.zeros(batch, np.int32),
             held=np.full(POOL_BUFFERS, _NOTHING, np.int32),
-            data=templates.data,
-            starts=templates.starts,
-            sizes=templates.sizes,
-            numbered=numbered,
-            rate=rate,
+            table=table,
+            pace=pace,
+            paced=self.rate is not None,
+            gaps=gaps,
             limit=count or 0,
-            counts=np.zeros(COUNTS, np.int64),
+            counts=own_lines(COUNTS),
         )
+        device._rung_by(self.state.counts)  # pyright: ignore[reportPrivateUsage]
 
     def run(self, polls: int) -> None:
         """Send a batch up to `polls` times, as far as packets are due and the ring takes them."""
-        run_polls(self._poll, polls, ended=self.done, due=self._due)
+        if run_polls(self._poll, polls, ended=self.done, due=self._due):
+            self._device._rouse()  # pyright: ignore[reportPrivateUsage]
 
     def _poll(self, polls: int) -> int:
         """How many packets it has sent."""
         before = self.sent
-        if self._kernel(self._state, polls) < 0:
+        if self.kernels.run(self.state, polls) < 0:
             raise OwnershipError(f"{self._device.address}: a queue is in use by another thread")
         return self.sent - before
 
     def _due(self) -> int | None:
         """When the next packet is due, in nanoseconds."""
-        rate = self._state.rate
-        return int(self._state.counts[STARTED]) + due_time(self.sent, rate) if rate else None
+        return int(next_due(self.state.pace)) if self.state.paced else None
 
     @property
     def sent(self) -> int:
         """How many packets were handed to the device."""
-        return int(self._state.counts[SENT])
+        return int(self.state.counts[SENT])
+
+    @property
+    def sent_bits(self) -> int:
+        """What they take on the wire."""
+        return wire_bits(0) * self.sent + 8 * int(self.state.counts[BYTES])
+
+    @property
+    def given_up(self) -> int:
+        """How far behind its schedule it fell beyond what is caught up with, in nanoseconds."""
+        return int(self.state.pace[GIVEN_UP])
 
     def done(self) -> bool:
         """Whether the limit is reached."""
-        return 0 < self._state.limit <= self.sent
+        return 0 < self.state.limit <= self.sent
 
 
-def generate(address: str, templates: Templates, settings: Settings, *, rate: int, numbered: bool) -> int:
+def _mean_bits(table: StreamTable) -> float:
+    """What a packet takes on the wire, on average."""
+    bits = np.array([wire_bits(length) for length in range(BUFFER_SIZE + 1)])
+    frames = [table.entries[row[FIRST] : row[FIRST] + row[ENTRIES]] for row in table.streams]
+    means = [bits[table.frames[each, LENGTH]].mean() for each in frames]
+    return float(np.array(means)[table.order].mean())
+
+
+def _schedule(rate: Rate | None, pacing: Pacing, mean_bits: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The words of a schedule, and the gap behind a packet of each length."""
+    burst = integer("burst", pacing.burst, 1, MAX_BURST)
+    if rate is None:
+        return new_pace(1, 0.0), np.zeros((1, 2), np.int64)
+    parts = CHANCE_PARTS if pacing.poisson else int(rate.amount)
+    gaps = np.array([gap_after(rate, length, parts) for length in range(BUFFER_SIZE + 1)], np.int64)
+    mean = (1 if rate.unit == "pps" else mean_bits) * 1e9 / float(rate.amount)
+    return new_pace(parts, mean, burst=burst, seed=pacing.seed if pacing.poisson else None), gaps
+
+
+def generate(
+    address: str,
+    table: StreamTable,
+    settings: Settings,
+    *,
+    pacing: Pacing = AT_ONCE,
+    strict: bool = False,
+    left_out: int = 0,
+) -> int:
     """Send packets from a device until the limit or a signal; the exit code.
 
     Args:
-        rate: packets per second, 1 to 10^9, or 0 for as many as the device takes.
-        numbered: see `Generator`.
+        table, pacing: see `Generator`.
+        strict: a rate that is not reached gives exit code 1.
+        left_out: how many packets of the user's are not in the table.
 
     Raises:
-        ConfigurationError: `rate` is out of bounds.
         Error: as `ixy.open` and `Generator`.
     """
-    rate = integer("rate", rate, 0, MAX_RATE)
     with stop_on_signals() as stop, open_devices([address], settings) as (device,):
-        generator = Generator(device, templates, settings.batch, rate, settings.count, numbered)
+        generator = Generator(device, table, batch=settings.batch, pacing=pacing, count=settings.count)
         with Report([device], [address], as_json=settings.as_json) as report:
             seconds = repeat(generator.run, generator.done, settings, stop, report)
             drain(device, generator.sent)
-            report.results = {"generated": generator.sent, "left_out": templates.left_out}
-            if rate:
-                report.results["rate"] = _reached(device.address, rate, generator.sent, seconds)
-    return stop.exit_code(settings)
+            report.results = {"generated": generator.sent, "left_out": left_out}
+            missed = False
+            if generator.rate:
+                reached = _reached(generator, generator.rate, seconds)
+                report.results["rate" if generator.rate.unit == "pps" else "bit_rate"] = reached
+                missed = _missed(device.address, generator.rate, reached)
+                if generator.given_up:
+                    report.results["behind_us"] = generator.given_up // 1000
+    return stop.exit_code(settings) or int(strict and missed)
 
 
-def _reached(address: str, rate: int, packets: int, seconds: float) -> int:
-    """Packets per second that were sent. If they are fewer than asked for, that is said."""
-    reached = min(rate, round(packets / seconds)) if seconds else rate
-    if reached < _NEARLY * rate:
-        log.warning("%s: the rate was not reached: %d of %d packets per second", address, reached, rate)
-    return reached
+def _reached(generator: Generator, rate: Rate, seconds: float) -> int:
+    """Packets or bits per second that were sent."""
+    amount = generator.sent if rate.unit == "pps" else generator.sent_bits
+    return min(int(rate.amount), round(amount / seconds)) if seconds else int(rate.amount)
+
+
+def _missed(address: str, rate: Rate, reached: int) -> bool:
+    """Whether a rate was not reached. If so, that is said."""
+    if reached >= _NEARLY * float(rate.amount):
+        return False
+    log.warning("%s: the rate was not reached: %d of %s", address, reached, rate)
+    return True
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -177,39 +268,53 @@ def _reached(address: str, rate: int, packets: int, seconds: float) -> int:
 
 
 @compiled
-def due(state: GeneratorState) -> int:
-    """How many packets should be sent now, by the clock that starts with the first call; at most a batch."""
-    sent = state.counts[SENT]
-    number = state.packets.ids.size
+def plan(state: GeneratorState, room: int) -> int:
+    """Choose the streams and frames of the packets that are to be sent now, `room` at most; how many."""
+    pace, table = state.pace, state.table
     if state.limit > 0:
-        number = min(number, state.limit - sent)
-    if state.rate > 0:
-        number = min(number, due_by_rate(state.counts, STARTED, state.rate, sent, now_ns()))
-    return number
+        room = min(room, state.limit - state.counts[SENT])
+    now = np.int64(0)
+    if state.paced:
+        now = now_ns()
+        catch_up(pace, now)
+    for i in range(min(room, state.packets.ids.size)):
+        if state.paced and next_due(pace) > now:
+            return i
+        stream = next_stream(table)
+        frame = next_frame(table, stream)
+        length = np.int64(table.frames[frame, LENGTH])
+        state.streams[i], state.frames[i], state.packets.lengths[i] = stream, frame, length
+        if state.paced:
+            pass_gap(pace, state.gaps[length, 0], state.gaps[length, 1])
+    return max(min(room, state.packets.ids.size), 0)
 
 
 @compiled
 def prepare(state: GeneratorState, count: int) -> None:
-    """Make the first `count` buffers the next packets. One that holds the right template still is not copied again."""
-    number = state.counts[SENT]
-    template = number % state.sizes.size
-    for i in range(count):
-        buffer = int(state.packets.ids[i])
-        slot, start, size = buffer & (POOL_BUFFERS - 1), buffer * STRIDE, state.sizes[template]
-        if state.held[slot] != template:
-            copy(state.bytes, start, state.data, state.starts[template], size)
-            for place in range(size, MIN_FRAME):
-                state.bytes[start + place] = 0
-            state.held[slot] = template
-        size = max(size, MIN_FRAME)
-        if state.numbered:
-            for byte in range(SEQUENCE_BYTES):
-                state.bytes[start + size - 1 - byte] = ((number + i) >> 8 * byte) & 0xFF
-        state.packets.lengths[i] = size
-        template = template + 1 if template + 1 < state.sizes.size else 0
+    """Make the first `count` buffers the next packets, which will be sent. One that holds the right frame still is not
+    copied again."""
+    table, target = state.table, state.bytes
+    for i in range(count & INDEX_MASK):
+        buffer, frame, size = int(state.packets.ids[i]), int(state.frames[i]), int(state.packets.lengths[i])
+        slot, start, number = buffer & (POOL_BUFFERS - 1), (buffer & ID_MASK) * STRIDE, state.counts[SENT] + i
+        if state.held[slot] != frame:
+            lay(target, start, table.data, table.starts[frame & ID_MASK], int(table.sizes[frame & ID_MASK]), size)
+            state.held[slot] = frame
+        fill(table, target, start, int(state.streams[i]), frame, number)
+        if table.numbered:
+            write(target, start + size - NUMBER_BYTES, NUMBER_BYTES // 2, number)
+        state.counts[BYTES] += size
 
 
 @compiled
-def _sent(state: GeneratorState, count: int) -> None:
-    """Note that so many packets were sent."""
-    state.counts[SENT] += count
+def lay(target: NDArray[np.uint8], start: int, data: NDArray[np.uint8], source: int, size: int, length: int) -> None:
+    """Copy a frame of `size` bytes, and pad it with zeros to `length`. Most short ones take a few moves of a vector, of
+    which the last two overlap; calls take longer."""
+    if _VECTOR <= size <= _SHORT:
+        for at in range(0, size - _VECTOR, _VECTOR):
+            copy(target, start + at, data, source + at, _VECTOR)
+        copy(target, start + size - _VECTOR, data, source + size - _VECTOR, _VECTOR)
+    else:
+        copy(target, start, data, source, size)
+    for place in range(size, length):
+        target[start + place] = 0

@@ -14,12 +14,13 @@ import numpy as np
 
 from ixy.apps.report import Report
 from ixy.apps.rewriting import Rewriting, copy_rewritten, most_bytes, rewriting
-from ixy.apps.sending import send_kernel
+from ixy.apps.sending import SENT, sender_kernels
 from ixy.apps.session import drain, open_devices, repeat
 from ixy.apps.sides import Sides
 from ixy.apps.signals import stop_on_signals
 from ixy.arguments import integer
 from ixy.clock import run_polls
+from ixy.counts import COUNTS
 from ixy.errors import ConfigurationError, OwnershipError
 from ixy.filters import Filter
 from ixy.formats.frames import MIN_FRAME
@@ -45,7 +46,7 @@ from ixy.packets.mempool import Mempool
 from ixy.packets.packets import Packets, new_packets
 from ixy.packets.pool import Pools, pools
 from ixy.tables.histogram import PARTS, observe, quantile
-from ixy.unsafe import copy, now_ns
+from ixy.unsafe import copy, now_ns, own_lines
 from ixy.unsafe.filters import accepts
 
 if TYPE_CHECKING:
@@ -68,9 +69,9 @@ _AGAIN = -(1 << 63)  # as the time of the packet before: there is no gap after t
 # sent them
 DUE, SIDE, ALL_ROWS = ROWS, ROWS + 1, ROWS + 2
 
-# Words of a player's `counts`: the next packet of the table, and the end of its packets; packets that were sent; the
-# time at which they were taken, of the last one before when it was, and was due
-AT, END, SENT, NOW, LAST, LAST_DUE, COUNTS = 0, 1, 2, 3, 4, 5, 8
+# Words of a player's `place`: the next packet of the table, and the end of its packets; the time at which packets were
+# taken, of the last one before when it was, and was due
+AT, END, NOW, LAST, LAST_DUE, PLACE = 0, 1, 2, 3, 4, 8
 # Words that players of one recording share: when it began, and by how much it was set back as it was late
 STARTED, MISSED, SHARED = 0, 1, 8
 # Words of what was found out of a recording
@@ -89,7 +90,8 @@ class PlayerState(NamedTuple):
         table: shape (ALL_ROWS, n), int64.
         rules: what is changed in each frame, if `rewrites`.
         paced: packets have times when they are due.
-        counts, shared: shape (COUNTS,) and (SHARED,), int64.
+        place, shared: shape (PLACE,) and (SHARED,), int64.
+        counts: see `sending.SenderKernels`.
         errors: a histogram of the differences, in nanoseconds, between gaps as they were and as they should be.
     """
 
@@ -104,6 +106,7 @@ class PlayerState(NamedTuple):
     rules: Rewriting
     rewrites: bool
     paced: bool
+    place: NDArray[np.int64]
     counts: NDArray[np.int64]
     shared: NDArray[np.int64]
     errors: NDArray[np.int64]
@@ -195,7 +198,7 @@ class Player:
         shared: words of all players that play at the same time, shape (SHARED,), int64, zeros.
 
     Attributes:
-        kernel, state: what sends, and what it works on.
+        kernels, state: what sends, and what it works on.
         errors: a histogram (`tables.histogram`) of the errors of gaps, in ns.
 
     Raises:
@@ -218,8 +221,8 @@ class Player:
             device.attach(pool)  # which holds it
         self.errors = np.zeros(PARTS, np.int64)
         self._device, self._recording = device, recording
-        self.kernel = send_kernel(rx.kernel, tx.kernel, due, prepare, _sent)
-        self._counts = np.zeros(COUNTS, np.int64)
+        self.kernels = sender_kernels(rx.kernel, tx.kernel, tx.room, plan, prepare)
+        self._place = np.zeros(PLACE, np.int64)
         self.state = PlayerState(
             rx=rx.state,
             tx=tx.state,
@@ -232,10 +235,12 @@ class Player:
             rules=rules,
             rewrites=rules.vlan != rewriting().vlan or rules.families.size > 0,
             paced=timing.kind != AT_ONCE,
-            counts=self._counts,
+            place=self._place,
+            counts=own_lines(COUNTS),
             shared=shared,
             errors=self.errors,
         )
+        device._rung_by(self.state.counts)  # pyright: ignore[reportPrivateUsage]
         self._over = False
         self.fill()
 
@@ -248,18 +253,21 @@ class Player:
         """
         before, left = self.sent, polls
         while True:
-            tried = self.kernel(self.state, left)
+            tried = self.kernels.run(self.state, left)
             if tried < 0:
                 raise OwnershipError(f"{self._device.address}: a queue is in use by another thread")
             left -= tried
             if self.at_end and polls:
                 self.fill()
             if left <= 0 or self._over:
-                return self.sent - before
+                break
+        if self.sent > before:
+            self._device._rouse()  # pyright: ignore[reportPrivateUsage]
+        return self.sent - before
 
     def due(self) -> int | None:
         """When the next packet is due, by the clock in nanoseconds; None if that is not known yet."""
-        started, at = int(self.state.shared[STARTED]), int(self._counts[AT])
+        started, at = int(self.state.shared[STARTED]), int(self._place[AT])
         if self._over or not started:
             return None
         return started + int(self.state.table[DUE, at])
@@ -267,12 +275,12 @@ class Player:
     @property
     def sent(self) -> int:
         """How many packets were handed to the device."""
-        return int(self._counts[SENT])
+        return int(self.state.counts[SENT])
 
     @property
     def at_end(self) -> bool:
         """Whether the packets of the table are sent."""
-        return bool(self._counts[AT] == self._counts[END])
+        return bool(self._place[AT] == self._place[END])
 
     def done(self) -> bool:
         """Whether all is sent."""
@@ -281,7 +289,7 @@ class Player:
     def fill(self) -> None:
         """Go on to the next packets of the recording, once those of the table are sent."""
         count = self._recording.fill(self.state.table)
-        self._counts[AT], self._counts[END] = 0, count
+        self._place[AT], self._place[END] = 0, count
         self._over = count == 0
 
 
@@ -449,13 +457,14 @@ def _select(
 
 
 @compiled
-def due(state: PlayerState) -> int:
+def plan(state: PlayerState, room: int) -> int:
     """How many packets should be sent now, at most a batch, and -1 at the end of the table. A player that was held up
     catches up within a bound."""
-    counts, shared, table = state.counts, state.shared, state.table
-    at, end = counts[AT], min(counts[END], counts[AT] + state.packets.ids.size)
-    if at == end:
+    place, shared, table = state.place, state.shared, state.table
+    at = place[AT]
+    if at == place[END]:
         return -1
+    end = min(place[END], at + min(room, state.packets.ids.size))
     if not state.paced:
         return end - at
     now = now_ns()
@@ -464,12 +473,12 @@ def due(state: PlayerState) -> int:
     elapsed = now - shared[STARTED]
     late = elapsed - table[DUE, at]
     last = at + CATCH_UP_PACKETS
-    if late > CATCH_UP_TIME and last < counts[END]:
+    if late > CATCH_UP_TIME and last < place[END]:
         moved = excess(late, elapsed - table[DUE, last])
         shared[STARTED] += moved
         shared[MISSED] += moved
         elapsed -= moved
-    counts[NOW] = now
+    place[NOW] = now
     number = 0
     while at + number < end and table[DUE, at + number] <= elapsed:
         number += 1
@@ -478,8 +487,8 @@ def due(state: PlayerState) -> int:
 
 @compiled
 def prepare(state: PlayerState, count: int) -> None:
-    """Make the first `count` buffers the next packets; short ones are padded, as on a wire."""
-    table, at = state.table, state.counts[AT]
+    """Make the first `count` buffers the next packets, which will be sent; short ones are padded, as on a wire."""
+    table, at = state.table, state.place[AT]
     for i in range(count):
         start, size = int(state.packets.ids[i]) * STRIDE, table[LENGTH, at + i]
         if state.rewrites:
@@ -489,17 +498,17 @@ def prepare(state: PlayerState, count: int) -> None:
         for place in range(size, MIN_FRAME):
             state.bytes[start + place] = 0
         state.packets.lengths[i] = max(size, MIN_FRAME)
+    if state.paced:
+        _note_gaps(state, count)
+    state.place[AT] += count
 
 
 @compiled
-def _sent(state: PlayerState, count: int) -> None:
-    """Note that so many packets were sent, and how far the gaps before them are from what they should be."""
-    counts = state.counts
-    if state.paced:
-        for i in range(count):
-            moment = state.table[DUE, counts[AT] + i]
-            if counts[SENT] + i > 0:
-                observe(state.errors, abs((counts[NOW] - counts[LAST]) - (moment - counts[LAST_DUE])))
-            counts[LAST], counts[LAST_DUE] = counts[NOW], moment
-    counts[AT] += count
-    counts[SENT] += count
+def _note_gaps(state: PlayerState, count: int) -> None:
+    """Note how far the gaps before so many packets are from what they should be."""
+    place = state.place
+    for i in range(count):
+        moment = state.table[DUE, place[AT] + i]
+        if state.counts[SENT] + i > 0:
+            observe(state.errors, abs((place[NOW] - place[LAST]) - (moment - place[LAST_DUE])))
+        place[LAST], place[LAST_DUE] = place[NOW], moment

@@ -90,8 +90,8 @@ class Report:
         for device, rate in zip(self._devices, rates, strict=True):
             self._print(
                 f"{device.address:{self._width}}"
-                f"  in {rate['rx_mpps']:7.3f} Mpps {rate['rx_mbits']:9.1f} Mbit/s"
-                f"  out {rate['tx_mpps']:7.3f} Mpps {rate['tx_mbits']:9.1f} Mbit/s"
+                f"  in {_packets(rate['rx_mpps'])} {rate['rx_mbits']:9.1f} Mbit/s"
+                f"  out {_packets(rate['tx_mpps'])} {rate['tx_mbits']:9.1f} Mbit/s"
             )
 
         if self.progress:
@@ -146,6 +146,11 @@ def _stream(addresses: Sequence[str], file: str | None) -> TextIO | None:
     """Where the lines go; None if neither stream is open."""
     carries_data = any(map(writes_stdout, addresses)) or (file is not None and is_output(file))
     return sys.stderr if carries_data or closed(1) else sys.stdout
+
+
+def _packets(mpps: float) -> str:
+    """Packets a second, of which a few thousand are to be seen too: `14.881 Mpps`, `1.0 kpps`."""
+    return f"{mpps:7.3f} Mpps" if mpps >= 1 or mpps == 0 else f"{mpps * 1e3:7.1f} kpps"
 
 
 def _rates(old: Stats, new: Stats, seconds: float) -> dict[str, float]:

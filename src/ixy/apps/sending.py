@@ -4,62 +4,101 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
+from ixy.counts import BED, RECEIVED
 from ixy.drivers.rings import ENTERED, enter, exit_from, leave, seize
 from ixy.jit import compiled
-from ixy.packets.pool import give, release, serve, take, wait_for, wanted
+from ixy.packets.pool import Pools, give, release, serve, take, wait_for, wanted
+from ixy.polls import rouse
+from ixy.unsafe import load_acquire
+
+SENT = RECEIVED  # of the words of who sends, which are those of a path for who is to be roused
+
+
+class SenderKernels(NamedTuple):
+    """What sends packets. The state has `rx` and `tx`, the states of a device's rings; what arrives is thrown away;
+    `pools`; the number of the `pool` to send from; `packets`, room for a batch; and `counts`, shape (COUNTS,).
+
+    Attributes:
+        begin: `begin(state) -> bool` makes this thread the runner of the queues and the owner of the pools; False if
+            one is not to be had.
+        poll: `poll(state) -> number` sends a batch, as far as packets are due and there is room; less than 0 where
+            Python is to go on.
+        end: `end(state)` undoes `begin`.
+        run: `run(state, polls) -> tried` does all that up to `polls` times; how often, -1 if `begin` has failed.
+    """
+
+    begin: Callable[[Any], bool]
+    poll: Callable[[Any], int]
+    end: Callable[[Any], None]
+    run: Callable[[Any, int], int]
+
+
+@compiled
+def begin(state: Any) -> bool:
+    if enter(state.rx, state.pools) != ENTERED:
+        return False
+    if seize(state.tx.state):
+        if wait_for(state.pools.words, state.pool):
+            return True
+        leave(state.tx.state)
+    exit_from(state.rx, state.pools)
+    return False
+
+
+@compiled
+def end(state: Any) -> None:
+    release(state.pools.words, state.pool)
+    leave(state.tx.state)
+    exit_from(state.rx, state.pools)
 
 
 @cache
-def send_kernel(
+def sender_kernels(
     rx_batch: Callable[..., int],
     tx_batch: Callable[..., int],
-    due: Callable[..., int],
-    prepare: Callable[..., None],
-    sent: Callable[..., None],
-) -> Any:
-    """The loop of a sender.
+    tx_room: Callable[[Any, Pools, int], int],
+    plan: Callable[[Any, int], int],
+    prepare: Callable[[Any, int], None],
+) -> SenderKernels:
+    """The kernels of a sender.
 
     Args:
-        rx_batch, tx_batch: of the rings.
-        due: `due(state)`, how many packets should be sent now, at most a batch; below 0 where Python is
-            to go on.
-        prepare: `prepare(state, count)`, make `state.packets` the next packets.
-        sent: `sent(state, count)`, the first of them were sent.
-
-    The state has `rx` and `tx`, the states of a device's rings; what arrives is thrown away; `pools`; the number of the
-    `pool` to send from; and `packets`, room for a batch.
+        rx_batch, tx_batch, tx_room: of the rings.
+        plan: `plan(state, room)`, choose the packets that are due now, at most a batch, and `room`; how many, less than
+            0 where Python is to go on. There is room for what is chosen, and there are buffers for a full ring and a
+            batch: it is sent.
+        prepare: `prepare(state, count)`, make `state.packets` these packets.
     """
 
     @compiled
-    def send_some(state: Any, polls: int) -> int:
-        """Send a batch up to `polls` times; how often it was tried, -1 if a queue is not to be had."""
+    def poll(state: Any) -> int:
         pools, packets = state.pools, state.packets
-        if enter(state.rx, pools) != ENTERED:
-            return False
-        seized = seize(state.tx.state)
-        mine = seized and wait_for(pools.words, state.pool)
-        tried = 0 if mine else -1
-        while 0 <= tried < polls:
-            number = due(state)
-            if number < 0:
-                break
+        number = plan(state, tx_room(state.tx, pools, packets.ids.size))
+        if number < 0:
+            return number
+        if wanted(pools, state.rx.pool):
+            serve(pools, state.rx.pool)
+        give(pools, packets, 0, rx_batch(state.rx, pools, packets, packets.ids.size))
+        count = take(pools, state.pool, packets, number)
+        prepare(state, count)
+        # Also with nothing to send: it takes back the buffers of packets that were sent.
+        done = tx_batch(state.tx, pools, packets, 0, count)
+        give(pools, packets, done, count)
+        state.counts[SENT] += done
+        if done == 0 and load_acquire(state.counts, BED) != 0:
+            rouse(state.counts)
+        return number
+
+    @compiled
+    def run(state: Any, polls: int) -> int:
+        if not begin(state):
+            return -1
+        tried = 0
+        while tried < polls and poll(state) >= 0:
             tried += 1
-            if wanted(pools, state.rx.pool):
-                serve(pools, state.rx.pool)
-            give(pools, packets, 0, rx_batch(state.rx, pools, packets, packets.ids.size))
-            count = take(pools, state.pool, packets, number)
-            prepare(state, count)
-            # Also with nothing to send: it takes back the buffers of packets that were sent.
-            done = tx_batch(state.tx, pools, packets, 0, count)
-            give(pools, packets, done, count)
-            sent(state, done)
-        if mine:
-            release(pools.words, state.pool)
-        if seized:
-            leave(state.tx.state)
-        exit_from(state.rx, pools)
+        end(state)
         return tried
 
-    return send_some
+    return SenderKernels(begin, poll, end, run)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ixy.errors import ConfigurationError
-from ixy.formats.frames import MIN_FRAME, udp_frame
 from ixy.formats.reading import read
 from ixy.packets.buffers import BUFFER_SIZE
 
@@ -74,22 +73,6 @@ class Templates:
         return len(self.sizes)
 
 
-def templates_from(size: int | None, path: str | None, expression: str | None) -> Templates:
-    """The frames that the user asked for: UDP of a size, those of a capture file, or those of a Scapy expression.
-
-    Raises:
-        ConfigurationError: more than one of these was given, or what is given makes no frame.
-        CaptureError: the file cannot be read.
-    """
-    if sum(source is not None for source in (size, path, expression)) > 1:
-        raise ConfigurationError("--size, --template and --scapy exclude each other: give one")
-    if path is not None:
-        return from_pcap(path)
-    if expression is not None:
-        return from_scapy(expression)
-    return Templates.of([udp_frame(MIN_FRAME if size is None else size)], "--size")
-
-
 def from_pcap(path: str) -> Templates:
     """The frames of a capture file; of a damaged one, those before the damage.
 
@@ -106,26 +89,34 @@ def from_pcap(path: str) -> Templates:
 
 
 def from_scapy(expression: str) -> Templates:
-    """The frames that a Scapy expression such as `Ether()/IP(dst="10.0.0.0/30")/UDP()` stands for.
+    """The frames that a Scapy expression such as `Ether()/IP(dst="10.0.0.0/30")/UDP()` stands for; raises as
+    `scapy_frames`, and if there are none."""
+    return Templates.of(scapy_frames(expression, "--scapy"), "--scapy")
+
+
+def scapy_frames(expression: str, said: str = "scapy") -> list[bytes]:
+    """The frames that a Scapy expression stands for.
 
     Those that name no destination go to everybody: who has an IP address, Scapy would ask on a network of the machine.
 
+    Args:
+        said: how the user said so, for messages.
+
     Raises:
-        ConfigurationError: Scapy is not installed, the expression is wrong, or it stands for too many frames or none.
+        ConfigurationError: Scapy is not installed, the expression is wrong, or it stands for too many frames.
     """
     logging.getLogger("scapy.runtime").setLevel(logging.ERROR)  # it warns of interfaces, which nobody uses here
     try:
         scapy: Any = import_module("scapy.all")
     except ImportError as error:
-        raise ConfigurationError("--scapy needs Scapy; run: pip install 'ixy[scapy]'") from error
+        raise ConfigurationError(f"{said} needs Scapy; run: pip install 'ixy[scapy]'") from error
     names: dict[str, Any] = dict(scapy.__dict__)
     scapy.conf.neighbor.resolvers.clear()
     try:
-        frames = _frames(scapy, eval(expression, names))
+        return _frames(scapy, eval(expression, names))
     except Exception as error:  # the expression is the user's, and may raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConfigurationError(f"--scapy {expression!r}: {reason}") from error
-    return Templates.of(frames, "--scapy")
+        raise ConfigurationError(f"{said} {expression!r}: {reason}") from error
 
 
 def _frames(scapy: Any, made: Any) -> list[bytes]:

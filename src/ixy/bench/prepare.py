@@ -13,12 +13,14 @@ from ixy.apps.capture import Recorder
 from ixy.apps.echo import swap_addresses
 from ixy.apps.generate import Generator as PacketGenerator
 from ixy.apps.relay import Relay
-from ixy.apps.templates import templates_from
+from ixy.apps.streams import Stream
+from ixy.apps.streamtable import table_of
 from ixy.bench import rates, virtio
 from ixy.compiling import watched
 from ixy.device import Device, open_device
 from ixy.drivers.virtio.device import VirtioNet
 from ixy.drivers.virtio.transports.inprocess import InProcess
+from ixy.formats.frames import udp_frame
 from ixy.formats.writing import Writer
 from ixy.jit import INTERPRETED, ORDINARY
 from ixy.path import touch, unchanged
@@ -116,8 +118,7 @@ def _compile_commands(a: Device, b: Device) -> None:
             compile_paths([(a, b)], function, batch)
             compile_paths([(a, b), (b, a)], function, batch)
         compile_paths([(a, a)], swap_addresses, batch)
-    templates = templates_from(None, None, None)
-    PacketGenerator(a, templates, _BATCH, rate=0, count=None, numbered=True).run(0)
+    PacketGenerator(a, table_of([Stream("frames", [udp_frame()])], numbered=True), batch=_BATCH).run(0)
     with Writer(os.devnull) as file:
         Recorder([a.rx[0]], file, _BATCH, None).run(0)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
@@ -72,7 +72,7 @@ def _median(repeat: int, once: Callable[[], float]) -> float:
 
 
 @contextmanager
-def _place(suffix: str) -> Iterator[Path]:
+def _place(suffix: str) -> Generator[Path]:
     """The name of a file in memory, which goes in the end."""
     folder = _MEMORY if os.access(_MEMORY, os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=folder) as directory:
@@ -106,7 +106,7 @@ def _replay(kind: int, suffix: str) -> float:
         timing = Timing(kind)
         recording = Recording(str(path), timing, loops=0)
         player = Player(device, recording, _BATCH, rewriting(), timing, np.zeros(SHARED, np.int64))
-        rounds, card = _rounds(player.kernel, _drain), host.cards["a"].index
+        rounds, card = _rounds(player.kernels.run, _drain), host.cards["a"].index
 
         def send() -> int:
             spent = rounds(host.rack, card, player.state, _ROUNDS)

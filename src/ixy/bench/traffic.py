@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ixy.bench import filters, recording
+from ixy.bench import filters, generating, recording
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,4 +25,5 @@ class Section(NamedTuple):
 SECTIONS = {
     "filter": Section(filters.measure, filters.lines),
     "record": Section(recording.measure, recording.lines),
+    "generate": Section(generating.measure, generating.lines),
 }

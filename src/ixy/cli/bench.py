@@ -66,7 +66,7 @@ def bench() -> None:
     ixy bench kernels      what functions cost that read headers, keep flows, choose outputs
     ixy bench cores        what handing packets to another core costs, and what two cores do at once
     ixy bench latency      from wire to wire, polling and waiting
-    ixy bench traffic      what filters cost, and recording, playing and reading captures
+    ixy bench traffic      what the tester's tools cost: filters, captures, packets made to measure
     ixy bench start        seconds until packets flow, with an empty cache and with a full one
     """
 
@@ -233,6 +233,7 @@ def traffic(sections: tuple[str, ...], repeat: int, as_json: bool) -> None:
     filter    a filter in tcpdump's language, on mixed traffic in random order, and where all packets miss;
               seconds until a new one is ready
     record    captures in lock step, 64-byte frames into files in memory and out of them; gigabytes a second into arrays
+    generate  packets of one stream, of four with random fields, of flows, at a rate, in lock step
 
     \b
     ixy bench traffic

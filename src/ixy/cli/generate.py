@@ -2,51 +2,122 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ixy.apps.settings import MAX_RATE
-from ixy.cli.options import FRAME_SIZE, Whole, logging_options, packet_options
+from ixy.cli.options import ParamType, Whole, logging_options, packet_options
+from ixy.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from ixy.apps.rate import Rate
     from ixy.apps.settings import Settings
+    from ixy.apps.streamtable import StreamTable
+
+
+class _RateType(ParamType):
+    """A rate in packets, bits or hundredths of the line."""
+
+    name = "RATE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Rate:  # noqa: ARG002
+        from ixy.apps.rate import parse_rate
+
+        return parse_rate("--rate", value) if isinstance(value, str) else value
 
 
 @click.command()
 @click.argument("address", metavar="A")
-@click.option("--size", type=FRAME_SIZE, help="Bytes of a packet, without its checksum; 60 by default.")
-@click.option("--rate", type=Whole(1, MAX_RATE), help="Packets per second, else as many as the device takes.")
+@click.option(
+    "--size", help="Bytes of a packet, without its checksum: 60, or 60,512 in turn, 60-1514 at random, imix.  [60]"
+)
+@click.option("--rate", type=_RateType(), help="1e6 (packets per second), 1.5Mpps, 2Gbps, 80%; else as many as can be.")
+@click.option("--poisson", is_flag=True, help="At random moments, by a Poisson process of that rate.")
+@click.option("--burst", type=Whole(1, 4096), default=1, help="Packets at once, and then a pause that keeps the rate.")
+@click.option("--strict-rate", is_flag=True, help="End with exit code 1 if the rate was not reached.")
+@click.option("--streams", metavar="FILE", help="Send the streams that a YAML file describes.")
 @click.option("--template", metavar="FILE", help="Send the packets of a pcap file, in turn, over and over.")
 @click.option("--scapy", metavar="EXPRESSION", help="Send the packets that a Scapy expression stands for, likewise.")
 @click.option("--no-sequence", is_flag=True, help="Do not write a sequence number into the last 4 bytes.")
+@click.option("--seed", type=Whole(0, (1 << 32) - 1), default=0, help="Of all that is random.")
 @packet_options
 @logging_options
 def generate(
     settings: Settings,
     address: str,
-    size: int | None,
-    rate: int | None,
-    template: str | None,
-    scapy: str | None,
+    rate: Rate | None,
+    poisson: bool,
+    burst: int,
+    strict_rate: bool,
     no_sequence: bool,
+    seed: int,
+    **sources: str | None,
 ) -> int:
-    """Send packets from device A: UDP packets, or those of a file or of a Scapy expression.
+    """Send packets from device A: UDP packets, or those of a file or of a Scapy expression, or streams.
 
-    The last 4 bytes of each packet are its number, from 0, the highest byte first. What the device receives meanwhile
-    is counted and thrown away. Packets longer than a buffer (2048 bytes) are left out and counted.
+    The last 4 bytes of each packet are its number, from 0, the highest byte first; checksums are kept right. What the
+    device receives meanwhile is counted and thrown away. Packets longer than a buffer (2048 bytes) are left out and
+    counted. Bits per second are those on the wire, with preamble, check sequence and gap.
 
     Runs until Ctrl-C or a limit.
+
+    A file of streams; examples/streams.yaml explains it:
+
+    \b
+      streams:
+        - share: 3
+          size: imix
+          flows: 1000000
+          packet:
+            ipv4: {src: {random: 10.0.0.0/8}, dst: 192.0.2.1}
+            udp: {sport: {random: 1024-65535}, dport: 53}
+        - packet:
+            vlan: {id: {count: 100-199}}
+            ipv6: {dst: "2001:db8::1"}
+            tcp: {dport: {count: [80, 443]}}
+          size: 128
 
     \b
     Examples:
       sudo ixy generate 0000:03:00.0 --rate 1e6 --seconds 10
+      sudo ixy generate 0000:03:00.0 --rate 80% --size imix --poisson --strict-rate
       ixy generate sim:a,tx_pcap=out.pcap --size 128 --count 1000
       ixy generate sim:a,cable=b --template in.pcap --no-sequence
       ixy generate sim:a,cable=b --scapy 'Ether()/IP(dst="10.0.0.0/30")/UDP()/("x" * 18)'
+      ixy generate sim:a,tx_pcap=out.pcap --streams examples/streams.yaml --rate 2Gbps --seconds 1
     """
-    from ixy.apps.generate import generate
-    from ixy.apps.templates import templates_from
+    if rate is None and (poisson or burst > 1 or strict_rate):
+        raise ConfigurationError("--poisson, --burst and --strict-rate go with a --rate")
+    from ixy.apps.generate import Pacing, generate
 
-    templates = templates_from(size, template, scapy)
-    return generate(address, templates, settings, rate=rate or 0, numbered=not no_sequence)
+    table, left_out = _table(sources, numbered=not no_sequence, seed=seed)
+    pacing = Pacing(rate, poisson, burst, seed)
+    return generate(address, table, settings, pacing=pacing, strict=strict_rate, left_out=left_out)
+
+
+def _table(sources: dict[str, str | None], *, numbered: bool, seed: int) -> tuple[StreamTable, int]:
+    """What the user wants to have sent, and how many of his packets cannot be.
+
+    Raises:
+        ConfigurationError: he named more than one source, or there can be no such packets.
+    """
+    from ixy.apps.streams import Stream, parse_sizes
+    from ixy.apps.streamtable import table_of
+    from ixy.apps.templates import from_pcap, from_scapy
+    from ixy.formats.frames import MAX_FRAME, MIN_FRAME, udp_frame
+
+    given = {name: text for name, text in sources.items() if text is not None}
+    if len(given) > 1:
+        raise ConfigurationError(f"{' and '.join(f'--{name}' for name in given)} exclude each other: give one")
+    name, text = next(iter(given.items()), ("size", str(MIN_FRAME)))
+    if name == "streams":
+        from ixy.apps.streamfile import read_streams
+
+        return table_of(read_streams(text), numbered=numbered, seed=seed), 0
+    if name == "size":
+        sizes = parse_sizes("--size", text, MIN_FRAME, MAX_FRAME)
+        made = {size: udp_frame(size) for size in sizes.each}
+        stream = Stream("--size", [made[size] for size in sizes.each], random_frames=sizes.random)
+        return table_of([stream], numbered=numbered, seed=seed), 0
+    templates = from_pcap(text) if name == "template" else from_scapy(text)
+    return table_of(templates, numbered=numbered, seed=seed), templates.left_out

@@ -638,8 +638,8 @@ class Machine:
         """Sleep until something is due, or somebody rouses the thread.
 
         He has to know that it sleeps, so it says so first, and looks once more. So it does each time, as the loop of a
-        path rouses it but once. A doorbell of another loop, as that of `ixy generate`, rouses nobody: for that the
-        thread looks now and then.
+        path, or of a generator, rouses it but once. A doorbell of another loop rouses nobody: for that the thread looks
+        now and then.
         """
         control, bed = self.rack.control, self._bed
         assert bed is not None
