@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
@@ -72,7 +72,7 @@ def _median(repeat: int, once: Callable[[], float]) -> float:
 
 
 @contextmanager
-def _place(suffix: str) -> Iterator[Path]:
+def _place(suffix: str) -> Generator[Path]:
     """The name of a file in memory, which goes in the end."""
     folder = _MEMORY if os.access(_MEMORY, os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=folder) as directory:
