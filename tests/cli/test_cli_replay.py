@@ -171,3 +171,20 @@ def test_captured_and_replayed_by_pipes(ixy, tmp_path):
     ended = ixy("replay", "both.pcapng.gz", OUT, "--topspeed", "--json")
     assert ended.code == 0, ended.errors
     assert sorted(read_pcap(tmp_path / "out.pcap")) == sorted(frames(50) + frames(50, seed=7))
+
+
+@pytest.mark.parametrize("name", ["out.pcapng", "out.pcap"])
+def test_a_wire_records_what_its_name_says(ixy, tmp_path, recorded, name):
+    """What the card sends is in a file of that format, which is read again."""
+    assert ixy("replay", "in.pcap", f"sim:a,tx_pcap={name},clock=virtual").code == 0
+    assert (tmp_path / name).read_bytes()[:4] == (b"\n\r\r\n" if name == "out.pcapng" else b"\x4d\x3c\xb2\xa1")
+    ended = ixy("replay", name, "sim:b,tx_pcap=again.pcap,clock=virtual")
+    assert ended.code == 0, ended.errors
+    assert read_pcap(tmp_path / "again.pcap") == [packet.ljust(60, b"\0") for packet in recorded]
+    assert gaps(tmp_path / "again.pcap") == MOMENTS
+
+
+def test_a_wire_does_not_compress(ixy, recorded):
+    """One line, instead of a file that nobody can read."""
+    assert recorded
+    assert "not compressed here" in ixy("replay", "in.pcap", "sim:a,tx_pcap=out.pcap.gz,clock=virtual").complaint()

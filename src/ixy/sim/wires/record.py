@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 RECORDS_SIZE = 1 << 20  # bytes of records that are gathered before they are written
 
 # Words of the output: the file; packets that are wholly in it; of the records in memory, how many and how many bytes
-# there are, and how many bytes are in the file; whether writing failed
-FD, WRITTEN_PACKETS, PENDING, USED, WRITTEN, FAILED = range(OWN_WORDS, OWN_WORDS + 6)
+# there are, and how many bytes are in the file; whether writing failed; the interface of the file's format
+FD, WRITTEN_PACKETS, PENDING, USED, WRITTEN, FAILED, INTERFACE = range(OWN_WORDS, OWN_WORDS + 7)
 
-_FORMAT = Format(snaplen=65535, tick=1)
+_SNAPLEN = 65535
 
 
 @compiled
@@ -37,7 +37,8 @@ def emit(rack: Rack, card: int, start: int, length: int) -> int:
     if wire[USED] + record_bytes(length) > RECORDS_SIZE:
         flush(wire, buffer)
     if wire[FAILED] == 0:
-        wire[USED] = append(buffer, wire[USED], _FORMAT, date_ns(), rack.tape, start, length)
+        form = Format(_SNAPLEN, 1, int(wire[INTERFACE]))
+        wire[USED] = append(buffer, wire[USED], form, date_ns(), rack.tape, start, length)
         wire[PENDING] += 1
     return -1
 
@@ -81,8 +82,8 @@ class Record(Wire):
         Raises:
             CaptureError: it cannot be opened; or it is not all in it, and how much is.
         """
-        with Writer(self.path) as writer, port.output_memory(RECORDS_SIZE):
-            port.output[FD] = writer.fileno()
+        with Writer(self.path, _SNAPLEN) as writer, port.output_memory(RECORDS_SIZE):
+            port.output[FD], port.output[INTERFACE] = writer.fileno(), writer.format.interface
             yield
             _finish(port, writer)
 
