@@ -505,7 +505,8 @@ def fill(table: StreamTable, target: NDArray[np.uint8], start: int, stream: int,
         digit = index
         index += scaled(draw, field[SPREAD])
         index -= choices if index >= choices else 0
-        draw = mixed(draw + digit + 1)
+        if k + 1 < row[FIELD_END]:  # another one is drawn
+            draw = mixed(draw + digit + 1)
         value = field[BASE] + index * field[STEP]
         if field[LIST] > 0:
             value += table.values[field[LIST] + index & _INDEX]
