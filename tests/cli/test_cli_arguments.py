@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import numpy as np
 import pytest
 
 from ixy.apps.capture import capture
 from ixy.apps.demo import demo
-from ixy.apps.generate import generate
+from ixy.apps.generate import Pacing, generate
+from ixy.apps.rate import Rate
 from ixy.apps.settings import MAX_COUNT, MAX_RATE, Settings
+from ixy.apps.streams import Stream
+from ixy.apps.streamtable import table_of
 from ixy.apps.templates import Templates
 from ixy.cli import run
 from ixy.errors import ConfigurationError
@@ -101,11 +106,11 @@ def test_numpy_integers_are_integers():
 
 def test_functions_check_before_they_open():
     """A rate, a length or a size out of bounds is refused, and not the address, which is none."""
-    templates = Templates.of([udp_frame()], "test")
-    with pytest.raises(ConfigurationError, match="rate 1000000001: 0 to 1000000000 are possible"):
-        generate(NOWHERE, templates, Settings(), rate=MAX_RATE + 1, numbered=True)
-    with pytest.raises(TypeError, match="rate must be an integer"):
-        generate(NOWHERE, templates, Settings(), rate=0.5, numbered=True)  # pyright: ignore[reportArgumentType]
+    table = table_of([Stream("test", [udp_frame()])])
+    with pytest.raises(ConfigurationError, match="rate: more than 0 and up to 1000000000 pps are possible"):
+        generate(NOWHERE, table, Settings(), pacing=Pacing(Rate(Decimal(MAX_RATE + 1))))
+    with pytest.raises(ConfigurationError, match="rate: write whole packets per second"):
+        generate(NOWHERE, table, Settings(), pacing=Pacing(Rate(Decimal("0.5"))))
     with pytest.raises(ConfigurationError, match=f"snaplen {MAX_LENGTH + 1}: 0 to {MAX_LENGTH} are possible"):
         capture([NOWHERE], "out.pcap", Settings(), snaplen=MAX_LENGTH + 1)
     with pytest.raises(ConfigurationError, match="count 1000000000000001: 1 to"):

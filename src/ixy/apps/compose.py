@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ixy.errors import ConfigurationError
-from ixy.formats.frames import MAX_FRAME, MIN_FRAME
+from ixy.formats.frames import MAX_FRAME
 from ixy.headers import HEADERS, Header, Ipv6Address, fields, size
 
 # What may follow a header, and by which number the one before announces it: an EtherType, or a protocol
@@ -33,7 +33,7 @@ _USUAL: dict[str, dict[str, Any]] = {
     "tcp": {"sport": 42, "dport": 1337, "offset": 5, "flags": 0x10, "window": 0xFFFF},
     "udp": {"sport": 42, "dport": 1337},
 }
-_FILL = b"ixy"
+DEFAULT_FILL = b"ixy"
 _RANDOM = "random"
 
 
@@ -43,7 +43,7 @@ def compose(headers: Mapping[str, Mapping[str, Any]], fill: bytes, sizes: list[i
     Args:
         headers: names, from the outermost to the innermost, and fields as they are assigned in `ixy.headers`.
         fill: what the payload repeats, one byte at least.
-        sizes: bytes of each, 60 to 1514.
+        sizes: bytes of each.
 
     Raises:
         ConfigurationError: no such header or field, it cannot be there, or a size is too small for the headers.
@@ -52,9 +52,8 @@ def compose(headers: Mapping[str, Mapping[str, Any]], fill: bytes, sizes: list[i
     end = places[-1][1] + size(HEADERS[places[-1][0]])
     frame = bytearray(end)
     for (name, at), following in zip(places, [*places[1:], (None, 0)], strict=True):
-        _put_fields(
-            HEADERS[name](frame, at), _USUAL[name] | _announcement(name, following[0]) | dict(headers.get(name, {}))
-        )
+        values = _USUAL[name] | _announcement(name, following[0]) | dict(headers.get(name, {}))
+        _put_fields(HEADERS[name](frame, at), values)
     return [_sized(frame, places, fill, wanted) for wanted in sizes]
 
 
@@ -128,7 +127,3 @@ def payload_fill(text: str) -> bytes:
     if not text_bytes:
         raise ConfigurationError("payload: write at least one byte")
     return text_bytes
-
-
-DEFAULT_FILL = _FILL
-LEAST, MOST = MIN_FRAME, MAX_FRAME

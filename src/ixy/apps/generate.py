@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ixy.apps.rate import Rate, gap_after, wire_bits
+from ixy.apps.rate import Rate, bounded, gap_after, wire_bits
 from ixy.apps.report import Report
 from ixy.apps.sending import SENT, sender_kernels
 from ixy.apps.session import drain, open_devices, repeat
@@ -231,8 +231,11 @@ def generate(
         left_out: how many packets of the user's are not in the table.
 
     Raises:
+        ConfigurationError: the rate is out of bounds.
         Error: as `ixy.open` and `Generator`.
     """
+    if pacing.rate:
+        bounded("rate", pacing.rate)
     with stop_on_signals() as stop, open_devices([address], settings) as (device,):
         generator = Generator(device, table, batch=settings.batch, pacing=pacing, count=settings.count)
         with Report([device], [address], as_json=settings.as_json) as report:

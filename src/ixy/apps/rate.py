@@ -89,12 +89,21 @@ def parse_rate(name: str, text: str) -> Rate:
         raise ConfigurationError(f"{name} {text!r}: write so many pps, kpps, Mpps, bps, kbps, Mbps, Gbps or %")
     unit, factor = known[found[2]]
     amount = Decimal(found[1]) * factor
-    most = {"pps": MAX_RATE, "bps": MAX_BITS, "%": 100}[unit]
-    if not 0 < amount <= most:
-        raise ConfigurationError(f"{name} {text}: more than 0 and up to {most:g} {unit} are possible")
-    if unit != "%" and amount != int(amount):
-        raise ConfigurationError(f"{name} {text}: write whole {_WORDS[unit]}")
-    return Rate(amount, unit)
+    return bounded(f"{name} {text}", Rate(amount, unit))
+
+
+def bounded(name: str, rate: Rate) -> Rate:
+    """The rate, if there can be such.
+
+    Raises:
+        ConfigurationError: it is out of bounds, or a part of a packet or a bit.
+    """
+    most = {"pps": MAX_RATE, "bps": MAX_BITS, "%": 100}[rate.unit]
+    if not 0 < rate.amount <= most:
+        raise ConfigurationError(f"{name}: more than 0 and up to {most} {rate.unit} are possible")
+    if rate.unit != "%" and rate.amount != int(rate.amount):
+        raise ConfigurationError(f"{name}: write whole {_WORDS[rate.unit]}")
+    return rate
 
 
 def wire_bits(length: int) -> int:

@@ -24,11 +24,12 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from ixy.apps.compose import DEFAULT_FILL, LEAST, MOST, compose, payload_fill
+from ixy.apps.compose import DEFAULT_FILL, compose, payload_fill
 from ixy.apps.streams import MAX_FLOWS, MAX_SHARE, Choice, Stream, parse_sizes
 from ixy.apps.templates import scapy_frames
 from ixy.arguments import whole_number
 from ixy.errors import ConfigurationError
+from ixy.formats.frames import MAX_FRAME, MIN_FRAME
 from ixy.headers import HEADERS, fields
 
 T = TypeVar("T")
@@ -189,7 +190,7 @@ def _from_scapy(file: _File, parts: dict[str, _Node]) -> tuple[list[bytes], dict
         if other in parts:
             raise file.error(parts[other], f"scapy and {other} exclude each other")
     expression = file.text(parts["scapy"], "scapy")
-    frames = [frame.ljust(LEAST, b"\0") for frame in file.at(parts["scapy"], scapy_frames, expression)]
+    frames = [frame.ljust(MIN_FRAME, b"\0") for frame in file.at(parts["scapy"], scapy_frames, expression)]
     given = file.mapping(parts["fields"], "fields") if "fields" in parts else {}
     return frames, {name: _choice(file, value, name) for name, value in given.items()}, False
 
@@ -198,8 +199,8 @@ def _from_headers(file: _File, node: _Node, parts: dict[str, _Node]) -> tuple[li
     """Those of one whose headers are listed; UDP if they are not."""
     if "fields" in parts:
         raise file.error(parts["fields"], "fields goes with scapy; in packet, a field has its values where it stands")
-    size = file.text(parts["size"], "size") if "size" in parts else str(LEAST)
-    sizes = file.at(parts.get("size", node), parse_sizes, "size", size, LEAST, MOST)
+    size = file.text(parts["size"], "size") if "size" in parts else str(MIN_FRAME)
+    sizes = file.at(parts.get("size", node), parse_sizes, "size", size, MIN_FRAME, MAX_FRAME)
     packet = parts.get("packet", _Node({"ipv4": _Node({}, node.line), "udp": _Node({}, node.line)}, node.line))
     headers = dict(file.mapping(packet, "packet", (*HEADERS, "payload")))
     fill, choices = _payload(file, headers.pop("payload", None))

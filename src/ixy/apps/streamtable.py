@@ -55,8 +55,9 @@ FIRST, ENTRIES, ENTRY_SPREAD, ENTRY_CYCLE, FIELD, FIELD_END, FLOWS, FLOW_SPREAD,
 COUNT, KEY, ENTRY, FLOW, STREAM_WORDS = range(10, 15)
 
 # A row of `fields`: where it lies, in words of 16 bits; how many values it has, and 2^32 divided by that; their number
-# again for random ones, else 0; for those that come in turn without flows, else 1; its value is BASE + index * STEP, or if LIST
-# is not 0, BASE + values[LIST + index]; which sums it is in, as masks; and then what changes: the next index in turn
+# again for random ones, else 0; for those that come in turn without flows, else 1; its value is BASE + index * STEP, or
+# if LIST is not 0, BASE + values[LIST + index]; which sums it is in, as masks; and then what changes: the next index in
+# turn
 AT, WORDS, CHOICES, INVERSE, SPREAD, CYCLE, BASE, STEP, LIST, IN_IP, IN_L4, COUNTED, FIELD_WORDS = range(13)
 
 _INDEX = (1 << 40) - 1  # of an index: the compiler knows then that it is not below 0
@@ -514,7 +515,8 @@ def fill(table: StreamTable, target: NDArray[np.uint8], start: int, stream: int,
         digit = index
         index += scaled(draw, field[SPREAD])
         index -= choices if index >= choices else 0
-        draw = mixed(draw + digit + 1)
+        if k + 1 < row[FIELD_END]:  # another one is drawn
+            draw = mixed(draw + digit + 1)
         value = field[BASE] + index * field[STEP]
         if field[LIST] > 0:
             value += table.values[field[LIST] + index & _INDEX]
