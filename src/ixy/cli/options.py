@@ -56,7 +56,7 @@ class Cores(ParamType):
 
 def _name(option: click.Parameter | None) -> str:
     """As the user writes it: --count."""
-    return option.opts[0] if option else "the value"
+    return max(option.opts, key=len) if option else "the value"
 
 
 FRAME_SIZE = Whole(MIN_FRAME, MAX_FRAME)
