@@ -257,6 +257,7 @@ def stored_by_queue(rig: Rig, frames: list[bytes]) -> list[int]:
 def test_rules_by_ethtool(rig: Rig) -> None:
     """`ethtool -N`: a flow to a queue, another one to nowhere; when the rules are deleted, both go as they did."""
     rig.run("ethtool -K eth0 ntuple on")
+    rig.await_link()  # the driver has reset the card
     frames = {port: [udp_frame(rig, port, 9)] * 3 for port in (7, 8, 10)}
     before = {port: stored_by_queue(rig, data) for port, data in frames.items()}
     assert all(sum(counts) == 3 for counts in before.values())
