@@ -69,8 +69,8 @@ class StreamTable(NamedTuple):
 
     Attributes:
         data: the bytes of all frames, shape (any,), uint8.
-        starts, sizes: where each frame lies in `data`, and how many bytes, shape (frames,), int64. Those that are missing
-            to a frame's length are zeros.
+        starts, sizes: where each frame lies in `data`, and how many bytes, shape (frames,), int64. What is missing to
+            its length are zeros.
         frames: what else there is to know of each, shape (frames, FRAME_WORDS), int32.
         entries: numbers of frames, those of a stream in a row, int32.
         streams: shape (streams, STREAM_WORDS), int64.
