@@ -70,12 +70,14 @@ def ixy_command(tmp_path: Path) -> Callable[..., Ended]:
 def start(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
     """Start `ixy` in the test's directory, with pipes for its output, likewise."""
 
-    def popen(*arguments: str, variables: Mapping[str, str] = MappingProxyType({})) -> subprocess.Popen[str]:
+    def popen(
+        *arguments: str, variables: Mapping[str, str] = MappingProxyType({}), stdout: int = subprocess.PIPE
+    ) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [*COMMAND, *arguments],
             cwd=tmp_path,
             env=ENVIRONMENT | dict(variables),
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
         )

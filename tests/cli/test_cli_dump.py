@@ -10,7 +10,6 @@ import subprocess
 
 import pytest
 from captures import read_pcap, write_pcap
-from conftest import COMMAND, ENVIRONMENT
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import Ether
 
@@ -87,18 +86,17 @@ def test_ctrl_c(start):
     assert "received by filter" in errors
 
 
-def test_nobody_reads(tmp_path):
+def test_nobody_reads(start, tmp_path):
     """`| head -1` ends it without a word."""
     write_pcap(tmp_path / "long.pcap", [DNS] * 20_000)
     reader, writer = os.pipe()
-    command = [*COMMAND, "dump", "-r", "long.pcap"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=writer, stderr=subprocess.PIPE)
+    process = start("dump", "-r", "long.pcap", stdout=writer)
     os.close(writer)
     os.read(reader, 100)
     os.close(reader)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert errors.decode() == "reading from file long.pcap, link-type EN10MB (Ethernet)\n"
+    assert errors == "reading from file long.pcap, link-type EN10MB (Ethernet)\n"
 
 
 @pytest.mark.once
