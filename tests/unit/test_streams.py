@@ -198,7 +198,7 @@ def test_templates_keep_their_checksums_right_and_wrong() -> None:
     wrong = bytearray(right)
     wrong[41] ^= 1
     none = udp_frame(64)
-    made = packets(Templates([right, short, partly, bytes(wrong), none], "test"), 500, numbered=True)
+    made = packets(Templates.of([right, short, partly, bytes(wrong), none], "test"), 500, numbered=True)
     for number, packet in enumerate(made):
         assert packet[-4:] == number.to_bytes(4, "big")
         correct = recomputed(packet)
