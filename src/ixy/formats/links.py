@@ -93,10 +93,9 @@ def to_ethernet(data: Bytes, row: NDArray[np.int64], link: int, frame: Bytes) ->
 @compiled
 def _kind(data: Bytes, start: int, link: int) -> int:
     """The Ethertype of a packet."""
-    if link == _COOKED:
-        return int(data[start + 14]) << 8 | int(data[start + 15])
-    if link == _COOKED2:
-        return int(data[start]) << 8 | int(data[start + 1])
+    if link in (_COOKED, _COOKED2):
+        at = start + 14 if link == _COOKED else start
+        return int(np.int64(data[at]) << 8 | np.int64(data[at + 1]))
     if link in _LOOPBACKS:  # a number of the sender's byte order, below 256
         family = max(data[start], data[start + 3])
         return _IPV4 if family == _AF_INET else _IPV6

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from ixy.errors import CaptureError
 from ixy.formats.links import ETHERNET
-from ixy.formats.words import INTERFACE, LENGTH, MAX_LENGTH, OFFSET, ORIGINAL, SECOND, TIME, put_word, word
+from ixy.formats.words import AHEAD, INTERFACE, LENGTH, MAX_LENGTH, OFFSET, ORIGINAL, SECOND, TIME, put_word, word
 from ixy.jit import compiled
-from ixy.unsafe import copy
+from ixy.unsafe import copy, prefetch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,6 +103,7 @@ def _scan(data: Bytes, position: int, big: bool, tick: int, fcs: int, table: Tab
     """
     while count < table.shape[1] and position + RECORD_HEADER <= data.size:
         body = position + RECORD_HEADER
+        prefetch(data, position + AHEAD)
         length = word(data, position + 8, big)
         if length > MAX_LENGTH or length > data.size - body:
             break

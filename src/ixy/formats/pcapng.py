@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ixy.errors import CaptureError
-from ixy.formats.words import INTERFACE, LENGTH, MAX_LENGTH, OFFSET, ORIGINAL, SECOND, TIME, put_word, word
+from ixy.formats.words import AHEAD, INTERFACE, LENGTH, MAX_LENGTH, OFFSET, ORIGINAL, SECOND, TIME, put_word, word
 from ixy.jit import compiled
-from ixy.unsafe import copy
+from ixy.unsafe import copy, prefetch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,6 +28,7 @@ MAGIC = b"\x0a\x0d\x0d\x0a"  # the type of the block that begins a section, the 
 SECTION, DESCRIPTION, OLD_PACKET, SIMPLE, STATISTICS, PACKET = 0x0A0D0D0A, 1, 2, 3, 5, 6  # types of blocks
 _ORDER_MAGIC = 0x1A2B3C4D
 _FRAME = 12  # bytes of any block: type, length, and the length again at the end
+_BOUND = (1 << 63) // SECOND - 1  # seconds that nanoseconds in 64 bits can tell
 _AROUND = 32  # bytes of a block of a packet that are not the packet's
 _SECTION_BYTES, _DESCRIPTION_BYTES = 28, 20  # the least that blocks have
 _MICROSECONDS = 10**6  # units of a second where an interface says nothing of its resolution
@@ -196,6 +197,7 @@ def _scan(
     while count < table.shape[1]:
         if position + _FRAME > data.size:
             return count, position, _STOP
+        prefetch(data, position + AHEAD)
         kind, total = word(data, position, big), word(data, position + 4, big)
         if kind in (SECTION, DESCRIPTION):
             return count, position, _BLOCK
@@ -268,9 +270,8 @@ def nanoseconds(stamp: int, units: int, offset: int) -> int:
             units >>= 1
             rest >>= 1
         fraction = rest * SECOND // units
-    bound = (1 << 63) // SECOND - 1
-    seconds = min(max(seconds, -bound), bound) + min(max(offset, -bound), bound)
-    return min(max(seconds, -bound), bound) * SECOND + fraction
+    seconds = min(max(seconds, -_BOUND), _BOUND) + min(max(offset, -_BOUND), _BOUND)
+    return min(max(seconds, -_BOUND), _BOUND) * SECOND + fraction
 
 
 # ---------------------------------------------------------------------------------------------------------------------

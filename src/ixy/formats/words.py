@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     Bytes = NDArray[np.uint8]
 
 SECOND = 1_000_000_000  # ns
+AHEAD = (
+    4096  # bytes: who goes from record to record has the next ones fetched, which a processor does within a page only
+)
 MAX_LENGTH = 262144  # bytes of a record: libpcap's MAXIMUM_SNAPLEN, above which it too calls a file damaged
 
 # Rows of a table of packets, whose columns are packets: where the frame begins, its bytes in the file and on the wire,

@@ -110,6 +110,9 @@ if INTERPRETED or TYPE_CHECKING:
     def pause() -> None:
         """Do nothing for some tens of cycles, and read nothing ahead meanwhile."""
 
+    def prefetch(array: Bytes, index: int) -> None:
+        """Have the line of an element brought into the cache. Where there is none, nothing happens."""
+
     def copy(target: Bytes, to: int, source: Bytes, start: int, size: int) -> None:
         """Copy `size` bytes from `source[start:]` to `target[to:]`; the caller has checked both ranges."""
         target[to : to + size] = source[start : start + size]
@@ -330,6 +333,18 @@ else:
             return context.get_dummy_value()
 
         return types.void(), codegen
+
+    @intrinsic
+    def prefetch(typingctx: Any, array: Any, index: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            place, number = _element(context, builder, array, args[0], args[1]), ir.IntType(32)
+            place = builder.bitcast(place, ir.IntType(8).as_pointer())
+            kind = ir.FunctionType(ir.VoidType(), [place.type, number, number, number])
+            fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+            builder.call(fetch, [place, number(0), number(3), number(1)])  # to be read, into the first cache, data
+            return context.get_dummy_value()
+
+        return types.void(array, types.int64), codegen
 
     @intrinsic
     def copy(typingctx: Any, target: Any, to: Any, source: Any, start: Any, size: Any) -> Any:
