@@ -321,8 +321,9 @@ def look(ring: RxState, slot: int) -> int:
 
 @compiled
 def describe_one(ring: RxState, slot: int, packets: Packets, i: int) -> None:
-    """Note what the descriptor, which `look` has found written, says of packet `i`."""
-    describe(packets, i, ring.descriptors[2 * slot], ring.descriptors[2 * slot + 1])
+    """Note what the descriptor says of packet `i`, if that was asked for."""
+    if has(packets.flags) or has(packets.hashes) or has(packets.vlans):
+        describe(packets, i, ring.descriptors[2 * slot], load_acquire(ring.descriptors, 2 * slot + 1))
 
 
 @compiled
