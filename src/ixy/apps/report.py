@@ -150,7 +150,7 @@ def _stream(addresses: Sequence[str], file: str | None) -> TextIO | None:
 
 def _packets(mpps: float) -> str:
     """Packets a second, of which a few thousand are to be seen too: `14.881 Mpps`, `1.0 kpps`."""
-    return f"{mpps:7.3f} Mpps" if mpps >= 1 or mpps == 0 else f"{mpps * 1e3:7.1f} kpps"
+    return f"{mpps:7.3f} Mpps" if mpps >= 1 else f"{mpps * 1e3:7.1f} kpps"
 
 
 def _rates(old: Stats, new: Stats, seconds: float) -> dict[str, float]:
