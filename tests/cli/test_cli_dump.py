@@ -109,7 +109,7 @@ def test_nobody_reads(start, tmp_path):
         (["-r", "none.pcap"], "none.pcap: No such file"),
         (["-r", "in.pcap", "-w", "in.pcap"], "in.pcap: in use: it is being read"),
         (["-r", "in.pcap", "-w", "no/out.pcap"], "no/out.pcap: No such file"),
-        (["-r", "in.pcap", "-s", "0"], "--snaplen 0: 1 to"),
+        (["-r", "in.pcap", "-s", "262145"], "--snaplen 262145: 0 to"),
         (["-r", "in.pcap", "-w", "out.pcap", "--json"], "leave out --json and --decode"),
         (["udp", "port", "53"], "udp: no device address"),
     ],

@@ -76,7 +76,10 @@ def test_files_that_are_no_capture(ixy, tmp_path, content, words):
 def test_wrong_link_type(ixy, tmp_path):
     """A capture of Wi-Fi frames, link type 105."""
     write_pcap(tmp_path / "in.pcap", frames(1), linktype=105)
-    assert "link type 105 (IEEE 802.11), which no Ethernet can be made of" in ixy("echo", "sim:a,rx_pcap=in.pcap").complaint()
+    assert (
+        "link type 105 (IEEE 802.11), which no Ethernet can be made of"
+        in ixy("echo", "sim:a,rx_pcap=in.pcap").complaint()
+    )
 
 
 def test_truncated_capture_is_replayed_up_to_the_damage(ixy, tmp_path):

@@ -248,7 +248,7 @@ BEGIN = "streams:\n- name: web\n"
         (BEGIN + "  packet: {ipx: {}}\n", "line 3: packet: 'ipx' is unknown"),
         (BEGIN + "  packet:\n    ipv4: {sorce: 1}\n", "line 4: ipv4: 'sorce' is unknown"),
         (BEGIN + "  packet:\n    ipv4: {src: 10.0.0.300}\n", "line 4: ipv4.src: '10.0.0.300' is no IPv4"),
-        (BEGIN + "  packet:\n    ipv4: {ttl: 256}\n", "line 3: ipv4.ttl 256: 0 to 255 are possible"),
+        (BEGIN + "  packet:\n    ipv4: {ttl: 256}\n", "line 4: ipv4.ttl 256: 0 to 255 are possible"),
         (
             BEGIN + "  packet:\n    ipv4: {src: {random: 10.0.0.1/8}}\n",
             "ipv4.src: 10.0.0.1/8 has host bits set",

@@ -209,7 +209,7 @@ def _counted(recorder: Recorder, file: RotatingWriter, devices: Sequence[Device]
     """What was captured, and what was lost: because the card had no room for it, and because the file had none."""
     return {
         "received": recorder.received,
-        "matched": recorder.matched,
+        "matched": file.packets if file.ended else recorder.matched,
         "captured": file.packets,
         "lost_by_card": sum(device.stats().rx_dropped for device in devices),
         "lost_by_file": 0 if file.ended else recorder.matched - file.packets,

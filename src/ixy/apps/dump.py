@@ -173,11 +173,14 @@ class _Live:
     def run(self, sink: Sink, stop: Stop) -> None:
         """Let a sink have them, until a signal or the limit."""
         limit, seconds = self._settings.count, self._settings.seconds
+        found = self._received()  # which is compiled then: the clock starts after that
         end = None if seconds is None else clock.monotonic() + seconds
-        while not stop and (limit is None or sink.count < limit) and (end is None or clock.monotonic() < end):
-            found = self._received()
+        while True:
             self.matched += len(found)
             sink.take(found if limit is None else found[: limit - sink.count])
+            if stop or (limit is not None and sink.count >= limit) or (end is not None and clock.monotonic() >= end):
+                return
+            found = self._received()
 
     def _received(self) -> list[Seen]:
         with self._queue.receive(self._settings.batch, timeout=_WAIT) as batch:
@@ -200,13 +203,12 @@ def _say(line: str) -> None:
 
 
 class Sink(Protocol):
-    """Takes packets.
+    """Takes packets."""
 
-    Attributes:
-        count: how many it has taken.
-    """
-
-    count: int
+    @property
+    def count(self) -> int:
+        """How many it has taken."""
+        ...
 
     def take(self, packets: list[Seen]) -> None: ...
     def close(self) -> None: ...
@@ -235,17 +237,26 @@ class _File:
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
-        self.count = 0
+
+    @property
+    def count(self) -> int:
+        return self._writer.packets
 
     def take(self, packets: list[Seen]) -> None:
+        """
+        Raises:
+            CaptureError: a packet's time is none that the file can tell, or the file has no room.
+        """
         if not packets:
             return
         sizes = np.array([len(packet.data) for packet in packets])
         data = np.frombuffer(b"".join(packet.data for packet in packets), np.uint8)
         lengths = np.array([packet.length for packet in packets])
         times = np.array([packet.time for packet in packets])
-        self._writer.write(times, data, np.cumsum(sizes) - sizes, sizes, lengths)
-        self.count += len(packets)
+        try:
+            self._writer.write(times, data, np.cumsum(sizes) - sizes, sizes, lengths)
+        except ValueError as error:
+            raise CaptureError(str(error)) from error
 
     def close(self) -> None:
         self._writer.close()

@@ -246,16 +246,17 @@ def generate(
             if generator.rate:
                 reached = _reached(generator, generator.rate, seconds)
                 report.results["rate" if generator.rate.unit == "pps" else "bit_rate"] = reached
-                missed = _missed(device.address, generator.rate, reached)
+                missed = seconds > 0 and _missed(device.address, generator.rate, reached)
                 if generator.given_up:
                     report.results["behind_us"] = generator.given_up // 1000
     return stop.exit_code(settings) or int(strict and missed)
 
 
 def _reached(generator: Generator, rate: Rate, seconds: float) -> int:
-    """Packets or bits per second that were sent."""
+    """Packets or bits per second that were sent. One packet alone is as fast as it should be."""
     amount = generator.sent if rate.unit == "pps" else generator.sent_bits
-    return min(int(rate.amount), round(amount / seconds)) if seconds else int(rate.amount)
+    most = int(rate.amount) if generator.sent else 0
+    return min(most, round(amount / seconds)) if generator.sent > 1 and seconds else most
 
 
 def _missed(address: str, rate: Rate, reached: int) -> bool:

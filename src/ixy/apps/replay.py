@@ -472,8 +472,8 @@ def plan(state: PlayerState, room: int) -> int:
         shared[STARTED] = now
     elapsed = now - shared[STARTED]
     late = elapsed - table[DUE, at]
-    last = at + CATCH_UP_PACKETS
-    if late > CATCH_UP_TIME and last < place[END]:
+    last = min(at + CATCH_UP_PACKETS, place[END] - 1)
+    if late > CATCH_UP_TIME:
         moved = excess(late, elapsed - table[DUE, last])
         shared[STARTED] += moved
         shared[MISSED] += moved

@@ -74,7 +74,10 @@ def rewriting(maps: Sequence[str] = (), vlan: int = KEEP_VLAN) -> Rewriting:
 
 def _pair(text: str) -> tuple[Network, Network]:
     try:
-        source, target = (ipaddress.ip_network(part, strict=False) for part in text.split("="))
+        before, equals, after = text.partition("=")
+        if not equals:
+            raise ValueError("write the network, = and the one in its place")
+        source, target = ipaddress.ip_network(before, strict=False), ipaddress.ip_network(after, strict=False)
     except ValueError as error:
         raise ConfigurationError(f"--map {text!r}: {error}; write 10.0.0.0/8=192.168.0.0/16") from None
     if source.version != target.version:

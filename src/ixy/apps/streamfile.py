@@ -126,10 +126,13 @@ def _parsed(path: str, text: str) -> _Node:
         if root is None:
             raise ConfigurationError(f"{path}: line 1: streams: is missing")
         return _converted(path, root, {})
+    except RecursionError as error:
+        raise ConfigurationError(f"{path}: nested too deeply") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
-        raise ConfigurationError(f"{path}: line {line}: {getattr(error, 'problem', None) or error}") from error
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigurationError(f"{path}: line {line}: {problem}") from error
 
 
 def _converted(path: str, node: Any, done: dict[int, _Node | None]) -> _Node:
@@ -270,14 +273,15 @@ def _range(file: _File, node: _Node, name: str, text: str, step: int) -> range:
 def _number(file: _File, node: _Node, name: str, text: str) -> int:
     """A value as a number: 42, 0x2a, or an address where the field is one."""
     header, _, what = name.partition(".")
-    kind: Any = fields(HEADERS[header])[what].kind if header in HEADERS and what in fields(HEADERS[header]) else int
+    place = fields(HEADERS[header]).get(what) if header in HEADERS else None
+    kind: Any = place.kind if place else int
     if kind is int:
         if text.lower().startswith("0x"):
             try:
                 return int(text, 16)
             except ValueError:
                 raise file.error(node, f"{name}: {text!r} is no number") from None
-        return file.at(node, whole_number, name, text, 0, 1 << 64)
+        return file.at(node, whole_number, name, text, 0, place.mask if place else (1 << 64) - 1)
     try:
         return int(kind.parse(text))
     except ValueError as error:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.option("-S", "--absolute", is_flag=True, help="Print TCP sequence numbers as they are, not from 0 on.")
 @click.option("-#", "--number", is_flag=True, help="Print the packets' numbers.")
 @click.option(
-    "-s", "--snaplen", type=Whole(1, MAX_SNAPLEN), default=MAX_SNAPLEN, help="Bytes of a packet that are looked at."
+    "-s", "--snaplen", type=Whole(0, MAX_SNAPLEN), default=0, help="Bytes of a packet that are looked at; 0 for all."
 )
 @click.option("-l", "--line", is_flag=True, help="Print each line at once.")
 @click.option("-n", count=True, expose_value=False, help="Print no names; ixy never does.")
@@ -84,11 +84,15 @@ def dump(
         raise ConfigurationError("name a device, or a file with -r FILE")
     if target is not None and (settings.as_json or decode):
         raise ConfigurationError("-w writes packets to a file, and prints none: leave out --json and --decode")
+    if settings.as_json and decode:
+        raise ConfigurationError("--json prints headers, and --decode text: leave one of them out")
+    if source is not None and settings.seconds is not None:
+        raise ConfigurationError("--seconds is for a device: a file ends by itself, or after -c packets")
     look = Look(
         expression=" ".join(words if source is not None else words[1:]),
         style=Style(link=link, verbose=verbose, quiet=quiet, absolute=absolute),
         layout=Layout(min(stamp, 5), nano, number, hex_, hex_and_text, text),
-        snaplen=snaplen,
+        snaplen=snaplen or MAX_SNAPLEN,
         file=target,
         as_json=settings.as_json,
         decode=decode,

@@ -82,8 +82,8 @@ def generate(
       sudo ixy generate 0000:03:00.0 --rate 1e6 --seconds 10
       sudo ixy generate 0000:03:00.0 --rate 80% --size imix --poisson --strict-rate
       ixy generate sim:a,tx_pcap=out.pcap --size 128 --count 1000
-      ixy generate sim:a,cable=b --template in.pcap --no-sequence
-      ixy generate sim:a,cable=b --scapy 'Ether()/IP(dst="10.0.0.0/30")/UDP()/("x" * 18)'
+      ixy generate sim:a,tx_pcap=out.pcap --template in.pcap --no-sequence --count 1000
+      ixy generate sim:a,tx_pcap=out.pcap --count 8 --scapy 'Ether()/IP(dst="10.0.0.0/30")/UDP()/("x" * 18)'
       ixy generate sim:a,tx_pcap=out.pcap --streams examples/streams.yaml --rate 2Gbps --seconds 1
     """
     if rate is None and (poisson or burst > 1 or strict_rate):

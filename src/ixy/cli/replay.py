@@ -71,9 +71,9 @@ def replay(
     With B, what clients sent goes out of A, and what servers sent out of B. Of each pair of addresses, the client is
     who sent the first packet, unless that one is a TCP SYN with ACK. Both keep the recorded times.
 
-    Checksums follow what --map changes. Whoever is late catches up within a millisecond's worth of packets, and moves
-    the rest on; how much is told as "late". By how much gaps between packets differ from what they should be is told at
-    the end. What the devices receive meanwhile is counted and thrown away.
+    Checksums follow what --map changes. Whoever is late catches up with 64 packets, or a millisecond's worth if those
+    are more, and moves the rest on; how much is told as "late". By how much gaps between packets differ from what they
+    should be is told at the end. What the devices receive meanwhile is counted and thrown away.
 
     \b
     Examples:

@@ -58,7 +58,8 @@ class RotatingWriter:
 
     Raises:
         CaptureError: as `Writer`.
-        ConfigurationError: files for standard output, or a limit of files without an end to each.
+        ConfigurationError: files for standard output, a limit of files without an end to each, or files by time whose
+            names do not tell it.
     """
 
     def __init__(
@@ -68,10 +69,13 @@ class RotatingWriter:
             raise ConfigurationError("standard output is one file: name one for -C, -G and -W")
         if rotation.files and not (rotation.size or rotation.seconds):
             raise ConfigurationError("-W limits the files of -C and -G: give one of these too")
+        now = clock.date_ns()
+        if rotation.seconds and _dated(path, now) == _dated(path, now + rotation.seconds * SECOND):
+            raise ConfigurationError(f"{path}: -G would begin the same file anew: put the time into its name, %H%M%S")
         self._path, self._snaplen, self._rotation, self._interfaces = path, snaplen, rotation, interfaces
         self._number = self._before = 0
         self.files, self.ended = 0, False
-        self._begin(clock.date_ns())
+        self._begin(now)
         self.formats = self._writer.formats
 
     @property
@@ -129,12 +133,17 @@ class RotatingWriter:
     def _name(self) -> str:
         name = self._path
         if self._rotation.seconds:
-            name = time.strftime(name, time.localtime(self._started // SECOND))
+            name = _dated(name, self._started)
         if not self._rotation.size:
             return name
         if self._rotation.files:
             return f"{name}{self._number:0{len(str(self._rotation.files - 1))}}"
         return f"{name}{self._number}" if self._number else name
+
+
+def _dated(name: str, moment: int) -> str:
+    """A file's name with the local time in place of what strftime knows, such as %H%M%S."""
+    return time.strftime(name, time.localtime(moment // SECOND))
 
 
 @compiled
