@@ -21,6 +21,7 @@ from ixy.sim.qemu.memory import NO_MEMORY, GuestMemory, MemoryMap
 from ixy.sim.qemu.proxy import Party, Proxy
 from ixy.sim.qemu.qtest import Qtest, SlotInterrupts
 from ixy.sim.qemu.reporting import ReportSocket
+from ixy.sim.slots import FETCH, provide
 from ixy.sim.spec import check_files, parse_spec
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class PciCard:
         self._machine = machine
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         card.interrupt_through(self.endpoint, self._event)
+        # A driver that sends packets of several buffers would see its ring full while this is compiled, and drop some.
+        provide(machine.rack, FETCH)
 
     # -- as a device
 
