@@ -11,7 +11,7 @@ import numpy as np
 
 import ixy
 from ixy import tables
-from ixy.formats import pcap
+from ixy.formats.writing import Writer
 
 
 class Sampler(tables.Samples):
@@ -26,7 +26,7 @@ def sample(packet: ixy.Packet, sampler: Sampler) -> int:
     return ixy.FORWARD
 
 
-def save(samples: tables.Reader, writer: pcap.Writer) -> None:
+def save(samples: tables.Reader, writer: Writer) -> None:
     """Write the samples that are there by now, with the time of day."""
     epoch = time.time_ns() - time.monotonic_ns()
     for each in samples.read():
@@ -42,7 +42,7 @@ def run(path: ixy.Path, end: float) -> None:
 def main(source: str, target: str, one_of: str, file: str) -> None:
     sampler, end = Sampler(), time.monotonic() + 1
     sampler.one_of = int(one_of)
-    with ixy.open(source) as a, ixy.open(target) as b, pcap.Writer(file) as writer:
+    with ixy.open(source) as a, ixy.open(target) as b, Writer(file) as writer:
         path, samples = ixy.Path(a.rx[0], b.tx[0], sample, sampler), tables.Reader(sampler)
         runner = threading.Thread(target=run, args=(path, end))
         runner.start()
