@@ -11,9 +11,11 @@ from importlib import import_module
 from typing import Any, cast
 
 from ixy.errors import ConfigurationError
+from ixy.formats.pcap import file_header
+from ixy.formats.words import MAX_LENGTH
 
 _INDENT = "\n\t"
-_HEADER = struct.pack("<IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1)  # of a pcap file of Ethernet frames
+_HEADER = file_header(MAX_LENGTH, nanoseconds=False)
 
 
 class Decoder:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ixy.apps.rate import Rate, bounded, gap_after, wire_bits
 from ixy.apps.report import Report
-from ixy.apps.sending import SENT, sender_kernels
+from ixy.apps.sending import SENT, sender_kernels, sending_pool
 from ixy.apps.session import drain, open_devices, repeat
 from ixy.apps.signals import stop_on_signals
 from ixy.apps.streamtable import (
@@ -30,7 +30,6 @@ from ixy.errors import OwnershipError
 from ixy.jit import compiled
 from ixy.pacing import CHANCE_PARTS, GIVEN_UP, catch_up, new_pace, next_due, pass_gap
 from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, POOL_BUFFERS, STRIDE
-from ixy.packets.mempool import Mempool
 from ixy.packets.packets import INDEX_MASK, Packets, new_packets
 from ixy.packets.pool import Pools, pools
 from ixy.unsafe import copy, now_ns, own_lines
@@ -134,9 +133,6 @@ class Generator:
         mean_bits = _mean_bits(table)
         if self.rate:
             self.rate.check(device, mean_bits)
-        # As many buffers as can be in flight, and a batch: fewer buffers stay in the cache better.
-        with Mempool(tx.size + batch) as pool:
-            device.attach(pool)  # which holds it
         self._device = device
         self.kernels = sender_kernels(rx.kernel, tx.kernel, tx.room, plan, prepare)
         pace, gaps = _schedule(self.rate, pacing, mean_bits)
@@ -145,7 +141,7 @@ class Generator:
             tx=tx.state,
             pools=pools(),
             bytes=pools().bytes.reshape(-1),
-            pool=pool.number,
+            pool=sending_pool(device, batch).number,
             packets=new_packets(batch),
             streams=np.zeros(batch, np.int32),
             frames=np.zeros(batch, np.int32),

@@ -14,7 +14,7 @@ import numpy as np
 
 from ixy.apps.report import Report
 from ixy.apps.rewriting import Rewriting, copy_rewritten, most_bytes, rewriting
-from ixy.apps.sending import SENT, sender_kernels
+from ixy.apps.sending import SENT, sender_kernels, sending_pool
 from ixy.apps.session import drain, open_devices, repeat
 from ixy.apps.sides import Sides
 from ixy.apps.signals import stop_on_signals
@@ -42,7 +42,6 @@ from ixy.pacing import (
     planned,
 )
 from ixy.packets.buffers import BUFFER_SIZE, STRIDE
-from ixy.packets.mempool import Mempool
 from ixy.packets.packets import Packets, new_packets
 from ixy.packets.pool import Pools, pools
 from ixy.tables.histogram import PARTS, observe, quantile
@@ -217,8 +216,6 @@ class Player:
     ) -> None:
         rx, tx = device.rx[0].ring, device.tx[0].ring
         batch = integer("batch", batch, 1, tx.size)
-        with Mempool(tx.size + batch) as pool:
-            device.attach(pool)  # which holds it
         self.errors = np.zeros(PARTS, np.int64)
         self._device, self._recording = device, recording
         self.kernels = sender_kernels(rx.kernel, tx.kernel, tx.room, plan, prepare)
@@ -228,7 +225,7 @@ class Player:
             tx=tx.state,
             pools=pools(),
             bytes=pools().bytes.reshape(-1),
-            pool=pool.number,
+            pool=sending_pool(device, batch).number,
             packets=new_packets(batch),
             data=recording.source.data,
             table=np.zeros((ALL_ROWS, 2 * _PART), np.int64),

@@ -4,16 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ixy.counts import BED, RECEIVED
 from ixy.drivers.rings import ENTERED, enter, exit_from, leave, seize
 from ixy.jit import compiled
+from ixy.packets.mempool import Mempool
 from ixy.packets.pool import Pools, give, release, serve, take, wait_for, wanted
 from ixy.polls import rouse
 from ixy.unsafe import load_acquire
 
+if TYPE_CHECKING:
+    from ixy.device import Device
+
 SENT = RECEIVED  # of the words of who sends, which are those of a path for who is to be roused
+
+
+def sending_pool(device: Device, batch: int) -> Mempool:
+    """Where a sender has its buffers from, attached to the device, which holds it.
+
+    As many as can be in flight, and a batch: fewer buffers stay in the cache better.
+
+    Raises:
+        MemoryUnavailable: there is no memory for them.
+    """
+    with Mempool(device.tx[0].ring.size + batch) as pool:
+        device.attach(pool)
+    return pool
 
 
 class SenderKernels(NamedTuple):

@@ -67,20 +67,15 @@ def _sequence(line: Line, at: int, size: int, bits: int) -> bool:
         return False
     told, place, end = line.u8(at + 3), at + 4, at + size
     line.say(" fin" if told & 0x10 else "")
-    if told & 0x01:
-        width = 8 if told & 0x02 else 4
-        line.say(" ack ")
-        if end - place < width:
-            return False
-        line.say(str(line.number(place, width)))
-        place += width
+    for name, there, wide in (("ack", 0x01, 0x02), ("seq", 0x04, 0x08)):
+        if told & there:
+            width = 8 if told & wide else 4
+            line.say(f" {name} ")
+            if end - place < width:
+                return False
+            line.say(str(line.number(place, width)))
+            place += width
     if told & 0x04:
-        width = 8 if told & 0x08 else 4
-        line.say(" seq ")
-        if end - place < width:
-            return False
-        line.say(str(line.number(place, width)))
-        place += width
         if end - place < 4:
             return False
         line.say(f" subseq {line.u32(place)}")
