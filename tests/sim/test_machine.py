@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import gc
 import os
 import subprocess
 import sys
@@ -298,11 +299,13 @@ def interrupted_at(number: int) -> Iterator[list[int]]:
         return trace
 
     tracer = sys.gettrace()  # that of coverage
+    gc.disable()  # it would close another test's machine, and that be interrupted instead
     sys.settrace(trace)
     try:
         yield count
     finally:
         sys.settrace(tracer)
+        gc.enable()
 
 
 def interrupt_everywhere(work: Callable[[], object], check: Callable[[], None]) -> None:

@@ -151,16 +151,22 @@ class Batch(ManyHeaders):
 
     def __iter__(self) -> Iterator[Packet]:
         self._check()
-        memory = _memory()
+        memory, ids, lengths = self._views()
         for position in range(*self._limits):
-            yield Packet(self, position, memory)
+            yield Packet(self, position, memory, ids[position] * STRIDE, lengths[position])
 
     def __getitem__(self, index: int) -> Packet:
         self._check()
         count, number = len(self), as_index(index)
         if not -count <= number < count:
             raise IndexError(f"packet {number} of a batch of {count}")
-        return Packet(self, self._limits[0] + number % count, _memory())
+        memory, ids, lengths = self._views()
+        position = self._limits[0] + number % count
+        return Packet(self, position, memory, ids[position] * STRIDE, lengths[position])
+
+    def _views(self) -> tuple[memoryview, memoryview, memoryview]:
+        """All buffers in a row, and the packets' buffers and lengths: as Python's integers, faster than NumPy's."""
+        return _memory(), memoryview(cast(Any, self._packets.ids)), memoryview(cast(Any, self._packets.lengths))
 
     @property
     def metadata(self) -> tuple[str, ...]:
@@ -295,30 +301,24 @@ class BatchBytes:
     checked at each access, so nothing dangles.
     """
 
-    __slots__ = ("_batch",)
+    __slots__ = ("_batch", "_known")
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
+        self._known: tuple[Any, int, int, tuple[Any, Any]] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
         return len(self._batch), BUFFER_SIZE
 
     def __getitem__(self, key: Any) -> Any:
-        rows, columns = self._locate(key)
-        memory = self._batch.pool._pools.bytes
-        if isinstance(columns, int):
-            return memory[:, columns][rows]  # one index at a time costs NumPy half of two together
-        taken = memory[rows, columns]
-        return taken if isinstance(rows, np.ndarray) else taken.copy()  # one row by its number would be a view
+        memory, index = self._locate(key)
+        taken = memory[index]
+        return taken if taken.base is None else taken.copy()  # one row by its number would be a view
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        rows, columns = self._locate(key)
-        memory = self._batch.pool._pools.bytes
-        if isinstance(columns, int):
-            memory[:, columns][rows] = value
-        else:
-            memory[rows, columns] = value
+        memory, index = self._locate(key)
+        memory[index] = value
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
@@ -326,21 +326,27 @@ class BatchBytes:
         return np.asarray(self[:], dtype)
 
     def _locate(self, key: Any) -> tuple[Any, Any]:
-        """The index into all buffers that `key` means for this batch's rows and columns."""
-        batch = self._batch
+        """The bytes of all buffers, or one column of theirs, and the index that `key` means there."""
+        batch, known = self._batch, self._known
         batch._check()
         first, last = batch._limits
+        if known and key is known[0] and first == known[1] and last == known[2]:
+            return known[3]  # `bytes[:, 48] += 1` reads and writes by one key
         row, column = cast("tuple[Any, Any]", key) if isinstance(key, tuple) else (key, slice(None))
         rows: Any = batch._packets.ids[first:last][row]
         if isinstance(rows, np.ndarray):
             rows = cast(Any, rows).astype(np.intp)  # which NumPy would do by itself, at each index anew
-        if type(column) is int:
-            return rows, _COLUMNS.item(column)
+        memory = batch.pool._pools.bytes
+        if type(column) is int:  # one index at a time costs NumPy half of two together
+            found = memory[:, _COLUMNS.item(column)], rows
+            if isinstance(row, slice):  # an array could change meanwhile
+                self._known = key, first, last, found
+            return found
         if isinstance(column, slice):
-            return rows, _within_buffer(cast(slice, column))
+            return memory, (rows, _within_buffer(cast(slice, column)))
         columns: Any = _COLUMNS[column]
         crossed = isinstance(row, slice) and np.ndim(columns) > 0
-        return (rows[:, np.newaxis] if crossed else rows), columns
+        return memory, ((rows[:, np.newaxis] if crossed else rows), columns)
 
 
 _COLUMNS = np.arange(BUFFER_SIZE)
@@ -363,14 +369,13 @@ class Packet(Headers):
 
     __slots__ = ("_batch", "_limits", "_memory", "_offset", "_position", "_size")
 
-    def __init__(self, batch: Batch, position: int, memory: memoryview) -> None:
+    def __init__(self, batch: Batch, position: int, memory: memoryview, offset: int, size: int) -> None:
         self._batch = batch
         self._limits = batch._limits
         self._position = position
         self._memory = memory
-        packets = batch._packets
-        self._offset = int(packets.ids[position]) * STRIDE
-        self._size = int(packets.lengths[position])
+        self._offset = offset
+        self._size = size
 
     def __len__(self) -> int:
         return self._size
@@ -380,7 +385,6 @@ class Packet(Headers):
     @overload
     def __getitem__(self, index: slice) -> bytes: ...
     def __getitem__(self, index: int | slice) -> int | bytes:
-        self._check()
         if isinstance(index, slice):
             return self._memory[self._range(index)].tobytes()
         return self._memory[self._place(index)]
@@ -390,7 +394,6 @@ class Packet(Headers):
     @overload
     def __setitem__(self, index: slice, value: bytes) -> None: ...
     def __setitem__(self, index: Any, value: Any) -> None:
-        self._check()
         if isinstance(index, slice):
             self._memory[self._range(cast(slice, index))] = value
         else:
@@ -481,6 +484,8 @@ class Packet(Headers):
 
     def _place(self, index: Any) -> int:
         """Where a byte of the packet lies among those of all buffers."""
+        if self._limits[0] > self._position or self._batch.pool.closed:
+            self._refuse()
         size, number = self._size, as_index(index)
         if not -size <= number < size:
             raise IndexError(f"byte {number} of a packet of {size} bytes")
@@ -488,6 +493,7 @@ class Packet(Headers):
 
     def _range(self, index: slice) -> slice:
         """The slice of all buffers that a slice of this packet means."""
+        self._check()
         start, stop, step = index.indices(self._size)
         if step != 1:
             raise IndexError("a packet's bytes are taken in steps of 1")
@@ -502,8 +508,11 @@ class Packet(Headers):
 
     def _check(self) -> None:
         if self._limits[0] > self._position or self._batch.pool.closed:
-            self._batch.pool._owner.check("this packet")
-            raise OwnershipError("this packet was sent or freed, or its device closed: it lives as long as its batch")
+            self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        self._batch.pool._owner.check("this packet")
+        raise OwnershipError("this packet was sent or freed, or its device closed: it lives as long as its batch")
 
 
 @once

@@ -209,8 +209,8 @@ class Ixgbe:
         """5.2.5.3.2: no new requests to the bus, and wait until the pending ones are done; False if they never are."""
         self._registers.update(reg.CTRL, PCIE_MASTER_DISABLE=1)
         try:
-            self._registers.wait(reg.CTRL, 0.1, PCIE_MASTER_DISABLE=1)
-            self._registers.wait(reg.STATUS, 0.1, PCIE_MASTER_ENABLE=0)
+            self._registers.wait(reg.CTRL, 1.0, PCIE_MASTER_DISABLE=1)
+            self._registers.wait(reg.STATUS, 1.0, PCIE_MASTER_ENABLE=0)
         except DeviceTimeout as error:
             # A card left behind by a killed process, or one whose link is down, can hold requests for ever.
             log.warning("%s; resetting twice", error)
@@ -598,7 +598,7 @@ class Ixgbe:
             regs.update(control, ENABLE=0)
         try:
             for control in controls:
-                regs.wait(control, 0.1, ENABLE=0)
+                regs.wait(control, 1.0, ENABLE=0)
         except DeviceTimeout as error:
             log.warning("%s; resetting all the same", error)
         self._reset()
