@@ -89,13 +89,14 @@ def generate(
     if rate is None and (poisson or burst > 1 or strict_rate):
         raise ConfigurationError("--poisson, --burst and --strict-rate go with a --rate")
     from ixy.apps.generate import Pacing, generate
+    from ixy.apps.streamtable import NO_TAIL, NUMBER_BYTES
 
-    table, left_out = _table(sources, numbered=not no_sequence, seed=seed)
+    table, left_out = _table(sources, tail=NO_TAIL if no_sequence else NUMBER_BYTES, seed=seed)
     pacing = Pacing(rate, poisson, burst, seed)
     return generate(address, table, settings, pacing=pacing, strict=strict_rate, left_out=left_out)
 
 
-def _table(sources: dict[str, str | None], *, numbered: bool, seed: int) -> tuple[StreamTable, int]:
+def _table(sources: dict[str, str | None], *, tail: int, seed: int) -> tuple[StreamTable, int]:
     """What the user wants to have sent, and how many of his packets cannot be.
 
     Raises:
@@ -113,11 +114,11 @@ def _table(sources: dict[str, str | None], *, numbered: bool, seed: int) -> tupl
     if name == "streams":
         from ixy.apps.streamfile import read_streams
 
-        return table_of(read_streams(text), numbered=numbered, seed=seed), 0
+        return table_of(read_streams(text), tail=tail, seed=seed), 0
     if name == "size":
         sizes = parse_sizes("--size", text, MIN_FRAME, MAX_FRAME)
         made = {size: udp_frame(size) for size in sizes.each}
         stream = Stream("--size", [made[size] for size in sizes.each], random_frames=sizes.random)
-        return table_of([stream], numbered=numbered, seed=seed), 0
+        return table_of([stream], tail=tail, seed=seed), 0
     templates = from_pcap(text) if name == "template" else from_scapy(text)
-    return table_of(templates, numbered=numbered, seed=seed), templates.left_out
+    return table_of(templates, tail=tail, seed=seed), templates.left_out
