@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ixy.apps.rate import Rate, bounded, gap_after, wire_bits
-from ixy.apps.report import Report
 from ixy.apps.receiver import Receiver, judge
+from ixy.apps.report import Report
 from ixy.apps.sending import SENT, sender_kernels, sending_pool, throw_away
 from ixy.apps.session import drain, open_devices, repeat
 from ixy.apps.signals import stop_on_signals

@@ -34,7 +34,8 @@ def sending_pool(device: Device, batch: int) -> Mempool:
 
 
 class SenderKernels(NamedTuple):
-    """What sends packets. The state has `rx` and `tx`, the states of a device's rings; `pools`; the number of the `pool` to send from; `packets`, room for a batch; and `counts`, shape (COUNTS,).
+    """What sends packets. The state has `rx` and `tx`, the states of a device's rings; `pools`; the number of the
+    `pool` to send from; `packets`, room for a batch; and `counts`, shape (COUNTS,).
 
     Attributes:
         begin: `begin(state) -> bool` makes this thread the runner of the queues and the owner of the pools; False if

@@ -276,9 +276,7 @@ class Tester:
             OwnershipError: a queue is in use by another thread.
         """
         _check(trial)
-        for sender in self._senders:
-            sender.finish()
-        self._poll(0)  # compiles
+        self.prepare()
         tick = on_progress or _ignored
         self._begin(trial)
         with stop.looked_at() if stop else nullcontext():
@@ -288,6 +286,10 @@ class Tester:
             settle = min(self._settle, 1.0) if stop else self._settle
             slices(self._run, self._settled(settle), tick, self._ended)
         return replace(self._result(over=True), stopped=bool(stop))
+
+    def prepare(self) -> None:
+        """Compile what is to run, unless that is done: the first trial does it else, before it begins."""
+        self._poll(0)
 
     def so_far(self) -> TrialResult:
         """How the trial at hand stands: lost are packets that others have overtaken."""

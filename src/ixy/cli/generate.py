@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ixy.apps.streamtable import StreamTable
 
 
-class _RateType(ParamType):
+class RateType(ParamType):
     """A rate in packets, bits or hundredths of the line."""
 
     name = "RATE"
@@ -31,7 +31,7 @@ class _RateType(ParamType):
 @click.option(
     "--size", help="Bytes of a packet, without its checksum: 60, or 60,512 in turn, 60-1514 at random, imix.  [60]"
 )
-@click.option("--rate", type=_RateType(), help="1e6 (packets per second), 1.5Mpps, 2Gbps, 80%; else as many as can be.")
+@click.option("--rate", type=RateType(), help="1e6 (packets per second), 1.5Mpps, 2Gbps, 80%; else as many as can be.")
 @click.option("--poisson", is_flag=True, help="At random moments, by a Poisson process of that rate.")
 @click.option("--burst", type=Whole(1, 4096), default=1, help="Packets at once, and then a pause that keeps the rate.")
 @click.option("--strict-rate", is_flag=True, help="End with exit code 1 if the rate was not reached.")

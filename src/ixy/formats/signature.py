@@ -1,5 +1,5 @@
-"""The signature of a test packet: its last bytes, which say which packet it is, when it was sent, and whether any bit of
-it has changed on its way.
+"""The signature of a test packet: its last bytes, which say which packet it is, when it was sent, and whether any bit
+of it has changed on its way.
 
 It has nine words of 16 bits, in network byte order:
 
