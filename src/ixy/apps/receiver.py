@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     Words = NDArray[np.int64]
 
 # A row of `judged`: the words of `tables/order.py`, and then how many packets had an inverted bit, and the greatest
-# extent; of latencies the least, the greatest, the sum and the last; of their differences the least, the greatest and the
-# sum
+# extent; of latencies the least, the greatest, the sum and the last; of their differences the least, the greatest and
+# the sum
 (
     CORRUPT,
     EXTENT,

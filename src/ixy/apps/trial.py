@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
     from ixy.apps.settings import Settings
     from ixy.apps.tester import Delays, StreamResult, Trial, TrialResult
+
+log = logging.getLogger("ixy.apps")
 
 _BARS = 16  # of a histogram on the terminal
 _WIDTH = 40  # characters of the longest
@@ -121,6 +124,8 @@ def run_trial(
             tester.prepare()
             report.start()
             result = tester.run(trial, report.tick, stop)
+            if result.behind:
+                log.warning("the rate was not offered: this side fell behind it by %.3f s", result.behind / 1e9)
             if file:
                 write_table(file, result.streams)
             if settings.as_json:
