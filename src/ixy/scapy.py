@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 # A socket looks into the queues that it is made of.
 # pyright: reportPrivateUsage=false
 
+_BATCH = 32  # packets that are received at a time
 _scapy = library("ixy.scapy")
 _SuperSocket: Any = _scapy.SuperSocket
 _InterfaceProvider: Any = _scapy.InterfaceProvider
@@ -140,7 +141,7 @@ class IxySocket(_SuperSocket):
     def _look(self) -> bool:
         """Take what has come; whether `recv` has something, or nothing more to wait for."""
         if not self._frames and not self._over():
-            with self._rx.receive() as batch:
+            with self._rx.receive(min(_BATCH, self._rx.ring.size)) as batch:
                 self._take(batch)
         return bool(self._frames) or self._over()
 

@@ -157,6 +157,9 @@ _SCAPYS: dict[str, dict[str, Any]] = {
 }
 
 
+_VXLAN = (b"\x08", b"\x0c")  # flags: there is a number; and what is behind it is told
+
+
 def _of_scapy(data: bytes) -> dict[str, Packet]:
     """The outermost headers of a frame, as Scapy finds them, by our names."""
     packet: Any = Ether(data)
@@ -184,7 +187,7 @@ def _of_scapy(data: bytes) -> dict[str, Packet]:
             and ("ipv6" in found) >= (name == "icmp6")
         ):
             found[name] = packet
-    if "udp" in found and packet.dport == 4789 and packet.original[8:9] == b"\x08" and len(packet.original) >= 16:
+    if "udp" in found and packet.dport == 4789 and packet.original[8:9] in _VXLAN and len(packet.original) >= 16:
         found["vxlan"] = VXLAN(packet.original[8:])  # which by itself Scapy takes for DNS where the other port is 53
     return found
 
