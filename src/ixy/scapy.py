@@ -141,8 +141,12 @@ class IxySocket(_SuperSocket):
     def _look(self) -> bool:
         """Take what has come; whether `recv` has something, or nothing more to wait for."""
         if not self._frames and not self._over():
-            with self._rx.receive(min(_BATCH, self._rx.ring.size)) as batch:
-                self._take(batch)
+            try:
+                with self._rx.receive(min(_BATCH, self._rx.ring.size)) as batch:
+                    self._take(batch)
+            except Error:
+                if not self._over():  # another thread has closed it just now
+                    raise
         return bool(self._frames) or self._over()
 
     def _take(self, batch: Batch) -> None:
