@@ -242,7 +242,7 @@ def test_packets_by_themselves(mixed: tuple[list[bytes], ixy.CaptureTable]) -> N
 def test_types_are_as_small_as_can_be(mixed: tuple[list[bytes], ixy.CaptureTable]) -> None:
     _, table = mixed
     kinds = {"tcp.is_syn": "u1", "udp.dport": "u2", "vlan.id": "u2", "ipv4.src": "u4", "vxlan.vni": "u4"}
-    kinds |= {"ipv6.flow": "u4", "eth.src": "u8", "time": "M8[ns]", "captured": "u4"}
+    kinds |= {"ipv6.flow": "u4", "eth.src": "u8", "time": "M8[ns]", "length": "i8"}
     assert {name: table[name].dtype for name in kinds} == {name: np.dtype(kind) for name, kind in kinds.items()}
     assert table["ipv6.src"].shape == (2000, 2)
 

@@ -108,7 +108,7 @@ def _replay(kind: int, suffix: str) -> float:
     host = Machine(stepped=True)
     with ExitStack() as stack:
         path = stack.enter_context(_place(suffix))
-        _write(path, _FRAME, _PACKETS)
+        _write(path, bytes(_FRAME), _PACKETS)
         device = stack.enter_context(_open("sim:a", host))
         timing = Timing(kind)
         recording = Recording(str(path), timing, loops=0)
@@ -159,7 +159,7 @@ def _rounds(kernel: Any, model: Callable[[Rack, int], None]) -> Any:
 def _reading(size: int, how: Callable[[Path], Capture | CaptureTable]) -> float:
     """Bytes in a nanosecond that are read into arrays."""
     with _place(".pcap") as path:
-        _write(path, size, _READ // (size + 16))
+        _write(path, udp_frame(size), _READ // (size + 16))
         how(path)  # compiled, and warm
         start = time.perf_counter_ns()
         capture = how(path)
@@ -173,11 +173,11 @@ def _columns(path: Path) -> CaptureTable:
     return read_capture(path, ("ipv4.src", "ipv4.dst", "udp.sport", "udp.dport"))
 
 
-def _write(path: Path, size: int, count: int) -> None:
-    """A file of so many frames, a tenth of a microsecond apart."""
+def _write(path: Path, frame: bytes, count: int) -> None:
+    """A file of the same frame so many times, a tenth of a microsecond apart."""
     with Writer(path) as file:
         zeros = np.zeros(count, np.int64)
-        file.write(np.arange(count) * 100, np.frombuffer(udp_frame(size), np.uint8), zeros, zeros + size)
+        file.write(np.arange(count) * 100, np.frombuffer(frame, np.uint8), zeros, zeros + len(frame))
 
 
 def _open(address: str, host: Machine) -> Device:

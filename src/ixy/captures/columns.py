@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 # What is there of every packet: rows of a table of packets, and the types in which they are kept
 PACKET: dict[str, tuple[int, type]] = {
     "time": (TIME, np.int64),
-    "captured": (LENGTH, np.uint32),
-    "length": (ORIGINAL, np.uint32),
+    "captured": (LENGTH, np.int64),  # pandas and polars sum up 32 bits in 32 bits
+    "length": (ORIGINAL, np.int64),
     "interface": (INTERFACE, np.uint32),
 }
 WIDE = 16  # bytes of a field that is two integers

@@ -53,10 +53,10 @@ class CaptureTable:
     """Packets of a capture, a row each, in the order in which they are in the file.
 
     Columns of all packets are "time", datetime64[ns] in UTC, "captured" and "length", the bytes in the file and on the
-    wire, without a frame check sequence, and "interface", its number. Then come fields of headers: `table["ipv4.src"]`
-    is a masked array (`numpy.ma`), of the least unsigned integer that holds the field, masked where a packet has no
-    such header, or was cut before its end. An IPv6 address is two integers, its upper and its lower half, shape (n, 2),
-    int64: `ixy.Ipv6Address(tuple(row))` prints it.
+    wire without a frame check sequence, int64, and "interface", its number. Then come fields of headers:
+    `table["ipv4.src"]` is a masked array (`numpy.ma`) of the least unsigned integer that holds the field, masked where
+    a packet has no such header, or was cut before its end. An IPv6 address is two integers, its upper and its lower
+    half, shape (n, 2), int64: `ixy.Ipv6Address(tuple(row))` prints it.
 
     Attributes:
         columns: the names of all columns.
