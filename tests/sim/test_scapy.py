@@ -95,6 +95,7 @@ def test_a_tag_that_the_card_took_out_is_put_back(machine: Machine, metadata: tu
             assert [bytes(packet) for packet in ixy.to_scapy(batch)] == [bytes(packet) for packet in packets]
 
 
+@pytest.mark.once
 def test_what_scapy_cannot_dissect_is_raw(machine: Machine) -> None:
     with open_card(machine) as device:
         arrive(machine, frame(1))
@@ -103,6 +104,7 @@ def test_what_scapy_cannot_dissect_is_raw(machine: Machine) -> None:
             assert ixy.to_scapy(batch[0]).layers() == [Raw]
 
 
+@pytest.mark.once
 def test_what_is_no_packet_of_ours(machine: Machine) -> None:
     with pytest.raises(TypeError, match="to_scapy takes a packet or a batch, not bytes"):
         ixy.to_scapy(b"x")  # type: ignore[call-overload]
@@ -120,6 +122,7 @@ def test_what_is_no_packet_of_ours(machine: Machine) -> None:
 # Scapy's on their way out
 
 
+@pytest.mark.once
 def test_packets_lists_generators_and_sets(machine: Machine) -> None:
     """A field of several values stands for several packets; what is short is padded to what Ethernet sends."""
     several = ETHER / IP(src="10.0.0.1", dst="10.0.0.0/30", ttl=(3, 4)) / UDP() / Raw(bytes(30))
@@ -138,6 +141,7 @@ def test_packets_lists_generators_and_sets(machine: Machine) -> None:
     assert sent[-1][12:14] == (50).to_bytes(2)
 
 
+@pytest.mark.once
 def test_addresses_that_are_not_named(machine: Machine) -> None:
     """The source is the device, and the destination everybody, also where Scapy would ask for it."""
     with open_card(machine) as device:
@@ -167,6 +171,7 @@ def test_room_is_waited_for(machine: Machine) -> None:
     assert [IP(data[14:]).id for data in taken] == [*range(300)]
 
 
+@pytest.mark.once
 def test_how_many_were_sent_if_there_is_no_room(machine: Machine) -> None:
     """Of a generator one packet more was taken, and no other."""
     packets = iter([ETHER / IP(id=number) for number in range(100)])
@@ -175,6 +180,7 @@ def test_how_many_were_sent_if_there_is_no_room(machine: Machine) -> None:
         assert next(packets).id == 64
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("packet", "error", "words"),
     [
@@ -191,6 +197,7 @@ def test_what_cannot_be_sent(machine: Machine, packet: Any, error: type[Exceptio
         assert depart(machine) == [bytes(QUESTION).ljust(60, b"\0")]
 
 
+@pytest.mark.once
 def test_not_even_several(machine: Machine) -> None:
     with open_card(machine) as device, pytest.raises(TypeError, match="send_scapy takes packets of Scapy, not 7"):
         device.tx[0].send_scapy(7)
@@ -271,6 +278,7 @@ def test_sniffing_with_filter_in_another_thread(pair: tuple[ixy.Device, ixy.Devi
     assert [packet[UDP].dport for packet in sniffer.results] == [*range(10, 20)]
 
 
+@pytest.mark.once
 def test_sniffing_on_an_interface(pair: tuple[ixy.Device, ixy.Device]) -> None:
     left, right = pair
     sendp([QUESTION, ETHER / IP() / UDP(dport=5)], iface=interface(right))
@@ -278,6 +286,7 @@ def test_sniffing_on_an_interface(pair: tuple[ixy.Device, ixy.Device]) -> None:
     assert packets[0][UDP].dport == 5
 
 
+@pytest.mark.once
 def test_a_bridge_of_two_sockets() -> None:
     """left ↔ a, b ↔ right: what Scapy forwards from a to b is changed on its way."""
     names = [("bridge-left", "bridge-a"), ("bridge-b", "bridge-right")]
@@ -315,12 +324,14 @@ def test_a_device_that_is_closed_ends_the_sniffing(pair: tuple[ixy.Device, ixy.D
         socket.recv()
 
 
+@pytest.mark.once
 def test_by_address_the_socket_owns_the_device() -> None:
     with IxySocket("sim:own,cable=other") as socket:
         assert not socket.device.closed
     assert socket.device.closed
 
 
+@pytest.mark.once
 def test_queues_that_are_not_there(machine: Machine) -> None:
     with open_card(machine, rx_queues=2) as device, pytest.raises(ConfigurationError, match="sim:a: queue 1: 0 to 0"):
         IxySocket(device, queue=1)
@@ -332,6 +343,7 @@ def test_queues_that_are_not_there(machine: Machine) -> None:
         assert depart(machine, queue=1) == [bytes(QUESTION).ljust(60, b"\0")]
 
 
+@pytest.mark.once
 def test_a_ring_without_room(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_card(machine, ring_size=64) as device, IxySocket(device) as socket:
         monkeypatch.setattr("ixy.clock.LOOK_AGAIN", 2.0)
@@ -399,6 +411,7 @@ class _Mute(IxySocket):
         raise ixy.errors.UnsupportedDevice("no interrupts")
 
 
+@pytest.mark.once
 def test_without_interrupts_it_looks_each_millisecond(pair: tuple[ixy.Device, ixy.Device]) -> None:
     left, right = pair
     with _Mute(left) as here, IxySocket(right) as there:

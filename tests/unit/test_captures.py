@@ -200,19 +200,19 @@ def _number(name: str, field: str, header: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[bytes], ixy.CaptureTable]:
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[tuple[bytes, int]], ixy.CaptureTable]:
     """Packets of all kinds, every second one whole, and the table of a file of them."""
     packets = traffic(2000)
     content = pcap([(i * SECOND, data, length) for i, (data, length) in enumerate(packets)])
     path = file_of(tmp_path_factory.mktemp("mixed"), content)
-    return [data for data, _ in packets], ixy.read_capture(path, EVERYTHING)
+    return packets, ixy.read_capture(path, EVERYTHING)
 
 
-def test_fields_are_those_that_scapy_finds(mixed: tuple[list[bytes], ixy.CaptureTable]) -> None:
+def test_fields_are_those_that_scapy_finds(mixed: tuple[list[tuple[bytes, int]], ixy.CaptureTable]) -> None:
     """In whole packets the same headers; wherever both find one, also in what is damaged or cut, the same numbers."""
-    frames, table = mixed
+    packets, table = mixed
     compared = dict.fromkeys(_SCAPYS, 0)
-    for i, data in enumerate(frames):
+    for i, (data, _) in enumerate(packets):
         whole = i % 2 == 0
         theirs = _of_scapy(data) if len(data) >= 14 else {}
         for name, known in _SCAPYS.items():
@@ -230,16 +230,17 @@ def test_fields_are_those_that_scapy_finds(mixed: tuple[list[bytes], ixy.Capture
     assert min(compared.values()) > 10, compared
 
 
-def test_packets_by_themselves(mixed: tuple[list[bytes], ixy.CaptureTable]) -> None:
+def test_packets_by_themselves(mixed: tuple[list[tuple[bytes, int]], ixy.CaptureTable]) -> None:
     """What is there of every packet."""
-    frames, table = mixed
-    assert table["captured"].tolist() == [len(data) for data in frames]
-    assert table["length"].tolist() == [length for _, length in traffic(2000)]
+    packets, table = mixed
+    assert table["captured"].tolist() == [len(data) for data, _ in packets]
+    assert table["length"].tolist() == [length for _, length in packets]
     assert table["time"].tolist() == [i * SECOND for i in range(2000)]
     assert not table["interface"].any()
 
 
-def test_types_are_as_small_as_can_be(mixed: tuple[list[bytes], ixy.CaptureTable]) -> None:
+@pytest.mark.once
+def test_types_are_as_small_as_can_be(mixed: tuple[list[tuple[bytes, int]], ixy.CaptureTable]) -> None:
     _, table = mixed
     kinds = {"tcp.is_syn": "u1", "udp.dport": "u2", "vlan.id": "u2", "ipv4.src": "u4", "vxlan.vni": "u4"}
     kinds |= {"ipv6.flow": "u4", "eth.src": "u8", "time": "M8[ns]", "length": "i8"}
@@ -247,7 +248,8 @@ def test_types_are_as_small_as_can_be(mixed: tuple[list[bytes], ixy.CaptureTable
     assert table["ipv6.src"].shape == (2000, 2)
 
 
-def test_the_structured_array_has_all_columns(mixed: tuple[list[bytes], ixy.CaptureTable]) -> None:
+@pytest.mark.once
+def test_the_structured_array_has_all_columns(mixed: tuple[list[tuple[bytes, int]], ixy.CaptureTable]) -> None:
     _, table = mixed
     rows = table.to_numpy()
     assert rows.dtype.names == table.columns
@@ -259,7 +261,7 @@ def test_the_structured_array_has_all_columns(mixed: tuple[list[bytes], ixy.Capt
 # Arrow
 
 
-def test_arrow_values_are_numpys(mixed: tuple[list[bytes], ixy.CaptureTable]) -> None:
+def test_arrow_values_are_numpys(mixed: tuple[list[tuple[bytes, int]], ixy.CaptureTable]) -> None:
     """Null where a packet has no such header; addresses as numbers, and 16 bytes."""
     _, table = mixed
     arrow = table.to_arrow(text=False)
@@ -274,14 +276,15 @@ def test_arrow_values_are_numpys(mixed: tuple[list[bytes], ixy.CaptureTable]) ->
         assert arrow[name].to_pylist() == expected, name
 
 
-def test_arrow_addresses_are_texts(mixed: tuple[list[bytes], ixy.CaptureTable]) -> None:
-    frames, table = mixed
+@pytest.mark.once
+def test_arrow_addresses_are_texts(mixed: tuple[list[tuple[bytes, int]], ixy.CaptureTable]) -> None:
+    packets, table = mixed
     arrow = table.to_arrow()
     for name in ("eth.src", "ipv4.src", "ipv6.dst", "arp.sender"):
         assert arrow.schema.field(name).type == pyarrow.dictionary(pyarrow.int32(), pyarrow.string())
     for header, field, theirs in (("eth", "src", "src"), ("ipv4", "src", "src"), ("ipv6", "dst", "dst")):
         texts = arrow[f"{header}.{field}"].to_pylist()
-        for text, data in list(zip(texts, frames, strict=True))[::2]:  # those that are whole
+        for text, (data, _) in list(zip(texts, packets, strict=True))[::2]:  # those that are whole
             found = _of_scapy(data).get(header)
             assert text == (found and getattr(found, theirs))
 
@@ -389,6 +392,7 @@ def test_of_a_file_that_was_cut_the_rest_is_there(many: Path, packets: int) -> N
     assert [chunk.damage for chunk in chunks] == [None] * (len(chunks) - 1) + [whole.damage]
 
 
+@pytest.mark.once
 def test_a_file_without_packets(tmp_path: Path) -> None:
     path = file_of(tmp_path, pcap([]))
     table = ixy.read_capture(path, ("ipv6.src", "eth.src"))
@@ -397,6 +401,7 @@ def test_a_file_without_packets(tmp_path: Path) -> None:
     assert [len(chunk) for chunk in ixy.capture_chunks(path)] == [0]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -419,6 +424,7 @@ def test_files_that_are_none(tmp_path: Path, content: bytes, words: str) -> None
 # What is asked for
 
 
+@pytest.mark.once
 def test_a_header_means_all_its_fields(tmp_path: Path) -> None:
     path = file_of(tmp_path, pcap([(0, udp(53), 46)]))
     table = ixy.read_capture(path, ("udp", "time", "udp.dport", "ipv4.ttl"))
@@ -427,6 +433,7 @@ def test_a_header_means_all_its_fields(tmp_path: Path) -> None:
     assert ixy.read_capture(path, ()).columns == ("time", "captured", "length", "interface")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("fields", "error", "words"),
     [
@@ -443,6 +450,7 @@ def test_fields_that_are_none(tmp_path: Path, fields: Any, error: type[Exception
             read(path, fields)
 
 
+@pytest.mark.once
 def test_what_else_is_wrong(tmp_path: Path) -> None:
     path = file_of(tmp_path, pcap([]))
     with pytest.raises(FilterError, match="syntax error"):
