@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ixy import sim, tables
+    from ixy.captures.table import CaptureTable, capture_chunks, read_capture
     from ixy.device import Device, Rules, RxQueue, Stats, TxQueue
     from ixy.device import open_device as open  # noqa: A004
     from ixy.drivers.rules import Rule
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ixy.packets.batch import Batch, Packet
     from ixy.packets.mempool import Mempool
     from ixy.packets.packets import Flags
+    from ixy.packets.scapy import to_scapy
     from ixy.path import Path, batch_kernel, kernel
     from ixy.record import Record, array, int8, int16, int32, uint8, uint16, uint32
     from ixy.ring import Ring
@@ -41,6 +43,7 @@ __all__ = [
     "FORWARD",
     "UP",
     "Batch",
+    "CaptureTable",
     "Device",
     "Error",
     "Filter",
@@ -65,6 +68,7 @@ __all__ = [
     "adjusted",
     "array",
     "batch_kernel",
+    "capture_chunks",
     "copy_to",
     "filter",
     "int8",
@@ -75,8 +79,10 @@ __all__ = [
     "open",
     "prefetch",
     "random",
+    "read_capture",
     "sim",
     "tables",
+    "to_scapy",
     "uint8",
     "uint16",
     "uint32",
@@ -107,10 +113,12 @@ _HOME = {
     "array": ("ixy.record", "array"),
     **{name: ("ixy.record", name) for name in ("int8", "int16", "int32", "uint8", "uint16", "uint32")},
     "batch_kernel": ("ixy.path", "batch_kernel"),
+    **{name: ("ixy.captures.table", name) for name in ("CaptureTable", "capture_chunks", "read_capture")},
     "filter": ("ixy.filters", "compile_filter"),
     "kernel": ("ixy.path", "kernel"),
     **{name: ("ixy.functions", name) for name in ("now", "prefetch", "random")},
     "open": ("ixy.device", "open_device"),
+    "to_scapy": ("ixy.packets.scapy", "to_scapy"),
 }
 
 
@@ -118,7 +126,7 @@ logging.getLogger("ixy").addHandler(logging.NullHandler())  # silent, unless the
 
 
 def __getattr__(name: str) -> object:
-    if name in ("sim", "tables"):
+    if name in ("scapy", "sim", "tables"):
         return import_module(f"ixy.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'ixy' has no attribute {name!r}")

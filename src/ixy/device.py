@@ -25,6 +25,7 @@ from ixy.drivers.rss import Rss, check_key, table_of
 from ixy.drivers.rules import Rule, make_rule
 from ixy.dropped import close_dropped
 from ixy.errors import AddressError, ConfigurationError, Error, OwnershipError, UnsupportedDevice
+from ixy.formats.frames import MIN_FRAME
 from ixy.jit import Direct, compiled
 from ixy.packets import checking
 from ixy.packets.batch import Batch, lent, no_copies
@@ -51,6 +52,7 @@ MAX_RING_SIZE = 1 << 15
 MAX_POOL_SIZE = 64_000
 MAX_VLAN = 4095  # IEEE 802.1Q: 12 bits
 LINK_TIMEOUT = 10.0  # seconds; a real link takes a few
+SEND_TIMEOUT = 1.0  # seconds without room for a packet
 _PATIENCE = 5.0  # seconds that closing waits for threads that use the device; a poll takes microseconds
 
 _STARVED, _EMPTY = 3, 4  # besides what `enter` answers: the pool is empty, and of a look: so is the ring
@@ -261,6 +263,18 @@ class Port:
 
     def _rouse(self) -> None:
         """Packets were handed to a transmit queue: what sleeps is to look."""
+
+    def _buffers(self) -> Mempool:
+        """Where packets to be sent may have their buffers from.
+
+        Raises:
+            ConfigurationError: nowhere, of its own.
+        """
+        raise ConfigurationError(f"{self.address} has no buffers of its own: name a pool, pool=ixy.Mempool(4096)")
+
+    def _station(self) -> bytes | None:
+        """The address of who sends here, if that is known."""
+        return None
 
     def _rung_by(self, _words: NDArray[np.int64]) -> None:
         """The loop of the path with these words rings doorbells here; it is to rouse what sleeps."""
@@ -521,6 +535,12 @@ class Device(Port):
     def _rouse(self) -> None:
         self._driver.rouse()
 
+    def _buffers(self) -> Mempool:
+        return self.rx[0].pool
+
+    def _station(self) -> bytes | None:
+        return self.mac
+
     def _rung_by(self, words: NDArray[np.int64]) -> None:
         self._driver.rung_by(words)
 
@@ -702,6 +722,47 @@ class TxQueue:
         checking.report(self._pools)
         self.device._rouse()
         return int(sent)  # interpreted, NumPy's
+
+    def send_scapy(self, packets: Any, *, pool: Mempool | None = None, timeout: float = SEND_TIMEOUT) -> int:
+        """Send packets of Scapy; how many it took.
+
+        Each is made when there is room for it, so a generator may go on for ever. Where the ring is full, room is
+        waited for; fewer than all are sent only if there is none for `timeout` seconds. Short packets are padded. A
+        packet that names no Ethernet source comes from the device, and one that names no destination goes to everybody:
+        Scapy asks nobody for it.
+
+        Args:
+            packets: one or several, also a generator; one whose fields have several values stands for several.
+            pool: where buffers come from, by default that of the device's first receive queue.
+
+        Raises:
+            ConfigurationError: Scapy is not installed, or a packet is longer than a buffer.
+            OwnershipError: another thread uses the queue.
+            TypeError: something else than a packet with an Ethernet header. Those before it were sent, as above.
+        """
+        from ixy.packets.scapy import frames
+
+        timeout = number("timeout", timeout, 0, MAX_TIMEOUT)
+        sent = 0
+        for frame in frames(packets, "send_scapy", self.device._station()):
+            if not self._send_frame(frame, pool, timeout):
+                break
+            sent += 1
+        return sent
+
+    def _send_frame(self, frame: bytes, pool: Mempool | None = None, timeout: float = SEND_TIMEOUT) -> bool:
+        """Send a frame of up to 2048 bytes; False if there is no room or no buffer for so many seconds."""
+        pool, frame = pool or self.device._buffers(), frame.ljust(MIN_FRAME, b"\0")
+        end = clock.monotonic() + timeout
+        while True:
+            with pool.allocate(1, len(frame)) as batch:
+                for packet in batch:
+                    packet[:] = frame
+                if self.send(batch):  # of none, too: it takes back what was sent
+                    return True
+            if clock.monotonic() >= end:
+                return False
+            clock.sleep(clock.LOOK_AGAIN)
 
     @property
     def in_flight(self) -> int:

@@ -322,6 +322,33 @@ def test_switch(machine: Machine) -> None:
     assert left["c"] == [sent["a"][0], broadcast, sent["b"][1]]
 
 
+def test_top_talkers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bytes by source and by port, most first, of those that a filter lets through; and of a file that was cut."""
+    packets = [udp("10.1.0.7", 5, 53)] * 3 + [udp("10.1.0.8", 5, 54), ETHER / IP(src="10.1.0.9") / TCP(dport=80)]
+    path = tmp_path / "in.pcap"
+    with path.open("wb") as file:
+        writer = dpkt.pcap.Writer(file)
+        for packet in packets:
+            writer.writepkt(bytes(packet), ts=0)
+    example("top_talkers").main(str(path))
+    size, small = len(packets[0]), len(packets[-1])
+    lines = capsys.readouterr().out.split("\n")
+    assert [line.split() for line in lines[:-2]] == [
+        ["10.1.0.7", f"{3 * size}", "bytes"],
+        ["10.1.0.8", f"{size}", "bytes"],
+        ["10.1.0.9", f"{small}", "bytes"],
+        ["tcp", "port", "80", f"{small}", "bytes"],
+        ["udp", "port", "53", f"{3 * size}", "bytes"],
+        ["udp", "port", "54", f"{size}", "bytes"],
+    ]
+    assert lines[-2].startswith("5 packets in ")
+    path.write_bytes(path.read_bytes()[:-1])
+    example("top_talkers").main(str(path), "tcp or port 54")
+    shown = capsys.readouterr()
+    assert shown.out.split()[:3] == ["10.1.0.8", f"{size}", "bytes"]
+    assert shown.err.startswith("packet 5 at byte")
+
+
 @pytest.mark.parametrize(
     "name", ["flow_counter", "heavy_hitters", "policer", "syn_cookies", "balancer", "sampler", "switch"]
 )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import reprlib
 from collections.abc import Iterable
-from importlib import import_module
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +12,7 @@ import numpy as np
 from ixy.errors import ConfigurationError
 from ixy.formats.reading import read
 from ixy.packets.buffers import BUFFER_SIZE
+from ixy.packets.scapy import asking_nobody, frame_of, library
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -106,14 +105,10 @@ def scapy_frames(expression: str, said: str = "scapy") -> list[bytes]:
         ConfigurationError: Scapy is not installed, the expression is wrong, or it stands for too many frames.
     """
     logging.getLogger("scapy.runtime").setLevel(logging.ERROR)  # it warns of interfaces, which nobody uses here
+    scapy = library(said)
     try:
-        scapy: Any = import_module("scapy.all")
-    except ImportError as error:
-        raise ConfigurationError(f"{said} needs Scapy; run: pip install 'ixy[scapy]'") from error
-    names: dict[str, Any] = dict(scapy.__dict__)
-    scapy.conf.neighbor.resolvers.clear()
-    try:
-        return _frames(scapy, eval(expression, names))
+        with asking_nobody(scapy):
+            return _frames(scapy, eval(expression, dict(scapy.__dict__)))
     except Exception as error:  # the expression is the user's, and may raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigurationError(f"{said} {expression!r}: {reason}") from error
@@ -129,7 +124,7 @@ def _frames(scapy: Any, made: Any) -> list[bytes]:
     several: list[Any] = [made] if isinstance(made, scapy.Packet) else list(islice(made, _MOST + 1))
     if sum(_variants(scapy, packet) for packet in several) > _MOST:
         raise ValueError(f"more than {_MOST} packets")
-    return [_raw(scapy, packet) for packet in scapy.SetGen(several)]
+    return [frame_of(scapy, packet) for packet in scapy.SetGen(several)]
 
 
 def _variants(scapy: Any, packet: Any) -> int:
@@ -141,11 +136,3 @@ def _variants(scapy: Any, packet: Any) -> int:
                 variants *= sum(1 for _ in islice(scapy.SetGen(packet.getfieldval(name)), _MOST + 1))
         packet = packet.payload
     return variants
-
-
-def _raw(scapy: Any, packet: Any) -> bytes:
-    if not isinstance(packet, scapy.Packet):
-        raise TypeError(f"{reprlib.repr(packet)} is no packet")
-    if not isinstance(packet, (scapy.Ether, scapy.Dot3)):
-        raise TypeError(f"{packet.name} without an Ethernet header: write Ether() before it")
-    return scapy.raw(packet)

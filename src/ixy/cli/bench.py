@@ -233,6 +233,7 @@ def traffic(sections: tuple[str, ...], repeat: int, as_json: bool) -> None:
     filter    a filter in tcpdump's language, on mixed traffic in random order, and where all packets miss;
               seconds until a new one is ready
     record    captures in lock step, 64-byte frames into files in memory and out of them; gigabytes a second into arrays
+              of packets, and into columns of their headers' fields
     generate  packets of one stream, of four with random fields, of flows, at a rate, in lock step
 
     \b

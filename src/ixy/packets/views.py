@@ -214,6 +214,12 @@ if INTERPRETED or TYPE_CHECKING:
         packets.lengths[0] = length
         return InterpretedPacket(memory[buffer], packets, 0, counts, i)
 
+    def stored_packet(
+        data: NDArray[np.uint8], start: int, length: int, _packets: Packets, _i: int, _counts: Words
+    ) -> Any:
+        """A packet of a file, `data[start:][:length]`, to be read only; the rest as of `packet_at_hand`."""
+        return data[start : start + length].view(Bytes)
+
     def batch_view(
         memory: NDArray[np.uint8], packets: Packets, verdicts: Words, count: int, counts: Words
     ) -> InterpretedBatch:
@@ -231,5 +237,6 @@ else:
     from ixy.unsafe import views
 
     packet_view, packet_at_hand = views.packet_views(STRIDE, BUFFER_SIZE)
+    _, stored_packet = views.packet_views(1, BUFFER_SIZE)
     batch_view = views.batch_view(STRIDE, BUFFER_SIZE, ID_MASK)
     record_view = views.record_view
