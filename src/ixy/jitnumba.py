@@ -203,7 +203,8 @@ def _callers_first(library: Any) -> list[Any]:
 _OPERATORS = {each for each in vars(operator).values() if callable(each)}
 _SIMPLE = types.Number | types.Boolean | types.Array
 _meanings: dict[tuple[Any, tuple[Any, ...]], Any] = {}
-_find_meaning = types.Function.get_call_type
+_functions: Any = types.Function
+_find_meaning = _functions.get_call_type
 
 
 def _meaning(function: Any, context: Any, args: Any, kws: Any) -> Any:
@@ -217,7 +218,7 @@ def _meaning(function: Any, context: Any, args: Any, kws: Any) -> Any:
 
 
 if not UNTRIED:
-    types.Function.get_call_type = _meaning
+    _functions.get_call_type = _meaning
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -525,7 +526,7 @@ class Kernel(CPUDispatcher):
 @contextmanager
 def _uncollected() -> Generator[None]:
     """Within the block Python looks for no cycles of garbage. Compiling makes objects by the million that live until it
-    is over, and to go through them again and again takes longer than to find nothing is worth."""
+    is over, so to go through them again and again is in vain."""
     enabled = gc.isenabled()
     gc.disable()
     try:
