@@ -15,9 +15,11 @@ Other Numba functions may call kernels, and kernels them.
 from __future__ import annotations
 
 import copy
+import gc
 import hashlib
 import itertools
 import logging
+import operator
 import os
 import pickle
 import re
@@ -191,6 +193,32 @@ def _callers_first(library: Any) -> list[Any]:
 
     visit(library)
     return finished[::-1]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Operators
+
+# For each place where an operator stands, and once more to lower it, Numba tries one by one what the operator may mean.
+# What those of numbers and arrays mean follows from the types alone.
+_OPERATORS = {each for each in vars(operator).values() if callable(each)}
+_SIMPLE = types.Number | types.Boolean | types.Array
+_meanings: dict[tuple[Any, tuple[Any, ...]], Any] = {}
+_functions: Any = types.Function
+_find_meaning = _functions.get_call_type
+
+
+def _meaning(function: Any, context: Any, args: Any, kws: Any) -> Any:
+    """The signature of a function for arguments of these types."""
+    if function.typing_key not in _OPERATORS or kws or not all(isinstance(each, _SIMPLE) for each in args):
+        return _find_meaning(function, context, args, kws)
+    key = function, tuple(args)
+    if key not in _meanings:
+        _meanings[key] = _find_meaning(function, context, args, kws)
+    return _meanings[key]
+
+
+if not UNTRIED:
+    _functions.get_call_type = _meaning
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -371,10 +399,19 @@ class EntryLowering(NativeLowering):
         return True
 
 
+class Passes(PassManager):
+    """Passes that are run and no more. Numba tells of each who listens, with all options in words, whoever listens."""
+
+    def _runPass(self, _index: int, pss: Any, state: Any) -> None:  # noqa: N802
+        pss.analysis = self._analysis
+        pss.run_pass(state)
+
+
 class Compiler(CompilerBase):
     """The passes of a kernel: those that one needs which creates no closures and computes with no whole arrays."""
 
     lowering: Any
+    manager = Passes
     front = (
         TranslateByteCode,
         FixupArgs,
@@ -389,7 +426,7 @@ class Compiler(CompilerBase):
     )
 
     def define_pipelines(self) -> list[PassManager]:
-        manager = PassManager("kernel")
+        manager = self.manager("kernel")
         for compiler_pass in self.passes():
             manager.add_pass(compiler_pass, compiler_pass.__name__)
         manager.finalize()
@@ -401,6 +438,8 @@ class Compiler(CompilerBase):
 
 class FullCompiler(Compiler):
     """All passes of Numba, for a user's function."""
+
+    manager = PassManager
 
     def passes(self) -> Iterable[Any]:
         usual = DefaultPassBuilder.define_nopython_pipeline(self.state).passes
@@ -466,7 +505,7 @@ class Kernel(CPUDispatcher):
         return bool(self._compiling_counter) or bool(self.callee.is_compiling)
 
     def compile(self, sig: Any) -> Any:
-        with global_compiler_lock, self._cache.turn(sig):
+        with global_compiler_lock, _uncollected(), self._cache.turn(sig):
             return super().compile(sig)
 
     def get_call_template(self, args: Any, kws: Any) -> Any:
@@ -482,6 +521,19 @@ class Kernel(CPUDispatcher):
 
     def get_overload(self, sig: Any) -> Any:
         return self.callee.get_overload(sig)
+
+
+@contextmanager
+def _uncollected() -> Generator[None]:
+    """Within the block Python looks for no cycles of garbage. Compiling makes objects by the million that live until it
+    is over, so to go through them again and again is in vain."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _plain(argument: Any) -> Any:

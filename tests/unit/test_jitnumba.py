@@ -5,6 +5,7 @@ They compile in every mode of the tests, as they make kernels by themselves.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pickle
@@ -23,6 +24,7 @@ import numpy as np
 import pytest
 from numba.core import event
 
+from ixy import jitnumba
 from ixy.compiling import watched
 from ixy.jitnumba import TRIED, UNTRIED, CalleeLibrary, EntryLibrary, Kernel, kernel
 
@@ -108,6 +110,57 @@ def test_constants_make_no_kernels_of_their_own() -> None:
         assert scaled(1) == 56
     assert counts == {"scaled": 1, "scale": 1}
     assert "imul" not in instructions(scaled) or instructions(scaled)["imul"] == 1  # by 56, or a shift
+
+
+def test_collector_rests_while_kernels_are_compiled_and_is_left_as_it_was() -> None:
+    """It looks for nothing while kernels are compiled, and does so again then, unless the program does not want it."""
+
+    seen: list[bool] = []
+
+    @inlined
+    def negative(x: float) -> float:
+        return -x
+
+    assert gc.isenabled()
+    with watched(lambda _entry, _done, _total: seen.append(gc.isenabled())):
+        assert negative(3) == -3
+    assert seen
+    assert not any(seen)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        assert negative(0.5) == -0.5
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_operator_is_looked_up_once_and_for_each_types_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an operator means of some types is not looked up again; of others, it means something else."""
+    looked_up: list[Any] = []
+    find = jitnumba._find_meaning  # pyright: ignore[reportPrivateUsage]
+
+    def noted(function: Any, context: Any, args: Any, kws: Any) -> Any:
+        looked_up.append(tuple(args))
+        return find(function, context, args, kws)
+
+    monkeypatch.setattr(jitnumba, "_find_meaning", noted)
+    monkeypatch.setattr(jitnumba, "_meanings", {})
+
+    @inlined
+    def doubled(x: Any) -> Any:
+        return x + x
+
+    @inlined
+    def sum_of(x: Any) -> Any:
+        return x + x
+
+    assert doubled(3) == 6
+    assert looked_up == [(numba.int64, numba.int64)]
+    assert sum_of(4) == 8
+    assert looked_up == [(numba.int64, numba.int64)]
+    assert sum_of(0.25) == 0.5
+    assert looked_up[1:] == [(numba.float64, numba.float64)]
 
 
 def test_kernel_is_compiled_once_for_many_callers() -> None:
