@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ixy.apps.rate import Rate, bounded, gap_after, wire_bits
+from ixy.apps.rate import Rate, bounded, wire_bits
 from ixy.apps.report import Report
 from ixy.apps.sending import SENT, sender_kernels, sending_pool
 from ixy.apps.session import drain, open_devices, repeat
@@ -28,7 +28,7 @@ from ixy.clock import run_polls
 from ixy.counts import COUNTS
 from ixy.errors import OwnershipError
 from ixy.jit import compiled
-from ixy.pacing import CHANCE_PARTS, GIVEN_UP, catch_up, new_pace, next_due, pass_gap
+from ixy.pacing import FINE_PARTS, catch_up, gaps_of, lateness, new_pace, next_due, pass_gap
 from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, POOL_BUFFERS, STRIDE
 from ixy.packets.packets import INDEX_MASK, Packets, new_packets
 from ixy.packets.pool import Pools, pools
@@ -182,9 +182,9 @@ class Generator:
         return wire_bits(0) * self.sent + 8 * int(self.state.counts[BYTES])
 
     @property
-    def given_up(self) -> int:
-        """How far behind its schedule it fell beyond what is caught up with, in nanoseconds."""
-        return int(self.state.pace[GIVEN_UP])
+    def lateness(self) -> dict[str, float | int]:
+        """How late packets were, see `pacing.lateness`."""
+        return lateness(self.state.pace)
 
     def done(self) -> bool:
         """Whether the limit is reached."""
@@ -203,9 +203,10 @@ def _schedule(rate: Rate | None, pacing: Pacing, mean_bits: float) -> tuple[NDAr
     """The words of a schedule, and the gap behind a packet of each length."""
     burst = integer("burst", pacing.burst, 1, MAX_BURST)
     if rate is None:
-        return new_pace(1, 0.0), np.zeros((1, 2), np.int64)
-    parts = CHANCE_PARTS if pacing.poisson else int(rate.amount)
-    gaps = np.array([gap_after(rate, length, parts) for length in range(BUFFER_SIZE + 1)], np.int64)
+        return new_pace(1), np.zeros((1, 2), np.int64)
+    parts = FINE_PARTS if pacing.poisson else int(rate.amount)
+    units = [1 if rate.unit == "pps" else wire_bits(length) for length in range(BUFFER_SIZE + 1)]
+    gaps = gaps_of(units, int(rate.amount), parts)
     mean = (1 if rate.unit == "pps" else mean_bits) * 1e9 / float(rate.amount)
     return new_pace(parts, mean, burst=burst, seed=pacing.seed if pacing.poisson else None), gaps
 
@@ -243,8 +244,7 @@ def generate(
                 reached = _reached(generator, generator.rate, seconds)
                 report.results["rate" if generator.rate.unit == "pps" else "bit_rate"] = reached
                 missed = seconds > 0 and _missed(device.address, generator.rate, reached)
-                if generator.given_up:
-                    report.results["behind_us"] = generator.given_up // 1000
+                report.results |= generator.lateness
     return stop.exit_code(settings) or int(strict and missed)
 
 

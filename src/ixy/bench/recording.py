@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ixy.apps.capture import Recorder
-from ixy.apps.replay import SHARED, Player, Recording
+from ixy.apps.replay import Player, Recording
 from ixy.apps.rewriting import rewriting
 from ixy.bench.environment import tick_unit
 from ixy.bench.lockstep import RING_SIZE
@@ -27,7 +27,7 @@ from ixy.filters import Filter
 from ixy.formats.reading import read
 from ixy.formats.writing import Writer
 from ixy.jit import compiled
-from ixy.pacing import AS_RECORDED, AT_ONCE, Timing
+from ixy.pacing import AS_RECORDED, AT_ONCE, KEEPING, Timing
 from ixy.sim.loop import deliver, drain
 from ixy.sim.machine import Machine
 from ixy.sim.rack import Rack
@@ -103,9 +103,8 @@ def _replay(kind: int, suffix: str) -> float:
         path = stack.enter_context(_place(suffix))
         _write(path, _FRAME, _PACKETS)
         device = stack.enter_context(_open("sim:a", host))
-        timing = Timing(kind)
-        recording = Recording(str(path), timing, loops=0)
-        player = Player(device, recording, _BATCH, rewriting(), timing, np.zeros(SHARED, np.int64))
+        recording = Recording(str(path), Timing(kind), loops=0)
+        player = Player(device, recording, _BATCH, rewriting(), np.zeros(KEEPING, np.int64))
         rounds, card = _rounds(player.kernels.run, _drain), host.cards["a"].index
 
         def send() -> int:
