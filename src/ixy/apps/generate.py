@@ -9,7 +9,7 @@ import numpy as np
 
 from ixy.apps.rate import Rate, bounded, wire_bits
 from ixy.apps.report import Report
-from ixy.apps.sending import SENT, sender_kernels, sending_pool
+from ixy.apps.sending import SENT, lay, sender_kernels, sending_pool
 from ixy.apps.session import drain, open_devices, repeat
 from ixy.apps.signals import stop_on_signals
 from ixy.apps.streamtable import (
@@ -32,7 +32,7 @@ from ixy.pacing import FINE_PARTS, catch_up, gaps_of, lateness, new_pace, next_d
 from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, POOL_BUFFERS, STRIDE
 from ixy.packets.packets import INDEX_MASK, Packets, new_packets
 from ixy.packets.pool import Pools, pools
-from ixy.unsafe import copy, now_ns, own_lines
+from ixy.unsafe import now_ns, own_lines
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,7 +44,6 @@ log = logging.getLogger("ixy.apps")
 
 BYTES = SENT + 1  # of a generator's `counts`
 _NOTHING = -1
-_VECTOR, _SHORT = 32, 256  # bytes that are copied at once; up to so many are copied so
 _NEARLY = 0.99  # of a rate, is the rate
 MAX_BURST = 4096  # packets
 
@@ -304,17 +303,3 @@ def prepare(state: GeneratorState, count: int) -> None:
         if table.numbered:
             write(target, start + size - NUMBER_BYTES, NUMBER_BYTES // 2, number)
         state.counts[BYTES] += size
-
-
-@compiled
-def lay(target: NDArray[np.uint8], start: int, data: NDArray[np.uint8], source: int, size: int, length: int) -> None:
-    """Copy a frame of `size` bytes, and pad it with zeros to `length`. Most short ones take a few moves of a vector, of
-    which the last two overlap; calls take longer."""
-    if _VECTOR <= size <= _SHORT:
-        for at in range(0, size - _VECTOR, _VECTOR):
-            copy(target, start + at, data, source + at, _VECTOR)
-        copy(target, start + size - _VECTOR, data, source + size - _VECTOR, _VECTOR)
-    else:
-        copy(target, start, data, source, size)
-    for place in range(size, length):
-        target[start + place] = 0

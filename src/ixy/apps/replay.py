@@ -14,7 +14,7 @@ import numpy as np
 
 from ixy.apps.report import Report
 from ixy.apps.rewriting import Rewriting, copy_rewritten, most_bytes, rewriting
-from ixy.apps.sending import SENT, sender_kernels, sending_pool
+from ixy.apps.sending import SENT, lay, pad, sender_kernels, sending_pool
 from ixy.apps.session import drain, open_devices, repeat
 from ixy.apps.sides import Sides
 from ixy.apps.signals import stop_on_signals
@@ -49,7 +49,7 @@ from ixy.packets.buffers import BUFFER_SIZE, STRIDE
 from ixy.packets.packets import Packets, new_packets
 from ixy.packets.pool import Pools, pools
 from ixy.tables.histogram import PARTS, observe, quantile
-from ixy.unsafe import copy, now_ns, own_lines
+from ixy.unsafe import now_ns, own_lines
 from ixy.unsafe.filters import accepts
 
 if TYPE_CHECKING:
@@ -489,10 +489,9 @@ def prepare(state: PlayerState, count: int) -> None:
         start, size = int(state.packets.ids[i]) * STRIDE, table[LENGTH, at + i]
         if state.rewrites:
             size = copy_rewritten(state.bytes, start, state.data, table[OFFSET, at + i], size, state.rules)
+            pad(state.bytes, start, size, MIN_FRAME)
         else:
-            copy(state.bytes, start, state.data, table[OFFSET, at + i], size)
-        for place in range(size, MIN_FRAME):
-            state.bytes[start + place] = 0
+            lay(state.bytes, start, state.data, table[OFFSET, at + i], size, MIN_FRAME)
         state.packets.lengths[i] = max(size, MIN_FRAME)
     if state.paced:
         _note_gaps(state, count)
