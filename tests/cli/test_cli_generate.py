@@ -45,7 +45,7 @@ def test_a_rate_that_is_reached_is_reported(ixy):
     """Two packets, a second apart: the rate is the one that was asked for, and there is no complaint."""
     ended = ixy("generate", "sim:a,tx_pcap=/dev/null", "--rate", "1", "--count", "2")
     assert (ended.code, ended.errors) == (0, "")
-    assert "generated 2, left out 0, rate 1\n" in ended.output
+    assert "generated 2, left out 0, rate 1, late us " in ended.output
 
 
 def test_a_slow_wire_takes_all(ixy, tmp_path):

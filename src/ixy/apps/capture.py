@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,9 +15,10 @@ from ixy.apps.session import open_devices, patiently, repeat
 from ixy.apps.settings import MAX_SNAPLEN
 from ixy.apps.signals import stop_on_signals
 from ixy.arguments import integer
-from ixy.clock import run_polls
+from ixy.clock import is_virtual, run_polls
 from ixy.drivers.rings import ENTERED, enter, exit_from, in_use
 from ixy.filters import Filter
+from ixy.formats.behind import Behind, File
 from ixy.formats.files import check_place
 from ixy.formats.rotation import ONE_FILE, RotatingWriter, Rotation
 from ixy.formats.writing import Format, Interface, append, record_bytes
@@ -33,17 +35,12 @@ if TYPE_CHECKING:
     from ixy.apps.settings import Settings
     from ixy.device import Device, RxQueue
 
-_RECORDS_SIZE = 4 << 20  # bytes of records that are gathered before they are written
+log = logging.getLogger("ixy.apps")
+
+_PART = 2 << 20  # bytes of records that are gathered before they are written
+_SLOW = 0.1  # seconds that a file may be waited for without a word
 _TURN = 8  # polls of a queue before it is the next one's turn: no ring may fill meanwhile
-USED, RECEIVED, MATCHED, COUNTS = 0, 1, 2, 8  # words of a capture's `counts`
-
-
-class File(Protocol):
-    """What takes records: `Writer` or `RotatingWriter`."""
-
-    formats: list[Format]
-
-    def flush(self, buffer: NDArray[np.uint8], used: int, packets: int | None = None) -> None: ...
+USED, END, RECEIVED, MATCHED, COUNTS = 0, 1, 2, 3, 8  # words of a capture's `counts`
 
 
 class CaptureState(NamedTuple):
@@ -55,7 +52,7 @@ class CaptureState(NamedTuple):
         packets: room for one batch.
         filter: the address of a filter's machine code, 0 for none.
         form: of the records.
-        records: shape (size,), uint8, filled up to `counts[USED]`; of all queues.
+        records: shape (size,), uint8, of all queues; filled up to `counts[USED]`, and to be up to `counts[END]`.
         limit: packets to capture in all.
         counts: shape (COUNTS,), int64; of all queues.
     """
@@ -95,7 +92,9 @@ class Recorder:
         self._queues, self._file = queues, file
         self._counts = np.zeros(COUNTS, np.int64)
         self._written = 0
-        self._records = np.zeros(max(_RECORDS_SIZE, 2 * batch * record_bytes(BUFFER_SIZE)), np.uint8)
+        self._part = max(_PART, 2 * batch * record_bytes(BUFFER_SIZE))
+        self._records = np.zeros(file.parts * self._part, np.uint8)
+        self._go_on(0)
         self.kernels = [_capture_kernel(queue.ring.kernel) for queue in queues]
         self.states = [
             CaptureState(
@@ -130,17 +129,22 @@ class Recorder:
             for queue, kernel, state in zip(self._queues, self.kernels, self.states, strict=True):
                 if not kernel(state, turn):
                     raise in_use(queue)
-                if self._counts[USED] > self._records.size // 2:
+                if self._counts[END] - self._counts[USED] < self._part // 2:
                     self.flush()
         self.flush()
         return self.received - before
 
     def flush(self) -> None:
-        """Write what the kernels have gathered."""
+        """Write what the kernels have gathered, and go on in the next part of their memory."""
         used = int(self._counts[USED])
-        self._counts[USED] = 0
         packets, self._written = self.matched - self._written, self.matched
-        self._file.flush(self._records, used, packets)
+        self._file.flush(self._records[self._first :], used - self._first, packets)
+        if used > self._first:
+            self._go_on((self._first + self._part) % self._records.size)
+
+    def _go_on(self, first: int) -> None:
+        self._first = first
+        self._counts[USED], self._counts[END] = first, first + self._part
 
     @property
     def received(self) -> int:
@@ -190,14 +194,17 @@ def capture(
     check_place(path)
     with stop_on_signals() as stop, open_devices(addresses, settings, queues=queues, writes=[path]) as devices:
         interfaces = [_interface(device, number) for device in devices for number in range(queues)]
-        with RotatingWriter(path, snaplen, rotation, interfaces) as file:
+        file = RotatingWriter(path, snaplen, rotation, interfaces)
+        with file if is_virtual() else Behind(file) as taker:
             rx = [queue for device in devices for queue in device.rx]
-            recorder = Recorder(rx, file, settings.batch, settings.count, only)
+            recorder = Recorder(rx, taker, settings.batch, settings.count, only)
             work = patiently(recorder.run, rx) if wait else recorder.run
             with Report(devices, addresses, as_json=settings.as_json, file=path) as report:
-                report.progress = lambda: _counted(recorder, file, devices)
+                report.progress = lambda: _counted(recorder, file, taker, devices)
                 try:
                     repeat(work, lambda: recorder.done() or file.ended, settings, stop, report)
+                    with stop.looked_at():
+                        _finish(path, taker)
                 finally:
                     report.results = report.progress()
                     if rotation != ONE_FILE:
@@ -205,14 +212,23 @@ def capture(
     return 0 if file.ended else stop.exit_code(settings)
 
 
-def _counted(recorder: Recorder, file: RotatingWriter, devices: Sequence[Device]) -> dict[str, int]:
+def _finish(path: str, taker: File) -> None:
+    """Wait until all is written; and say if the file was too slow, for then the card has had to wait, or to drop."""
+    if isinstance(taker, Behind):
+        taker.finish()
+        if taker.waited > _SLOW:
+            log.warning("%s: it took less than came, and had to be waited for: for %.1f s", path, taker.waited)
+
+
+def _counted(recorder: Recorder, file: RotatingWriter, taker: File, devices: Sequence[Device]) -> dict[str, int]:
     """What was captured, and what was lost: because the card had no room for it, and because the file had none."""
+    pending = taker.pending if isinstance(taker, Behind) else 0
     return {
         "received": recorder.received,
         "matched": file.packets if file.ended else recorder.matched,
         "captured": file.packets,
         "lost_by_card": sum(device.stats().rx_dropped for device in devices),
-        "lost_by_file": 0 if file.ended else recorder.matched - file.packets,
+        "lost_by_file": 0 if file.ended else max(recorder.matched - file.packets - pending, 0),
     }
 
 
@@ -242,7 +258,7 @@ def _capture_kernel(rx_batch: Callable[..., int]) -> Any:
         if enter(state.rx, state.pools) != ENTERED:
             return False
         batch = packets.ids.size
-        room = state.records.size - batch * record_bytes(BUFFER_SIZE)
+        room = counts[END] - batch * record_bytes(BUFFER_SIZE)
         used = counts[USED]
         for _ in range(polls):
             if used > room:

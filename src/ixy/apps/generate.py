@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ixy.apps.rate import Rate, bounded, gap_after, wire_bits
+from ixy.apps.rate import Rate, bounded, wire_bits
 from ixy.apps.receiver import Receiver, judge
 from ixy.apps.report import Report
-from ixy.apps.sending import SENT, sender_kernels, sending_pool, throw_away
+from ixy.apps.sending import SENT, lay, sender_kernels, sending_pool, throw_away
 from ixy.apps.session import drain, open_devices, repeat
 from ixy.apps.signals import stop_on_signals
 from ixy.apps.streamtable import (
@@ -33,11 +33,11 @@ from ixy.counts import COUNTS
 from ixy.errors import OwnershipError
 from ixy.formats.signature import sign
 from ixy.jit import compiled
-from ixy.pacing import CHANCE_PARTS, GIVEN_UP, NEXT, SECOND, catch_up, new_pace, next_due, pass_gap
+from ixy.pacing import FINE_PARTS, GIVEN_UP, SECOND, STARTED, catch_up, gaps_of, lateness, new_pace, next_due, pass_gap
 from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, POOL_BUFFERS, STRIDE
 from ixy.packets.packets import INDEX_MASK, Packets, new_packets
 from ixy.packets.pool import Pools, pools
-from ixy.unsafe import copy, now_ns, own_lines
+from ixy.unsafe import now_ns, own_lines
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,7 +49,6 @@ log = logging.getLogger("ixy.apps")
 
 BYTES = SENT + 1  # of a generator's `counts`
 _NOTHING = -1
-_VECTOR, _SHORT = 32, 256  # bytes that are copied at once; up to so many are copied so
 _NEARLY = 0.99  # of a rate, is the rate
 _NEVER = 1 << 62  # packets, or ns: more than there will be
 MAX_BURST = 4096  # packets
@@ -195,7 +194,7 @@ class Generator:
             ConfigurationError: as above.
         """
         self.rate, pace, gaps = self._scheduled(pacing)
-        pace[NEXT] = begun = monotonic_ns() + POLL  # by a virtual clock the first poll comes then
+        pace[STARTED] = begun = monotonic_ns() + POLL  # by a virtual clock the first poll comes then
         rewind(self.state.table)
         self.state.counts[SENT] = self.state.counts[BYTES] = 0
         self.state = self.state._replace(
@@ -239,6 +238,11 @@ class Generator:
         return wire_bits(0) * self.sent + 8 * int(self.state.counts[BYTES])
 
     @property
+    def lateness(self) -> dict[str, float | int]:
+        """How late packets were, see `pacing.lateness`."""
+        return lateness(self.state.pace)
+
+    @property
     def given_up(self) -> int:
         """How far behind its schedule it fell beyond what is caught up with, in nanoseconds."""
         return int(self.state.pace[GIVEN_UP])
@@ -260,9 +264,10 @@ def _schedule(rate: Rate | None, pacing: Pacing, mean_bits: float) -> tuple[NDAr
     """The words of a schedule, and the gap behind a packet of each length."""
     burst = integer("burst", pacing.burst, 1, MAX_BURST)
     if rate is None:
-        return new_pace(1, 0.0), np.zeros((1, 2), np.int64)
-    parts = CHANCE_PARTS if pacing.poisson else int(rate.amount)
-    gaps = np.array([gap_after(rate, length, parts) for length in range(BUFFER_SIZE + 1)], np.int64)
+        return new_pace(1), np.zeros((1, 2), np.int64)
+    parts = FINE_PARTS if pacing.poisson else int(rate.amount)
+    units = [1 if rate.unit == "pps" else wire_bits(length) for length in range(BUFFER_SIZE + 1)]
+    gaps = gaps_of(units, int(rate.amount), parts)
     mean = (1 if rate.unit == "pps" else mean_bits) * 1e9 / float(rate.amount)
     return new_pace(parts, mean, burst=burst, seed=pacing.seed if pacing.poisson else None), gaps
 
@@ -300,8 +305,7 @@ def generate(
                 reached = _reached(generator, generator.rate, seconds)
                 report.results["rate" if generator.rate.unit == "pps" else "bit_rate"] = reached
                 missed = seconds > 0 and _missed(device.address, generator.rate, reached)
-                if generator.given_up:
-                    report.results["behind_us"] = generator.given_up // 1000
+                report.results |= generator.lateness
     return stop.exit_code(settings) or int(strict and missed)
 
 
@@ -386,17 +390,3 @@ def make(state: GeneratorState, i: int, number: int) -> tuple[int, int]:
     fill(table, target, start, int(state.streams[i]), frame, number)
     state.counts[BYTES] += size
     return start, size
-
-
-@compiled
-def lay(target: NDArray[np.uint8], start: int, data: NDArray[np.uint8], source: int, size: int, length: int) -> None:
-    """Copy a frame of `size` bytes, and pad it with zeros to `length`. Most short ones take a few moves of a vector, of
-    which the last two overlap; calls take longer."""
-    if _VECTOR <= size <= _SHORT:
-        for at in range(0, size - _VECTOR, _VECTOR):
-            copy(target, start + at, data, source + at, _VECTOR)
-        copy(target, start + size - _VECTOR, data, source + size - _VECTOR, _VECTOR)
-    else:
-        copy(target, start, data, source, size)
-    for place in range(size, length):
-        target[start + place] = 0

@@ -13,7 +13,6 @@ from ixy.errors import ConfigurationError
 if TYPE_CHECKING:
     from ixy.device import Device
 
-SECOND = 1_000_000_000  # ns
 MAX_BITS = 10**12  # bits per second
 _OVERHEAD = 24  # bytes that a frame takes on the wire besides: check sequence, preamble, start delimiter, gap
 _LEAST = 60  # bytes: a shorter one is padded
@@ -120,15 +119,3 @@ def line_rate(device: Device) -> int:
         card = machine().cards.get(device.address.removeprefix(_SIMULATED))
         return int(machine().rack.outputs[card.index, SPEED]) if card else 0
     return 0 if device.address.startswith("vhost-user:") else device.link.speed * 10**6
-
-
-def gap_after(rate: Rate, length: int, parts: int) -> tuple[int, int]:
-    """How long after a packet the next is due: nanoseconds, and `parts` of one.
-
-    Args:
-        rate: in packets or in bits.
-        parts: that a nanosecond has; the gap is exact if it is the rate itself.
-    """
-    units = 1 if rate.unit == "pps" else wire_bits(length)
-    whole, rest = divmod(units * SECOND, int(rate.amount))
-    return whole, rest * parts // int(rate.amount)

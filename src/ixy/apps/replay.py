@@ -14,7 +14,7 @@ import numpy as np
 
 from ixy.apps.report import Report
 from ixy.apps.rewriting import Rewriting, copy_rewritten, most_bytes, rewriting
-from ixy.apps.sending import SENT, sender_kernels, sending_pool
+from ixy.apps.sending import SENT, lay, pad, sender_kernels, sending_pool
 from ixy.apps.session import drain, open_devices, repeat
 from ixy.apps.sides import Sides
 from ixy.apps.signals import stop_on_signals
@@ -32,20 +32,24 @@ from ixy.pacing import (
     AT_ONCE,
     BACK,
     CATCH_UP_PACKETS,
-    CATCH_UP_TIME,
+    KEEPING,
+    NO_BOUND,
     NUMBER,
-    PLAN,
-    RECORDED,
     SHORTENED,
+    STARTED,
+    Plan,
     Timing,
-    excess,
+    begin_again,
+    lateness,
+    look,
+    new_plan,
     planned,
 )
 from ixy.packets.buffers import BUFFER_SIZE, STRIDE
 from ixy.packets.packets import Packets, new_packets
 from ixy.packets.pool import Pools, pools
 from ixy.tables.histogram import PARTS, observe, quantile
-from ixy.unsafe import copy, now_ns, own_lines
+from ixy.unsafe import now_ns, own_lines
 from ixy.unsafe.filters import accepts
 
 if TYPE_CHECKING:
@@ -62,17 +66,14 @@ log = logging.getLogger("ixy.apps")
 _PART = 4096  # packets of a table
 _TURN = 8  # polls of a device before it is the other one's turn
 _BOTH = -1  # of a recording's sides
-_AGAIN = -(1 << 63)  # as the time of the packet before: there is no gap after the end of a file
 
 # Rows of a table of packets that are to be sent, besides those of `words`: when they are due after the first, and who
 # sent them
 DUE, SIDE, ALL_ROWS = ROWS, ROWS + 1, ROWS + 2
 
-# Words of a player's `place`: the next packet of the table, and the end of its packets; the time at which packets were
-# taken, of the last one before when it was, and was due
-AT, END, NOW, LAST, LAST_DUE, PLACE = 0, 1, 2, 3, 4, 8
-# Words that players of one recording share: when it began, and by how much it was set back as it was late
-STARTED, MISSED, SHARED = 0, 1, 8
+# Words of a player's `place`: the next packet of the table, the end of its packets, and whether the recording ends
+# there too; the time at which packets were taken, of the last one before when it was, and was due
+AT, END, ENDS, NOW, LAST, LAST_DUE, PLACE = 0, 1, 2, 3, 4, 5, 8
 # Words of what was found out of a recording
 CUT, UNFIT, FOUND = range(3)
 
@@ -89,7 +90,8 @@ class PlayerState(NamedTuple):
         table: shape (ALL_ROWS, n), int64.
         rules: what is changed in each frame, if `rewrites`.
         paced: packets have times when they are due.
-        place, shared: shape (PLACE,) and (SHARED,), int64.
+        place: shape (PLACE,), int64.
+        keeping: of all who play the recording, see `pacing.look`.
         counts: see `sending.SenderKernels`.
         errors: a histogram of the differences, in nanoseconds, between gaps as they were and as they should be.
     """
@@ -107,7 +109,7 @@ class PlayerState(NamedTuple):
     paced: bool
     place: NDArray[np.int64]
     counts: NDArray[np.int64]
-    shared: NDArray[np.int64]
+    keeping: NDArray[np.int64]
     errors: NDArray[np.int64]
 
 
@@ -125,7 +127,7 @@ class Recording:
 
     Attributes:
         source: the file.
-        plan: see `pacing.planned`.
+        plan: when its packets are due.
         found: packets that were cut when they were recorded, and that were left out as they have no whole Ethernet
             header or are too long.
         damage: why the file ended early, or None.
@@ -146,22 +148,22 @@ class Recording:
         room: int = BUFFER_SIZE,
     ) -> None:
         self.source = Source(path)
-        self.plan, self.found = np.zeros(PLAN, np.int64), np.zeros(FOUND, np.int64)
-        self._timing, self._left, self._limit = timing, loops, limit or 0
+        self.plan, self.found = new_plan(timing, room), np.zeros(FOUND, np.int64)
+        self._left, self._limit = loops, limit or 0
         self._rows = np.zeros((ALL_ROWS, _PART), np.int64)
         self._only, self._room = only.address if only else 0, room
         self._side, self._sides = _BOTH if side is None else side, None if side is None else Sides()
         self._over = False
         self.damage: str | None = None
 
-    def fill(self, table: Table) -> int:
-        """Fill a table with the next packets, of a short file with those of several loops; how many, 0 only at the end.
+    def fill(self, table: Table, kept: int = 0) -> int:
+        """Fill a table with the next packets, of a short file with those of several loops; how many it holds then,
+        fewer than `_PART` only at the end.
 
         Args:
-            table: shape (ALL_ROWS, 2 * _PART), int64.
+            table: shape (ALL_ROWS, 2 * _PART), int64; it holds `kept`, fewer than `_PART`.
         """
         rows, data = self._rows, self.source.data
-        kept = 0
         while kept < _PART and not self._over:
             count = self.source.fill(rows[:ROWS])
             if count == 0:
@@ -170,19 +172,23 @@ class Recording:
             if self._sides:
                 self._sides.divide(data, rows[OFFSET, :count], rows[LENGTH, :count], rows[SIDE, :count])
             kept = _select(
-                data, rows, count, self._only, self._side, self._room, self._limit, self._timing, self.plan, self.found,
-                table, kept,
-            )  # fmt: skip
-            self._over = 0 < self._limit <= self.plan[NUMBER]
+                data, rows, count, self._only, self._side, self._room, self._limit, self.plan, self.found, table, kept
+            )
+            self._over = 0 < self._limit <= self._planned
         return kept
+
+    @property
+    def _planned(self) -> int:
+        """How many packets there were so far, of both sides."""
+        return int(self.plan.words[NUMBER])
 
     def _rewind(self) -> None:
         """Begin once more, right after the last packet, if that is asked for and there is one."""
         self.damage = self.source.damage
         self._left -= 1
-        self._over = self._left == 0 or self.plan[NUMBER] == 0
+        self._over = self._left == 0 or self._planned == 0
         self.source.rewind()
-        self.plan[RECORDED] = _AGAIN
+        begin_again(self.plan)
 
 
 class Player:
@@ -193,8 +199,7 @@ class Player:
         recording: what to send.
         batch: the most packets sent at a time.
         rules: what is changed in each frame.
-        timing: as the recording's.
-        shared: words of all players that play at the same time, shape (SHARED,), int64, zeros.
+        keeping: of all players that play at the same time, shape (KEEPING,), int64, zeros.
 
     Attributes:
         kernels, state: what sends, and what it works on.
@@ -211,8 +216,7 @@ class Player:
         recording: Recording,
         batch: int,
         rules: Rewriting,
-        timing: Timing,
-        shared: NDArray[np.int64],
+        keeping: NDArray[np.int64],
     ) -> None:
         rx, tx = device.rx[0].ring, device.tx[0].ring
         batch = integer("batch", batch, 1, tx.size)
@@ -231,10 +235,10 @@ class Player:
             table=np.zeros((ALL_ROWS, 2 * _PART), np.int64),
             rules=rules,
             rewrites=rules.vlan != rewriting().vlan or rules.families.size > 0,
-            paced=timing.kind != AT_ONCE,
+            paced=recording.plan.timing.kind != AT_ONCE,
             place=self._place,
             counts=own_lines(COUNTS),
-            shared=shared,
+            keeping=keeping,
             errors=self.errors,
         )
         device._rung_by(self.state.counts)  # pyright: ignore[reportPrivateUsage]
@@ -264,7 +268,7 @@ class Player:
 
     def due(self) -> int | None:
         """When the next packet is due, by the clock in nanoseconds; None if that is not known yet."""
-        started, at = int(self.state.shared[STARTED]), int(self._place[AT])
+        started, at = int(self.state.keeping[STARTED]), int(self._place[AT])
         if self._over or not started:
             return None
         return started + int(self.state.table[DUE, at])
@@ -276,17 +280,19 @@ class Player:
 
     @property
     def at_end(self) -> bool:
-        """Whether the packets of the table are sent."""
-        return bool(self._place[AT] == self._place[END])
+        """Whether the table needs more packets to go on."""
+        return not goes_on(self._place)
 
     def done(self) -> bool:
         """Whether all is sent."""
         return self._over
 
     def fill(self) -> None:
-        """Go on to the next packets of the recording, once those of the table are sent."""
-        count = self._recording.fill(self.state.table)
-        self._place[AT], self._place[END] = 0, count
+        """Go on to the next packets of the recording, once nearly all of the table are sent."""
+        table, at, end = self.state.table, int(self._place[AT]), int(self._place[END])
+        table[:, : end - at] = table[:, at:end].copy()
+        count = self._recording.fill(table, end - at)
+        self._place[AT], self._place[END], self._place[ENDS] = 0, count, count < _PART
         self._over = count == 0
 
 
@@ -333,10 +339,10 @@ def replay(
         )
         for side in range(len(addresses))
     ]
-    shared = np.zeros(SHARED, np.int64)
+    keeping = np.zeros(KEEPING, np.int64)
     with stop_on_signals() as stop, open_devices(addresses, settings, reads=[path]) as devices:
         players = [
-            Player(device, recording, settings.batch, rules, timing, shared)
+            Player(device, recording, settings.batch, rules, keeping)
             for device, recording in zip(devices, recordings, strict=True)
         ]
         if all(player.done() for player in players):
@@ -347,7 +353,7 @@ def replay(
             seconds = repeat(_run(players), over, settings, stop, report)
             for device, player in zip(devices, players, strict=True):
                 drain(device, player.sent)
-            report.results = _results(players, recordings, shared, seconds, timing)
+            report.results = _results(players, recordings, keeping, seconds)
     _tell(path, recordings)
     return 0 if over() else stop.exit_code(settings)
 
@@ -372,9 +378,8 @@ def _run(players: Sequence[Player]) -> Callable[[int], int]:
 def _results(
     players: Sequence[Player],
     recordings: Sequence[Recording],
-    shared: NDArray[np.int64],
+    keeping: NDArray[np.int64],
     seconds: float,
-    timing: Timing,
 ) -> dict[str, Any]:
     """What the summary tells."""
     errors = np.sum([player.errors for player in players], axis=0)
@@ -384,9 +389,9 @@ def _results(
         "left_out": int(sum(recording.found[UNFIT] for recording in recordings)),
         "cut": int(sum(recording.found[CUT] for recording in recordings)),
     }
-    if timing.kind == AT_ONCE:
+    if recordings[0].plan.timing.kind == AT_ONCE:
         return results | {"rate": round(sent / seconds) if seconds else 0}
-    results["late_us"] = round(int(shared[MISSED]) / 1000, 3)
+    results |= lateness(keeping)
     for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0)):
         results[f"gap_error_{name}_ns"] = quantile(errors, share)
     return results
@@ -403,9 +408,9 @@ def _tell(path: str, recordings: Sequence[Recording]) -> None:
         log.warning("%s: packets that were cut when captured, and were sent so: %d", path, cut)
     if unfit := sum(int(recording.found[UNFIT]) for recording in recordings):
         log.warning("%s: left out packets without an Ethernet header, or too long for a buffer: %d", path, unfit)
-    if back := int(first.plan[BACK]):
+    if back := int(first.plan.words[BACK]):
         log.warning("%s: times that go back: %d; sent in the order of the file", path, back)
-    if shortened := int(first.plan[SHORTENED]):
+    if shortened := int(first.plan.words[SHORTENED]):
         log.warning("%s: gaps that were shortened: %d", path, shortened)
 
 
@@ -422,8 +427,7 @@ def _select(
     side: int,
     room: int,
     limit: int,
-    timing: Timing,
-    plan: NDArray[np.int64],
+    plan: Plan,
     found: NDArray[np.int64],
     table: Table,
     kept: int,
@@ -434,7 +438,7 @@ def _select(
     All sides have the same plan, so that what they send keeps its times.
     """
     for i in range(count):
-        if 0 < limit <= plan[NUMBER]:
+        if 0 < limit <= plan.words[NUMBER]:
             break
         start, size, original = rows[OFFSET, i], rows[LENGTH, i], rows[ORIGINAL, i]
         if not accepts(only, data, start, size, original):
@@ -443,9 +447,7 @@ def _select(
         if size < HEADER or size > room:
             found[UNFIT] += 1 if ours else 0
             continue
-        if plan[RECORDED] == _AGAIN:
-            plan[RECORDED] = rows[TIME, i]
-        moment = planned(plan, timing, rows[TIME, i], size)
+        moment = planned(plan, rows[TIME, i], size)
         if ours:
             found[CUT] += 1 if size < original else 0
             table[OFFSET, kept], table[LENGTH, kept], table[DUE, kept] = start, size, moment
@@ -454,30 +456,27 @@ def _select(
 
 
 @compiled
+def goes_on(place: NDArray[np.int64]) -> bool:
+    """Whether a table has all packets that are looked at, those that may be caught up with, or is the last one."""
+    left = place[END] - place[AT]
+    return left >= CATCH_UP_PACKETS or (left > 0 and place[ENDS] != 0)
+
+
+@compiled
 def plan(state: PlayerState, room: int) -> int:
-    """How many packets should be sent now, at most a batch, and -1 at the end of the table. A player that was held up
-    catches up within a bound."""
-    place, shared, table = state.place, state.shared, state.table
-    at = place[AT]
-    if at == place[END]:
+    """How many packets should be sent now, at most a batch, and -1 where the table needs more packets."""
+    place, table = state.place, state.table
+    if not goes_on(place):
         return -1
+    at = place[AT]
     end = min(place[END], at + min(room, state.packets.ids.size))
     if not state.paced:
         return end - at
-    now = now_ns()
-    if shared[STARTED] == 0:
-        shared[STARTED] = now
-    elapsed = now - shared[STARTED]
-    late = elapsed - table[DUE, at]
-    last = min(at + CATCH_UP_PACKETS, place[END] - 1)
-    if late > CATCH_UP_TIME:
-        moved = excess(late, elapsed - table[DUE, last])
-        shared[STARTED] += moved
-        shared[MISSED] += moved
-        elapsed -= moved
-    place[NOW] = now
+    due, last = table[DUE, at], at + CATCH_UP_PACKETS - 1
+    place[NOW] = now_ns()
+    late = look(state.keeping, due, table[DUE, last] - due if last < place[END] else NO_BOUND, place[NOW])
     number = 0
-    while at + number < end and table[DUE, at + number] <= elapsed:
+    while at + number < end and table[DUE, at + number] <= due + late:
         number += 1
     return number
 
@@ -490,10 +489,9 @@ def prepare(state: PlayerState, count: int) -> None:
         start, size = int(state.packets.ids[i]) * STRIDE, table[LENGTH, at + i]
         if state.rewrites:
             size = copy_rewritten(state.bytes, start, state.data, table[OFFSET, at + i], size, state.rules)
+            pad(state.bytes, start, size, MIN_FRAME)
         else:
-            copy(state.bytes, start, state.data, table[OFFSET, at + i], size)
-        for place in range(size, MIN_FRAME):
-            state.bytes[start + place] = 0
+            lay(state.bytes, start, state.data, table[OFFSET, at + i], size, MIN_FRAME)
         state.packets.lengths[i] = max(size, MIN_FRAME)
     if state.paced:
         _note_gaps(state, count)

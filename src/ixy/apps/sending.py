@@ -12,11 +12,15 @@ from ixy.jit import compiled
 from ixy.packets.mempool import Mempool
 from ixy.packets.pool import Pools, give, release, serve, take, wait_for, wanted
 from ixy.polls import rouse
-from ixy.unsafe import load_acquire
+from ixy.unsafe import copy, load_acquire
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ixy.device import Device
 
+_VECTOR, _SHORT = 32, 256  # bytes that are copied at once; up to so many are copied so
 SENT = RECEIVED  # of the words of who sends, which are those of a path for who is to be roused
 
 
@@ -150,3 +154,23 @@ def run_in_turn(first: SenderKernels, second: SenderKernels) -> Callable[[Any, A
         return polls
 
     return run
+
+
+@compiled
+def lay(target: NDArray[np.uint8], start: int, data: NDArray[np.uint8], source: int, size: int, length: int) -> None:
+    """Copy a frame of `size` bytes, and pad it with zeros to `length`. Most short ones take a few moves of a vector, of
+    which the last two overlap; calls take longer."""
+    if _VECTOR <= size <= _SHORT:
+        for at in range(0, size - _VECTOR, _VECTOR):
+            copy(target, start + at, data, source + at, _VECTOR)
+        copy(target, start + size - _VECTOR, data, source + size - _VECTOR, _VECTOR)
+    else:
+        copy(target, start, data, source, size)
+    pad(target, start, size, length)
+
+
+@compiled
+def pad(target: NDArray[np.uint8], start: int, size: int, length: int) -> None:
+    """Pad a frame of `size` bytes with zeros to `length`."""
+    for place in range(size, length):
+        target[start + place] = 0

@@ -26,7 +26,7 @@ from ixy.counts import POLLED
 from ixy.device import open_device
 from ixy.errors import Error
 from ixy.jit import INTERPRETED, compiled
-from ixy.pacing import SECOND, due_time
+from ixy.pacing import SECOND, advance, rounded_up
 from ixy.path import POLLS, Path, touch
 from ixy.sim.card.receive import can_receive
 from ixy.sim.card.state import RAISED
@@ -50,7 +50,8 @@ _WARM_UP = 10  # the first of so many parts of the frames is not looked at
 _PATIENCE = 3 * SECOND  # ns without any frame, after which what has not arrived is lost
 _POLLS = POLLS if INTERPRETED else 1 << 22  # of a run of the path; between two of them Python holds it up
 _WAIT = 0.1  # seconds that a path waits at most
-_PROGRESS = 4  # words
+_DUE = 4  # of the words of progress: when the next frame is due, see `pacing.advance`
+_PROGRESS = 6  # words
 _SLICE = SECOND // 1000  # ns
 _SLICES = 1 << 16  # the last one is longer
 _STILL = 5000  # ns for which neither thread has enough work, so that it stood still
@@ -219,6 +220,7 @@ def _serve(
     if start == 0:
         start = last = monotonic_ns()
     looked = moved = monotonic_ns()
+    gap, part = SECOND // max(rate, 1), SECOND % max(rate, 1)
     polled = 0
     while arrived < frames and load_acquire(stop, 0) == 0:
         now = monotonic_ns()
@@ -231,8 +233,9 @@ def _serve(
             elif now - moved > _STILL:
                 _disturb(record, oldest, now)
         looked = now
-        if sent < frames and (can_receive(rack, source) if rate == 0 else due_time(sent, rate) <= now - start):
+        if sent < frames and (can_receive(rack, source) if rate == 0 else rounded_up(progress, _DUE) <= now - start):
             departures[sent] = now
+            advance(progress, _DUE, gap, part, rate)
             deliver(rack, source, 0)
             sent += 1
             last = now

@@ -72,8 +72,9 @@ def replay(
     who sent the first packet, unless that one is a TCP SYN with ACK. Both keep the recorded times.
 
     Checksums follow what --map changes. Whoever is late catches up with 64 packets, or a millisecond's worth if those
-    are more, and moves the rest on; how much is told as "late". By how much gaps between packets differ from what they
-    should be is told at the end. What the devices receive meanwhile is counted and thrown away.
+    are more, and moves the rest on. The end tells how late packets were at most, how often that was more than a
+    millisecond, what was given up, and by how much gaps between packets differ from what they should be. What the
+    devices receive meanwhile is counted and thrown away.
 
     \b
     Examples:

@@ -51,7 +51,7 @@ class RotatingWriter:
         rotation: when the next file begins.
 
     Attributes:
-        formats: see `Writer`.
+        formats, parts: see `Writer`.
         packets: in all files.
         files: how many were begun.
         ended: the last file is full: no further packet is written.
@@ -61,6 +61,8 @@ class RotatingWriter:
         ConfigurationError: files for standard output, a limit of files without an end to each, or files by time whose
             names do not tell it.
     """
+
+    parts = 1
 
     def __init__(
         self, path: str, snaplen: int, rotation: Rotation = ONE_FILE, interfaces: Sequence[Interface] = (Interface(),)

@@ -192,6 +192,7 @@ class Writer:
         format: for `append`: of frames of the first interface.
         formats: of each interface.
         packets: records that are wholly in the file.
+        parts: buffers that its user needs, as what is handed over is written at once.
         size: bytes that are in it, before they are compressed.
 
     Raises:
@@ -199,6 +200,8 @@ class Writer:
             closed, or another `Writer`'s already.
         ConfigurationError: `snaplen` is out of range.
     """
+
+    parts = 1
 
     def __init__(
         self,

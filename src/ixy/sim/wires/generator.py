@@ -11,7 +11,7 @@ import numpy as np
 
 from ixy.formats.frames import MAX_FRAME, MIN_FRAME, udp_frame
 from ixy.jit import compiled
-from ixy.pacing import SECOND, due, due_time
+from ixy.pacing import CATCH_UP_PACKETS, SECOND, advance, late_by, rounded_up
 from ixy.sim.rack import FRAME, OWN_WORDS, PACED, STARTED, Rack
 from ixy.sim.wires.clock import awaits
 from ixy.sim.wires.wire import Options, Port, Wire
@@ -19,9 +19,10 @@ from ixy.sim.wires.wire import Options, Port, Wire
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Words of the input: the frame's length; how many have been delivered, and are to be, 0 for no limit; how many a
-# second, 0 for as many as the card takes
-LENGTH, POSITION, LIMIT, RATE = range(OWN_WORDS, OWN_WORDS + 4)
+# Words of the input: the frame's length; how many have been delivered, and are to be, 0 for no limit. At a rate: when
+# the next is due, in nanoseconds after the first, and parts of one, of which there are as many as frames a second; the
+# gaps between frames, likewise; and how long so many gaps are as may be caught up with
+LENGTH, POSITION, LIMIT, DUE, DUE_PART, RATE, GAP, GAP_PART, SPAN = range(OWN_WORDS, OWN_WORDS + 9)
 
 SEQUENCE_BYTES = 4  # big-endian
 MAX_RATE = 10**9
@@ -45,9 +46,11 @@ def next_at_once(rack: Rack, card: int) -> int:
 def next_due(rack: Rack, card: int, now: int) -> int:
     """The same at a rate."""
     wire = rack.inputs[card]
-    if due(wire, STARTED, wire[RATE], wire[POSITION], now) == 0:
-        awaits(rack, wire[STARTED] + due_time(wire[POSITION], wire[RATE]))
+    late = late_by(wire, STARTED, rounded_up(wire, DUE), wire[SPAN], now)
+    if late < 0:
+        awaits(rack, now - late)
         return 0
+    advance(wire, DUE, wire[GAP], wire[GAP_PART], wire[RATE])
     return next_at_once(rack, card)
 
 
@@ -99,7 +102,7 @@ class Generator(Wire):
             return None
         if not self.paced:
             return 0  # there is one all the time
-        return started + position * SECOND // self.rate if started else None
+        return started + int(rounded_up(port.input, DUE)) if started else None
 
     @contextmanager
     def plugged(self, port: Port) -> Steps[None]:
@@ -108,4 +111,7 @@ class Generator(Wire):
             port.rack.tape[port.input_part :][: self.size] = np.frombuffer(udp_frame(self.size), np.uint8)
             port.input[FRAME], port.input[LENGTH], port.input[LIMIT] = port.input_part, self.size, self.count
             port.input[RATE], port.input[PACED] = self.rate, self.paced
+            if self.paced:
+                port.input[GAP], port.input[GAP_PART] = divmod(SECOND, self.rate)
+                port.input[SPAN] = (CATCH_UP_PACKETS - 1) * SECOND // self.rate
             yield

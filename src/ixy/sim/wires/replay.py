@@ -13,7 +13,7 @@ import numpy as np
 from ixy.errors import AddressError
 from ixy.formats.reading import Capture, read
 from ixy.jit import compiled
-from ixy.pacing import CATCH_UP_PACKETS, CATCH_UP_TIME, excess
+from ixy.pacing import CATCH_UP_PACKETS, NO_BOUND, Timing, late_by, new_plan, planned_all
 from ixy.sim.card.offload import MIN_FRAME
 from ixy.sim.rack import FRAME, OWN_WORDS, PACED, STARTED, Rack
 from ixy.sim.wires.clock import awaits
@@ -28,8 +28,8 @@ log = logging.getLogger("ixy.sim")
 # Words of the input: where the table of frames is, in words of the tape; how many there are, and have been delivered
 TABLE, COUNT, POSITION = range(OWN_WORDS, OWN_WORDS + 3)
 
-# Columns of the table: offset in the tape, length, nanoseconds since the first frame
-OFFSET, LENGTH, TIME, ROW = range(4)
+# Columns of the table: offset in the tape, length, when it is due in nanoseconds after the first frame
+OFFSET, LENGTH, DUE, ROW = range(4)
 
 
 @compiled
@@ -46,15 +46,12 @@ def next_frame(rack: Rack, card: int, now: int) -> int:
 
 @compiled
 def is_time(rack: Rack, wire: NDArray[np.int64], now: int) -> bool:
-    """Whether the next frame's time has come. A replay that was held up catches up within the bound of `pacing`."""
-    if wire[STARTED] == 0:
-        wire[STARTED] = now
-    words = rack.tape_words
-    elapsed = now - wire[STARTED]
-    late = elapsed - words[wire[TABLE] + wire[POSITION] * ROW + TIME]
-    last = wire[POSITION] + CATCH_UP_PACKETS
-    if late > CATCH_UP_TIME and last < wire[COUNT]:
-        wire[STARTED] += excess(late, elapsed - words[wire[TABLE] + last * ROW + TIME])
+    """Whether the next frame's time has come. Before the end of the file nobody waits for what is behind it."""
+    words, position = rack.tape_words, wire[POSITION]
+    place, last = int(wire[TABLE] + position * ROW + DUE), position + CATCH_UP_PACKETS - 1
+    due = int(words[place])
+    span = int(words[place + (CATCH_UP_PACKETS - 1) * ROW]) - due if last < wire[COUNT] else NO_BOUND
+    late = late_by(wire, STARTED, due, span, now)
     if late < 0:
         awaits(rack, now - late)
     return late >= 0
@@ -94,7 +91,7 @@ class Replay(Wire):
             return None
         if not self.paced:
             return 0  # there is one all the time
-        return started + int(port.rack.tape_words[wire[TABLE] + position * ROW + TIME]) if started else None
+        return started + int(port.rack.tape_words[wire[TABLE] + position * ROW + DUE]) if started else None
 
     @contextmanager
     def plugged(self, port: Port) -> Generator[None]:
@@ -104,7 +101,7 @@ class Replay(Wire):
             CaptureError: the file cannot be read.
         """
         capture = _read(self.path)  # kept, and with it its lock, till the end
-        frames = _Frames(capture)
+        frames = _Frames(capture, paced=self.paced)
         with port.input_memory(frames.size):
             frames.lay(port.rack, port.input_part)
             port.input[TABLE], port.input[COUNT] = port.input_part // WORD, len(frames.lengths)
@@ -124,12 +121,15 @@ def _read(path: str) -> Capture:
 class _Frames:
     """A capture's frames as they lie on the tape: the table, then their bytes. Short ones are padded, as on a wire.
 
+    Args:
+        paced: they are due as they were recorded.
+
     Attributes:
         lengths: of the frames, shape (n,), int64.
         size: bytes of the tape that they take.
     """
 
-    def __init__(self, capture: Capture) -> None:
+    def __init__(self, capture: Capture, *, paced: bool) -> None:
         short = np.flatnonzero(capture.lengths < MIN_FRAME)
         padded = np.zeros((len(short), MIN_FRAME), np.uint8)
         for row, number in zip(padded, short, strict=True):
@@ -138,7 +138,9 @@ class _Frames:
         self.lengths: NDArray[np.int64] = np.maximum(capture.lengths, MIN_FRAME)
         self._offsets = capture.offsets.copy()
         self._offsets[short] = len(capture.data) + np.arange(len(short)) * MIN_FRAME
-        self._times = capture.times - capture.times[0] if len(capture) else capture.times
+        self._due = np.zeros(len(capture), np.int64)
+        if paced:
+            planned_all(new_plan(Timing(), 0), capture.times, capture.lengths, self._due)
         self._parts = (capture.data, padded.reshape(-1))
         self._table_size = len(self.lengths) * ROW * WORD
         self.size = self._table_size + sum(len(part) for part in self._parts)
@@ -146,7 +148,7 @@ class _Frames:
     def lay(self, rack: Rack, start: int) -> None:
         """Lay them on the tape, from `start` on."""
         place = start + self._table_size
-        table = np.stack([self._offsets + place, self.lengths, self._times], axis=1)
+        table = np.stack([self._offsets + place, self.lengths, self._due], axis=1)
         rack.tape_words[start // WORD :][: table.size] = table.reshape(-1)
         for part in self._parts:
             rack.tape[place : place + len(part)] = part
