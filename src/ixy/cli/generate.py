@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ixy.cli.options import ParamType, Whole, logging_options, packet_options
-from ixy.errors import ConfigurationError
+from ixy.errors import CaptureError, ConfigurationError
 
 if TYPE_CHECKING:
     from ixy.apps.rate import Rate
@@ -90,13 +90,16 @@ def generate(
         raise ConfigurationError("--poisson, --burst and --strict-rate go with a --rate")
     from ixy.apps.generate import Pacing, generate
 
-    table, left_out = _table(sources, numbered=not no_sequence, seed=seed)
+    table, left_out, damage = _table(sources, numbered=not no_sequence, seed=seed)
     pacing = Pacing(rate, poisson, burst, seed)
-    return generate(address, table, settings, pacing=pacing, strict=strict_rate, left_out=left_out)
+    code = generate(address, table, settings, pacing=pacing, strict=strict_rate, left_out=left_out)
+    if damage:
+        raise CaptureError(damage)
+    return code
 
 
-def _table(sources: dict[str, str | None], *, numbered: bool, seed: int) -> tuple[StreamTable, int]:
-    """What the user wants to have sent, and how many of his packets cannot be.
+def _table(sources: dict[str, str | None], *, numbered: bool, seed: int) -> tuple[StreamTable, int, str | None]:
+    """What the user wants to have sent, how many of his packets cannot be, and why his file ended early, if it did.
 
     Raises:
         ConfigurationError: he named more than one source, or there can be no such packets.
@@ -113,11 +116,11 @@ def _table(sources: dict[str, str | None], *, numbered: bool, seed: int) -> tupl
     if name == "streams":
         from ixy.apps.streamfile import read_streams
 
-        return table_of(read_streams(text), numbered=numbered, seed=seed), 0
+        return table_of(read_streams(text), numbered=numbered, seed=seed), 0, None
     if name == "size":
         sizes = parse_sizes("--size", text, MIN_FRAME, MAX_FRAME)
         made = {size: udp_frame(size) for size in sizes.each}
         stream = Stream("--size", [made[size] for size in sizes.each], random_frames=sizes.random)
-        return table_of([stream], numbered=numbered, seed=seed), 0
+        return table_of([stream], numbered=numbered, seed=seed), 0, None
     templates = from_pcap(text) if name == "template" else from_scapy(text)
-    return table_of(templates, numbered=numbered, seed=seed), templates.left_out
+    return table_of(templates, numbered=numbered, seed=seed), templates.left_out, templates.damage
