@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -165,3 +167,19 @@ def test_a_virtual_machine_ends_with_the_command(start, tmp_path, number):
     assert process.returncode == 128 + number
     with pytest.raises(ProcessLookupError):
         os.kill(machine, 0)
+
+
+def test_while_modules_are_loaded():
+    """Ctrl-C before there is a command: it ends as later, without a traceback."""
+    code = (
+        "import signal, sys, types\n"
+        "class Cli(types.ModuleType):\n"
+        "    def __getattr__(self, name):\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "import ixy\n"
+        "sys.modules['ixy.cli'] = Cli('ixy.cli')\n"
+        "from ixy.__main__ import main\n"
+        "main()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")

@@ -246,3 +246,12 @@ def test_repr_and_pickle():
     udp = ixy.filter("udp")
     assert repr(udp) == "ixy.filter('udp')"
     assert pickle.loads(pickle.dumps(udp))(DNS)
+
+
+def test_a_long_expression_is_not_told_whole() -> None:
+    """Of thousands of characters a message has the first and the last ones, and says how many they are."""
+    expression = "host 10.0.0.1 or " * 500 + "no such thing"
+    with pytest.raises(ixy.FilterError) as error:
+        ixy.filter(expression)
+    assert f"({len(expression)} characters)" in str(error.value)
+    assert len(str(error.value)) < 400

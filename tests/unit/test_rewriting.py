@@ -15,10 +15,10 @@ from ixy.apps.rewriting import NO_VLAN, copy_rewritten, rewriting
 from ixy.apps.sides import Sides
 from ixy.errors import ConfigurationError
 
-MAPS = ["10.0.0.0/8=192.168.0.0/16", "2001:db8::/32=fd00:1234::/48", "10.0.0.0/8=1.1.1.1/32"]
+MAPS = ["10.0.0.0/8=192.0.0.0/8", "2001:db8::/32=fd00:1234::/32", "10.0.0.0/8=1.0.0.0/8"]
 MAC = {"src": "02:00:00:00:00:01", "dst": "02:00:00:00:00:02"}
-V4 = [("10.1.2.3", "11.0.0.1"), ("192.168.2.3", "11.0.0.1")]
-V6 = [("2001:db8:1:2::3", "2001:db8::4"), ("fd00:1234:0:2::3", "fd00:1234::4")]
+V4 = [("10.1.2.3", "11.0.0.1"), ("192.1.2.3", "11.0.0.1")]
+V6 = [("2001:db8:1:2::3", "2001:db8::4"), ("fd00:1234:1:2::3", "fd00:1234::4")]
 
 
 def rewritten(frame: bytes, maps: list[str] = MAPS, vlan: int = -1) -> bytes:
@@ -59,7 +59,7 @@ def test_addresses_and_checksums(tags: list[Packet], version: int, number: int) 
 
 def test_arp() -> None:
     before = Ether(**MAC) / ARP(psrc="10.1.1.1", pdst="10.2.2.2")
-    after = Ether(**MAC) / ARP(psrc="192.168.1.1", pdst="192.168.2.2")
+    after = Ether(**MAC) / ARP(psrc="192.1.1.1", pdst="192.2.2.2")
     assert rewritten(bytes(before)) == bytes(after)
 
 
@@ -98,7 +98,13 @@ def test_frames_that_are_cut(cut: int, vlan: int, version: int) -> None:
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("10.0.0.0/8", "write 10.0.0.0/8"), ("10.0.0.0/8=::/0", "joins IPv4 and IPv6"), ("a=b", "'a' does not appear")],
+    [
+        ("10.0.0.0/8", "write 10.1.0.0/16"),
+        ("10.1.2.3/8=11.0.0.0/8", "10.1.2.3/8 has host bits set"),
+        ("10.0.0.0/8=192.168.1.0/24", "networks of different sizes"),
+        ("10.0.0.0/8=::/0", "joins IPv4 and IPv6"),
+        ("a=b", "'a' does not appear"),
+    ],
 )
 def test_maps_that_cannot_be(text: str, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ixy.apps.report import Report
-from ixy.apps.session import open_devices, patiently, repeat
+from ixy.apps.session import chosen_by, open_devices, patiently, repeat
 from ixy.apps.settings import MAX_SNAPLEN
 from ixy.apps.signals import stop_on_signals
 from ixy.arguments import integer
 from ixy.clock import is_virtual, run_polls
 from ixy.drivers.rings import ENTERED, enter, exit_from, in_use
-from ixy.filters import Filter
 from ixy.formats.behind import Behind, File
 from ixy.formats.files import check_place
 from ixy.formats.rotation import ONE_FILE, RotatingWriter, Rotation
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 
     from ixy.apps.settings import Settings
     from ixy.device import Device, RxQueue
+    from ixy.filters import Filter
 
 log = logging.getLogger("ixy.apps")
 
@@ -190,7 +190,7 @@ def capture(
         Error: as `ixy.open`.
     """
     snaplen = integer("snaplen", snaplen, 0, MAX_SNAPLEN)
-    only = Filter(expression) if expression else None
+    only = chosen_by(expression)
     check_place(path)
     with stop_on_signals() as stop, open_devices(addresses, settings, queues=queues, writes=[path]) as devices:
         interfaces = [_interface(device, number) for device in devices for number in range(queues)]

@@ -14,12 +14,11 @@ import numpy as np
 
 from ixy import clock
 from ixy.apps.decode import Decoder
-from ixy.apps.session import open_devices
+from ixy.apps.session import chosen_by, open_devices
 from ixy.apps.signals import stop_on_signals
 from ixy.dissect.line import Style
 from ixy.dissect.printer import Layout, Printer
 from ixy.errors import CaptureError
-from ixy.filters import Filter
 from ixy.formats.files import check_place
 from ixy.formats.reading import read
 from ixy.formats.words import MAX_LENGTH
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from ixy.apps.settings import Settings
     from ixy.apps.signals import Stop
     from ixy.device import RxQueue
+    from ixy.filters import Filter
     from ixy.formats.reading import Capture
 
 log = logging.getLogger("ixy.apps")
@@ -83,7 +83,7 @@ class Look:
         Raises:
             FilterError: the expression is malformed.
         """
-        return Filter(self.expression) if self.expression else None
+        return chosen_by(self.expression)
 
     def sink(self) -> Sink:
         """

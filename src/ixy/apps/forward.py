@@ -8,11 +8,10 @@ from ixy.addresses import by_virtual_clock
 from ixy.apps.crew import Crew
 from ixy.apps.relay import Relay
 from ixy.apps.report import Report
-from ixy.apps.session import open_devices, patiently, repeat
+from ixy.apps.session import chosen_by, open_devices, patiently, repeat
 from ixy.apps.signals import stop_on_signals
 from ixy.drivers.rules import parse_rule
 from ixy.errors import ConfigurationError
-from ixy.filters import Filter
 from ixy.path import PathCounts, kernel, touch, unchanged
 from ixy.record import Record
 from ixy.unsafe.filters import accepts_packet
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from ixy.apps.settings import Settings
     from ixy.apps.signals import Stop
     from ixy.device import Device
+    from ixy.filters import Filter
     from ixy.packets.batch import Packet
 
     Ways = Sequence[tuple[Device, Device]]
@@ -94,7 +94,7 @@ def forward(
         FilterError: the filter is malformed.
         Error: as `ixy.open`, `ixy.Path` and `ixy.Workers`.
     """
-    chosen = None if expression is None else Filter(expression)
+    chosen = chosen_by(expression)
     function, record = touch if touched else unchanged, None
     if chosen is not None:
         function, record = touch_if_chosen if touched else unchanged_if_chosen, choosing(chosen)

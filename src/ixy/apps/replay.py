@@ -15,14 +15,13 @@ import numpy as np
 from ixy.apps.report import Report
 from ixy.apps.rewriting import Rewriting, copy_rewritten, most_bytes, rewriting
 from ixy.apps.sending import SENT, lay, pad, sender_kernels, sending_pool
-from ixy.apps.session import drain, open_devices, repeat
+from ixy.apps.session import chosen_by, drain, open_devices, repeat
 from ixy.apps.sides import Sides
 from ixy.apps.signals import stop_on_signals
 from ixy.arguments import integer
 from ixy.clock import run_polls
 from ixy.counts import COUNTS
-from ixy.errors import ConfigurationError, OwnershipError
-from ixy.filters import Filter
+from ixy.errors import CaptureError, ConfigurationError, OwnershipError
 from ixy.formats.frames import MIN_FRAME
 from ixy.formats.links import HEADER
 from ixy.formats.reading import Source
@@ -57,6 +56,7 @@ if TYPE_CHECKING:
 
     from ixy.apps.settings import Settings
     from ixy.device import Device
+    from ixy.filters import Filter
 
     Bytes = NDArray[np.uint8]
     Table = NDArray[np.int64]
@@ -317,13 +317,13 @@ def replay(
         rules: what is changed in each frame.
 
     Raises:
-        CaptureError: the file cannot be read.
+        CaptureError: the file cannot be read; or it ends within a packet, and what is before that was sent.
         ConfigurationError: there is no packet to send; or standard input is to be read twice.
         FilterError: the filter is malformed, or libpcap not installed.
         Error: as `ixy.open`.
     """
     rules = rewriting() if rules is None else rules
-    only = Filter(expression) if expression else None
+    only = chosen_by(expression)
     room = BUFFER_SIZE - (most_bytes(0, rules))
     if path == "-" and len(addresses) > 1:
         raise ConfigurationError("standard input is read once, and two devices read it by themselves: name a file")
@@ -355,6 +355,8 @@ def replay(
                 drain(device, player.sent)
             report.results = _results(players, recordings, keeping, seconds)
     _tell(path, recordings)
+    if damage := recordings[0].damage:
+        raise CaptureError(f"{path}: damaged, sent what was before: {damage}")
     return 0 if over() else stop.exit_code(settings)
 
 
@@ -402,8 +404,6 @@ def _tell(path: str, recordings: Sequence[Recording]) -> None:
     first = recordings[0]
     if first.source.converted:
         log.warning("%s: packets of another link, sent as Ethernet", path)
-    if first.damage:
-        log.warning("%s: damaged, sent what was before: %s", path, first.damage)
     if cut := sum(int(recording.found[CUT]) for recording in recordings):
         log.warning("%s: packets that were cut when captured, and were sent so: %d", path, cut)
     if unfit := sum(int(recording.found[UNFIT]) for recording in recordings):

@@ -36,6 +36,7 @@ _MOST_EXTENSIONS = 8
 _LOW = 0xFFFF_FFFF
 
 NETWORK, MASK, TARGET, KEPT, PARTS = range(5)
+_EXAMPLE = "10.1.0.0/16=192.168.0.0/16"
 
 
 class Rewriting(NamedTuple):
@@ -57,11 +58,12 @@ def rewriting(maps: Sequence[str] = (), vlan: int = KEEP_VLAN) -> Rewriting:
     """What the user asked for.
 
     Args:
-        maps: "10.0.0.0/8=192.168.0.0/16": addresses of the first network begin as the second one does. The first
+        maps: "10.1.0.0/16=192.168.0.0/16": addresses of the first network begin as the second one does. The first
             network that has an address counts.
 
     Raises:
-        ConfigurationError: a map is malformed, or from IPv4 to IPv6.
+        ConfigurationError: a map is malformed, from IPv4 to IPv6, or to a network of another size, in which addresses
+            would become one or be unknown.
     """
     pairs = [_pair(text) for text in maps]
     networks = np.zeros((len(pairs), PARTS, 4), np.int64)
@@ -77,11 +79,13 @@ def _pair(text: str) -> tuple[Network, Network]:
         before, equals, after = text.partition("=")
         if not equals:
             raise ValueError("write the network, = and the one in its place")
-        source, target = ipaddress.ip_network(before, strict=False), ipaddress.ip_network(after, strict=False)
+        source, target = ipaddress.ip_network(before), ipaddress.ip_network(after)
     except ValueError as error:
-        raise ConfigurationError(f"--map {text!r}: {error}; write 10.0.0.0/8=192.168.0.0/16") from None
+        raise ConfigurationError(f"--map {text!r}: {error}; write {_EXAMPLE}") from None
     if source.version != target.version:
         raise ConfigurationError(f"--map {text!r}: joins IPv4 and IPv6")
+    if source.prefixlen != target.prefixlen:
+        raise ConfigurationError(f"--map {text!r}: networks of different sizes; write {_EXAMPLE}")
     return source, target
 
 

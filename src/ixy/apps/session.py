@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ixy import clock
 from ixy.addresses import check_address
 from ixy.device import open_device
+from ixy.filters import Filter
 from ixy.path import POLLS
 from ixy.sim.machine import machine
 from ixy.sim.spec import check_files, parse_spec
@@ -98,6 +99,20 @@ def announced(what: str, *, after: float) -> Generator[None, None, None]:
         yield
     finally:
         timer.cancel()
+
+
+def chosen_by(expression: str | None) -> Filter | None:
+    """The filter of an expression in tcpdump's language, None for none. One of some hundred terms takes seconds.
+
+    Raises:
+        FilterError: it is malformed, or libpcap is not installed.
+    """
+    if not expression:
+        return None
+    with announced("compiling the filter, which takes long if it has hundreds of terms", after=1.0):
+        chosen = Filter(expression)
+        assert chosen.address  # its machine code
+    return chosen
 
 
 def drain(device: Device, packets: int) -> None:

@@ -19,6 +19,7 @@ All values are read as text, so that 12:34:56 is no number of seconds. An error 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from ipaddress import ip_network
 from pathlib import Path
@@ -38,6 +39,7 @@ _MAX_FILE = 1 << 20  # bytes
 _MAX_STREAMS = 1 << 8
 _STREAM = ("name", "share", "size", "flows", "packet", "scapy", "fields")
 _IN_TURN = " in turn"
+_BYTES = re.compile(r"\d{1,4}:\d{1,4}", re.ASCII)
 
 
 class _Node(NamedTuple):
@@ -232,6 +234,9 @@ def _payload(file: _File, node: _Node | None) -> tuple[bytes, dict[str, Choice]]
     if "fill" in given:
         text = given.pop("fill")
         fill = file.at(text, payload_fill, file.text(text, "fill"))
+    for where, value in given.items():
+        if not _BYTES.fullmatch(where):
+            raise file.error(value, f'payload[{where}]: write FROM:TO, such as "0:4" for the first 4 bytes, or fill')
     return fill, {f"payload[{where}]": _choice(file, value, f"payload[{where}]") for where, value in given.items()}
 
 

@@ -100,6 +100,8 @@ def place_of(name: str, frame: bytes) -> Place:
     """
     if found := _PAYLOAD.fullmatch(name):
         return _payload_place(name, frame, int(found[1]), int(found[2]))
+    if name.startswith("payload"):
+        raise ConfigurationError(f"{name}: write FROM:TO, such as 0:4 for the first 4 bytes of the payload")
     header, _, what = name.partition(".")
     kind = HEADERS.get(header)
     if kind is None:
@@ -211,6 +213,9 @@ def in_turn(shares: Sequence[int]) -> list[int]:
 IMIX = {60: 7, 590: 4, 1514: 1}  # bytes: shares; IP packets of 40, 576 and 1500, as seen on the Internet
 
 
+_SIZES = re.compile(r"\s*[\d.e_+]+\s*(-\s*[\d.e_+]+\s*|(,\s*[\d.e_+]+\s*)*)", re.ASCII | re.IGNORECASE)
+
+
 class Sizes(NamedTuple):
     """Sizes of frames in bytes, as often as each is to be sent, and whether each packet has any of them."""
 
@@ -227,8 +232,10 @@ def parse_sizes(name: str, text: str, low: int, high: int) -> Sizes:
     if text.lower() == "imix":
         each = list(IMIX)
         return Sizes([integer(name, each[i], low, high) for i in in_turn(list(IMIX.values()))])
+    if not _SIZES.fullmatch(text):
+        raise ConfigurationError(f"{name} {text!r}: write 64, or 64,512,1500 in turn, or 64-1500 at random, or imix")
     first, dash, last = text.partition("-")
-    if dash and first.strip():
+    if dash:
         least, most = (whole_number(name, part.strip(), low, high) for part in (first, last))
         if least > most:
             raise ConfigurationError(f"{name} {text}: write the smaller size first")

@@ -36,6 +36,7 @@ class Templates:
         data: see above.
         starts, sizes: of the frames that are sent, shape (n,), int64.
         left_out: how many frames were left out.
+        damage: one line on why the source ended early, or None.
 
     Raises:
         ConfigurationError: no frame is left.
@@ -55,6 +56,7 @@ class Templates:
             raise ConfigurationError(f"{source}: no packet to send")
         self.data, self.starts, self.sizes = data, starts[fitting], sizes[fitting]
         self.left_out = len(sizes) - len(self.sizes)
+        self.damage: str | None = None
 
     @classmethod
     def of(cls, frames: Iterable[bytes], source: str) -> Templates:
@@ -80,11 +82,12 @@ def from_pcap(path: str) -> Templates:
         ConfigurationError: it holds no packet that can be sent.
     """
     capture = read(path)
-    if capture.damage:
-        log.warning("%s: damaged, using the %d packets before: %s", path, len(capture), capture.damage)
     if capture.cut:
         log.warning("%s: packets that were cut when captured, and are sent so: %d", path, capture.cut)
-    return Templates(capture.data, capture.offsets, capture.lengths, path)
+    templates = Templates(capture.data, capture.offsets, capture.lengths, path)
+    if capture.damage:
+        templates.damage = f"{path}: damaged, used the {len(capture)} packets before: {capture.damage}"
+    return templates
 
 
 def from_scapy(expression: str) -> Templates:

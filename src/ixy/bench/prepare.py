@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ixy import jitcache
 from ixy.apps.capture import Recorder
 from ixy.apps.echo import swap_addresses
+from ixy.apps.forward import Chosen, touch_if_chosen, unchanged_if_chosen
 from ixy.apps.generate import Generator as PacketGenerator
 from ixy.apps.relay import Relay
 from ixy.apps.streams import Stream
@@ -71,6 +72,9 @@ class Preparation:
             provide_all(Machine(stepped=True).rack)
             yield f"what is rare on simulated cards: {self._entries - before} compiled"
             before = self._entries
+            _compile_dump()
+            yield f"dump: {self._entries - before} compiled"
+            before = self._entries
             _compile_benchmarks()
             yield f"benchmarks: {self._entries - before} compiled"
         failure = jitcache.failure()
@@ -118,9 +122,17 @@ def _compile_commands(a: Device, b: Device) -> None:
             compile_paths([(a, b)], function, batch)
             compile_paths([(a, b), (b, a)], function, batch)
         compile_paths([(a, a)], swap_addresses, batch)
+        for function in (touch_if_chosen, unchanged_if_chosen):
+            Relay([(a, b)], function, batch, record=Chosen).run(0)
     PacketGenerator(a, table_of([Stream("frames", [udp_frame()])], tail=NUMBER_BYTES), batch=_BATCH).run(0)
     with Writer(os.devnull) as file:
         Recorder([a.rx[0]], file, _BATCH, None).run(0)
+
+
+def _compile_dump() -> None:
+    """What receives packets with their times, one by one."""
+    with open_device("sim:one", metadata=("time",), link_timeout=0, sim=Machine(stepped=True)) as device:
+        device.rx[0].receive(_BATCH)
 
 
 def _compile_benchmarks() -> None:

@@ -120,8 +120,8 @@ def group() -> None:
                                              hold at first, and what a cable does, follows from the seed
 
     Exit codes: 0 all went well; 1 the job failed, or nobody reads its output any more; 2 bad input, or a device or
-    file that cannot be used; 130 and 143 it was stopped by Ctrl-C or SIGTERM, before the run began or before its
-    limit. A run without limit ends by these, with 0.
+    file that cannot be used; what can be read of a damaged capture file is used before that. 130 and 143 it was stopped
+    by Ctrl-C or SIGTERM, before the run began or before its limit. A run without limit ends by these, with 0.
     """
 
 

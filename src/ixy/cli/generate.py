@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ixy.cli.options import ParamType, Whole, logging_options, packet_options
-from ixy.errors import ConfigurationError
+from ixy.errors import CaptureError, ConfigurationError
 
 if TYPE_CHECKING:
     from ixy.apps.rate import Rate
@@ -91,13 +91,16 @@ def generate(
     from ixy.apps.generate import Pacing, generate
     from ixy.apps.streamtable import NO_TAIL, NUMBER_BYTES
 
-    table, left_out = _table(sources, tail=NO_TAIL if no_sequence else NUMBER_BYTES, seed=seed)
+    table, left_out, damage = _table(sources, tail=NO_TAIL if no_sequence else NUMBER_BYTES, seed=seed)
     pacing = Pacing(rate, poisson, burst, seed)
-    return generate(address, table, settings, pacing=pacing, strict=strict_rate, left_out=left_out)
+    code = generate(address, table, settings, pacing=pacing, strict=strict_rate, left_out=left_out)
+    if damage:
+        raise CaptureError(damage)
+    return code
 
 
-def _table(sources: dict[str, str | None], *, tail: int, seed: int) -> tuple[StreamTable, int]:
-    """What the user wants to have sent, and how many of his packets cannot be.
+def _table(sources: dict[str, str | None], *, tail: int, seed: int) -> tuple[StreamTable, int, str | None]:
+    """What the user wants to have sent, how many of his packets cannot be, and why his file ended early, if it did.
 
     Raises:
         ConfigurationError: he named more than one source, or there can be no such packets.
@@ -114,11 +117,11 @@ def _table(sources: dict[str, str | None], *, tail: int, seed: int) -> tuple[Str
     if name == "streams":
         from ixy.apps.streamfile import read_streams
 
-        return table_of(read_streams(text), tail=tail, seed=seed), 0
+        return table_of(read_streams(text), tail=tail, seed=seed), 0, None
     if name == "size":
         sizes = parse_sizes("--size", text, MIN_FRAME, MAX_FRAME)
         made = {size: udp_frame(size) for size in sizes.each}
         stream = Stream("--size", [made[size] for size in sizes.each], random_frames=sizes.random)
-        return table_of([stream], tail=tail, seed=seed), 0
+        return table_of([stream], tail=tail, seed=seed), 0, None
     templates = from_pcap(text) if name == "template" else from_scapy(text)
-    return table_of(templates, tail=tail, seed=seed), templates.left_out
+    return table_of(templates, tail=tail, seed=seed), templates.left_out, templates.damage

@@ -45,7 +45,7 @@ class Bits(ParamType):
     "maps",
     multiple=True,
     metavar="NETWORK=NETWORK",
-    help="Move addresses of IPv4, IPv6 and ARP: 10.0.0.0/8=192.168.0.0/16.",
+    help="Move addresses of IPv4, IPv6 and ARP: 10.1.0.0/16=192.168.0.0/16.",
 )
 @click.option("--vlan", type=Whole(0, _MAX_VLAN), help="Put each packet into this VLAN.")
 @click.option("--no-vlan", is_flag=True, help="Take each packet out of its VLAN.")
@@ -81,7 +81,7 @@ def replay(
       sudo ixy replay in.pcap 0000:03:00.0
       sudo ixy replay in.pcapng.zst 0000:03:00.0 --speed 2 --max-gap 1
       sudo ixy replay in.pcap 0000:03:00.0 --topspeed --loop 0 --seconds 10
-      sudo ixy replay in.pcap 0000:03:00.0 0000:03:00.1 --filter 'tcp port 80' --map 10.0.0.0/8=192.168.0.0/16
+      sudo ixy replay in.pcap 0000:03:00.0 0000:03:00.1 --filter 'tcp port 80' --map 10.1.0.0/16=192.168.0.0/16
       ixy replay in.pcap sim:a,tx_pcap=out.pcap --pps 1000 --vlan 5
     """
     from dataclasses import replace

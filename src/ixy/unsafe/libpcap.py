@@ -17,6 +17,7 @@ from ixy.errors import FilterError
 _NAMES = ("libpcap.so.0.8", "libpcap.so.1")  # of Debian, and of the others; to ask the linker takes far longer
 _ETHERNET = 1  # DLT_EN10MB
 _SNAPLEN = 262144  # bytes, which a program returns for a packet that matches; libpcap's MAXIMUM_SNAPLEN
+_MOST_SHOWN = 200  # characters of an expression in a message
 _NO_NETMASK = 0xFFFFFFFF  # PCAP_NETMASK_UNKNOWN: `ip broadcast` is refused
 
 
@@ -72,7 +73,7 @@ def compile_expression(expression: str, *, optimize: bool = True) -> Program:
         FilterError: libpcap does not take it, in libpcap's words, or is not installed.
     """
     if "\0" in expression:
-        raise FilterError(f"filter {expression!r}: has a NUL character in it")
+        raise FilterError(f"filter {_shortened(expression)}: has a NUL character in it")
     library, found = _library(), _Program()
     handle = library.pcap_open_dead(_ETHERNET, _SNAPLEN)
     if not handle:
@@ -81,7 +82,7 @@ def compile_expression(expression: str, *, optimize: bool = True) -> Program:
         text = expression.encode(errors="surrogateescape")
         if library.pcap_compile(handle, byref(found), text, optimize, _NO_NETMASK):
             reason: str = library.pcap_geterr(handle).decode(errors="replace")
-            raise FilterError(f"filter {expression!r}: {' '.join(reason.split())}")
+            raise FilterError(f"filter {_shortened(expression)}: {' '.join(reason.split())}")
         try:
             parts = (found.instructions[place] for place in range(found.length))
             return verify(tuple(Instruction(each.code, each.jt, each.jf, each.k) for each in parts))
@@ -89,3 +90,10 @@ def compile_expression(expression: str, *, optimize: bool = True) -> Program:
             library.pcap_freecode(byref(found))
     finally:
         library.pcap_close(handle)
+
+
+def _shortened(expression: str) -> str:
+    """An expression for a message."""
+    if len(expression) <= _MOST_SHOWN:
+        return repr(expression)
+    return f"{expression[: _MOST_SHOWN // 2]!r}…{expression[-_MOST_SHOWN // 2 :]!r} ({len(expression)} characters)"
