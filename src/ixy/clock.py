@@ -153,6 +153,15 @@ def settle() -> None:
         _ours().advance(monotonic_ns())
 
 
+def following() -> int | None:
+    """When something happens next by a virtual clock, if nobody does anything: what is to happen now is done first;
+    None for never, and by the system's clock."""
+    if _virtual.cards is None:
+        return None
+    settle()
+    return _ours().following()
+
+
 def run_polls(
     poll: Callable[[int], int],
     polls: int,

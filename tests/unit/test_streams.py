@@ -15,7 +15,7 @@ from ixy.apps.compose import compose
 from ixy.apps.rate import Rate, gap_after, parse_rate
 from ixy.apps.streamfile import read_streams
 from ixy.apps.streams import Choice, Stream, in_turn, parse_sizes
-from ixy.apps.streamtable import fill, next_frame, next_stream, table_of, write
+from ixy.apps.streamtable import NO_TAIL, NUMBER_BYTES, fill, next_frame, next_stream, table_of, write
 from ixy.apps.templates import Templates
 from ixy.errors import ConfigurationError
 from ixy.formats.frames import udp_frame
@@ -28,7 +28,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "streams.yaml"
 
 def packets(streams: Sequence[Stream] | Templates, count: int, *, numbered: bool = False, seed: int = 0) -> list[bytes]:
     """The first packets that a table makes, all in one buffer, as the generator does."""
-    table = table_of(streams, numbered=numbered, seed=seed)
+    table = table_of(streams, tail=NUMBER_BYTES if numbered else NO_TAIL, seed=seed)
     target, made = np.zeros(4096, np.uint8), list[bytes]()
     for number in range(count):
         stream = int(next_stream(table))
@@ -297,7 +297,7 @@ def test_what_a_file_cannot_say(tmp_path: Path, text: str, words: str) -> None:
 )
 def test_streams_that_cannot_be(made: Any, words: str) -> None:
     with pytest.raises(ConfigurationError) as error:
-        table_of([made()], numbered=True)
+        table_of([made()], tail=NUMBER_BYTES)
     assert words in str(error.value)
 
 

@@ -82,12 +82,14 @@ def verdict(report: SinkReport, count: int, *, stopped: bool) -> dict[str, int |
         count: packets that were to be sent.
         stopped: the run ended early, with packets under way; lost are those then that a later one overtook.
     """
-    gaps = max(report.lost - report.wrong, 0)  # a wrong packet's number does not count as seen
     return {
         "sent": report.sent,
         "received": report.received,
-        "lost": gaps if stopped else report.sent - report.received,
+        "lost": report.lost if stopped else report.sent - report.received,
         "wrong": report.wrong,
+        "duplicated": report.duplicated,
         "reordered": report.reordered,
-        "ok": report.received > 0 and report.sent == count and report.wrong == 0 and report.reordered == 0,
+        "ok": report.received > 0
+        and report.sent == count
+        and report.wrong == report.duplicated == report.reordered == 0,
     }

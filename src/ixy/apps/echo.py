@@ -29,7 +29,8 @@ def swap_addresses(packet: Packet) -> int:
 
 
 def echo(address: str, settings: Settings, *, wait: bool = False) -> int:
-    """Send what a device receives back to its sender until the limit or a signal; the exit code.
+    """Send what a device receives back to its sender until the limit or a signal; the exit code, 1 if a sink saw that
+    a packet was lost or wrong.
 
     Args:
         wait: sleep while no packets come.
@@ -44,4 +45,4 @@ def echo(address: str, settings: Settings, *, wait: bool = False) -> int:
             repeat(work, relay.done, settings, stop, report)
             relay.drain()
             report.results = relay.counts()._asdict()
-    return stop.exit_code(settings)
+    return stop.exit_code(settings) or int(not report.sinks_content)

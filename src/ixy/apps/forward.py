@@ -76,7 +76,8 @@ def forward(
     rules: Sequence[str] = (),
     expression: str | None = None,
 ) -> int:
-    """Forward between two devices until the limit or a signal; the exit code.
+    """Forward between two devices until the limit or a signal; the exit code, 1 if a sink saw that a packet was lost or
+    wrong.
 
     Args:
         touched: raise byte 48 of each packet by one, instead of leaving it as it is.
@@ -121,7 +122,7 @@ def forward(
         else:
             relay = Relay(ways, function, settings.batch, settings.count, record=record)
             _by_this_thread(relay, settings, stop, report, told, wait=wait)
-    return stop.exit_code(settings)
+    return stop.exit_code(settings) or int(not report.sinks_content)
 
 
 def _check_queues(rules: Sequence[dict[str, Any]], queues: int) -> None:

@@ -8,27 +8,32 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ixy.apps.rate import Rate, bounded, gap_after, wire_bits
+from ixy.apps.receiver import Receiver, judge
 from ixy.apps.report import Report
-from ixy.apps.sending import SENT, sender_kernels, sending_pool
+from ixy.apps.sending import SENT, sender_kernels, sending_pool, throw_away
 from ixy.apps.session import drain, open_devices, repeat
 from ixy.apps.signals import stop_on_signals
 from ixy.apps.streamtable import (
+    COUNT,
     ENTRIES,
     FIRST,
     LENGTH,
     NUMBER_BYTES,
+    SIGNATURE_BYTES,
     StreamTable,
     fill,
     next_frame,
     next_stream,
+    rewind,
     write,
 )
 from ixy.arguments import integer
-from ixy.clock import run_polls
+from ixy.clock import POLL, monotonic_ns, run_polls
 from ixy.counts import COUNTS
 from ixy.errors import OwnershipError
+from ixy.formats.signature import sign
 from ixy.jit import compiled
-from ixy.pacing import CHANCE_PARTS, GIVEN_UP, catch_up, new_pace, next_due, pass_gap
+from ixy.pacing import CHANCE_PARTS, GIVEN_UP, NEXT, SECOND, catch_up, new_pace, next_due, pass_gap
 from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, POOL_BUFFERS, STRIDE
 from ixy.packets.packets import INDEX_MASK, Packets, new_packets
 from ixy.packets.pool import Pools, pools
@@ -46,6 +51,7 @@ BYTES = SENT + 1  # of a generator's `counts`
 _NOTHING = -1
 _VECTOR, _SHORT = 32, 256  # bytes that are copied at once; up to so many are copied so
 _NEARLY = 0.99  # of a rate, is the rate
+_NEVER = 1 << 62  # packets, or ns: more than there will be
 MAX_BURST = 4096  # packets
 
 
@@ -72,18 +78,23 @@ class GeneratorState(NamedTuple):
     """A generator, as its kernel sees it.
 
     Attributes:
-        rx, tx: states of the device's rings; what arrives is thrown away.
+        rx, tx: states of the device's rings.
         bytes: all packet buffers in a row; buffer n starts at n * STRIDE.
         pool: number of the pool to send from.
         packets: room for one batch,
-        streams, frames: and of which stream and which frame each of them is, int32.
+        streams, frames: and of which stream and which frame each of them is, int32,
+        numbers: and of those with signatures, which number in its stream, int64.
         held: which frame each buffer of the pool holds, shape (POOL_BUFFERS,), int32.
         table: what to send.
         pace: when, see `pacing.new_pace`; of no use if not
         paced: it is in use.
         gaps: behind a packet of each length, shape (BUFFER_SIZE + 1, 2), int64: nanoseconds, and parts of one.
-        limit: packets to send in all, 0 for no limit.
+        limit: packets to send in all.
+        until: in ns; what is due later is not sent.
         counts: shape (COUNTS,), int64.
+        label: what signatures say of the first stream.
+        skip: so many of a packet's first bytes they do not cover.
+        receiver: what judges packets that arrive; None if they are thrown away.
     """
 
     rx: Any
@@ -94,13 +105,18 @@ class GeneratorState(NamedTuple):
     packets: Packets
     streams: NDArray[np.int32]
     frames: NDArray[np.int32]
+    numbers: NDArray[np.int64]
     held: NDArray[np.int32]
     table: StreamTable
     pace: NDArray[np.int64]
     paced: bool
     gaps: NDArray[np.int64]
     limit: int
+    until: int
     counts: NDArray[np.int64]
+    label: int = 0
+    skip: int = 0
+    receiver: Any = None
 
 
 class Generator:
@@ -112,6 +128,8 @@ class Generator:
         batch: the most packets sent at a time.
         pacing: when to send.
         count: how many packets to send, None for no limit.
+        receiver: judges what arrives meanwhile, which is thrown away else.
+        skip: if packets carry signatures, so many of their first bytes those do not cover.
 
     Raises:
         ConfigurationError: `batch` is below 1 or above the size of the ring, or the rate is more than the line takes.
@@ -126,16 +144,15 @@ class Generator:
         batch: int = 32,
         pacing: Pacing = AT_ONCE,
         count: int | None = None,
+        receiver: Receiver | None = None,
+        skip: int = 0,
     ) -> None:
         rx, tx = device.rx[0].ring, device.tx[0].ring
         batch = integer("batch", batch, 1, tx.size)
-        self.rate = pacing.rate.on(device) if pacing.rate else None
-        mean_bits = _mean_bits(table)
-        if self.rate:
-            self.rate.check(device, mean_bits)
-        self._device = device
-        self.kernels = sender_kernels(rx.kernel, tx.kernel, tx.room, plan, prepare)
-        pace, gaps = _schedule(self.rate, pacing, mean_bits)
+        self._device, self._receiver, self._mean_bits = device, receiver, _mean_bits(table)
+        self.rate, pace, gaps = self._scheduled(pacing)
+        made = prepare_signed if table.tail == SIGNATURE_BYTES else prepare
+        self.kernels = sender_kernels(rx.kernel, tx.kernel, tx.room, plan, made, judge if receiver else throw_away)
         self.state = GeneratorState(
             rx=rx.state,
             tx=tx.state,
@@ -145,19 +162,59 @@ class Generator:
             packets=new_packets(batch),
             streams=np.zeros(batch, np.int32),
             frames=np.zeros(batch, np.int32),
+            numbers=np.zeros(batch, np.int64),
             held=np.full(POOL_BUFFERS, _NOTHING, np.int32),
             table=table,
             pace=pace,
             paced=self.rate is not None,
             gaps=gaps,
-            limit=count or 0,
+            limit=_NEVER if count is None else count,
+            until=_NEVER,
             counts=own_lines(COUNTS),
+            skip=skip,
+            receiver=receiver and receiver.state,
         )
         device._rung_by(self.state.counts)  # pyright: ignore[reportPrivateUsage]
 
+    def _scheduled(self, pacing: Pacing) -> tuple[Rate | None, NDArray[np.int64], NDArray[np.int64]]:
+        """The rate, and its schedule."""
+        rate = pacing.rate.on(self._device) if pacing.rate else None
+        if rate:
+            rate.check(self._device, self._mean_bits)
+        return rate, *_schedule(rate, pacing, self._mean_bits)
+
+    def begin(self, pacing: Pacing, *, count: int | None = None, seconds: float | None = None, label: int = 0) -> None:
+        """Send anew from now on, streams and counts from their beginning.
+
+        Args:
+            pacing, count: as above.
+            seconds: for which packets are due; without a rate, it is the caller who ends.
+            label: what signatures say of the first stream, see `GeneratorState`.
+
+        Raises:
+            ConfigurationError: as above.
+        """
+        self.rate, pace, gaps = self._scheduled(pacing)
+        pace[NEXT] = begun = monotonic_ns() + POLL  # by a virtual clock the first poll comes then
+        rewind(self.state.table)
+        self.state.counts[SENT] = self.state.counts[BYTES] = 0
+        self.state = self.state._replace(
+            pace=pace,
+            paced=self.rate is not None,
+            gaps=gaps,
+            limit=_NEVER if count is None else count,
+            until=_NEVER if seconds is None else begun + round(seconds * SECOND) - 1,
+            label=label,
+            receiver=self._receiver and self._receiver.state,
+        )
+
+    def finish(self) -> None:
+        """Send no more."""
+        self.state = self.state._replace(limit=0)
+
     def run(self, polls: int) -> None:
         """Send a batch up to `polls` times, as far as packets are due and the ring takes them."""
-        if run_polls(self._poll, polls, ended=self.done, due=self._due):
+        if run_polls(self._poll, polls, ended=self.done, due=self.due):
             self._device._rouse()  # pyright: ignore[reportPrivateUsage]
 
     def _poll(self, polls: int) -> int:
@@ -167,9 +224,9 @@ class Generator:
             raise OwnershipError(f"{self._device.address}: a queue is in use by another thread")
         return self.sent - before
 
-    def _due(self) -> int | None:
+    def due(self) -> int | None:
         """When the next packet is due, in nanoseconds."""
-        return int(next_due(self.state.pace)) if self.state.paced else None
+        return int(next_due(self.state.pace)) if self.state.paced and not self.done() else None
 
     @property
     def sent(self) -> int:
@@ -187,8 +244,8 @@ class Generator:
         return int(self.state.pace[GIVEN_UP])
 
     def done(self) -> bool:
-        """Whether the limit is reached."""
-        return 0 < self.state.limit <= self.sent
+        """Whether all is sent that was to be."""
+        return self.sent >= self.state.limit or (self.state.paced and int(next_due(self.state.pace)) > self.state.until)
 
 
 def _mean_bits(table: StreamTable) -> float:
@@ -271,11 +328,10 @@ def _missed(address: str, rate: Rate, reached: int) -> bool:
 def plan(state: GeneratorState, room: int) -> int:
     """Choose the streams and frames of the packets that are to be sent now, `room` at most; how many."""
     pace, table = state.pace, state.table
-    if state.limit > 0:
-        room = min(room, state.limit - state.counts[SENT])
+    room = min(room, state.limit - state.counts[SENT])
     now = np.int64(0)
-    if state.paced:
-        now = now_ns()
+    if state.paced and room > 0:
+        now = min(now_ns(), state.until)
         catch_up(pace, now)
     for i in range(min(room, state.packets.ids.size)):
         if state.paced and next_due(pace) > now:
@@ -293,17 +349,42 @@ def plan(state: GeneratorState, room: int) -> int:
 def prepare(state: GeneratorState, count: int) -> None:
     """Make the first `count` buffers the next packets, which will be sent. One that holds the right frame still is not
     copied again."""
-    table, target = state.table, state.bytes
     for i in range(count & INDEX_MASK):
-        buffer, frame, size = int(state.packets.ids[i]), int(state.frames[i]), int(state.packets.lengths[i])
-        slot, start, number = buffer & (POOL_BUFFERS - 1), (buffer & ID_MASK) * STRIDE, state.counts[SENT] + i
-        if state.held[slot] != frame:
-            lay(target, start, table.data, table.starts[frame & ID_MASK], int(table.sizes[frame & ID_MASK]), size)
-            state.held[slot] = frame
-        fill(table, target, start, int(state.streams[i]), frame, number)
-        if table.numbered:
-            write(target, start + size - NUMBER_BYTES, NUMBER_BYTES // 2, number)
-        state.counts[BYTES] += size
+        number = state.counts[SENT] + i
+        start, size = make(state, i, number)
+        if state.table.tail == NUMBER_BYTES:
+            write(state.bytes, start + size - NUMBER_BYTES, NUMBER_BYTES // 2, number)
+
+
+@compiled
+def prepare_signed(state: GeneratorState, count: int) -> None:
+    """The same with signatures. All say the same time, at which the last of the packets was made."""
+    streams = state.table.streams
+    for i in range(count & INDEX_MASK):
+        state.numbers[i] = streams[int(state.streams[i]) & INDEX_MASK, COUNT]
+        make(state, i, 0)
+    now = now_ns()
+    for i in range(count & INDEX_MASK):
+        buffer, stream, size = int(state.packets.ids[i]), int(state.streams[i]), int(state.packets.lengths[i])
+        sign(state.bytes, (buffer & ID_MASK) * STRIDE, size, state.skip, state.label + stream, state.numbers[i], now)
+
+
+@compiled
+def make(state: GeneratorState, i: int, number: int) -> tuple[int, int]:
+    """Make buffer `i` the next packet but for its tail; where it begins, and its length.
+
+    Args:
+        number: see `streamtable.fill`.
+    """
+    table, target = state.table, state.bytes
+    buffer, frame, size = int(state.packets.ids[i]), int(state.frames[i]), int(state.packets.lengths[i])
+    slot, start = buffer & (POOL_BUFFERS - 1), (buffer & ID_MASK) * STRIDE
+    if state.held[slot] != frame:
+        lay(target, start, table.data, table.starts[frame & ID_MASK], int(table.sizes[frame & ID_MASK]), size)
+        state.held[slot] = frame
+    fill(table, target, start, int(state.streams[i]), frame, number)
+    state.counts[BYTES] += size
+    return start, size
 
 
 @compiled

@@ -43,6 +43,7 @@ class Report:
         results: what the application itself counted, for the summary; "ok" is its verdict, if it has one.
         progress: asked once a second for what the application has counted so far.
         workers: what each of its workers has done, if it has some.
+        sinks_content: whether, by the summary, no sink saw that a packet was lost or wrong.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Report:
         self.results: dict[str, Any] = {}
         self.progress: Callable[[], dict[str, Any]] | None = None
         self.workers: list[dict[str, Any]] = []
+        self.sinks_content = True
         self._devices = devices
         self._sinks = _sinks(addresses)
         self._cables = _cables(addresses)
@@ -107,6 +109,7 @@ class Report:
         """Print what was counted in all."""
         devices = [{"device": device.address} | _totals(device) for device in self._devices]
         sinks = [found for found in (_found(*names) for names in self._sinks) if found]
+        self.sinks_content = not any(found["lost"] or found["wrong"] for found in sinks)
         cables = [_done(ends, *way) for ends, way in self._cables.items()]
         seconds = round(monotonic() - self._started, 3)
         if self._as_json:

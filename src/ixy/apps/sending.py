@@ -34,14 +34,14 @@ def sending_pool(device: Device, batch: int) -> Mempool:
 
 
 class SenderKernels(NamedTuple):
-    """What sends packets. The state has `rx` and `tx`, the states of a device's rings; what arrives is thrown away;
-    `pools`; the number of the `pool` to send from; `packets`, room for a batch; and `counts`, shape (COUNTS,).
+    """What sends packets. The state has `rx` and `tx`, the states of a device's rings; `pools`; the number of the
+    `pool` to send from; `packets`, room for a batch; and `counts`, shape (COUNTS,).
 
     Attributes:
         begin: `begin(state) -> bool` makes this thread the runner of the queues and the owner of the pools; False if
             one is not to be had.
-        poll: `poll(state) -> number` sends a batch, as far as packets are due and there is room; less than 0 where
-            Python is to go on.
+        poll: `poll(state) -> number` receives a batch, and sends one, as far as packets are due and there is room; less
+            than 0 where Python is to go on.
         end: `end(state)` undoes `begin`.
         run: `run(state, polls) -> tried` does all that up to `polls` times; how often, -1 if `begin` has failed.
     """
@@ -71,6 +71,11 @@ def end(state: Any) -> None:
     exit_from(state.rx, state.pools)
 
 
+@compiled
+def throw_away(_state: Any, _count: int) -> None:
+    """What becomes of packets that arrive: nothing."""
+
+
 @cache
 def sender_kernels(
     rx_batch: Callable[..., int],
@@ -78,6 +83,7 @@ def sender_kernels(
     tx_room: Callable[[Any, Pools, int], int],
     plan: Callable[[Any, int], int],
     prepare: Callable[[Any, int], None],
+    meet: Callable[[Any, int], None] = throw_away,
 ) -> SenderKernels:
     """The kernels of a sender.
 
@@ -87,17 +93,20 @@ def sender_kernels(
             0 where Python is to go on. There is room for what is chosen, and there are buffers for a full ring and a
             batch: it is sent.
         prepare: `prepare(state, count)`, make `state.packets` these packets.
+        meet: `meet(state, count)`, look at so many packets that have arrived, `state.packets`, before they are freed.
     """
 
     @compiled
     def poll(state: Any) -> int:
         pools, packets = state.pools, state.packets
+        if wanted(pools, state.rx.pool):
+            serve(pools, state.rx.pool)
+        arrived = rx_batch(state.rx, pools, packets, packets.ids.size)
+        meet(state, arrived)
+        give(pools, packets, 0, arrived)
         number = plan(state, tx_room(state.tx, pools, packets.ids.size))
         if number < 0:
             return number
-        if wanted(pools, state.rx.pool):
-            serve(pools, state.rx.pool)
-        give(pools, packets, 0, rx_batch(state.rx, pools, packets, packets.ids.size))
         count = take(pools, state.pool, packets, number)
         prepare(state, count)
         # Also with nothing to send: it takes back the buffers of packets that were sent.
@@ -119,3 +128,25 @@ def sender_kernels(
         return tried
 
     return SenderKernels(begin, poll, end, run)
+
+
+@cache
+def run_in_turn(first: SenderKernels, second: SenderKernels) -> Callable[[Any, Any, int], int]:
+    """The kernel `run(one, other, polls)` for the states of two senders, poll by poll; -1 or -2 if the first or the
+    second could not begin."""
+
+    @compiled
+    def run(one: Any, other: Any, polls: int) -> int:
+        if not first.begin(one):
+            return -1
+        if not second.begin(other):
+            first.end(one)
+            return -2
+        for _ in range(polls):
+            first.poll(one)
+            second.poll(other)
+        second.end(other)
+        first.end(one)
+        return polls
+
+    return run

@@ -144,15 +144,26 @@ def repeat(
     repeated. A slice of none comes first: it compiles what is to run, so that the clock starts after that.
     """
     work(0)
-    started = now = report.start()
-    polls = _VIRTUAL if clock.is_virtual() else 1
+    started = report.start()
+
+    def ended(now: float) -> bool:
+        return bool(stop) or done() or (settings.seconds is not None and now - started >= settings.seconds)
+
     with stop.looked_at():
-        while not (stop or done() or (settings.seconds is not None and now - started >= settings.seconds)):
-            work(polls)
-            before, now = now, clock.monotonic()
-            polls = _adapted(polls, now - before)
-            report.tick(now)
-    return now - started
+        return slices(work, ended, report.tick, started) - started
+
+
+def slices(
+    work: Callable[[int], object], ended: Callable[[float], bool], tick: Callable[[float], object], now: float
+) -> float:
+    """Call `work(polls)` and `tick(now)` until `ended(now)`; the time then, by the devices' clock in seconds."""
+    polls = _VIRTUAL if clock.is_virtual() else 1
+    while not ended(now):
+        work(polls)
+        before, now = now, clock.monotonic()
+        polls = _adapted(polls, now - before)
+        tick(now)
+    return now
 
 
 def _adapted(polls: int, seconds: float) -> int:

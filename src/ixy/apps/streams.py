@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from math import gcd
 from typing import Any, NamedTuple, cast
@@ -138,6 +138,32 @@ def payload_start(frame: bytes) -> int:
     if (at := Ipv6.locate(frame)) != ABSENT:
         return at + 40
     return min(ether_type(cast(Any, frame)) + 2, len(frame))
+
+
+_ENDS = {"eth": ("src", "dst"), "ipv4": ("src", "dst"), "ipv6": ("src", "dst")} | {
+    "udp": ("sport", "dport"),
+    "tcp": ("sport", "dport"),
+}
+
+
+def turned_round(stream: Stream) -> Stream:
+    """The same packets from the other end: addresses and ports are exchanged. Checksums stay what they are."""
+    other = {f"{header}.{one}": f"{header}.{two}" for header, ends in _ENDS.items() for one, two in (ends, ends[::-1])}
+    varied = {other.get(name, name): choice for name, choice in stream.fields.items()}
+    return replace(stream, frames=[_turned_round(frame) for frame in stream.frames], fields=varied)
+
+
+def _turned_round(frame: bytes) -> bytes:
+    turned = bytearray(frame)
+    for header, ends in _ENDS.items():
+        kind = HEADERS[header]
+        at = kind.locate(frame)
+        if at != ABSENT:
+            one, other = (
+                slice(at + end.offset, at + end.offset + end.size) for end in map(fields(kind).get, ends) if end
+            )
+            turned[one], turned[other] = frame[other], frame[one]
+    return bytes(turned)
 
 
 def numbers(name: str, choice: Choice) -> Choice:

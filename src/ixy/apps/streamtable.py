@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import reduce
 from math import gcd, prod
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
@@ -28,8 +28,9 @@ from ixy.apps.streams import MAX_SHARE, Stream, check_place, in_turn, numbers, p
 from ixy.apps.templates import Templates
 from ixy.draws import HALF, drawn, key, mixed, scaled
 from ixy.errors import ConfigurationError
+from ixy.formats import signature
 from ixy.formats.frames import MIN_FRAME
-from ixy.headers import ABSENT, Icmp, Icmp6, Ipv4, Ipv6, Tcp, Udp, folded, word
+from ixy.headers import ABSENT, Icmp, Icmp6, Ipv4, Ipv6, Tcp, Udp, folded, put_word, word, words_sum
 from ixy.jit import INTERPRETED, compiled, shared
 from ixy.packets.buffers import BUFFER_SIZE
 
@@ -43,7 +44,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-NUMBER_BYTES = 4  # a packet's number, in its last bytes, big-endian
+# What the generator writes into a packet's last bytes, by how many they are: nothing, its number, big-endian, or its
+# signature (`formats/signature.py`)
+NO_TAIL, NUMBER_BYTES, SIGNATURE_BYTES = 0, 4, signature.BYTES
 
 # A row of `frames`, int32, see `Found`
 LENGTH, IP_AT, IP_SUM, L4_AT, L4_SUM, ZERO, TAIL_MASK, TAIL_FACTOR, FRAME_WORDS = range(9)
@@ -60,6 +63,7 @@ COUNT, KEY, ENTRY, FLOW, STREAM_WORDS = range(10, 15)
 # turn
 AT, WORDS, CHOICES, INVERSE, SPREAD, CYCLE, BASE, STEP, LIST, IN_IP, IN_L4, COUNTED, FIELD_WORDS = range(13)
 
+_TAILS = {NO_TAIL: "nothing", NUMBER_BYTES: "number", SIGNATURE_BYTES: "signature"}
 _INDEX = (1 << 40) - 1  # of an index: the compiler knows then that it is not below 0
 _FEW = 1 << 12  # frames that the interpreter looks through in some tenths of a second; more, a kernel does
 
@@ -78,7 +82,7 @@ class StreamTable(NamedTuple):
         values: those of fields that have lists, int64; the first is nobody's.
         order: which stream has a packet next, int32, over and over.
         turn: shape (1,), int64: where in `order` that is.
-        numbered: whether packets carry their numbers.
+        tail: how many of a packet's last bytes are written: NO_TAIL, NUMBER_BYTES or SIGNATURE_BYTES.
     """
 
     data: NDArray[np.uint8]
@@ -91,7 +95,7 @@ class StreamTable(NamedTuple):
     values: Words
     order: NDArray[np.int32]
     turn: Words
-    numbered: bool
+    tail: int
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -190,23 +194,27 @@ def describe_all(
 # Making the table
 
 
-def table_of(streams: Sequence[Stream] | Templates, *, numbered: bool = False, seed: int = 0) -> StreamTable:
+def table_of(streams: Sequence[Stream] | Templates, *, tail: int = NO_TAIL, seed: int = 0) -> StreamTable:
     """The table of some streams, or of one whose packets are templates in turn.
 
     Args:
-        numbered: the generator writes packets' numbers into their last 4 bytes.
+        tail: what the generator writes into packets' last bytes, see above; no signatures into templates.
         seed: of what is drawn, 0 to 2^32 - 1.
 
     Raises:
         ConfigurationError: there can be no such streams; the message says why.
     """
+    numbered = tail == NUMBER_BYTES
     if isinstance(streams, Templates):
-        return _table(streams, _described(streams, numbered), [_row(0, len(streams))], [], [0], [0], numbered)
+        return _table(streams, _described(streams, numbered), [_row(0, len(streams))], [], [0], [0], tail)
     order = _order(streams)
     each = [list(dict.fromkeys(stream.frames)) for stream in streams]  # each frame once
     for stream, own in zip(streams, each, strict=True):
-        _check_sizes(stream, own, numbered)
-    templates = Templates.of([frame for own in each for frame in own], "streams")
+        _check_sizes(stream, own, tail)
+    laid = [frame for own in each for frame in own]
+    if tail == SIGNATURE_BYTES:
+        laid = [_signable(stream.name, frame) for stream, own in zip(streams, each, strict=True) for frame in own]
+    templates = Templates.of(laid, "streams")
     frames = _described(templates, numbered)
     rows, fields, values, entries = list[list[int]](), list[list[int]](), [0], list[int]()
     first = 0
@@ -218,12 +226,12 @@ def table_of(streams: Sequence[Stream] | Templates, *, numbered: bool = False, s
             row[FLOWS] = stream.flows
             row[FLOW_SPREAD], row[FLOW_CYCLE] = _next(stream.flows, stream.random_flows)
         row[FIELD] = len(fields)
-        fields += _fields(stream, templates, frames, first, first + len(own), numbered, values)
+        fields += _fields(stream, templates, frames, first, first + len(own), tail, values)
         row[FIELD_END] = len(fields)
         rows.append(row)
         entries += [place[frame] for frame in stream.frames]
         first += len(own)
-    table = _table(templates, frames, rows, fields, values, order, numbered)
+    table = _table(templates, frames, rows, fields, values, order, tail)
     return table._replace(entries=np.array(entries, np.int32))
 
 
@@ -234,7 +242,7 @@ def _table(
     fields: list[list[int]],
     values: list[int],
     order: list[int],
-    numbered: bool,
+    tail: int,
 ) -> StreamTable:
     return StreamTable(
         data=templates.data,
@@ -247,8 +255,15 @@ def _table(
         values=np.array(values, np.int64),
         order=np.array(order, np.int32),
         turn=np.zeros(1, np.int64),
-        numbered=numbered,
+        tail=tail,
     )
+
+
+def rewind(table: StreamTable) -> None:
+    """Let all streams begin anew."""
+    table.streams[:, COUNT:] = 0
+    table.fields[:, COUNTED] = 0
+    table.turn[0] = 0
 
 
 def _row(first: int, count: int, *, random: bool = False) -> list[int]:
@@ -276,15 +291,31 @@ def _order(streams: Sequence[Stream]) -> list[int]:
     return in_turn(shares)
 
 
-def _check_sizes(stream: Stream, frames: Sequence[bytes], numbered: bool) -> None:
+def _check_sizes(stream: Stream, frames: Sequence[bytes], tail: int) -> None:
     for frame in frames:
-        least = payload_start(frame) + (NUMBER_BYTES if numbered else 0)
+        least = payload_start(frame) + tail
         if max(len(frame), MIN_FRAME) < least:
             raise ConfigurationError(
-                f"{stream.name}: size {len(frame)}: its headers and the number behind them need {least} bytes"
+                f"{stream.name}: size {len(frame)}: its headers and the {_TAILS[tail]} behind them need {least} bytes"
             )
         if len(frame) > BUFFER_SIZE:
             raise ConfigurationError(f"{stream.name}: size {len(frame)}: up to {BUFFER_SIZE} bytes are possible")
+
+
+def _signable(name: str, frame: bytes) -> bytes:
+    """A frame that ends with what has the sum of all signatures, and its checksum as it is then; padded."""
+    laid, found = bytearray(frame.ljust(MIN_FRAME, b"\0")), np.zeros(_FOUND, np.int64)
+    start, end = len(laid) - SIGNATURE_BYTES, len(laid)
+    find_sums(cast(Any, laid), False, found)
+    before = words_sum(cast(Any, laid), start & ~1, end)
+    laid[start:] = signature.SUM.to_bytes(SIGNATURE_BYTES, "big")
+    if found[_L4] and found[_END] > start:
+        if found[_END] < end:
+            raise ConfigurationError(f"{name}: size {end}: its datagram ends within the last {SIGNATURE_BYTES} bytes")
+        total = inverse_sum(word(cast(Any, laid), found[_L4])) + inverse_sum(before)
+        checksum = folded(total + words_sum(cast(Any, laid), start & ~1, end))
+        put_word(cast(Any, laid), found[_L4], checksum or int(found[_ZERO]))
+    return bytes(laid)
 
 
 def _described(templates: Templates, numbered: bool) -> NDArray[np.int32]:
@@ -313,18 +344,18 @@ def _fields(
     frames: NDArray[np.int32],
     first: int,
     last: int,
-    numbered: bool,
+    tail: int,
     values: list[int],
 ) -> list[list[int]]:
     """The rows of a stream's fields, whose frames are those from `first` to before `last`; their sums go there."""
     rows = list[list[int]]()
     own = [_frame(templates, number) for number in range(first, last)]
-    found = np.zeros(_FOUND, np.int64)
+    found, numbered = np.zeros(_FOUND, np.int64), tail == NUMBER_BYTES
     for name, choice in stream.fields.items():
         rows.append(_field(f"{stream.name}: {name}", name, own, choice, stream.flows is not None, values))
         find_sums(own[0], numbered, found)
         rows[-1][IN_IP], rows[-1][IN_L4] = _sums_with(rows[-1], own[0], found)
-    _check_apart(stream, rows, min(map(len, own)) - (NUMBER_BYTES if numbered else 0))
+    _check_apart(stream, rows, min(map(len, own)) - tail, _TAILS[tail])
     if stream.flows is not None:
         _check_flows(stream, rows)
         rows.sort(key=lambda row: row[SPREAD] and row[CHOICES])  # of random ones, the first is drawn least
@@ -396,15 +427,15 @@ def _sums_with(row: list[int], frame: bytes, found: Words) -> tuple[int, int]:
     return -int(in_ip), -int(in_l4 and bool(found[_L4]))
 
 
-def _check_apart(stream: Stream, rows: Sequence[list[int]], end: int) -> None:
-    """Whether no two fields lie in the same words, and none where the number is."""
+def _check_apart(stream: Stream, rows: Sequence[list[int]], end: int, tail: str) -> None:
+    """Whether no two fields lie in the same words, and none where the tail is."""
     last = 0
     for row, name in sorted(zip(rows, stream.fields, strict=True)):
         if row[AT] < last:
             raise ConfigurationError(f"{stream.name}: {name} shares 16 bits with another field that changes")
         last = row[AT] + 2 * row[WORDS]
         if last > end:
-            raise ConfigurationError(f"{stream.name}: {name} lies where the packet's number is written")
+            raise ConfigurationError(f"{stream.name}: {name} lies where the packet's {tail} is written")
 
 
 def _check_flows(stream: Stream, rows: Sequence[list[int]]) -> None:

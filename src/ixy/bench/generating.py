@@ -17,7 +17,7 @@ from ixy.apps.generate import Generator, Pacing
 from ixy.apps.rate import parse_rate
 from ixy.apps.sending import SenderKernels
 from ixy.apps.streams import Choice, Stream
-from ixy.apps.streamtable import table_of
+from ixy.apps.streamtable import NO_TAIL, NUMBER_BYTES, table_of
 from ixy.bench.lockstep import RING_SIZE, tick_cost
 from ixy.device import open_device
 from ixy.errors import Error
@@ -83,7 +83,7 @@ def measure(repeat: int) -> Iterator[dict[str, Any]]:
         generators: dict[str, tuple[Generator, int]] = {}
         for number, (what, (streams, numbered, pacing)) in enumerate(_works().items()):
             device = stack.enter_context(open_device(f"sim:{number}", ring_size=RING_SIZE, sim=host, link_timeout=0))
-            table = table_of(streams, numbered=numbered)
+            table = table_of(streams, tail=NUMBER_BYTES if numbered else NO_TAIL)
             generators[what] = Generator(device, table, batch=_BATCH, pacing=pacing), host.cards[str(number)].index
         costs = {what: np.zeros(repeat) for what in generators}
         for generator, card in generators.values():

@@ -35,7 +35,8 @@ from ixy.sim.loop import deliver, is_due, send
 from ixy.sim.machine import Machine
 from ixy.sim.rack import ALARM
 from ixy.sim.slots import INTERRUPT, call
-from ixy.sim.wires.sink import NEXT
+from ixy.sim.wires.sink import ORDER
+from ixy.tables.order import NEXT
 from ixy.unsafe import load_acquire, monotonic_ns
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def measure(batch: int, rate: int, frames: int, *, waits: bool = False) -> Passa
                 path.run(_POLLS, wait)
         report = host.sink_report("a", "b")
     passage = _passage(record, waits)
-    if passage.latencies.size == 0 or report.wrong or report.reordered:
+    if passage.latencies.size == 0 or report.wrong or report.reordered or report.duplicated:
         raise Error(f"the benchmark's packets did not arrive as they should: {report}")
     return passage
 
@@ -240,7 +241,7 @@ def _serve(
             if length > 0:
                 send(rack, target, 0, length, 0)
                 last = monotonic_ns()
-                arrived = sink[NEXT]
+                arrived = sink[ORDER + NEXT]
                 latencies[arrived - 1] = last - departures[arrived - 1]
         if rack.cards[source, RAISED] != 0:
             call(rack, INTERRUPT, source, 0, 0, 0)

@@ -141,7 +141,7 @@ class Lane:
             Error: not so; the figures are worth nothing.
         """
         report = self._host.sink_report(*self._names)
-        if report.received != report.sent or report.lost or report.reordered or report.wrong:
+        if report != report.perfect:
             raise Error(f"the benchmark's packets did not arrive as they should: {report}")
 
 

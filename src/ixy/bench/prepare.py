@@ -14,7 +14,7 @@ from ixy.apps.echo import swap_addresses
 from ixy.apps.generate import Generator as PacketGenerator
 from ixy.apps.relay import Relay
 from ixy.apps.streams import Stream
-from ixy.apps.streamtable import table_of
+from ixy.apps.streamtable import NUMBER_BYTES, table_of
 from ixy.bench import rates, virtio
 from ixy.compiling import watched
 from ixy.device import Device, open_device
@@ -118,7 +118,7 @@ def _compile_commands(a: Device, b: Device) -> None:
             compile_paths([(a, b)], function, batch)
             compile_paths([(a, b), (b, a)], function, batch)
         compile_paths([(a, a)], swap_addresses, batch)
-    PacketGenerator(a, table_of([Stream("frames", [udp_frame()])], numbered=True), batch=_BATCH).run(0)
+    PacketGenerator(a, table_of([Stream("frames", [udp_frame()])], tail=NUMBER_BYTES), batch=_BATCH).run(0)
     with Writer(os.devnull) as file:
         Recorder([a.rx[0]], file, _BATCH, None).run(0)
 

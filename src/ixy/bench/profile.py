@@ -80,7 +80,7 @@ def measure(batch: int, packets: int, repeat: int, clock: Clock, counter: Counte
             each = (spent[:, :_READING] - spent[:, _READING:]) / (rounds * batch)
             row[:] = np.median(each, axis=0)
         report = host.sink_report("a", "b")
-    if report.received != report.sent or report.wrong or report.reordered:
+    if report.received != report.sent or report.wrong or report.reordered or report.duplicated:
         raise Error(f"the benchmark's packets did not arrive as they should: {report}")
     return found
 

@@ -153,5 +153,5 @@ def on_core(number: int) -> Generator[None]:
 def _check(host: Machine) -> None:
     """Nothing came out changed or in another order. Loss is no error: a rate without loss is another question."""
     report = host.sink_report("a", "b")
-    if report.received == 0 or report.wrong or report.reordered:
+    if report.received == 0 or report.wrong or report.reordered or report.duplicated:
         raise Error(f"the benchmark's packets did not arrive as they should: {report}")

@@ -29,6 +29,7 @@ from ixy.cli.options import log_to_stderr, logging_options
 from ixy.cli.replay import replay
 from ixy.cli.setup import setup
 from ixy.cli.sim import sim
+from ixy.cli.test import test
 from ixy.cli.unbind import unbind
 from ixy.errors import Error
 
@@ -135,6 +136,7 @@ COMMANDS = [
     capture,
     dump,
     replay,
+    test,
     bench,
     evaluate,
     demo,

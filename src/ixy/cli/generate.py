@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ixy.apps.streamtable import StreamTable
 
 
-class _RateType(ParamType):
+class RateType(ParamType):
     """A rate in packets, bits or hundredths of the line."""
 
     name = "RATE"
@@ -31,7 +31,7 @@ class _RateType(ParamType):
 @click.option(
     "--size", help="Bytes of a packet, without its checksum: 60, or 60,512 in turn, 60-1514 at random, imix.  [60]"
 )
-@click.option("--rate", type=_RateType(), help="1e6 (packets per second), 1.5Mpps, 2Gbps, 80%; else as many as can be.")
+@click.option("--rate", type=RateType(), help="1e6 (packets per second), 1.5Mpps, 2Gbps, 80%; else as many as can be.")
 @click.option("--poisson", is_flag=True, help="At random moments, by a Poisson process of that rate.")
 @click.option("--burst", type=Whole(1, 4096), default=1, help="Packets at once, and then a pause that keeps the rate.")
 @click.option("--strict-rate", is_flag=True, help="End with exit code 1 if the rate was not reached.")
@@ -89,13 +89,14 @@ def generate(
     if rate is None and (poisson or burst > 1 or strict_rate):
         raise ConfigurationError("--poisson, --burst and --strict-rate go with a --rate")
     from ixy.apps.generate import Pacing, generate
+    from ixy.apps.streamtable import NO_TAIL, NUMBER_BYTES
 
-    table, left_out = _table(sources, numbered=not no_sequence, seed=seed)
+    table, left_out = _table(sources, tail=NO_TAIL if no_sequence else NUMBER_BYTES, seed=seed)
     pacing = Pacing(rate, poisson, burst, seed)
     return generate(address, table, settings, pacing=pacing, strict=strict_rate, left_out=left_out)
 
 
-def _table(sources: dict[str, str | None], *, numbered: bool, seed: int) -> tuple[StreamTable, int]:
+def _table(sources: dict[str, str | None], *, tail: int, seed: int) -> tuple[StreamTable, int]:
     """What the user wants to have sent, and how many of his packets cannot be.
 
     Raises:
@@ -113,11 +114,11 @@ def _table(sources: dict[str, str | None], *, numbered: bool, seed: int) -> tupl
     if name == "streams":
         from ixy.apps.streamfile import read_streams
 
-        return table_of(read_streams(text), numbered=numbered, seed=seed), 0
+        return table_of(read_streams(text), tail=tail, seed=seed), 0
     if name == "size":
         sizes = parse_sizes("--size", text, MIN_FRAME, MAX_FRAME)
         made = {size: udp_frame(size) for size in sizes.each}
         stream = Stream("--size", [made[size] for size in sizes.each], random_frames=sizes.random)
-        return table_of([stream], numbered=numbered, seed=seed), 0
+        return table_of([stream], tail=tail, seed=seed), 0
     templates = from_pcap(text) if name == "template" else from_scapy(text)
-    return table_of(templates, numbered=numbered, seed=seed), templates.left_out
+    return table_of(templates, tail=tail, seed=seed), templates.left_out

@@ -64,7 +64,14 @@ def quantile(counters: Elements[int] | NDArray[np.int64], share: float) -> int:
     if below[-1] <= 0:
         return 0
     part = int(np.searchsorted(below, max(share * float(below[-1]), 1)))
+    first, last = bounds(part)
+    return first + (last - first + 1 >> 1)
+
+
+def bounds(part: int) -> tuple[int, int]:
+    """The first and the last number that a counter counts."""
     if part < 2 * _PARTS:
-        return part
+        return part, part
     shift = part // _PARTS - 1
-    return (part - shift * _PARTS << shift) + (1 << shift - 1)
+    first = part - shift * _PARTS << shift
+    return first, first + (1 << shift) - 1

@@ -19,6 +19,7 @@ import os
 import platform
 import socket
 import struct
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -120,6 +121,15 @@ if INTERPRETED or TYPE_CHECKING:
     def equal(one: Bytes, start: int, other: Bytes, begin: int, size: int) -> bool:
         """Whether `one[start:]` and `other[begin:]` agree in `size` bytes; the caller has checked both ranges."""
         return bytes(one[start : start + size]) == bytes(other[begin : begin + size])
+
+    def load_big(array: Bytes, index: int) -> int:
+        """The 8 bytes from `array[index]` on as an integer with a sign, the highest byte first; the caller has checked
+        that they are there."""
+        return int.from_bytes(array[index : index + 8].tobytes(), "big", signed=True)
+
+    def store_big(array: Bytes, index: int, value: int) -> None:
+        """Write 64 bits likewise."""
+        array[index : index + 8] = np.frombuffer((int(value) & (1 << 64) - 1).to_bytes(8, "big"), np.uint8)
 
     def ticks() -> int:
         """The time-stamp counter after all that was begun before, or nanoseconds where there is none (not x86)."""
@@ -368,6 +378,27 @@ else:
             )
 
         return types.boolean(one, types.int64, other, types.int64, types.int64), codegen
+
+    def _swaps(builder: Any, value: Any) -> Any:
+        """64 bits in network byte order, or out of it."""
+        return value if sys.byteorder == "big" else builder.bswap(value)
+
+    @intrinsic
+    def load_big(typingctx: Any, array: Any, index: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            place = _element(context, builder, array, args[0], args[1])
+            return _swaps(builder, builder.load(builder.bitcast(place, ir.IntType(64).as_pointer()), align=1))
+
+        return types.int64(array, types.int64), codegen
+
+    @intrinsic
+    def store_big(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            place = _element(context, builder, array, args[0], args[1])
+            builder.store(_swaps(builder, args[2]), builder.bitcast(place, ir.IntType(64).as_pointer()), align=1)
+            return context.get_dummy_value()
+
+        return types.void(array, types.int64, types.int64), codegen
 
     if platform.machine() == "x86_64":
 

@@ -16,7 +16,9 @@ from ixy.jit import compiled
 from ixy.sim.rack import FRAME, KIND, OWN_WORDS, Rack
 from ixy.sim.wires import generator
 from ixy.sim.wires.generator import SEQUENCE_BYTES, Generator
+from ixy.sim.wires.tape import WORD
 from ixy.sim.wires.wire import Options, Port, Wire
+from ixy.tables.order import DUPLICATED, MISSING, NEXT, REORDERED, TOO_LATE, WINDOW, arrive
 from ixy.unsafe import equal
 
 if TYPE_CHECKING:
@@ -24,10 +26,12 @@ if TYPE_CHECKING:
 
     from ixy.sim.card.registers import Card
 
-# Words of the output: where the expected frame lies on the tape, and its length; the number that comes next; counts
-EXPECTED, LENGTH, NEXT, RECEIVED, LOST, REORDERED, WRONG = range(OWN_WORDS, OWN_WORDS + 7)
+# Words of the output: where the expected frame lies on the tape, and its length; counts; and those of `tables/order.py`
+EXPECTED, LENGTH, RECEIVED, WRONG, ORDER = range(OWN_WORDS, OWN_WORDS + 5)
 
 SWAPPED = 2048  # how far behind the expected frame its other form lies
+_SEEN = 2 * SWAPPED // WORD  # and in words the window of numbers
+_HALF = 1 << 31  # of the numbers that there are
 _ADDRESSES = 12  # bytes of both addresses: the first that `touch` may mean is the next
 
 
@@ -43,12 +47,9 @@ def emit(rack: Rack, card: int, start: int, length: int) -> int:
     sequence = 0
     for i in range(SEQUENCE_BYTES):
         sequence = (sequence << 8) | np.int64(rack.tape[start + body + i])
-    gap = (sequence - wire[NEXT]) & 0xFFFFFFFF
-    if gap >= 1 << 31:
-        wire[REORDERED] += 1
-    else:
-        wire[LOST] += gap
-        wire[NEXT] = sequence + 1
+    number = wire[ORDER + NEXT]
+    number += ((sequence - number + _HALF) & 0xFFFFFFFF) - _HALF
+    arrive(wire, ORDER, rack.tape_words, wire[EXPECTED] // WORD + _SEEN, number)
     return -1
 
 
@@ -96,7 +97,7 @@ class Sink(Wire):
         if self.touch is not None:
             integer(f"sim:{port.card.name}: touch", self.touch, _ADDRESSES, _last_byte(len(frame)), error=AddressError)
             frame[self.touch] += 1
-        with port.output_memory(2 * SWAPPED):
+        with port.output_memory(2 * SWAPPED + WORD * WINDOW):
             expected, tape = port.output_part, port.rack.tape
             tape[expected:][: len(frame)] = frame
             if self.generator == port.card.name:
@@ -127,7 +128,9 @@ class SinkReport(NamedTuple):
     Attributes:
         sent: frames that the generator has delivered to its card.
         received: frames that arrived at the sink.
-        lost: numbers missing in the sequence, up to the last one that arrived.
+        lost: numbers missing in the sequence, up to the last one that arrived, but for as many as frames were wrong:
+            those have arrived.
+        duplicated: frames that arrived again.
         reordered: frames that arrived after a later one.
         wrong: frames whose length or bytes are not as expected.
     """
@@ -135,12 +138,25 @@ class SinkReport(NamedTuple):
     sent: int
     received: int
     lost: int
+    duplicated: int
     reordered: int
     wrong: int
+
+    @property
+    def perfect(self) -> SinkReport:
+        """What would be reported if all that was sent had arrived, once and in order."""
+        return SinkReport(self.sent, self.sent, 0, 0, 0, 0)
 
 
 def report(rack: Rack, source: Card, sink: Card) -> SinkReport:
     """What the generator of one card sent, and what the sink of another found."""
     found = rack.outputs[sink.index]
-    counts = (int(found[column]) for column in (RECEIVED, LOST, REORDERED, WRONG))
-    return SinkReport(int(rack.inputs[source.index, generator.POSITION]), *counts)
+    order = found[ORDER:]
+    return SinkReport(
+        sent=int(rack.inputs[source.index, generator.POSITION]),
+        received=int(found[RECEIVED]),
+        lost=max(int(order[MISSING] - found[WRONG]), 0),
+        duplicated=int(order[DUPLICATED]),
+        reordered=int(order[REORDERED] + order[TOO_LATE]),
+        wrong=int(found[WRONG]),
+    )
