@@ -34,15 +34,23 @@ class Whole(_Within):
         return value if isinstance(value, int) else whole_number(_name(param), value, int(self.low), int(self.high))
 
 
-class Seconds(_Within):
-    """A time, in seconds or fractions of one."""
+class _Number(_Within):
+    """A number, in fractions too."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ARG002
         try:
-            seconds = float(value)
+            given = float(value)
         except ValueError:
             raise ConfigurationError(f"{_name(param)} {value!r} is no number") from None
-        return number(_name(param), seconds, self.low, self.high)
+        return number(_name(param), given, self.low, self.high)
+
+
+class Seconds(_Number):
+    """A time, in seconds or fractions of one."""
+
+
+class Percent(_Number):
+    """Hundredths, or fractions of one."""
 
 
 class Cores(ParamType):
