@@ -365,8 +365,9 @@ def prepare_signed(state: GeneratorState, count: int) -> None:
         make(state, i, 0)
     now = now_ns()
     for i in range(count & INDEX_MASK):
-        buffer, stream, size = int(state.packets.ids[i]), int(state.streams[i]), int(state.packets.lengths[i])
-        sign(state.bytes, (buffer & ID_MASK) * STRIDE, size, state.skip, state.label + stream, state.numbers[i], now)
+        start, size = (int(state.packets.ids[i]) & ID_MASK) * STRIDE, int(state.packets.lengths[i])
+        label, number = state.label + int(state.streams[i]), int(state.numbers[i])
+        sign(state.bytes, start, size, state.skip, label, number, now)
 
 
 @compiled

@@ -8,9 +8,11 @@ with ixy.open("0000:03:00.0") as a, ixy.open("0000:03:00.1") as b:
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
     from ixy.device import Device
 
 SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "p99.99": 0.9999}
+_FIRST = time.monotonic_ns() >> 20  # trial of this process: packets of an earlier one may still be under way
+_trials = count()
 _LONGEST = 50  # times `settle`: so long are packets awaited that go on arriving
 
 
@@ -258,7 +262,6 @@ class Tester:
             for port, table, receiver in zip(ports, tables, self._receivers, strict=True)
         ]
         self._loop = run_in_turn(*(sender.kernels for sender in self._senders))
-        self._trial = clock.monotonic_ns() >> 20  # stragglers may be under way that an earlier process has sent
         self._started = self._ended = 0.0
 
     def run(
@@ -302,12 +305,12 @@ class Tester:
 
     def _begin(self, trial: Trial) -> None:
         """Let all counts be those of a new trial, which begins now."""
-        self._trial += 1
+        number = next(_trials) + (0 if clock.is_virtual() else _FIRST)
         for way, (sender, receiver) in enumerate(zip(self._senders, self._receivers, strict=True)):
-            receiver.begin(label_of(self._trial, 1 - way))
+            receiver.begin(label_of(number, 1 - way))
             pacing = Pacing(trial.rate if self._sends(way) else None, burst=trial.burst)
-            count = trial.count if self._sends(way) else 0
-            sender.begin(pacing, count=count, seconds=trial.seconds, label=label_of(self._trial, way))
+            packets = trial.count if self._sends(way) else 0
+            sender.begin(pacing, count=packets, seconds=trial.seconds, label=label_of(number, way))
         self._started = self._ended = clock.monotonic()
 
     def _sends(self, way: int) -> bool:
