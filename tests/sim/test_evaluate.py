@@ -17,10 +17,10 @@ import pytest
 
 from ixy.bench import latency, packet_socket, profile, virtio, virtio_peer
 from ixy.bench.counters import no_counter, read_ticks
-from ixy.bench.lockstep import Spread
 from ixy.errors import Error
 from ixy.evaluate import machine, run, sections
-from ixy.evaluate.parts import Effort, Missing, Part, Table
+from ixy.evaluate.effort import Effort
+from ixy.reporting.parts import Missing, Part, Spread, Table
 
 LITTLE = Effort(repeat=2, packets=256, window=0.05, batches=(1, 32), starts=1)
 

@@ -18,13 +18,15 @@ import pytest
 
 import ixy
 from ixy.bench import code, counters, lockstep
-from ixy.bench.lockstep import Cost, Lanes, Spread
+from ixy.bench.lockstep import Cost, Lanes
 from ixy.errors import Error
-from ixy.evaluate import chart, costs, cpufreq, machine, page, published
+from ixy.evaluate import costs, cpufreq, machine, published
 from ixy.evaluate.cpufreq import Frequency
-from ixy.evaluate.parts import Chart, Effort, Missing, Table, per, shown, times
-from ixy.evaluate.report import Chapter, Report, markdown_table
+from ixy.evaluate.effort import Effort
 from ixy.evaluate.sections import unsafe
+from ixy.reporting import chart, page
+from ixy.reporting.parts import Chart, Missing, Spread, Table, per, shown, times
+from ixy.reporting.report import Chapter, Report, markdown_table
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -38,6 +40,7 @@ FIGURES = Table(
     chart=Chart("Mpps"),
 )
 REPORT = Report(
+    "evaluation",
     "A title",
     "With *emphasis*.",
     {"machine": "one of ours"},

@@ -148,7 +148,7 @@ class Generator:
     ) -> None:
         rx, tx = device.rx[0].ring, device.tx[0].ring
         batch = integer("batch", batch, 1, tx.size)
-        self._device, self._receiver, self._mean_bits = device, receiver, _mean_bits(table)
+        self._device, self._receiver, self.mean_bits = device, receiver, _mean_bits(table)
         self.rate, pace, gaps = self._scheduled(pacing)
         made = prepare_signed if table.tail == SIGNATURE_BYTES else prepare
         self.kernels = sender_kernels(rx.kernel, tx.kernel, tx.room, plan, made, judge if receiver else throw_away)
@@ -179,8 +179,8 @@ class Generator:
         """The rate, and its schedule."""
         rate = pacing.rate.on(self._device) if pacing.rate else None
         if rate:
-            rate.check(self._device, self._mean_bits)
-        return rate, *_schedule(rate, pacing, self._mean_bits)
+            rate.check(self._device, self.mean_bits)
+        return rate, *_schedule(rate, pacing, self.mean_bits)
 
     def begin(self, pacing: Pacing, *, count: int | None = None, seconds: float | None = None, label: int = 0) -> None:
         """Send anew from now on, streams and counts from their beginning.

@@ -290,6 +290,11 @@ class Tester:
             slices(self._run, self._settled(settle), tick, self._ended)
         return replace(self._result(over=True), stopped=bool(stop))
 
+    @property
+    def mean_bits(self) -> float:
+        """What a packet takes on the wire, on average."""
+        return self._senders[0].mean_bits
+
     def prepare(self) -> None:
         """Compile what is to run, unless that is done: the first trial does it else, before it begins."""
         self._poll(0)

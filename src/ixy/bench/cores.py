@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ixy.bench.environment import tick_unit
 from ixy.bench.lockstep import PACKETS, Lane, driver_lane, open_pair, stretch_of, tick_cost
 from ixy.errors import ConfigurationError
 from ixy.jit import compiled
 from ixy.path import Path, entered, touch
+from ixy.reporting.environment import tick_unit
 from ixy.ring import Ring
 from ixy.sim.loop import deliver, drain
 from ixy.sim.machine import Machine

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ixy.bench.environment import tick_unit
 from ixy.counts import COUNTS
 from ixy.filters import Filter
 from ixy.jit import INTERPRETED, compiled
 from ixy.packets.buffers import STRIDE
 from ixy.packets.packets import Packets, new_packets
 from ixy.packets.views import packet_view
+from ixy.reporting.environment import tick_unit
 from ixy.unsafe import ticks
 from ixy.unsafe.filters import accepts
 

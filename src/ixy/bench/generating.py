@@ -18,13 +18,13 @@ from ixy.apps.rate import parse_rate
 from ixy.apps.sending import SenderKernels
 from ixy.apps.streams import Choice, Stream
 from ixy.apps.streamtable import NO_TAIL, NUMBER_BYTES, table_of
-from ixy.bench.environment import tick_unit
 from ixy.bench.lockstep import RING_SIZE, tick_cost
 from ixy.device import open_device
 from ixy.errors import Error
 from ixy.formats.frames import udp_frame
 from ixy.headers import Ipv4Address
 from ixy.jit import compiled
+from ixy.reporting.environment import tick_unit
 from ixy.sim.loop import drain
 from ixy.sim.machine import Machine
 from ixy.sim.rack import Rack

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ixy import tables
-from ixy.bench.environment import tick_unit
-from ixy.bench.lockstep import MAX_BATCH, PACKETS, RING_SIZE, Lane, Spread
+from ixy.bench.lockstep import MAX_BATCH, PACKETS, RING_SIZE, Lane
 from ixy.device import Device, open_device
 from ixy.errors import Error
 from ixy.functions import now, prefetch
@@ -25,6 +24,8 @@ from ixy.jit import checked
 from ixy.packets.batch import Batch, Packet
 from ixy.path import Path, batch_kernel, entered, kernel, touch
 from ixy.record import Record, array
+from ixy.reporting.environment import tick_unit
+from ixy.reporting.parts import Spread
 from ixy.sim.machine import Machine
 from ixy.verdicts import DROP, FORWARD
 

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ixy.bench.environment import tick_unit
 from ixy.bench.reference import OURS, PUBLISHED, Algorithm, Limit, NoReference, Reference, build, has_simd
 from ixy.device import Device, open_device
 from ixy.errors import Error
 from ixy.jit import compiled
 from ixy.path import Path, entered, touch
+from ixy.reporting.environment import tick_unit
+from ixy.reporting.parts import Spread
 from ixy.sim.loop import deliver, drain
 from ixy.sim.machine import Machine
 from ixy.sim.rack import Rack
@@ -89,14 +90,6 @@ class Cost:
             **({} if self.metadata is None else _spread_json("metadata_cycles_per_packet", self.metadata)),
             "unit": tick_unit(),
         }
-
-
-class Spread(NamedTuple):
-    """Of several repetitions, each of which counts by the median of its turns."""
-
-    median: float
-    least: float
-    most: float
 
 
 def spread(figures: Figures) -> Spread:

@@ -20,7 +20,6 @@ import numpy as np
 from ixy.apps.capture import Recorder
 from ixy.apps.replay import Player, Recording
 from ixy.apps.rewriting import rewriting
-from ixy.bench.environment import tick_unit
 from ixy.bench.lockstep import RING_SIZE
 from ixy.captures.table import CaptureTable, read_capture
 from ixy.device import Device, open_device
@@ -31,6 +30,7 @@ from ixy.formats.reading import Capture, read
 from ixy.formats.writing import Writer
 from ixy.jit import compiled
 from ixy.pacing import AS_RECORDED, AT_ONCE, KEEPING, Timing
+from ixy.reporting.environment import tick_unit
 from ixy.sim.loop import deliver, drain
 from ixy.sim.machine import Machine
 from ixy.sim.rack import Rack

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ixy import unsafe
-from ixy.bench.environment import cpu_model
 from ixy.errors import Error, MemoryUnavailable
 from ixy.packets.buffers import STRIDE
 from ixy.packets.dma import allocate_rings
+from ixy.reporting.environment import cpu_model
 
 if TYPE_CHECKING:
     from ixy.device import RxQueue, TxQueue

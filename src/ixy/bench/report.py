@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from ixy.bench.environment import describe, tick_unit
 from ixy.bench.lockstep import spread
+from ixy.reporting.environment import describe, tick_unit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ixy.bench.environment import tick_unit
 from ixy.bench.lockstep import tick_cost
 from ixy.drivers.virtio.device import VirtioNet
 from ixy.drivers.virtio.transports.inprocess import InProcess
 from ixy.errors import Error
 from ixy.jit import compiled
 from ixy.registers import virtio as reg
+from ixy.reporting.environment import tick_unit
 from ixy.unsafe import ticks
 
 if TYPE_CHECKING:

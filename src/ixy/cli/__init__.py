@@ -27,6 +27,7 @@ from ixy.cli.generate import generate
 from ixy.cli.listing import list_devices
 from ixy.cli.options import log_to_stderr, logging_options
 from ixy.cli.replay import replay
+from ixy.cli.rfc2544 import back_to_back, frame_loss, latency, throughput
 from ixy.cli.setup import setup
 from ixy.cli.sim import sim
 from ixy.cli.test import test
@@ -145,3 +146,6 @@ COMMANDS = [
 
 for command in COMMANDS:
     group.add_command(command)
+
+for command in (throughput, latency, frame_loss, back_to_back):
+    test.add_command(command)

@@ -34,15 +34,23 @@ class Whole(_Within):
         return value if isinstance(value, int) else whole_number(_name(param), value, int(self.low), int(self.high))
 
 
-class Seconds(_Within):
-    """A time, in seconds or fractions of one."""
+class _Number(_Within):
+    """A number, in fractions too."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ARG002
         try:
-            seconds = float(value)
+            given = float(value)
         except ValueError:
             raise ConfigurationError(f"{_name(param)} {value!r} is no number") from None
-        return number(_name(param), seconds, self.low, self.high)
+        return number(_name(param), given, self.low, self.high)
+
+
+class Seconds(_Number):
+    """A time, in seconds or fractions of one."""
+
+
+class Percent(_Number):
+    """Hundredths, or fractions of one."""
 
 
 class Cores(ParamType):
@@ -82,12 +90,24 @@ def trace_option(function: F) -> F:
 
 
 def packet_options(function: Callable[..., int]) -> Callable[..., int]:
-    """The options of a command that handles packets; it gets them as `settings`."""
+    """The options of a command that handles packets until a limit; it gets them as `settings`."""
+    command = device_options(function)
+    for option in (
+        click.option("--seconds", type=Seconds(0, MAX_SECONDS), help="End after so many seconds."),
+        click.option("-c", "--count", type=Whole(1, MAX_COUNT), help="End after so many packets."),
+    ):
+        command = option(command)
+    return command
+
+
+def device_options(function: Callable[..., int]) -> Callable[..., int]:
+    """Those of a command that handles packets, and has its own limits; it gets them as `settings`, with its own option
+    `--seconds` if it has one."""
     names = {field.name for field in fields(Settings)}
 
     @wraps(function)
     def command(**values: Any) -> int:
-        settings = Settings(**{name: values.pop(name) for name in names})
+        settings = Settings(**{name: values.pop(name) for name in names & values.keys()})
         return function(settings=settings, **values)
 
     for option in (
@@ -109,8 +129,6 @@ def packet_options(function: Callable[..., int]) -> Callable[..., int]:
         ),
         json_option,
         batch_option,
-        click.option("--seconds", type=Seconds(0, MAX_SECONDS), help="End after so many seconds."),
-        click.option("-c", "--count", type=Whole(1, MAX_COUNT), help="End after so many packets."),
     ):
         command = option(command)
     return command

@@ -77,6 +77,10 @@ def test() -> None:
 
     \b
     ixy test A B                one trial; its options: ixy test run --help
+    ixy test throughput A B     RFC 2544: the highest rate without loss, for each size of frames
+    ixy test latency A B        latency at that rate, and at shares of it
+    ixy test frame-loss A B     what is lost at which load
+    ixy test back-to-back A B   the longest burst without loss
 
     The last 18 bytes of each packet are its signature: stream, number, time, and sums by which every inverted bit is
     found. For each stream it is said how many packets were sent and received, lost, duplicated, reordered (RFC 4737,

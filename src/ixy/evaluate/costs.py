@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from ixy.bench import lockstep
-from ixy.bench.lockstep import Cost, Lanes, Spread
+from ixy.bench.lockstep import Cost, Lanes
 from ixy.evaluate.machine import tick_rate
-from ixy.evaluate.parts import per
+from ixy.reporting.parts import Spread, per
 
 if TYPE_CHECKING:
-    from ixy.evaluate.parts import Effort, Told
+    from ixy.evaluate.effort import Effort
+    from ixy.reporting.progress import Told
 
 T = TypeVar("T")
 

@@ -6,20 +6,18 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from datetime import datetime
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ixy.bench import testpmd
-from ixy.bench.environment import describe, tick_unit
 from ixy.errors import Error
-from ixy.evaluate.parts import Missing
 from ixy.jit import compiled
 from ixy.packets.hugepages import free_huge_pages
+from ixy.reporting.environment import date, describe, our_version, tick_unit
+from ixy.reporting.parts import Missing
 from ixy.unsafe import monotonic_ns, ticks
 
 if TYPE_CHECKING:
@@ -36,12 +34,12 @@ def facts() -> dict[str, str]:
     return {
         "machine": describe(),
         "clock": f"{tick_unit()}, {tick_rate() / 1e9:.2f} a nanosecond",
-        "ixy": _version(),
+        "ixy": our_version(),
         "C compiler": _compiler(),
         "DPDK": _dpdk() or "none",
         "huge pages": f"{free_huge_pages()} of 2 MiB are free",
         "load": f"{os.getloadavg()[0]:.1f} processes ran on average in the minute before",
-        "date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        "date": date(),
     }
 
 
@@ -95,13 +93,6 @@ def tick_rate() -> float:
 def _read_clocks(clocks: NDArray[np.int64]) -> None:
     clocks[0] = ticks()
     clocks[1] = monotonic_ns()
-
-
-def _version() -> str:
-    try:
-        return version("ixy")
-    except PackageNotFoundError:
-        return "run from its sources"
 
 
 def _compiler() -> str:

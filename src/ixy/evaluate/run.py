@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
-
 from ixy.errors import Error
 from ixy.evaluate import machine, sections
-from ixy.evaluate.parts import FULL, QUICK, Effort, Missing, Part, Table, Told
-from ixy.evaluate.report import Chapter, Report
+from ixy.evaluate.effort import FULL, QUICK, Effort
+from ixy.reporting.parts import Missing, Part, Table
+from ixy.reporting.progress import progress
+from ixy.reporting.report import Chapter, Report
 
 _INTRODUCTION = (
     "The evaluation of the thesis *Writing Network Drivers in Rust*, repeated on one machine with the driver in Python "
@@ -50,12 +48,12 @@ def evaluate(directory: Path, only: Sequence[str] = (), *, quick: bool = False, 
 def _measure(directory: Path, names: Sequence[str], effort: Effort, told: Callable[[dict[str, Any]], None]) -> Report:
     """The report of some sections. It is written after each: whoever interrupts it loses only the one at hand."""
     modules = {name: import_module(f"{sections.__name__}.{name}") for name in names}
-    report = Report("Chapter 6, repeated", f"{_INTRODUCTION} {_manner(effort)}", machine.facts())
+    report = Report("evaluation", "Chapter 6, repeated", f"{_INTRODUCTION} {_manner(effort)}", machine.facts())
     if lacks := machine.lacks():
         report.chapters.append(Chapter("What this machine lacks", [*lacks]))
     report.write(directory)
     told({"type": "machine", **report.facts})
-    with _progress({name: module.seconds(effort) for name, module in modules.items()}) as begin:
+    with progress({name: module.seconds(effort) for name, module in modules.items()}) as begin:
         for name, module in modules.items():
             chapter = Chapter(module.TITLE)
             report.chapters.append(chapter)
@@ -112,43 +110,3 @@ def _print_summary(report: Report, files: Sequence[Path]) -> None:
     for path in files[-2:]:
         print(f"written: {path}")
     print(f"written: {len(files) - 2} tables and charts in {files[0].parent}" if len(files) > 2 else "no tables")
-
-
-@contextmanager
-def _progress(expected: Mapping[str, float]) -> Generator[Callable[[str], Told]]:
-    """A bar on the terminal, with the time left.
-
-    It is drawn when a section tells something, and at no other time: a thread that redraws it would be in the figures.
-
-    Args:
-        expected: seconds that each section takes about, in their order.
-
-    Yields:
-        Given a section that begins, what it tells its progress to.
-    """
-    total, start = sum(expected.values()), time.monotonic()
-    columns = BarColumn(), TextColumn("{task.percentage:3.0f} %  {task.fields[left]}  {task.description}")
-    terminal = Console(stderr=True)
-    with Progress(
-        *columns, console=terminal, auto_refresh=False, transient=True, disable=not terminal.is_terminal
-    ) as bar:
-        task = bar.add_task("", total=total, left="")
-
-        def begin(name: str) -> Told:
-            names = list(expected)
-            before = sum(expected[other] for other in names[: names.index(name)])
-
-            def told(share: float, what: str) -> None:
-                done = before + share * expected[name]
-                pace = max((time.monotonic() - start) / done, 1.0) if done else 1.0  # below 1, something was missing
-                bar.update(task, completed=done, left=_left(pace * (total - done)), description=f"{name}: {what}")
-                bar.refresh()
-
-            return told
-
-        yield begin
-
-
-def _left(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02} left"

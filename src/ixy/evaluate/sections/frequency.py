@@ -7,12 +7,14 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from ixy.bench import lockstep
-from ixy.bench.lockstep import Lanes, Spread
+from ixy.bench.lockstep import Lanes
 from ixy.bench.rates import on_core
 from ixy.evaluate import costs
 from ixy.evaluate.cpufreq import Frequency
+from ixy.evaluate.effort import Effort
 from ixy.evaluate.machine import tick_rate
-from ixy.evaluate.parts import Chart, Effort, Part, Table, Told, times
+from ixy.reporting.parts import Chart, Part, Spread, Table, times
+from ixy.reporting.progress import Told
 
 TITLE = "Throughput by clock frequency (figure 6.1)"
 _BATCH = 32

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from ixy.bench import latency
 from ixy.bench.latency import PERCENTILES, Passage
 from ixy.evaluate import published
+from ixy.evaluate.effort import Effort
 from ixy.evaluate.machine import need_cores
-from ixy.evaluate.parts import Chart, Effort, Part, Table, Told, of
+from ixy.reporting.parts import Chart, Part, Table, of
+from ixy.reporting.progress import Told
 
 TITLE = "Latency from wire to wire"
 

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 
 from ixy.bench import profile
 from ixy.bench.counters import INSTRUCTIONS, Clock, Counter, counter, no_counter, read_counter, read_ticks
-from ixy.bench.environment import tick_unit
 from ixy.errors import Error
 from ixy.evaluate import published
 from ixy.evaluate.costs import OURS
-from ixy.evaluate.parts import Cell, Effort, Missing, Part, Table, Told, of
+from ixy.evaluate.effort import Effort
+from ixy.reporting.environment import tick_unit
+from ixy.reporting.parts import Cell, Missing, Part, Table, of
+from ixy.reporting.progress import Told
 
 TITLE = "Profile by function (table 6.1)"
 

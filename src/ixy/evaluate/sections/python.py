@@ -9,10 +9,11 @@ import sys
 from collections.abc import Iterator
 
 from ixy.bench import rates
-from ixy.bench.lockstep import Spread
 from ixy.errors import Error
+from ixy.evaluate.effort import Effort
 from ixy.evaluate.machine import need_cores
-from ixy.evaluate.parts import Cell, Effort, Missing, Part, Table, Told, of, per
+from ixy.reporting.parts import Cell, Missing, Part, Spread, Table, of, per
+from ixy.reporting.progress import Told
 
 TITLE = "Ways to write it"
 

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ixy.bench import lockstep
-from ixy.bench.environment import tick_unit
-from ixy.bench.lockstep import Spread
 from ixy.evaluate import costs
-from ixy.evaluate.parts import Chart, Effort, Part, Table, Told, times
+from ixy.evaluate.effort import Effort
+from ixy.reporting.environment import tick_unit
+from ixy.reporting.parts import Chart, Part, Spread, Table, times
+from ixy.reporting.progress import Told
 from ixy.sim.machine import Machine
 
 TITLE = "Throughput by ring and frame size"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ixy.bench import packet_socket
-from ixy.evaluate.parts import Effort, Part, Table, Told, of
+from ixy.evaluate.effort import Effort
+from ixy.reporting.parts import Part, Table, of
+from ixy.reporting.progress import Told
 
 TITLE = "A socket of the kernel"
 

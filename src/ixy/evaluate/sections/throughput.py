@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from ixy.bench import lockstep
-from ixy.bench.environment import tick_unit
 from ixy.evaluate import costs, published
 from ixy.evaluate.costs import OURS
-from ixy.evaluate.parts import Chart, Effort, Missing, Part, Table, Told
+from ixy.evaluate.effort import Effort
+from ixy.reporting.environment import tick_unit
+from ixy.reporting.parts import Chart, Missing, Part, Table
+from ixy.reporting.progress import Told
 
 TITLE = "Throughput by batch size (figures 6.2 and 6.3)"
 

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from ixy.bench import code
 from ixy.evaluate import published
 from ixy.evaluate.costs import OURS
-from ixy.evaluate.parts import Cell, Effort, Part, Table, Told
+from ixy.evaluate.effort import Effort
+from ixy.reporting.parts import Cell, Part, Table
+from ixy.reporting.progress import Told
 
 TITLE = "Unsafe code (table 6.2)"
 

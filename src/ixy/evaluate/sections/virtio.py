@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from ixy.bench import virtio, virtio_peer
-from ixy.bench.environment import tick_unit
-from ixy.bench.lockstep import Spread
 from ixy.errors import Error
+from ixy.evaluate.effort import Effort
 from ixy.evaluate.machine import need_cores
-from ixy.evaluate.parts import Effort, Missing, Part, Table, Told, times
+from ixy.reporting.environment import tick_unit
+from ixy.reporting.parts import Missing, Part, Spread, Table, times
+from ixy.reporting.progress import Told
 
 TITLE = "VirtIO, and DPDK beside it"
 

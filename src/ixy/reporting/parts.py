@@ -1,27 +1,38 @@
-"""What a section of the report consists of: paragraphs, tables, charts of them, and what is missing and why."""
+"""What a report consists of: paragraphs, tables, charts of them, and what is missing and why."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from ixy.bench.lockstep import Spread
+
+class Spread(NamedTuple):
+    """A figure that was measured several times: the median, the least and the most."""
+
+    median: float
+    least: float
+    most: float
+
 
 Cell = str | int | float | Spread | None
 
 
 @dataclass(frozen=True)
 class Chart:
-    """How a table is drawn: a curve for each column after the first, over the first.
+    """How a table is drawn: a curve for each of some columns over the first one.
 
     Attributes:
         unit: of all figures.
         logarithmic: the axis of figures.
+        curves: the headings of these columns. Without, it is the one whose heading is the unit; if there is none, it is
+            all of them.
     """
 
     unit: str
     logarithmic: bool = False
+    curves: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -61,35 +72,6 @@ class Missing:
 
 
 Part = str | Table | Missing  # a str is a paragraph
-
-Told = Callable[[float, str], None]
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How long to measure.
-
-    Attributes:
-        repeat: how often each figure.
-        packets: in lock step, of each side in one repetition.
-        window: seconds over which a rate is taken.
-        batches: sizes.
-        starts: how often each process of a comparison is started.
-    """
-
-    repeat: int
-    packets: int
-    window: float
-    batches: Sequence[int]
-    starts: int
-
-    def rounds(self, batch: int) -> int:
-        """Batches in one repetition."""
-        return -(-self.packets // batch)
-
-
-FULL = Effort(repeat=7, packets=1 << 18, window=1.0, batches=(1, 2, 4, 8, 16, 32, 64, 128, 256), starts=5)
-QUICK = Effort(repeat=5, packets=1 << 17, window=0.4, batches=(1, 8, 32, 64, 256), starts=2)
 
 
 def of(values: Sequence[float]) -> Spread:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from html import escape
 from typing import TYPE_CHECKING
 
-from ixy.evaluate import chart
-from ixy.evaluate.parts import Missing, Part, Table, shown
+from ixy.reporting import chart
+from ixy.reporting.parts import Missing, Part, Table, shown
 
 if TYPE_CHECKING:
-    from ixy.evaluate.report import Report
+    from ixy.reporting.report import Report
 
 _STYLE = """
 body { font: 16px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }

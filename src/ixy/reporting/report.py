@@ -10,12 +10,9 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from ixy.bench.lockstep import Spread
 from ixy.errors import Error
-from ixy.evaluate import chart, page
-from ixy.evaluate.parts import Missing, Part, Table, is_figures, shown
-
-_NAME = "evaluation"
+from ixy.reporting import chart, page, picture
+from ixy.reporting.parts import Missing, Part, Spread, Table, is_figures, shown
 
 
 @dataclass(frozen=True)
@@ -31,11 +28,13 @@ class Report:
     """A report that grows.
 
     Attributes:
+        name: of its files, and of the directory beside them with those of its tables.
         title, introduction: what stands before the facts.
         facts: the machine and the versions, by name.
         chapters: so far.
     """
 
+    name: str
     title: str
     introduction: str
     facts: Mapping[str, str]
@@ -51,24 +50,30 @@ class Report:
         """All that could not be measured."""
         return [part for chapter in self.chapters for part in chapter.parts if isinstance(part, Missing)]
 
-    def write(self, directory: Path) -> list[Path]:
+    def write(self, directory: Path, *, pictures: bool = False) -> list[Path]:
         """Write all files, in place of those of before; which ones.
+
+        Args:
+            pictures: curves as PNG besides, if that is possible (`picture.why_not`).
 
         Raises:
             Error: the directory cannot be written, or the disk is full; says so.
         """
         try:
-            return [_replace(directory / name, text) for name, text in self._files()]
+            return [_replace(directory / name, data) for name, data in self._files(pictures and not picture.why_not())]
         except OSError as error:
             raise Error(f"the report cannot be written into {directory}: {error.strerror}") from None
 
-    def _files(self) -> Iterator[tuple[str, str]]:
+    def _files(self, pictures: bool) -> Iterator[tuple[str, bytes]]:
         for table in self._tables():
-            yield f"{_NAME}/{table.name}.csv", self.comma_separated(table)
+            yield f"{self.name}/{table.name}.csv", self.comma_separated(table).encode()
             if table.chart:
-                yield f"{_NAME}/{table.name}.svg", chart.draw(table)
-        yield f"{_NAME}.md", self.markdown()
-        yield f"{_NAME}.html", page.make(self)
+                drawing = chart.draw(table)
+                yield f"{self.name}/{table.name}.svg", drawing.encode()
+                if pictures:
+                    yield f"{self.name}/{table.name}.png", picture.png(drawing)
+        yield f"{self.name}.md", self.markdown().encode()
+        yield f"{self.name}.html", page.make(self).encode()
 
     def _tables(self) -> Iterator[Table]:
         for chapter in self.chapters:
@@ -93,11 +98,11 @@ class Report:
             yield f"### {part.title}"
             yield ""
             if part.chart:
-                yield f"![{part.title}]({_NAME}/{part.name}.svg)"
+                yield f"![{part.title}]({self.name}/{part.name}.svg)"
                 yield ""
             yield markdown_table(part)
             yield ""
-            yield _filled(f"{self.caption(part)} [CSV]({_NAME}/{part.name}.csv)")
+            yield _filled(f"{self.caption(part)} [CSV]({self.name}/{part.name}.csv)")
 
     def comma_separated(self, table: Table) -> str:
         """A table for programs: a column for each member of `objects`."""
@@ -142,12 +147,12 @@ def _filled(paragraph: str) -> str:
     return fill(paragraph, 120, break_long_words=False, break_on_hyphens=False)
 
 
-def _replace(path: Path, text: str) -> Path:
+def _replace(path: Path, data: bytes) -> Path:
     """Write a file whole, or leave what was there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     try:
-        part.write_text(text, encoding="utf-8")
+        part.write_bytes(data)
         part.replace(path)
     except OSError:
         part.unlink(missing_ok=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import version
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ixy.jit import INTERPRETED
@@ -27,6 +28,19 @@ def cpu_model() -> str:
         if key.strip() == "model name":
             return value.strip()
     return platform.machine()
+
+
+def our_version() -> str:
+    """Ixy's."""
+    try:
+        return version("ixy")
+    except PackageNotFoundError:
+        return "run from its sources"
+
+
+def date() -> str:
+    """The day and the minute."""
+    return datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
 
 
 def tick_unit() -> str:

@@ -8,8 +8,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from ixy.bench.lockstep import Spread
-from ixy.evaluate.parts import Cell, Table, shown
+from ixy.reporting.parts import Cell, Spread, Table, shown
 
 _WIDTH, _HEIGHT = 760, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 220, 16, 48  # margins; the names of the curves stand at the right
@@ -19,7 +18,7 @@ _MARKS = 6  # on a linear axis, about
 _COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
 
 
-class _Axis(NamedTuple):
+class Axis(NamedTuple):
     """The axis of figures.
 
     Attributes:
@@ -33,51 +32,56 @@ class _Axis(NamedTuple):
     logarithmic: bool
     marks: Sequence[float]
 
-    def place(self, value: float) -> float:
-        """Where a figure lies, in points from the top."""
+    def share(self, value: float) -> float:
+        """Where a figure lies: 0 at the lower end, 1 at the upper one."""
         low, high = self.low, self.high
         if self.logarithmic:
             value, low, high = math.log(max(value, low)), math.log(low), math.log(high)
-        return _TOP + (_HEIGHT - _TOP - _BOTTOM) * (1 - (value - low) / (high - low))
+        return (value - low) / (high - low)
+
+    def place(self, value: float) -> float:
+        """The same, in points from the top of the drawing."""
+        return _TOP + (_HEIGHT - _TOP - _BOTTOM) * (1 - self.share(value))
 
 
 def draw(table: Table) -> str:
-    """The curves of a table that has a chart: one for each column after the first, over the first."""
+    """The curves of a table that has a chart."""
     assert table.chart is not None
     svg = Element("svg", xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img")
     svg.set("font-family", "sans-serif")
     svg.set("font-size", "12")
     SubElement(svg, "title").text = table.title
     SubElement(svg, "rect", width="100%", height="100%", fill="white")
-    names, curves = _curves(table)
-    axis = _axis([cell for curve in curves for cell in curve], table.chart.logarithmic)
+    drawn = curves(table)
+    axis = axis_of(table)
     places = [_LEFT + (_WIDTH - _LEFT - _RIGHT) * (at + 0.5) / len(table.rows) for at in range(len(table.rows))]
     _draw_axes(svg, axis, table, places)
-    for number, (name, curve) in enumerate(zip(names, curves, strict=True)):
+    for number, (name, curve) in enumerate(drawn.items()):
         _draw_curve(svg, axis, places, curve, number)
         _draw_name(svg, name, number)
     return ElementTree.tostring(svg, encoding="unicode")
 
 
-def _curves(table: Table) -> tuple[list[str], list[list[Cell]]]:
-    """The columns in the chart's unit, or all where no column's heading is a unit."""
-    own = [at for at, name in enumerate(table.columns) if table.chart and name == table.chart.unit]
-    columns = own or range(1, len(table.columns))
-    return [table.columns[at] for at in columns], [[row[at] for row in table.rows] for at in columns]
+def curves(table: Table) -> dict[str, list[Cell]]:
+    """The columns of a table that are drawn, by their headings."""
+    assert table.chart is not None
+    wanted = table.chart.curves or [name for name in table.columns if name == table.chart.unit] or table.columns[1:]
+    return {name: [row[at] for row in table.rows] for at, name in enumerate(table.columns) if name in wanted}
 
 
-def _axis(cells: Sequence[Cell], logarithmic: bool) -> _Axis:
-    values = [value for cell in cells for value in _bounds(cell)]
-    if logarithmic:
-        positive = [value for value in values if value > 0]
+def axis_of(table: Table) -> Axis:
+    """An axis for all curves of a table."""
+    values = [value for curve in curves(table).values() for cell in curve for value in _bounds(cell)]
+    if table.chart and table.chart.logarithmic:
+        positive = [value for value in values if value > 0] or [1.0]
         decades = range(math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive))) + 1)
         marks = [10.0**decade for decade in decades]
-        return _Axis(marks[0], max(marks[-1], 10 * marks[0]), logarithmic, marks)
-    high = max(values) or 1.0
+        return Axis(marks[0], max(marks[-1], 10 * marks[0]), True, marks)
+    high = max(values, default=0.0) or 1.0
     magnitude = 10.0 ** math.floor(math.log10(high / _MARKS))
     step = magnitude * next(step for step in _STEPS if high <= step * magnitude * _MARKS)
     marks = [number * step for number in range(math.ceil(high / step) + 1)]
-    return _Axis(0.0, marks[-1], logarithmic, marks)
+    return Axis(0.0, marks[-1], False, marks)
 
 
 def _bounds(cell: Cell) -> tuple[float, ...]:
@@ -86,12 +90,12 @@ def _bounds(cell: Cell) -> tuple[float, ...]:
     return (float(cell),) if isinstance(cell, (int, float)) else ()
 
 
-def _draw_axes(svg: Element, axis: _Axis, table: Table, places: Sequence[float]) -> None:
+def _draw_axes(svg: Element, axis: Axis, table: Table, places: Sequence[float]) -> None:
     """Lines for the marks, what they are, and under them the cells of the first column."""
     right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
     for mark in axis.marks:
         _draw_line(svg, [(_LEFT, axis.place(mark)), (right, axis.place(mark))], stroke="#DDDDDD")
-        _draw_text(svg, _LEFT - 6, axis.place(mark) + 4, f"{mark:g}", "end")
+        _draw_text(svg, _LEFT - 6, axis.place(mark) + 4, f"{mark:.10g}", "end")
     for place, row in zip(places, table.rows, strict=True):
         _draw_text(svg, place, bottom + 16, shown(row[0]), "middle")
     _draw_text(svg, (_LEFT + right) / 2, bottom + 36, table.columns[0], "middle")
@@ -101,7 +105,7 @@ def _draw_axes(svg: Element, axis: _Axis, table: Table, places: Sequence[float])
         )
 
 
-def _draw_curve(svg: Element, axis: _Axis, places: Sequence[float], curve: Sequence[Cell], number: int) -> None:
+def _draw_curve(svg: Element, axis: Axis, places: Sequence[float], curve: Sequence[Cell], number: int) -> None:
     """Points, the range of each, and lines from one to the next that there is."""
     group = SubElement(svg, "g", stroke=_COLOURS[number % len(_COLOURS)], fill=_COLOURS[number % len(_COLOURS)])
     points = list(_points(axis, places, curve))
@@ -113,10 +117,16 @@ def _draw_curve(svg: Element, axis: _Axis, places: Sequence[float], curve: Seque
         SubElement(group, "circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r="3")
 
 
-def _points(axis: _Axis, places: Sequence[float], curve: Sequence[Cell]) -> Iterator[tuple[float, float]]:
+def _points(axis: Axis, places: Sequence[float], curve: Sequence[Cell]) -> Iterator[tuple[float, float]]:
     for place, cell in zip(places, curve, strict=True):
-        if isinstance(cell, (int, float, Spread)):
-            yield place, axis.place(cell.median if isinstance(cell, Spread) else cell)
+        value = figure(cell)
+        if value is not None:
+            yield place, axis.place(value)
+
+
+def figure(cell: Cell) -> float | None:
+    """What a cell says: of repetitions the median; None if it is no figure."""
+    return cell.median if isinstance(cell, Spread) else cell if isinstance(cell, (int, float)) else None
 
 
 def _draw_name(svg: Element, name: str, number: int) -> None:
