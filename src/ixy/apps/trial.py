@@ -7,7 +7,7 @@ import logging
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -198,7 +198,7 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         if isinstance(value, dict):
             what, _, unit = name.rpartition("_")
-            flat |= {f"{what}_{inner}_{unit}": each for inner, each in value.items()}
+            flat |= {f"{what}_{inner}_{unit}": each for inner, each in cast("dict[str, Any]", value).items()}
         else:
             flat[name] = value
     return flat

@@ -59,7 +59,8 @@ def sign(frame: Bytes, start: int, length: int, skip: int, stream: int, sequence
         sequence, time: taken modulo 2^48.
     """
     at = start + length - BYTES
-    first, second = np.int64(stream) << 48 | np.int64(sequence) & _NUMBER, (np.int64(time) & _NUMBER) << 16  # and wrap
+    first = int(np.int64(stream) << 48 | np.int64(sequence) & _NUMBER)  # and wrap
+    second = int((np.int64(time) & _NUMBER) << 16)
     total = _sum_before(frame, at, length - BYTES - skip) + _weighted_sum(first, second)
     second |= _complement(total, _CHECKED_SUM)
     balance = _complement(_sum(first) + _sum(second), SUM)
@@ -76,7 +77,7 @@ def read(frame: Bytes, start: int, length: int, skip: int) -> tuple[int, int, in
         return FOREIGN, 0, 0
     at = start + length - BYTES
     first, second = load_big(frame, at), load_big(frame, at + 8)
-    balance = np.int64(frame[at + 16]) << 8 | np.int64(frame[at + 17])
+    balance = int(np.int64(frame[at + 16]) << 8 | np.int64(frame[at + 17]))
     one = (_sum(first) + _sum(second) + balance + _MODULUS - SUM) % _MODULUS
     two = _sum_before(frame, at, length - BYTES - skip) + _weighted_sum(first, second)
     two = (two + _MODULUS - _CHECKED_SUM) % _MODULUS
