@@ -43,7 +43,7 @@ class Found(NamedTuple):
         if self.highest.lossy:
             return "loss above it" if self.attempt else "loss at any rate"
         line = self.traffic.line
-        return "the line" if line is not None and self.rate >= line else "the tester, which offered no more"
+        return "the line" if line is not None and self.rate >= line else "the tester"
 
 
 @dataclass(frozen=True)
