@@ -47,14 +47,14 @@ def test_largest_packets_pass(ixy):
     """The same with 1514 bytes, in batches of 1; the summary is text."""
     ended = ixy("demo", "--count", "300", "--size", "1514", "--batch", "1")
     assert ended.code == 0
-    assert "sent 300, received 300, lost 0, wrong 0, reordered 0: ok\n" in ended.output
+    assert "sent 300, received 300, lost 0, wrong 0, duplicated 0, reordered 0: ok\n" in ended.output
 
 
 def test_a_wrong_byte_fails(tmp_path):
     """A forwarder that changes one more byte of every packet: all are wrong, exit code 1."""
     process = demo_with("packet[20] += 1", tmp_path)
     assert process.returncode == 1
-    assert "sent 200, received 200, lost 0, wrong 200, reordered 0: not ok\n" in process.stdout
+    assert "sent 200, received 200, lost 0, wrong 200, duplicated 0, reordered 0: not ok\n" in process.stdout
 
 
 def test_one_wrong_packet_fails(tmp_path):
@@ -68,4 +68,4 @@ def test_nothing_arrives_fails(tmp_path):
     """A forwarder that drops everything: the demonstration ends all the same, with exit code 1."""
     process = demo_with("return ixy.DROP", tmp_path)
     assert process.returncode == 1
-    assert "sent 200, received 0, lost 200, wrong 0, reordered 0: not ok\n" in process.stdout
+    assert "sent 200, received 0, lost 200, wrong 0, duplicated 0, reordered 0: not ok\n" in process.stdout

@@ -89,7 +89,7 @@ def test_a_line_per_device_and_second(start):
     assert [line.split()[0] for line in lines] == ["sim:a", "sim:b"]
     assert all(line.count("kpps") == line.count("Mbit/s") == 2 for line in lines)
     assert "sim:a → sim:b: sent " in output
-    assert "lost 0, reordered 0, wrong 0" in output
+    assert "lost 0, duplicated 0, reordered 0, wrong 0" in output
 
 
 def test_output_that_nobody_reads(start):
@@ -136,7 +136,7 @@ def test_echo_to_a_generator(ixy):
     """A card's own generator and sink: all packets come back with their addresses swapped, and none is wrong."""
     ended = ixy("echo", "sim:a,gen=60,count=1000", "--count", "1000")
     assert ended.code == 0, ended.errors
-    assert "sim:a → sim:a: sent 1000, received 1000, lost 0, reordered 0, wrong 0" in ended.output
+    assert "sim:a → sim:a: sent 1000, received 1000, lost 0, duplicated 0, reordered 0, wrong 0" in ended.output
 
 
 def test_rules(ixy, tmp_path):

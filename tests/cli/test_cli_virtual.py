@@ -104,6 +104,7 @@ def test_capture_and_echo(ixy, tmp_path):
         "sent": 50,
         "received": 50,
         "lost": 0,
+        "duplicated": 0,
         "reordered": 0,
         "wrong": 0,
     }

@@ -153,7 +153,7 @@ def test_files_and_sinks(machine: Machine, tmp_path: Path) -> None:
         while b.sent() < 300:
             machine.step()
             path.run()
-        assert machine.sink_report("a", "b") == (300, 300, 0, 0, 0)
+        assert machine.sink_report("a", "b") == (300, 300, 0, 0, 0, 0)
 
 
 def test_the_speed_of_the_link(machine: Machine) -> None:

@@ -18,4 +18,4 @@ def test_machines_do_not_disturb_each_other() -> None:
         two.step()
         path.run(4)
         two.step()
-        assert two.sink_report("a", "b") == SinkReport(sent=50, received=50, lost=0, reordered=0, wrong=0)
+        assert two.sink_report("a", "b") == SinkReport(50, 50, lost=0, duplicated=0, reordered=0, wrong=0)

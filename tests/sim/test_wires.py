@@ -29,8 +29,10 @@ from ixy.packets.mempool import Mempool
 from ixy.sim import rack
 from ixy.sim.machine import Machine, SinkReport
 from ixy.sim.spec import check_files
+from ixy.sim.wires import sink
 from ixy.sim.wires.record import Record
 from ixy.sim.wires.replay import Replay
+from ixy.tables import order
 
 
 def settle(machine: Machine) -> None:
@@ -389,14 +391,14 @@ def test_sink_is_content_with_what_is_right(machine: Machine) -> None:
     """All 1000 frames forwarded unchanged."""
     with open_card(machine, "sim:a,gen=60,count=1000") as a, open_card(machine, "sim:b,sink=a") as b:
         forward(machine, a, b)
-        assert machine.sink_report("a", "b") == SinkReport(sent=1000, received=1000, lost=0, reordered=0, wrong=0)
+        assert machine.sink_report("a", "b") == SinkReport(1000, 1000, lost=0, duplicated=0, reordered=0, wrong=0)
 
 
 def test_card_that_generates_and_checks(machine: Machine) -> None:
     """One card with both: what it echoes is checked by its own sink."""
     with open_card(machine, "sim:a,gen=60,count=500") as device:
         forward(machine, device, device)
-        assert machine.sink_report("a", "a") == SinkReport(500, 500, 0, 0, 0)
+        assert machine.sink_report("a", "a") == SinkReport(500, 500, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(("sink", "wrong"), [("a", 0), ("b", 100)])
@@ -463,39 +465,47 @@ def judge(sequence: list[bytes]) -> SinkReport:
 
 
 @pytest.mark.parametrize(
-    ("frames", "lost", "reordered", "wrong"),
+    ("frames", "lost", "duplicated", "reordered", "wrong"),
     [
-        pytest.param([numbered(n) for n in (0, 1, 2, 3)], 0, 0, 0, id="all there"),
-        pytest.param([numbered(n) for n in (0, 1, 5, 6)], 3, 0, 0, id="a gap of three"),
-        pytest.param([numbered(n) for n in (4, 5)], 4, 0, 0, id="the first four missing"),
-        pytest.param([numbered(n) for n in (0, 2, 1, 3)], 1, 1, 0, id="two exchanged"),
-        pytest.param([numbered(n) for n in (0, 1, 1, 2)], 0, 1, 0, id="one twice"),
-        pytest.param([numbered(0), b"\xff" + numbered(1)[1:], numbered(2)], 1, 0, 1, id="first byte"),
+        pytest.param([numbered(n) for n in (0, 1, 2, 3)], 0, 0, 0, 0, id="all there"),
+        pytest.param([numbered(n) for n in (0, 1, 5, 6)], 3, 0, 0, 0, id="a gap of three"),
+        pytest.param([numbered(n) for n in (4, 5)], 4, 0, 0, 0, id="the first four missing"),
+        pytest.param([numbered(n) for n in (0, 2, 1, 3)], 0, 0, 1, 0, id="two exchanged"),
+        pytest.param([numbered(n) for n in (0, 1, 1, 2)], 0, 1, 0, 0, id="one twice"),
+        pytest.param([numbered(0), b"\xff" + numbered(1)[1:], numbered(2)], 0, 0, 0, 1, id="first byte"),
+        pytest.param([numbered(0), b"\xff" + numbered(1)[1:], numbered(4)], 2, 0, 0, 1, id="and two missing"),
         pytest.param(
-            [numbered(0), numbered(1)[:55] + b"\0" + numbered(1)[56:]], 0, 0, 1, id="last byte before the number"
+            [numbered(0), numbered(1)[:55] + b"\0" + numbered(1)[56:]], 0, 0, 0, 1, id="last byte before the number"
         ),
-        pytest.param([numbered(0, 61), numbered(0)], 0, 0, 1, id="a byte too long"),
+        pytest.param([numbered(0, 61), numbered(0)], 0, 0, 0, 1, id="a byte too long"),
+        pytest.param([numbered(0), numbered(2**31), numbered(1)], 2**31 - 1, 0, 1, 0, id="behind the window"),
     ],
 )
-def test_sink_finds_faults(frames: list[bytes], lost: int, reordered: int, wrong: int) -> None:
-    """Frames that are missing, late, repeated or changed, counted each as what it is."""
-    report = judge(frames)
-    assert (report.received, report.lost, report.reordered, report.wrong) == (len(frames), lost, reordered, wrong)
+def test_sink_finds_faults(frames: list[bytes], lost: int, duplicated: int, reordered: int, wrong: int) -> None:
+    """Frames that are missing, late, repeated or changed, counted each as what it is; what is wrong is not missing."""
+    assert judge(frames)[1:] == (len(frames), lost, duplicated, reordered, wrong)
 
 
 @given(st.lists(st.integers(0, 40), max_size=60))
 def test_sink_counts_as_a_plain_loop_does(sequence: list[int]) -> None:
-    """Any order of numbers: lost is what was skipped when the number rose, reordered what came after a later one."""
-    expected, lost, reordered = 0, 0, 0
+    """Any order of numbers: lost is what is missing below the highest, reordered what came first after a later one."""
+    seen, reordered = set[int](), 0
     for number in sequence:
-        if number >= expected:
-            lost += number - expected
-            expected = number + 1
-        else:
-            reordered += 1
+        reordered += number not in seen and number < max(seen, default=0)
+        seen.add(number)
     if sequence:
         report = judge([numbered(number) for number in sequence])
-        assert (report.lost, report.reordered, report.wrong) == (lost, reordered, 0)
+        missing, copies = max(seen) + 1 - len(seen), len(sequence) - len(seen)
+        assert (report.lost, report.duplicated, report.reordered, report.wrong) == (missing, copies, reordered, 0)
+
+
+def test_sink_counts_beyond_what_a_number_holds(machine: Machine) -> None:
+    """Behind the last of 2^32 numbers the first one comes again: neither a loss nor a step back."""
+    with Mempool(64) as pool, open_card(machine, "sim:a,gen=60,count=1"), open_card(machine, "sim:b,sink=a") as b:
+        machine.rack.outputs[machine.cards["b"].index, sink.ORDER + order.NEXT] = 2**32 - 1
+        b.tx[0].send(batch_of(pool, [numbered(number) for number in (2**32 - 1, 0, 1)]))
+        settle(machine)
+        assert machine.sink_report("a", "b")[1:] == (3, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("source", ["nobody", "bare", "b"])

@@ -282,7 +282,7 @@ class Tester:
         self.prepare()
         tick = on_progress or _ignored
         self._begin(trial)
-        with stop.looked_at() if stop else nullcontext():
+        with nullcontext() if stop is None else stop.looked_at():
             self._ended = slices(self._run, lambda now: bool(stop) or self._sent_all(trial, now), tick, self._started)
             for sender in self._senders:
                 sender.finish()
