@@ -47,11 +47,9 @@ def test_a_cable_has_the_throughput_of_the_line(ixy, tmp_path):
     assert [(trial["type"], trial["offered"], trial["lost"]) for trial in trials] == [
         ("trial", rate, 0) for rate in LINE.values()
     ]
-    assert {row["frame"]: row["packets a second"] for row in summary["results"]} == {
-        str(size): rate for size, rate in LINE.items()
-    }
+    assert {row["frame"]: row["pps"] for row in summary["results"]} == {str(size): rate for size, rate in LINE.items()}
     with (tmp_path / "out" / "throughput" / "throughput.csv").open() as file:
-        assert [int(row["packets a second"]) for row in csv.DictReader(file)] == list(LINE.values())
+        assert [int(row["pps"]) for row in csv.DictReader(file)] == list(LINE.values())
     with (tmp_path / "out" / "throughput" / "trials.csv").open() as file:
         assert [int(row["sent"]) for row in csv.DictReader(file)] == [trial["sent"] for trial in trials]
     page = Page((tmp_path / "out" / "throughput.html").read_text())

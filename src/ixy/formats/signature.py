@@ -59,7 +59,8 @@ def sign(frame: Bytes, start: int, length: int, skip: int, stream: int, sequence
         sequence, time: taken modulo 2^48.
     """
     at = start + length - BYTES
-    first, second = np.int64(stream) << 48 | np.int64(sequence) & _NUMBER, (np.int64(time) & _NUMBER) << 16  # and wrap
+    first = int(np.int64(stream) << 48) | sequence & _NUMBER  # which may wrap around, in the interpreter too
+    second = int((np.int64(time) & _NUMBER) << 16)
     total = _sum_before(frame, at, length - BYTES - skip) + _weighted_sum(first, second)
     second |= _complement(total, _CHECKED_SUM)
     balance = _complement(_sum(first) + _sum(second), SUM)

@@ -318,7 +318,7 @@ def _show(parts: Sequence[Part]) -> None:
     """Tables and curves, on the terminal."""
     console = Console()
     for part in parts:
-        if isinstance(part, Table):
+        if isinstance(part, Table) and part.rows:
             console.print(terminal.grid(part))
-            if part.chart and part.rows:
+            if part.chart:
                 console.print(terminal.plot(part))

@@ -93,7 +93,7 @@ def rates(found: Sequence[Found], how: str) -> Table:
     return Table(
         NAME,
         "Throughput",
-        ["frame", "Mpps", "line, Mpps", "packets a second", "of the line, %", "limited by"],
+        ["frame", "Mpps", "line, Mpps", "pps", "line, %", "limited by"],
         [[each.traffic.name, each.rate / 1e6, *_beside(each), each.limit] for each in found],
         how,
         chart=Chart("Mpps", curves=("Mpps", "line, Mpps")),
