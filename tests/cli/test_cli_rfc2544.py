@@ -132,3 +132,37 @@ def test_nothing_that_arrives(ixy):
     )
     assert complaint.code == 2
     assert "no packet comes from sim:a to sim:b" in complaint.errors
+
+
+def test_through_a_forwarder_of_another_process(ixy, start):
+    """The device under test is `ixy forward`, between cables that are sockets: at 100 packets a second all arrive."""
+    forwarder = start("forward", "sim:a,cable=unix:near", "sim:b,cable=unix:far", variables=INTERPRETED)
+    try:
+        ended = ixy(
+            *("test", "latency", "sim:c,cable=unix:near", "sim:d,cable=unix:far", "--sizes", "64", "--json"),
+            *("--rate", "100", "--loads", "100", "--seconds", "0.3", "--link-timeout", "60"),
+            variables=INTERPRETED,
+        )
+    finally:
+        forwarder.terminate()
+        forwarder.communicate(timeout=60)
+    assert ended.code == 0, ended.errors
+    trial, summary = map(json.loads, ended.output.splitlines())
+    assert (trial["sent"], trial["received"], trial["lost"]) == (30, 30, 0)
+    assert summary["results"][0]["min"] > 0
+
+
+def test_a_search_that_is_interrupted_reports_what_it_has(start):
+    """The signal comes when the first of ten trials has been told: exit code and summary say so."""
+    pair = ("sim:a,cable=b,loss=0.5", "sim:b")
+    process = start(
+        *("test", "frame-loss", *pair, "--sizes", "1518", "--seconds", "0.5", "--settle", "0.05", "--json"),
+        variables=INTERPRETED,
+    )
+    assert process.stdout is not None
+    first = json.loads(process.stdout.readline())
+    process.terminate()
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+    summary = json.loads(output.splitlines()[-1])
+    assert (first["type"], summary["type"], summary["stopped"], summary["results"]) == ("trial", "summary", True, [])
