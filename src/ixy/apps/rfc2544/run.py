@@ -319,6 +319,7 @@ def _show(parts: Sequence[Part]) -> None:
     console = Console()
     for part in parts:
         if isinstance(part, Table) and part.rows:
+            console.print(part.title, highlight=False)
             console.print(terminal.grid(part))
             if part.chart:
                 console.print(terminal.plot(part))
