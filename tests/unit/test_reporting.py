@@ -37,7 +37,7 @@ def printed(renderable: object) -> list[str]:
 
 def test_a_table_on_the_terminal_has_its_figures_to_the_right() -> None:
     """And words to the left."""
-    _, _, headings, _, first, second, *_ = (line.rstrip() for line in printed(terminal.grid(RATES)))
+    _, headings, _, first, second, *_ = (line.rstrip() for line in printed(terminal.grid(RATES)))
     assert headings.split() == ["frame", "Mpps", "line,", "Mpps", "limited", "by"]
     assert first.index("15.0") + 4 == second.index("0.800") + 5
     assert first.index("loss") == second.index("the line")

@@ -148,7 +148,7 @@ def test_what_was_not_offered_is_no_throughput() -> None:
     """A tester that sends 3 Mpps at most, and a device that forwards more: 3 Mpps, and it says who is the limit."""
     device = Device(forwards(10_000_000), offers=3_000_000)
     found = Throughput().measure(device.trials())
-    assert (found.rate, found.limit) == (3_000_000, "the tester, which offered no more")
+    assert (found.rate, found.limit) == (3_000_000, "the tester")
     assert device.asked == [LINE, LINE]  # once more, as something may have come between
 
 
@@ -166,7 +166,7 @@ def test_a_tester_that_falls_behind_on_the_way_says_no_more_than_it_knows() -> N
     device = Device(forwards(5_000_000))
     trials = device.trials(after=lambda _: setattr(device, "offers", 2_000_000))
     found = Throughput().measure(trials)
-    assert (found.rate, found.limit) == (2_000_000, "the tester, which offered no more")
+    assert (found.rate, found.limit) == (2_000_000, "the tester")
 
 
 def test_without_a_line_the_search_begins_with_what_can_be_sent() -> None:

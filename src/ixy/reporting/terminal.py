@@ -20,8 +20,8 @@ Dots = dict[tuple[int, int], tuple[str, str]]  # characters and their colours, b
 
 
 def grid(table: Table) -> RichTable:
-    """A table with its headings; figures stand to the right."""
-    drawn = RichTable(title=table.title, title_justify="left", box=box.SIMPLE)
+    """A table with its headings, without its title; figures stand to the right."""
+    drawn = RichTable(box=box.SIMPLE)
     for at, heading in enumerate(table.columns):
         drawn.add_column(heading, justify="right" if is_figures(table, at) else "left")
     for row in table.rows:

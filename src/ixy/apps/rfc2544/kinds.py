@@ -38,7 +38,7 @@ def frames(
     for size in sizes or ():
         if not least <= size <= most:
             raise ConfigurationError(
-                f"--sizes {size}: {least} to {most} are possible; headers, signature and check sequence take {least} bytes"
+                f"--sizes {size}: {least} to {most} are possible: headers, signature, check sequence take {least}"
             )
     if not sizes and least > SIZES[0]:
         log.warning("frames of %d bytes have no room for headers and signature: %d bytes instead", SIZES[0], least)

@@ -37,7 +37,6 @@ log = logging.getLogger("ixy.apps")
 
 NOTHING_FOUND = 1  # exit code
 _GREETING = Trial(None, None, 16)  # devices learn addresses from it (section 23), and it shows whether there is a way
-_GREETINGS = 3
 _OFTEN = 1.0  # seconds between two looks at a trial: each takes some of its time
 _INTRODUCTION = (
     "A test of RFC 2544, *Benchmarking Methodology for Network Interconnect Devices*, by `ixy test {name}`. Sizes of "
@@ -145,7 +144,7 @@ class _Session:
         self.found: list[Any] = []
         self._attempts: list[Attempt] = []
         self._test, self._devices, self._conditions = test, devices, conditions
-        self._batch, self._as_json = settings.batch, settings.as_json
+        self._batch, self._link_timeout, self._as_json = settings.batch, settings.link_timeout, settings.as_json
         self._output, self._stop = output, stop
 
     def __enter__(self) -> _Session:
@@ -177,10 +176,7 @@ class _Session:
             settle=conditions.settle,
         )
         watched = _Watched(tester, self._test.trials, conditions.seconds, told, self._stop)
-        watched.before("looking for the way")
-        if not any(watched.run(_GREETING).received for _ in range(_GREETINGS)):
-            a, b = (device.address for device in self._devices)
-            raise Error(f"no packet comes from {a} to {b}: is what lies between them up, and does it forward {name}?")
+        self._greet(watched)
 
         def after(attempt: Attempt) -> None:
             watched.done += 1
@@ -199,6 +195,20 @@ class _Session:
         self.found.append(self._test.measure(trials))
         with suppress(Error):  # a full disk is said at the end, and until then may have room again
             self._write()
+
+    def _greet(self, watched: _Watched) -> None:
+        """Send some packets until one arrives, for as long as a link is waited for: what lies between may be slow to
+        start.
+
+        Raises:
+            Error: none does.
+        """
+        watched.before("is there a way?")
+        deadline = monotonic() + self._link_timeout
+        while watched.run(_GREETING).received == 0:
+            if monotonic() >= deadline:
+                a, b = (device.address for device in self._devices)
+                raise Error(f"no packet comes from {a} to {b}: is what lies between them up, and does it forward?")
 
     def _say(self, attempt: Attempt) -> None:
         """Print what came of a trial; on a terminal a bar is enough."""
@@ -308,7 +318,8 @@ def _show(parts: Sequence[Part]) -> None:
     """Tables and curves, on the terminal."""
     console = Console()
     for part in parts:
-        if isinstance(part, Table):
+        if isinstance(part, Table) and part.rows:
+            console.print(part.title, highlight=False)
             console.print(terminal.grid(part))
-            if part.chart and part.rows:
+            if part.chart:
                 console.print(terminal.plot(part))

@@ -43,7 +43,7 @@ class Found(NamedTuple):
         if self.highest.lossy:
             return "loss above it" if self.attempt else "loss at any rate"
         line = self.traffic.line
-        return "the line" if line is not None and self.rate >= line else "the tester, which offered no more"
+        return "the line" if line is not None and self.rate >= line else "the tester"
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def rates(found: Sequence[Found], how: str) -> Table:
     return Table(
         NAME,
         "Throughput",
-        ["frame", "Mpps", "line, Mpps", "packets a second", "of the line, %", "limited by"],
+        ["frame", "Mpps", "line, Mpps", "pps", "line, %", "limited by"],
         [[each.traffic.name, each.rate / 1e6, *_beside(each), each.limit] for each in found],
         how,
         chart=Chart("Mpps", curves=("Mpps", "line, Mpps")),
