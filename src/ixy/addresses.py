@@ -85,6 +85,12 @@ def by_virtual_clock(address: str) -> bool:
     return address.startswith("sim:") and parse_spec(address).virtual
 
 
+def listening(address: str) -> str:
+    """The address by which to open a device for who only listens: what this machine sends is of interest too, where
+    the device can tell."""
+    return f"{address},outgoing" if address.startswith(packet.PREFIX) and "," not in address else address
+
+
 def open_driver(address: str, shape: Shape, circumstances: Circumstances) -> Driver:
     """The driver for what is behind an address, up and running.
 

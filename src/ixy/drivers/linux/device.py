@@ -236,5 +236,5 @@ class LinuxDevice:
             sock.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_undo"):  # nobody could close it: an exception came before anybody had it
+        if hasattr(self, "tx_rings"):  # nobody could close it: an exception came before anybody had it
             close_dropped(self.close)

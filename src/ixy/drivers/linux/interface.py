@@ -53,7 +53,7 @@ class Interface:
         if found is None:
             there = ", ".join(sorted(each for _, each in socket.if_nameindex()))
             raise AddressError(f"{address}: no interface {name}: there are {there}")
-        self.index = found.index
+        self.index = found.number
         self.first = found
 
     def now(self) -> LinkInfo:

@@ -26,7 +26,7 @@ class LinkInfo(NamedTuple):
     """An interface.
 
     Attributes:
-        index: its number in its network namespace.
+        number: its index in its network namespace.
         name: by which it is known there now.
         kind: ETHERNET, LOOPBACK or another ARPHRD_….
         flags: UP, RUNNING and others.
@@ -35,7 +35,7 @@ class LinkInfo(NamedTuple):
         program: the id of the XDP program that is attached to it; 0 if there is none.
     """
 
-    index: int
+    number: int
     name: str
     kind: int
     flags: int
@@ -75,7 +75,7 @@ def _parsed(body: bytes) -> LinkInfo:
     found = _attributes(body[_LINK.size :])
     program = _attributes(found.get(_XDP, b"")).get(_XDP_PROGRAM, bytes(4))
     return LinkInfo(
-        index=index,
+        number=index,
         name=os.fsdecode(found[_NAME].rstrip(b"\0")),
         kind=kind,
         flags=flags,

@@ -10,7 +10,7 @@ Source: packet(7), Documentation/networking/packet_mmap.rst, linux/if_packet.h (
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -163,12 +163,13 @@ def take_one(ring: RxState, packets: Packets, i: int, buffer: int) -> bool:
     word = place >> 2
     ring.state[PLACE] = place + ring.words[word + _STEP]
     ring.state[LEFT] -= 1
-    flags, length = ring.words[word + _FLAGS], ring.words[word + _CAPTURED]
+    flags: Any = ring.words[word + _FLAGS]
+    length: Any = ring.words[word + _CAPTURED]
     start = place + (ring.words[word + _START] & 0xFFFF)
     if length != ring.words[word + _LENGTH] or length == 0 or length > BUFFER_SIZE or start + length > ring.frames.size:
         ring.state[DROPPED] += 1
         return False
-    target = (buffer & ID_MASK) * STRIDE
+    target: Any = (np.int64(buffer) & ID_MASK) * STRIDE
     inserted = 0
     if flags & _TAGGED != 0 and not has(packets.vlans):
         inserted = put_tag(ring, target, word, start, length)

@@ -12,7 +12,7 @@ Source: Documentation/networking/af_xdp.rst, linux/if_xdp.h.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -118,8 +118,8 @@ def offer(ring: RxState, count: int) -> None:
 
 
 @compiled
-def give_to_kernel(ring: RxState, slot: int, buffer: int) -> None:
-    """Write a buffer into the fill ring, at an address from which the kernel's headroom ends where the buffer begins."""
+def give_to_kernel(ring: RxState, slot: int, buffer: Any) -> None:
+    """Write a buffer into the fill ring: the kernel's headroom is to end where the buffer begins."""
     number = np.int64(buffer) & _NUMBER
     ring.out[number] |= TO_RECEIVE
     ring.fill[slot] = number * STRIDE - HEADROOM
@@ -246,8 +246,10 @@ def adopt(ring: TxState, pools: Pools, packets: Packets, first: int, count: int)
         if pool_of(buffer) != ring.pool and ring.state[SPARES] > 0:
             ring.state[SPARES] -= 1
             spare = ring.spares[ring.state[SPARES]]
-            target, source = (np.int64(spare) & ID_MASK) * STRIDE, (np.int64(buffer) & ID_MASK) * STRIDE
-            copy(ring.bytes, target, ring.bytes, source, min(max(np.int64(packets.lengths[i]), 0), BUFFER_SIZE))
+            target: Any = (np.int64(spare) & ID_MASK) * STRIDE
+            source: Any = (np.int64(buffer) & ID_MASK) * STRIDE
+            length: Any = min(max(np.int64(packets.lengths[i]), 0), BUFFER_SIZE)
+            copy(ring.bytes, target, ring.bytes, source, length)
             packets.ids[i] = spare
             ring.held.ids[adopted] = buffer
             adopted += 1

@@ -96,7 +96,7 @@ def parse(address: str) -> XdpAddress:
 
 
 class XdpDevice(LinuxDevice):
-    """An interface by AF_XDP, whose packets the kernel's network stack does not get, but for those that a filter leaves.
+    """An interface by AF_XDP. The kernel's network stack gets none of its packets, but for those that a filter leaves.
 
     Each queue of the interface that is used has a socket, and a pool that is the socket's memory. The program is gone
     when the process ends, however it ends.
@@ -159,7 +159,9 @@ class XdpDevice(LinuxDevice):
     def _check(self, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int, rss_key: bytes) -> None:
         kind = self.interface.first.kind
         if kind != ETHERNET:
-            what = "a loopback interface, whose packets never leave the kernel" if kind == LOOPBACK else "none of Ethernet"
+            what = (
+                "a loopback interface, whose packets never leave the kernel" if kind == LOOPBACK else "none of Ethernet"
+            )
             raise UnsupportedDevice(f"{self.address}: the interface is {what}")
         if not (1 <= rx_queues <= MAX_QUEUES and 1 <= tx_queues <= MAX_QUEUES):
             raise ConfigurationError(f"{self.address}: {rx_queues} and {tx_queues} queues: 1 to {MAX_QUEUES} possible")
@@ -236,7 +238,9 @@ class XdpDevice(LinuxDevice):
                 f"{self.address}: the interface has no queue {queue}: ethtool -l {name} shows how many there are"
             )
         if error.errno == errno.EOPNOTSUPP and self.mode == "zerocopy":
-            return UnsupportedDevice(f"{self.address}: the interface's driver has no zero-copy: leave out mode=zerocopy")
+            return UnsupportedDevice(
+                f"{self.address}: the interface's driver has no zero-copy: leave out mode=zerocopy"
+            )
         return UnsupportedDevice(f"{self.address}: cannot bind to queue {queue}: {error.strerror}")
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -265,7 +269,9 @@ class XdpDevice(LinuxDevice):
                 raise
         except OSError as error:
             if expression:
-                raise FilterError(f"{self.address}: the kernel does not take filter={expression!r}: {error.strerror}") from error
+                raise FilterError(
+                    f"{self.address}: the kernel does not take filter={expression!r}: {error.strerror}"
+                ) from error
             raise UnsupportedDevice(f"{self.address}: the kernel takes no XDP program: {error.strerror}") from error
 
     def _attach_somehow(self, program: int) -> int:
@@ -277,7 +283,9 @@ class XdpDevice(LinuxDevice):
             except OSError as error:
                 self._refuse_if_taken(error)
                 if mode == modes[-1]:
-                    raise UnsupportedDevice(f"{self.address}: cannot attach an XDP program: {_reason(error)}") from error
+                    raise UnsupportedDevice(
+                        f"{self.address}: cannot attach an XDP program: {_reason(error)}"
+                    ) from error
             else:
                 self.mode = self.mode or ("driver" if mode == _DRIVER else "generic")
                 return link
@@ -302,7 +310,12 @@ class XdpDevice(LinuxDevice):
         if there > rx_queues:
             log.warning(
                 "%s: it has %d receive queues, and %d opened: packets of the others go to the kernel; ethtool -L %s "
-                "combined %d", self.address, there, rx_queues, self.interface.first.name, rx_queues,
+                "combined %d",
+                self.address,
+                there,
+                rx_queues,
+                self.interface.first.name,
+                rx_queues,
             )
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -312,7 +325,9 @@ class XdpDevice(LinuxDevice):
         """What found no buffer, or no place (struct xdp_statistics)."""
         lost = 0
         for sock in self._sockets[: len(self.rx_rings)]:
-            dropped, _rx_invalid, _tx_invalid, full, *_ = struct.unpack("=6Q", sock.getsockopt(SOL_XDP, _STATISTICS, 48))
+            dropped, _rx_invalid, _tx_invalid, full, *_ = struct.unpack(
+                "=6Q", sock.getsockopt(SOL_XDP, _STATISTICS, 48)
+            )
             lost += dropped + full
         return lost
 
