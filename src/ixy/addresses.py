@@ -19,11 +19,13 @@ from ixy.bus.sysfs import SysfsFunction
 from ixy.bus.vfio import VfioFunction
 from ixy.drivers import ixgbe
 from ixy.drivers.ixgbe.device import Ixgbe
+from ixy.drivers.packet import device as packet
 from ixy.drivers.virtio.device import VirtioNet
 from ixy.drivers.virtio.transports import pci as virtio_pci
 from ixy.drivers.virtio.transports import vhost_user
 from ixy.drivers.virtio.transports.pci_legacy import PciLegacy
 from ixy.drivers.virtio.transports.pci_modern import PciModern, capabilities
+from ixy.drivers.xdp import device as xdp
 from ixy.errors import AddressError, UnsupportedDevice
 from ixy.sim.machine import machine
 from ixy.sim.spec import parse_spec
@@ -83,6 +85,12 @@ def by_virtual_clock(address: str) -> bool:
     return address.startswith("sim:") and parse_spec(address).virtual
 
 
+def listening(address: str) -> str:
+    """The address by which to open a device for who only listens: what this machine sends is of interest too, where
+    the device can tell."""
+    return f"{address},outgoing" if address.startswith(packet.PREFIX) and "," not in address else address
+
+
 def open_driver(address: str, shape: Shape, circumstances: Circumstances) -> Driver:
     """The driver for what is behind an address, up and running.
 
@@ -112,6 +120,14 @@ def _open_vhost_user(address: str, shape: Shape, _: Circumstances) -> Driver:
     return VirtioNet(vhost_user.VhostUser(address), **shape._asdict(), unwanted=unwanted)
 
 
+def _open_xdp(address: str, shape: Shape, circumstances: Circumstances) -> Driver:
+    return xdp.XdpDevice(address, **shape._asdict(), force=circumstances.force)
+
+
+def _open_packet(address: str, shape: Shape, _: Circumstances) -> Driver:
+    return packet.PacketDevice(address, **shape._asdict())
+
+
 @dataclass(frozen=True)
 class Scheme:
     """A way to reach devices.
@@ -131,6 +147,8 @@ class Scheme:
 
 SCHEMES = {
     "sim:": Scheme("sim:NAME", parse_spec, _open_simulated, 0.5),  # what is plugged in has a link at once
+    xdp.PREFIX: Scheme("xdp:eth0", xdp.parse, _open_xdp, 2.0),
+    packet.PREFIX: Scheme("packet:eth0", packet.parse, _open_packet, 2.0),
     vhost_user.PREFIX: Scheme("vhost-user:/path/to/socket", vhost_user.parse, _open_vhost_user, 10.0),
 }
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from ixy import clock
+from ixy.addresses import listening
 from ixy.apps.decode import Decoder
 from ixy.apps.session import chosen_by, open_devices
 from ixy.apps.signals import stop_on_signals
@@ -24,13 +25,14 @@ from ixy.formats.reading import read
 from ixy.formats.words import MAX_LENGTH
 from ixy.formats.writing import Writer
 from ixy.headers import HEADERS, Headers, fields
+from ixy.packets.buffers import BUFFER_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from ixy.apps.settings import Settings
     from ixy.apps.signals import Stop
-    from ixy.device import RxQueue
+    from ixy.device import Device
     from ixy.filters import Filter
     from ixy.formats.reading import Capture
 
@@ -112,17 +114,21 @@ def dump_device(address: str, settings: Settings, look: Look) -> int:
         check_place(look.file)
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
-        (device,) = stack.enter_context(open_devices([address], settings, metadata=("time",)))
+        (device,) = stack.enter_context(open_devices([listening(address)], settings, metadata=("time",)))
         with closing(look.sink()) as sink:
             _say(f"listening on {address}, link-type EN10MB (Ethernet), snapshot length {look.snaplen} bytes")
-            live = _Live(device.rx[0], chosen, settings)
+            live = _Live(device, chosen, settings)
             try:
                 with stop.looked_at():
                     live.run(sink, stop)
             finally:
                 _say(_counted(sink.count, "captured"))
                 _say(_counted(live.matched, "received by filter"))
-                _say(_counted(device.stats().rx_dropped, "dropped by the device"))
+                stats = device.stats()
+                _say(_counted(stats.rx_dropped, "dropped by the device"))
+                if stats.rx_refused:
+                    why = f"longer than {BUFFER_SIZE} bytes, or damaged{_remedy(address)}"
+                    _say(f"{_counted(stats.rx_refused, 'refused')}: {why}")
     return stop.exit_code(settings)
 
 
@@ -166,8 +172,9 @@ class _Live:
         matched: how many did.
     """
 
-    def __init__(self, queue: RxQueue, chosen: Filter | None, settings: Settings) -> None:
-        self._queue, self._filter, self._settings = queue, chosen, settings
+    def __init__(self, device: Device, chosen: Filter | None, settings: Settings) -> None:
+        self._device, self._queue = device, device.rx[0]
+        self._filter, self._settings = chosen, settings
         self.matched = 0
 
     def run(self, sink: Sink, stop: Stop) -> None:
@@ -184,9 +191,17 @@ class _Live:
 
     def _received(self) -> list[Seen]:
         with self._queue.receive(self._settings.batch, timeout=_WAIT) as batch:
+            if not len(batch):
+                self._device.wait_for_link(0)  # which says if there is nothing any more that could receive
             passed = [True] * len(batch) if self._filter is None else self._filter(batch).tolist()
             seen = zip(batch.times.tolist(), batch, passed, strict=True)
             return [Seen(time, bytes(packet), len(packet)) for time, packet, passes in seen if passes]
+
+
+def _remedy(address: str) -> str:
+    """How to have the kernel hand over frames as they were on the wire, and not several as one."""
+    kind, _, name = address.partition(":")
+    return f"; ethtool -K {name.split(',')[0]} gro off gso off tso off" if kind in ("packet", "xdp") else ""
 
 
 def _counted(count: int, what: str) -> str:

@@ -35,7 +35,7 @@ def use(device: PciDevice) -> str | None:
     found = interfaces(device)
     if not found and [*device.path.glob("net"), *device.path.glob("virtio*/net")]:
         return "its interface lives in another network namespace"
-    return next(filter(None, map(_interface_use, found)), None)
+    return next(filter(None, map(interface_use, found)), None)
 
 
 def refuse_if_used(device: PciDevice) -> None:
@@ -45,16 +45,22 @@ def refuse_if_used(device: PciDevice) -> None:
         raise DeviceBusy(f"{device.address}: {words}; take it all the same with --force")
 
 
-def _interface_use(interface: Path) -> str | None:
+def interface_use(interface: Path) -> str | None:
+    """How the kernel's network stack uses an interface, by its sysfs directory, in words; None if it does not."""
     name = interface.name
-    up = int((interface / "flags").read_text(), 16) & _IFF_UP
     address = _ipv4_address(name) or _ipv6_address(name)
-    if up and address:
+    if address and _is_up(interface):
         return f"interface {name} is up with address {address}"
     if _carries_ipv4_route(name) or _carries_ipv6_route(name):
         return f"interface {name} carries a route"
     above = sorted(interface.glob("upper_*"))
-    return next((f"{words}, above {name}" for words in map(_interface_use, map(Path.resolve, above)) if words), None)
+    return next((f"{words}, above {name}" for words in map(interface_use, map(Path.resolve, above)) if words), None)
+
+
+def _is_up(interface: Path) -> bool:
+    """Without its directory, as where /sys is another network namespace's, it counts as up."""
+    flags = interface / "flags"
+    return not flags.exists() or bool(int(flags.read_text(), 16) & _IFF_UP)
 
 
 def _ipv4_address(name: str) -> str | None:

@@ -76,12 +76,7 @@ class VfioBar:
 
     def close(self) -> None:
         """Let go of the registers; a mapping keeps the device open. Whoever still has `words` sees idle memory."""
-        fd = os.memfd_create("ixy-closed", os.MFD_CLOEXEC)
-        try:
-            os.ftruncate(fd, self._window.size)
-            self._window.map(0, self._window.size, fd)
-        finally:
-            os.close(fd)
+        self._window.idle()
 
 
 class VfioInterrupts:

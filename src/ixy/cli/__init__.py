@@ -98,12 +98,15 @@ def _version() -> str:
 @logging_options
 @click.option("--version", is_flag=True, expose_value=False, callback=_print_version, help="Print the version.")
 def group() -> None:
-    """A user-space network driver for Intel 82599 cards, real and simulated, and for VirtIO.
+    """A user-space network driver for Intel 82599 cards, real and simulated, for VirtIO, and for Linux interfaces.
 
     A device is named by its PCI address, such as 0000:03:00.0 (`ixy list` shows them), is a VirtIO device of another
-    process, vhost-user:/path/to/socket, or a simulated card:
+    process, vhost-user:/path/to/socket, an interface of the kernel (`ip link` shows them), or a simulated card:
 
     \b
+    packet:eth0                              copies of what eth0 receives, by AF_PACKET
+    xdp:eth0                                 its packets themselves, by AF_XDP: the kernel gets none
+    xdp:eth0,filter=udp port 4789            … but those that the filter leaves; also mode=driver|generic|zerocopy
     sim:a                                    nothing plugged in
     sim:a,card=x540                          an X540 instead of an 82599
     sim:a,cable=b                            a cable to card b

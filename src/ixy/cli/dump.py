@@ -70,6 +70,7 @@ def dump(
 
     \b
     Examples:
+      sudo ixy dump packet:eth0
       sudo ixy dump 0000:03:00.0 -c 10
       sudo ixy dump 0000:03:00.0 -ev "udp port 53 and not host 10.0.0.1"
       ixy dump -r in.pcap -ttt tcp port 80

@@ -1,0 +1,1 @@
+"""What drivers of the kernel's network interfaces share."""

@@ -1,0 +1,240 @@
+"""The control plane that drivers of the kernel's interfaces share: what is the interface's, the kernel does."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from ixy.drivers import DeviceCounters, Link
+from ixy.drivers.linux.interface import Interface, Membership, explained
+from ixy.drivers.linux.interrupts import SocketInterrupt
+from ixy.drivers.pools import AttachedPools
+from ixy.drivers.rules import no_such_rule
+from ixy.dropped import close_dropped
+from ixy.errors import ConfigurationError, Error
+from ixy.packets.dma import DmaMapping
+from ixy.process import Owner, forget_in_child
+
+if TYPE_CHECKING:
+    import socket
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ixy.drivers.linux.rings import CountingRing
+    from ixy.drivers.rss import Rss
+    from ixy.drivers.rules import Rule
+    from ixy.packets.dma import DmaMemory
+    from ixy.packets.mempool import Mempool
+
+log = logging.getLogger("ixy.linux")
+
+# What the kernel does not know the speed of, such as a TAP device, has no wire.
+NOMINAL_SPEED = 10_000
+
+
+class ThisProcess:
+    """Who reaches packet buffers by the process's own addresses has nothing to be mapped."""
+
+    def map(self, memory: DmaMemory) -> DmaMapping:
+        return DmaMapping.linear(memory, 0)
+
+    def unmap(self, memory: DmaMemory) -> None:
+        """It was not mapped."""
+
+
+class LinuxDevice:
+    """What a driver derives from; see `ixy.drivers.Driver`.
+
+    What it opens it registers in `_undo`. In a forked child it gives up its files, and nothing else.
+
+    Args:
+        address: of the device, for messages.
+        name: of the interface.
+        capabilities: what a process needs to open it, see `explained`.
+    """
+
+    name = "linux"
+    rss: Rss | None = None
+    rules: Sequence[Rule] = ()
+    _receiving: Sequence[CountingRing]
+    _sending: Sequence[CountingRing]
+
+    def __init__(self, address: str, name: str, capabilities: str) -> None:
+        self.address = address
+        self._capabilities = capabilities
+        self._owner = Owner()
+        self._lock = threading.RLock()
+        self._closed = False
+        self._sockets: list[socket.socket] = []
+        self._interrupts: dict[int, SocketInterrupt] = {}
+        self._attached = AttachedPools(ThisProcess())
+        self._undo = ExitStack()
+        self.interface = Interface(address, name)
+
+    def _take_interface(self) -> None:
+        """Let all packets in, until `set_promiscuous` says otherwise."""
+        with self._explained("open a packet socket"):
+            self._membership = Membership(self.interface)
+            self._undo.callback(self._membership.close)
+            self._membership.promiscuous(True)
+        forget_in_child(self)
+
+    @contextmanager
+    def _explained(self, doing: str) -> Generator[None]:
+        with explained(self.address, doing, self._capabilities):
+            yield
+
+    @contextmanager
+    def _control(self, doing: str = "ask the kernel") -> Generator[None]:
+        """One thread at a time, as long as the device is open."""
+        with self._lock:
+            if self._closed:
+                raise Error(f"{self.address} is closed")
+            with self._explained(doing):
+                yield
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # The interface
+
+    def mac(self) -> bytes:
+        with self._control():
+            return self.interface.now().mac
+
+    def set_mac(self, mac: bytes) -> None:
+        """
+        Raises:
+            ConfigurationError: it is not the driver's to change.
+        """
+        raise ConfigurationError(
+            f"{self.address}: the address is the kernel's: ip link set {self.interface.first.name} address "
+            f"{mac.hex(':')}"
+        )
+
+    def mtu(self) -> int:
+        """The longest payload of a frame."""
+        with self._control():
+            return self.interface.now().mtu
+
+    def link(self) -> Link:
+        """
+        Raises:
+            Error: the interface is gone.
+        """
+        with self._control():
+            up = self.interface.now().up
+            return Link(up, (self.interface.speed() or NOMINAL_SPEED) if up else 0)
+
+    def wait_for_link(self, timeout: float) -> Link:
+        deadline = time.monotonic() + timeout
+        while not (link := self.link()).up and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return link
+
+    def set_promiscuous(self, enabled: bool) -> None:
+        """As far as the interface looks at addresses: a virtual one, such as veth, lets all packets in anyway."""
+        with self._control("change what the interface lets in"):
+            self._membership.promiscuous(enabled)
+
+    def set_mac_filter(self, addresses: Sequence[bytes]) -> None:
+        """Likewise."""
+        with self._control("change what the interface lets in"):
+            self._membership.filter(addresses)
+
+    def set_vlan_filter(self, vlan: int, enabled: bool) -> None:  # noqa: ARG002
+        """
+        Raises:
+            ConfigurationError: there is none.
+        """
+        raise ConfigurationError(f"{self.address}: an interface has no filter of VLANs that a program could set")
+
+    def add_rule(self, rule: Rule) -> Rule:
+        """
+        Raises:
+            ConfigurationError: there are none.
+        """
+        raise ConfigurationError(
+            f"{self.address}: {rule}: rules are the kernel's here: ethtool -N {self.interface.first.name}"
+        )
+
+    def remove_rule(self, rule: Rule) -> None:
+        """
+        Raises:
+            ConfigurationError: there is none.
+        """
+        raise no_such_rule(self.address, rule)
+
+    def redirect(self, rss: Rss) -> None:
+        """Never called: there is no `rss`."""
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Rings
+
+    def attach(self, pool: Mempool) -> None:
+        """Keep `pool`; its packets are copied when they are sent, so the kernel need not know it."""
+        with self._control():
+            self._attached.attach(pool)
+
+    def rx_interrupt(self, queue: int) -> SocketInterrupt:
+        """Its socket, which is readable while there are packets."""
+        with self._control("open a file"):
+            if queue not in self._interrupts:
+                self._interrupts[queue] = SocketInterrupt(self._sockets[queue])
+            return self._interrupts[queue]
+
+    def when_gone(self, tell: Callable[[], bool]) -> None:
+        """An interface that goes is noticed by who asks for its link."""
+
+    def rouse(self) -> None:
+        """The kernel is awake."""
+
+    def rung_by(self, words: NDArray[np.int64]) -> None:
+        """Likewise."""
+
+    def sent(self) -> int:
+        """Packets that the kernel has taken from the rings."""
+        return sum(ring.sent() for ring in self._sending)
+
+    def counters(self) -> DeviceCounters:
+        """What the rings counted, and what the sockets lost for want of room."""
+        with self._control():
+            return DeviceCounters(
+                rx_packets=sum(ring.packets for ring in self._receiving),
+                rx_bytes=sum(ring.bytes for ring in self._receiving),
+                tx_packets=sum(ring.packets for ring in self._sending),
+                tx_bytes=sum(ring.bytes for ring in self._sending),
+                rx_dropped=self._lost(),
+            )
+
+    def _lost(self) -> int:
+        """Packets that have found no room in a ring since the device was opened."""
+        raise NotImplementedError
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # The end
+
+    def close(self) -> None:
+        """Give the interface up, take buffers back. A second call does nothing, or goes on with it."""
+        if not self._owner.mine():
+            return
+        with self._lock:
+            self._closed = True
+            while self._interrupts:
+                self._interrupts.popitem()[1].close()
+            self._undo.close()
+
+    def forget(self) -> None:
+        """Close files and mappings; see `ixy.process.Inheritance`."""
+        while self._interrupts:
+            self._interrupts.popitem()[1].close()
+        self._membership.close()
+        for sock in self._sockets:
+            sock.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "tx_rings"):  # nobody could close it: an exception came before anybody had it
+            close_dropped(self.close)

@@ -1,0 +1,159 @@
+"""A network interface of the kernel: what it is, whether it may be taken, and who may."""
+
+from __future__ import annotations
+
+import errno
+import getpass
+import os
+import socket
+import struct
+import sys
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ixy.bus.interfaces import interface_use
+from ixy.drivers.linux.netlink import LinkInfo, link_by_index, link_by_name
+from ixy.errors import AddressError, DeviceBusy, Error, PermissionDenied
+
+_CLASS = Path("/sys/class/net")
+_MAX_NAME = 15  # IFNAMSIZ, without the zero at the end
+
+# Of packet(7), which not every Python has
+SOL_PACKET = 263
+_ADD_MEMBERSHIP, _DROP_MEMBERSHIP = 1, 2
+_MR_MULTICAST, _MR_PROMISC, _MR_UNICAST = 0, 1, 3
+_MREQ = struct.Struct("=iHH8s")
+
+
+def check_name(address: str, name: str) -> None:
+    """Refuse what no interface can be called.
+
+    Raises:
+        AddressError: says what to write.
+    """
+    if not 0 < len(os.fsencode(name)) <= _MAX_NAME or "/" in name or any(map(str.isspace, name)):
+        raise AddressError(f"{address}: {name!r} is no interface's name: write one of those that `ip link` shows")
+
+
+class Interface:
+    """An interface, known by its number: its name may change.
+
+    Args:
+        address: of the device, for messages.
+        name: as the user wrote it.
+
+    Raises:
+        AddressError: there is none.
+    """
+
+    def __init__(self, address: str, name: str) -> None:
+        self._address = address
+        found = link_by_name(name)
+        if found is None:
+            there = ", ".join(sorted(each for _, each in socket.if_nameindex()))
+            raise AddressError(f"{address}: no interface {name}: there are {there}")
+        self.index = found.number
+        self.first = found
+
+    def now(self) -> LinkInfo:
+        """What the kernel says of it now.
+
+        Raises:
+            Error: it is gone.
+        """
+        found = link_by_index(self.index)
+        if found is None:
+            raise Error(f"{self._address}: the interface is gone: it was removed, or moved to another namespace")
+        return found
+
+    def refuse_if_used(self, remedy: str) -> None:
+        """
+        Raises:
+            DeviceBusy: the kernel's network stack uses it; says how, and the remedy.
+        """
+        words = interface_use(_CLASS / self.first.name)
+        if words is not None:
+            raise DeviceBusy(f"{self._address}: {words}: {remedy}")
+
+    def speed(self) -> int:
+        """In Mbit/s; 0 where the kernel does not know."""
+        try:
+            return max(int((_CLASS / self.now().name / "speed").read_text()), 0)
+        except (OSError, ValueError):
+            return 0
+
+    def rx_queues(self) -> int:
+        """How many receive queues it has, 1 where that cannot be found out."""
+        return max(len([*(_CLASS / self.first.name / "queues").glob("rx-*")]), 1)
+
+
+class Membership:
+    """What an interface lets in besides what is for this station, as long as this process wants it.
+
+    A socket that receives nothing stands for it, so it ends with the process.
+
+    Attributes:
+        sock: the socket.
+    """
+
+    def __init__(self, interface: Interface) -> None:
+        self._index = interface.index
+        self._filtered: list[bytes] = []
+        self._promiscuous = False
+        self.sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+
+    def promiscuous(self, enabled: bool) -> None:
+        """Let all packets in."""
+        if enabled != self._promiscuous:
+            self._change(_ADD_MEMBERSHIP if enabled else _DROP_MEMBERSHIP, _MR_PROMISC, b"")
+            self._promiscuous = enabled
+
+    def filter(self, addresses: Sequence[bytes]) -> None:
+        """Let packets for these addresses in, in place of those before."""
+        for mac in self._filtered:
+            self._change(_DROP_MEMBERSHIP, _MR_MULTICAST if mac[0] & 1 else _MR_UNICAST, mac)
+        self._filtered = []
+        for mac in addresses:
+            self._change(_ADD_MEMBERSHIP, _MR_MULTICAST if mac[0] & 1 else _MR_UNICAST, mac)
+            self._filtered.append(mac)
+
+    def _change(self, how: int, kind: int, mac: bytes) -> None:
+        self.sock.setsockopt(SOL_PACKET, how, _MREQ.pack(self._index, kind, len(mac), mac))
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+@contextmanager
+def explained(address: str, doing: str, capabilities: str) -> Generator[None]:
+    """Turn what the kernel says while `doing` something into one of ixy's errors.
+
+    Args:
+        capabilities: what it takes, as setpriv(1) wants it: "+net_raw".
+    """
+    try:
+        yield
+    except PermissionError as error:
+        raise PermissionDenied(f"{address}: no permission to {doing}: {_remedy(capabilities)}") from error
+    except OSError as error:
+        if error.errno in (errno.ENODEV, errno.ENXIO):
+            raise Error(f"{address}: the interface is gone") from error
+        raise Error(f"{address}: cannot {doing}: {error.strerror}") from error
+
+
+def _remedy(capabilities: str) -> str:
+    if os.geteuid() == 0:
+        return "the kernel refuses even root; is this a container, or a user namespace?"
+    command = " ".join(sys.orig_argv) or "ixy"
+    return (
+        f"run as root (sudo), or as yourself with the rights that it takes: sudo setpriv --reuid {_user()} --regid "
+        f"{os.getgid()} --init-groups --inh-caps {capabilities} --ambient-caps {capabilities} {command}"
+    )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

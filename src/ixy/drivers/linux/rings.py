@@ -1,0 +1,50 @@
+"""What the rings of the kernel's interfaces share: they count, since an interface counts for all who use it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ixy.drivers.rings import COMMON_WORDS
+from ixy.jit import compiled
+from ixy.packets.packets import INDEX_MASK, Packets
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Words of a ring's `state` besides the common ones
+PACKETS = COMMON_WORDS  # that were received, or handed over to be sent
+BYTES = COMMON_WORDS + 1  # of those packets, without frame check sequences
+OWN_WORDS = COMMON_WORDS + 2  # where those of one driver begin
+
+GROUP = 32  # packets that are on their way besides those in rings
+
+
+@compiled
+def count_packets(state: NDArray[np.int64], packets: Packets, first: int, count: int) -> None:
+    """Count packets that a ring has received, or taken to send."""
+    first &= INDEX_MASK
+    total = 0
+    for i in range(count & INDEX_MASK):
+        total += packets.lengths[first + i]
+    state[PACKETS] += count
+    state[BYTES] += total
+
+
+class CountingRing:
+    """A ring with these counters."""
+
+    state: Any
+
+    @property
+    def packets(self) -> int:
+        return int(self.state.state[PACKETS])
+
+    @property
+    def bytes(self) -> int:
+        """Of these packets, with their frame check sequences."""
+        return int(self.state.state[BYTES]) + 4 * self.packets
+
+    def sent(self) -> int:
+        """Of `packets`, those that the kernel has taken from a transmit ring; what waits there is tried once more."""
+        raise NotImplementedError

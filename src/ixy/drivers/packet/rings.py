@@ -1,0 +1,84 @@
+"""The rings of a device, one socket for each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ixy.drivers.linux.rings import CountingRing
+from ixy.drivers.packet import datapath
+from ixy.drivers.packet.datapath import REFUSED, STATE_WORDS, RxState, TxState
+from ixy.drivers.rings import DROPPED, STARVED, Ring, SendingRing
+from ixy.jit import Direct
+from ixy.packets.packets import new_packets, slots
+from ixy.packets.pool import pools
+from ixy.unsafe import own_lines
+from ixy.unsafe.sockets import new_messages
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ixy.drivers import RxSingle
+    from ixy.packets.mempool import Mempool
+
+
+class PacketRxRing(Ring, CountingRing):
+    """A receive ring; see `ixy.drivers.RxRing`. It holds no buffers: packets lie in the kernel's blocks.
+
+    Args:
+        frames: shared with the kernel, uint8.
+        block_bytes: of a block.
+        size: how many descriptors it is to count as.
+        pool: where buffers come from.
+        metadata: what is told of each packet.
+    """
+
+    kernel = staticmethod(datapath.rx_batch)
+    ready = staticmethod(datapath.ready)
+    single: RxSingle | None = None
+
+    def __init__(
+        self, frames: NDArray[np.uint8], block_bytes: int, size: int, pool: Mempool, metadata: Sequence[str]
+    ) -> None:
+        words, buffers = frames.view("uint32"), pools().bytes.reshape(-1)
+        state = own_lines(STATE_WORDS)
+        super().__init__(RxState(frames, words, block_bytes, slots(size), state, buffers, pool.number))
+        self.pool = pool
+        self.metadata: Sequence[str] = tuple(metadata)
+
+    @property
+    def dropped(self) -> int:
+        return int(self.state.state[DROPPED])
+
+    @property
+    def starved(self) -> int:
+        return int(self.state.state[STARVED])
+
+
+class PacketTxRing(SendingRing, CountingRing):
+    """A transmit ring; see `ixy.drivers.TxRing`.
+
+    Args:
+        fd: the socket.
+        size: how many packets may wait until the socket takes them.
+    """
+
+    kernel = staticmethod(datapath.tx_batch)
+    room = staticmethod(datapath.tx_room)
+
+    def __init__(self, fd: int, size: int) -> None:
+        buffers = pools().bytes.reshape(-1)
+        super().__init__(TxState(new_packets(size), own_lines(STATE_WORDS), buffers, new_messages(size), fd))
+        self._flush = Direct(datapath.flush_once_more)
+
+    def sent(self) -> int:
+        self._flush((), self.state, pools())
+        return self.packets - self.in_flight
+
+    @property
+    def refused(self) -> int:
+        """Packets that the kernel would never take, as they are longer than the interface's MTU allows, or too
+        short."""
+        return int(self.state.state[REFUSED])

@@ -1,0 +1,321 @@
+"""The data path of an AF_XDP socket: kernels over its four rings.
+
+Memory that the socket and the kernel share, the UMEM, is a pool's. The fill ring gives the kernel buffers to receive
+into, the receive ring hands them out with packets, the transmit ring takes packets, the completion ring gives their
+buffers back. Packets of other pools are copied on transmit, into buffers that the ring has for that.
+
+A system call costs as much as receiving some hundred packets, so these kernels are as simple as can be. What the kernel
+names is a place in the UMEM: which buffers it has is noted by number, and what it does not have it cannot give.
+
+Source: Documentation/networking/af_xdp.rst, linux/if_xdp.h.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ixy.drivers.linux.rings import GROUP, OWN_WORDS, count_packets
+from ixy.drivers.rings import CLEAN, DROPPED, NEXT, STARVED, leave, seize
+from ixy.jit import compiled, outlined
+from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, POOL_BUFFERS, POOL_SHIFT, STRIDE
+from ixy.packets.checking import hand_over
+from ixy.packets.packets import INDEX_MASK, Packets, stamp
+from ixy.packets.pool import Pools, free_count, fresh, give, pool_of, took
+from ixy.unsafe import copy, load_acquire, store_release
+from ixy.unsafe.sockets import start_receiving, start_sending
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Words of a ring's `state` besides those of `linux.rings`
+OFFERED = OWN_WORDS  # receive: how many buffers the kernel was given in all
+SPARES = OWN_WORDS  # transmit: how many buffers for copies are at hand
+STATE_WORDS = 16
+
+HEADROOM = 256  # XDP_PACKET_HEADROOM: the kernel puts a frame so far behind the address that it is given
+CHUNK = HEADROOM + BUFFER_SIZE
+_ADDRESS = (1 << 48) - 1  # in unaligned mode, the bits above are an offset
+_NEED_WAKEUP = 1
+_UNSIGNED = 0xFFFF_FFFF  # indices of rings wrap around
+_CALLS = 8  # of sendto(2) for a batch at most; each sends 32 packets
+_NUMBER = POOL_BUFFERS - 1  # a mask: of a buffer's number within its pool
+
+# What the kernel has, by number within the pool
+NOTHING, TO_RECEIVE, TO_SEND, SPARE = 0, 1, 2, 4
+
+
+class RxState(NamedTuple):
+    """Receive ring and fill ring.
+
+    Attributes:
+        producer, consumer: of the receive ring, shape (1,), uint32.
+        descriptors: of the receive ring, shape (2 * size,), int64: address, and length with options.
+        fill_producer, fill_flags: of the fill ring, shape (1,), uint32.
+        fill: of the fill ring, shape (size,), int64.
+        held: the first buffers that the kernel was given.
+        out: which buffers the kernel has, shape (POOL_BUFFERS,), uint8; both rings of a socket share it.
+        state: shape (STATE_WORDS,), int64.
+        pool: number of the socket's pool.
+        fd: the socket.
+    """
+
+    producer: NDArray[np.uint32]
+    consumer: NDArray[np.uint32]
+    descriptors: NDArray[np.int64]
+    fill_producer: NDArray[np.uint32]
+    fill_flags: NDArray[np.uint32]
+    fill: NDArray[np.int64]
+    held: Packets
+    out: NDArray[np.uint8]
+    state: NDArray[np.int64]
+    pool: int
+    fd: int
+
+
+class TxState(NamedTuple):
+    """Transmit ring and completion ring.
+
+    Attributes:
+        producer, consumer, flags: of the transmit ring, shape (1,), uint32.
+        descriptors: of the transmit ring, as of a receive ring.
+        done_producer, done_consumer: of the completion ring, shape (1,), uint32.
+        done: of the completion ring, shape (size,), int64.
+        held: room for buffers that come back.
+        spares: buffers for copies, of which the first SPARES are at hand; shape (size,), int32.
+        out, state, pool, fd: as of a receive ring.
+        bytes: all packet buffers in a row; buffer n starts at n * STRIDE.
+    """
+
+    producer: NDArray[np.uint32]
+    consumer: NDArray[np.uint32]
+    flags: NDArray[np.uint32]
+    descriptors: NDArray[np.int64]
+    done_producer: NDArray[np.uint32]
+    done_consumer: NDArray[np.uint32]
+    done: NDArray[np.int64]
+    held: Packets
+    spares: NDArray[np.int32]
+    out: NDArray[np.uint8]
+    state: NDArray[np.int64]
+    pool: int
+    fd: int
+    bytes: NDArray[np.uint8]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Receive
+
+
+@compiled
+def offer(ring: RxState, count: int) -> None:
+    """Give the kernel the first buffers to receive into."""
+    for i in range(count):
+        give_to_kernel(ring, i, ring.held.ids[i])
+    ring.state[OFFERED] = count
+    store_release(ring.fill_producer, 0, count)
+
+
+@compiled
+def give_to_kernel(ring: RxState, slot: int, buffer: Any) -> None:
+    """Write a buffer into the fill ring: the kernel's headroom is to end where the buffer begins."""
+    number = np.int64(buffer) & _NUMBER
+    ring.out[number] |= TO_RECEIVE
+    ring.fill[slot] = number * STRIDE - HEADROOM
+
+
+@compiled
+def ready(ring: RxState) -> bool:
+    """Whether there is a packet."""
+    return load_acquire(ring.producer, 0) != ring.state[NEXT] & _UNSIGNED
+
+
+@compiled
+def rx_batch(ring: RxState, pools: Pools, packets: Packets, limit: int) -> int:
+    """Take up to `limit` packets, and give the kernel a fresh buffer for each."""
+    first, size = ring.state[NEXT], ring.held.ids.size
+    mask = (size - 1) & INDEX_MASK
+    waiting = min((load_acquire(ring.producer, 0) - first) & _UNSIGNED, size)
+    free = free_count(pools, ring.pool)
+    offered = ring.state[OFFERED]
+    seen = count = 0
+    while seen < waiting and count < limit and count < free:
+        slot = (first + seen) & mask
+        seen += 1
+        number = ((ring.descriptors[2 * slot] & _ADDRESS) + HEADROOM) // STRIDE & _NUMBER
+        length = ring.descriptors[2 * slot + 1] & _UNSIGNED
+        if ring.out[number] & TO_RECEIVE == 0:
+            ring.state[DROPPED] += 1
+        elif length == 0 or length > BUFFER_SIZE:
+            ring.state[DROPPED] += 1
+            give_to_kernel(ring, offered & mask, number)
+            offered += 1
+        else:
+            ring.out[number] &= 0xFF - TO_RECEIVE
+            packets.ids[count] = (ring.pool << POOL_SHIFT) + number
+            packets.lengths[count] = length
+            give_to_kernel(ring, offered & mask, fresh(pools, ring.pool, free, count))
+            offered += 1
+            count += 1
+    if seen > 0:
+        took(pools, ring.pool, free - count, ring.held)
+        count_packets(ring.state, packets, 0, count)
+        ring.state[NEXT] = first + seen
+        ring.state[OFFERED] = offered
+        store_release(ring.consumer, 0, (first + seen) & _UNSIGNED)
+        store_release(ring.fill_producer, 0, offered & _UNSIGNED)
+        count = hand_over(pools, packets, 0, count, ring.held.holder, packets.holder)
+    elif waiting > 0 and free == 0:
+        ring.state[STARVED] += 1
+    if load_acquire(ring.fill_flags, 0) & _NEED_WAKEUP != 0:
+        start_receiving(ring.fd)
+    stamp(packets, 0, count)
+    return count
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Transmit
+
+
+@compiled
+def tx_room(ring: TxState, pools: Pools, wanted: int) -> int:
+    """How many packets the ring has room for; if there are fewer than `wanted`, what was sent comes back first."""
+    size = ring.held.ids.size
+    if size - (ring.state[NEXT] - ring.state[CLEAN]) < wanted:
+        clean_up(ring, pools)
+    return size - (ring.state[NEXT] - ring.state[CLEAN])
+
+
+@outlined
+def clean_up(ring: TxState, pools: Pools) -> None:
+    """`clean`, after the kernel was told once more of what it has not sent, as while the interface was down."""
+    kick(ring)
+    clean(ring, pools)
+
+
+@compiled
+def tx_batch(ring: TxState, pools: Pools, packets: Packets, first: int, last: int) -> int:
+    """Put packets `first` to `last` on the ring until it is full, and tell the kernel; how many it took."""
+    index, size = ring.state[NEXT], ring.held.ids.size
+    if index - ring.state[CLEAN] >= min(GROUP, size >> 1):
+        clean(ring, pools)
+    count = min(last - first, size - (index - ring.state[CLEAN]))
+    if count > 0:
+        count = hand_over(pools, packets, first, count, packets.holder, ring.held.holder)
+        count_packets(ring.state, packets, first, count)
+        if foreign(ring, packets, first, count):
+            adopt(ring, pools, packets, first, count)
+        load(ring, packets, first, index, count)
+        ring.state[NEXT] = index + count
+        store_release(ring.producer, 0, (index + count) & _UNSIGNED)
+    kick(ring)
+    return max(count, 0)
+
+
+@compiled
+def load(ring: TxState, packets: Packets, first: int, index: int, count: int) -> None:
+    """Write packets into descriptors."""
+    mask = (ring.held.ids.size - 1) & INDEX_MASK
+    first &= INDEX_MASK
+    for i in range(count):
+        number = np.int64(packets.ids[first + i]) & _NUMBER
+        slot = (index + i) & mask
+        ring.out[number] |= TO_SEND
+        ring.descriptors[2 * slot] = number * STRIDE
+        ring.descriptors[2 * slot + 1] = np.int64(packets.lengths[first + i])
+
+
+@compiled
+def foreign(ring: TxState, packets: Packets, first: int, count: int) -> bool:
+    """Whether some of the packets are of other pools."""
+    first &= INDEX_MASK
+    different = np.int64(0)
+    for i in range(count):
+        different |= pool_of(packets.ids[first + i]) ^ ring.pool
+    return different != 0
+
+
+@outlined
+def adopt(ring: TxState, pools: Pools, packets: Packets, first: int, count: int) -> None:
+    """Copy packets of other pools into spare buffers, of which there is one for each place of the ring, and give theirs
+    back."""
+    adopted = 0
+    for i in range(first, first + count):
+        buffer = packets.ids[i]
+        if pool_of(buffer) != ring.pool and ring.state[SPARES] > 0:
+            ring.state[SPARES] -= 1
+            spare = ring.spares[ring.state[SPARES]]
+            target: Any = (np.int64(spare) & ID_MASK) * STRIDE
+            source: Any = (np.int64(buffer) & ID_MASK) * STRIDE
+            length: Any = min(max(np.int64(packets.lengths[i]), 0), BUFFER_SIZE)
+            copy(ring.bytes, target, ring.bytes, source, length)
+            packets.ids[i] = spare
+            ring.held.ids[adopted] = buffer
+            adopted += 1
+    give(pools, ring.held, 0, adopted)
+
+
+@compiled
+def clean(ring: TxState, pools: Pools) -> None:
+    """Take back the buffers of packets that were sent."""
+    oldest, size = ring.state[CLEAN], ring.held.ids.size
+    out = ring.state[NEXT] - oldest
+    done = min((load_acquire(ring.done_producer, 0) - oldest) & _UNSIGNED, out)
+    mask = (size - 1) & INDEX_MASK
+    back = 0
+    for i in range(done):
+        number = (ring.done[(oldest + i) & mask] & _ADDRESS) // STRIDE & _NUMBER
+        said = ring.out[number]
+        buffer = np.int32((ring.pool << POOL_SHIFT) + number)
+        if said & TO_SEND != 0:
+            ring.out[number] = said & (0xFF - TO_SEND)
+            if said & SPARE != 0:
+                ring.spares[ring.state[SPARES] & mask] = buffer
+                ring.state[SPARES] += 1
+            else:
+                ring.held.ids[back] = buffer
+                back += 1
+    give(pools, ring.held, 0, back)
+    ring.state[CLEAN] = oldest + done
+    store_release(ring.done_consumer, 0, (oldest + done) & _UNSIGNED)
+
+
+@compiled
+def kick(ring: TxState) -> None:
+    """Have the kernel send what is on the ring, as long as it gets on: how far it came, the ring tells.
+
+    If it does not, it has no room, or the interface is down or gone: the next call tries it once more.
+    """
+    end = ring.state[NEXT] & _UNSIGNED
+    for _ in range(_CALLS):
+        before = load_acquire(ring.consumer, 0)
+        if before == end or load_acquire(ring.flags, 0) & _NEED_WAKEUP == 0:
+            return
+        start_sending(ring.fd)
+        if load_acquire(ring.consumer, 0) == before:
+            return
+
+
+@compiled
+def kick_once_more(ring: TxState, pools: Pools) -> None:
+    """`kick` and `clean`, unless a thread that runs the ring does so."""
+    if seize(ring.state):
+        kick(ring)
+        clean(ring, pools)
+        leave(ring.state)
+
+
+@compiled
+def take_back(pools: Pools, held: Packets, out: NDArray[np.uint8], pool: int, kind: int) -> None:
+    """Give the pool back what the kernel had of one kind. It has the socket no more."""
+    count = 0
+    for number in range(POOL_BUFFERS):
+        if out[number] & kind != 0:
+            out[number] = NOTHING
+            held.ids[count] = (pool << POOL_SHIFT) + number
+            count += 1
+            if count == held.ids.size:
+                give(pools, held, 0, count)
+                count = 0
+    give(pools, held, 0, count)

@@ -1,0 +1,154 @@
+"""The four rings of an AF_XDP socket, as the two that a device has."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ixy.drivers.linux.rings import CountingRing
+from ixy.drivers.rings import CLEAN, NEXT, FilledRing, SendingRing
+from ixy.drivers.xdp import datapath
+from ixy.drivers.xdp.datapath import SPARE, SPARES, STATE_WORDS, TO_RECEIVE, TO_SEND, RxState, TxState
+from ixy.jit import Direct
+from ixy.packets.buffers import POOL_SHIFT
+from ixy.packets.packets import slots
+from ixy.packets.pool import pools, take_soon
+from ixy.unsafe import Window, own_lines
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from ixy.packets.mempool import Mempool
+
+SOL_XDP = 283
+_MMAP_OFFSETS = 1
+_RX_RING, _TX_RING, _FILL_RING, _COMPLETION_RING = 2, 3, 5, 6
+_PLACES = {_RX_RING: 0, _TX_RING: 0x80000000, _FILL_RING: 0x100000000, _COMPLETION_RING: 0x180000000}
+_KINDS = (_RX_RING, _TX_RING, _FILL_RING, _COMPLETION_RING)  # in the order of struct xdp_mmap_offsets
+_PAGE = 4096
+
+
+class KernelRing(NamedTuple):
+    """One ring, as it is shared with the kernel.
+
+    Attributes:
+        producer, consumer, flags: shape (1,), uint32.
+        entries: int64, one or two words each.
+    """
+
+    producer: NDArray[np.uint32]
+    consumer: NDArray[np.uint32]
+    flags: NDArray[np.uint32]
+    entries: NDArray[np.int64]
+
+
+class SharedRings:
+    """The rings of one socket. While one is mapped, the socket lives, and its queue stays bound.
+
+    Args:
+        sock: with its UMEM.
+        size: entries of each.
+    """
+
+    def __init__(self, sock: socket.socket, size: int) -> None:
+        for kind in (_FILL_RING, _COMPLETION_RING, _RX_RING, _TX_RING):
+            sock.setsockopt(SOL_XDP, kind, size)
+        offsets = struct.unpack("=16Q", sock.getsockopt(SOL_XDP, _MMAP_OFFSETS, 128))
+        self._windows: list[Window] = []
+        self._rings = {
+            kind: self._mapped(sock, kind, size, offsets[4 * i : 4 * i + 4]) for i, kind in enumerate(_KINDS)
+        }
+        self.rx, self.tx, self.fill, self.completion = (self._rings[kind] for kind in _KINDS)
+
+    def _mapped(self, sock: socket.socket, kind: int, size: int, offsets: Sequence[int]) -> KernelRing:
+        producer, consumer, descriptors, flags = offsets
+        end = descriptors + size * (16 if kind in (_RX_RING, _TX_RING) else 8)
+        window = Window(-(-end // _PAGE) * _PAGE, _PAGE)
+        window.map(0, window.size, sock.fileno(), _PLACES[kind])
+        self._windows.append(window)
+        indices = (window.bytes[place : place + 4].view(np.uint32) for place in (producer, consumer, flags))
+        return KernelRing(*indices, entries=window.bytes[descriptors:end].view(np.int64))
+
+    def close(self) -> None:
+        """Let go of all."""
+        for window in self._windows:
+            window.idle()
+
+
+class XdpRxRing(FilledRing, CountingRing):
+    """A receive ring; see `ixy.drivers.RxRing`."""
+
+    kernel = staticmethod(datapath.rx_batch)
+    ready = staticmethod(datapath.ready)
+
+    def __init__(
+        self, rings: SharedRings, fd: int, out: NDArray[np.uint8], size: int, pool: Mempool, metadata: Sequence[str]
+    ) -> None:
+        rx, fill = rings.rx, rings.fill
+        state = RxState(
+            producer=rx.producer,
+            consumer=rx.consumer,
+            descriptors=rx.entries,
+            fill_producer=fill.producer,
+            fill_flags=fill.flags,
+            fill=fill.entries,
+            held=slots(size),
+            out=out,
+            state=own_lines(STATE_WORDS),
+            pool=pool.number,
+            fd=fd,
+        )
+        super().__init__(state, pool, datapath.offer, metadata)
+
+    def drain(self) -> None:
+        datapath.take_back(pools(), self.state.held, self.state.out, self.state.pool, TO_RECEIVE)
+
+
+class XdpTxRing(SendingRing, CountingRing):
+    """A transmit ring; see `ixy.drivers.TxRing`. Its buffers for copies, as many as it has places, are the pool's."""
+
+    kernel = staticmethod(datapath.tx_batch)
+    room = staticmethod(datapath.tx_room)
+
+    def __init__(self, rings: SharedRings, fd: int, out: NDArray[np.uint8], size: int, pool: Mempool) -> None:
+        tx, completion = rings.tx, rings.completion
+        state = TxState(
+            producer=tx.producer,
+            consumer=tx.consumer,
+            flags=tx.flags,
+            descriptors=tx.entries,
+            done_producer=completion.producer,
+            done_consumer=completion.consumer,
+            done=completion.entries,
+            held=slots(size),
+            spares=np.zeros(size, np.int32),
+            out=out,
+            state=own_lines(STATE_WORDS),
+            pool=pool.number,
+            fd=fd,
+            bytes=pools().bytes.reshape(-1),
+        )
+        super().__init__(state)
+        self._kick = Direct(datapath.kick_once_more)
+
+    def stock(self) -> None:
+        """Take buffers for copies out of the pool."""
+        ring = self.state
+        count = max(take_soon(pools(), ring.pool, ring.held, self.size), 0)
+        ring.spares[:count] = ring.held.ids[:count]
+        ring.out[ring.spares[:count] - (ring.pool << POOL_SHIFT)] = SPARE
+        ring.state[SPARES] = count
+
+    def sent(self) -> int:
+        self._kick((), self.state, pools())
+        ring = self.state
+        return self.packets - (int(ring.state[NEXT]) - int(ring.consumer[0]) & 0xFFFF_FFFF)
+
+    def drain(self) -> None:
+        datapath.take_back(pools(), self.state.held, self.state.out, self.state.pool, TO_SEND | SPARE)
+        self.state.state[CLEAN] = self.state.state[NEXT]
