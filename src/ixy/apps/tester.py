@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -55,7 +55,8 @@ _trials = count()
 _LONGEST = 50  # times `settle`: so long are packets awaited that go on arriving
 
 
-class Trial(NamedTuple):
+@dataclass(frozen=True)
+class Trial:
     """What is sent.
 
     Attributes:
@@ -261,7 +262,8 @@ class Tester:
             Generator(port, table, batch=batch, receiver=receiver, skip=skip)
             for port, table, receiver in zip(ports, tables, self._receivers, strict=True)
         ]
-        self._loop = run_in_turn(*(sender.kernels for sender in self._senders))
+        one, other = self._senders
+        self._loop = run_in_turn(one.kernels, other.kernels)
         self._started = self._ended = 0.0
 
     def run(
@@ -337,7 +339,8 @@ class Tester:
 
     def _poll(self, polls: int) -> int:
         before = self._handled()
-        done: int = self._loop(*(sender.state for sender in self._senders), polls)
+        one, other = self._senders
+        done = self._loop(one.state, other.state, polls)
         if done < 0:
             raise OwnershipError(f"{self.ports[-1 - done].address}: a queue is in use by another thread")
         return self._handled() - before
