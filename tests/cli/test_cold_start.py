@@ -34,7 +34,7 @@ VIRTIO = {
 # What the demo runs besides: the model, as far as frames go from a generator through two cards to a sink.
 MODEL = {
     *(f"ixy.sim.card.{name}" for name in ("dma", "frame", "receive", "transmit")),
-    *("ixy.sim.loop", "ixy.sim.slots", "ixy.sim.wires.generator", "ixy.sim.wires.sink"),
+    *("ixy.sim.loop", "ixy.sim.slots", "ixy.sim.wires.generator", "ixy.sim.wires.sink", "ixy.tables.order"),
 }
 
 

@@ -262,8 +262,8 @@ class Tester:
             Generator(port, table, batch=batch, receiver=receiver, skip=skip)
             for port, table, receiver in zip(ports, tables, self._receivers, strict=True)
         ]
-        first, second = self._senders
-        self._loop = run_in_turn(first.kernels, second.kernels)
+        one, other = self._senders
+        self._loop = run_in_turn(one.kernels, other.kernels)
         self._started = self._ended = 0.0
 
     def run(
@@ -344,8 +344,8 @@ class Tester:
 
     def _poll(self, polls: int) -> int:
         before = self._handled()
-        first, second = self._senders
-        done = self._loop(first.state, second.state, polls)
+        one, other = self._senders
+        done = self._loop(one.state, other.state, polls)
         if done < 0:
             raise OwnershipError(f"{self.ports[-1 - done].address}: a queue is in use by another thread")
         return self._handled() - before

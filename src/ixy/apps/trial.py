@@ -27,7 +27,7 @@ from ixy.streams import closed
 from ixy.tables.histogram import bounds
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Mapping, Sequence
     from typing import TextIO
 
     from ixy.apps.settings import Settings
@@ -192,7 +192,7 @@ def write_table(file: TextIO, streams: Sequence[StreamResult]) -> None:
     writer.writerows(rows)
 
 
-def _flat(values: dict[str, Any]) -> dict[str, Any]:
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     """Names of names, joined: latency_p50_ns."""
     flat: dict[str, Any] = {}
     for name, value in values.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ixy.bench import filters, generating, recording
+from ixy.bench import filters, generating, judging, recording
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,4 +26,5 @@ SECTIONS = {
     "filter": Section(filters.measure, filters.lines),
     "record": Section(recording.measure, recording.lines),
     "generate": Section(generating.measure, generating.lines),
+    "judge": Section(judging.measure, judging.lines),
 }

@@ -235,6 +235,7 @@ def traffic(sections: tuple[str, ...], repeat: int, as_json: bool) -> None:
     record    captures in lock step, 64-byte frames into files in memory and out of them; gigabytes a second into arrays
               of packets, and into columns of their headers' fields
     generate  packets of one stream, of four with random fields, of flows, at a rate, in lock step
+    judge     test packets that are received and judged, with latency, in lock step
 
     \b
     ixy bench traffic

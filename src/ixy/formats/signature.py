@@ -26,12 +26,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ixy.jit import compiled, outlined
 from ixy.unsafe import load_big, store_big
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     Bytes = NDArray[np.uint8]
@@ -77,7 +76,7 @@ def read(frame: Bytes, start: int, length: int, skip: int) -> tuple[int, int, in
         return FOREIGN, 0, 0
     at = start + length - BYTES
     first, second = load_big(frame, at), load_big(frame, at + 8)
-    balance = int(np.int64(frame[at + 16]) << 8 | np.int64(frame[at + 17]))
+    balance = load_big(frame, at + BYTES - 8) & _WORD
     one = (_sum(first) + _sum(second) + balance + _MODULUS - SUM) % _MODULUS
     two = _sum_before(frame, at, length - BYTES - skip) + _weighted_sum(first, second)
     two = (two + _MODULUS - _CHECKED_SUM) % _MODULUS

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ixy.jit import compiled, outlined
+from ixy.jit import compiled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,12 +41,6 @@ def arrive(words: Words, at: int, window: Words, base: int, number: int) -> int:
     if number == words[at + NEXT] and number >= words[at + MARKED]:
         words[at + NEXT] = number + 1
         return IN_ORDER
-    return _arrive_otherwise(words, at, window, base, number)
-
-
-@outlined
-def _arrive_otherwise(words: Words, at: int, window: Words, base: int, number: int) -> int:
-    """The same where something is missing."""
     expected = words[at + NEXT]
     arrived = expected - words[at + MISSING]
     place = base + (number & _INDEX)
@@ -69,4 +63,4 @@ def _arrive_otherwise(words: Words, at: int, window: Words, base: int, number: i
     window[place] = 0
     words[at + MISSING] -= 1
     words[at + REORDERED] += 1
-    return int(arrived - (mark - 1))
+    return arrived - mark + 1

@@ -41,22 +41,19 @@ def emit(rack: Rack, card: int, start: int, length: int) -> int:
     wire = rack.outputs[card]
     wire[RECEIVED] += 1
     body = length - SEQUENCE_BYTES
-    if length != wire[LENGTH] or not is_expected(rack.tape, wire[EXPECTED], start, body):
+    tape, expected = rack.tape, wire[EXPECTED]
+    if length != wire[LENGTH] or not (
+        equal(tape, start, tape, expected, body) or equal(tape, start, tape, expected + SWAPPED, body)
+    ):
         wire[WRONG] += 1
         return -1
     sequence = 0
     for i in range(SEQUENCE_BYTES):
-        sequence = (sequence << 8) | np.int64(rack.tape[start + body + i])
+        sequence = (sequence << 8) | np.int64(tape[start + body + i])
     number = wire[ORDER + NEXT]
     number += ((sequence - number + _HALF) & 0xFFFFFFFF) - _HALF
-    arrive(wire, ORDER, rack.tape_words, wire[EXPECTED] // WORD + _SEEN, number)
+    arrive(wire, ORDER, rack.tape_words, expected // WORD + _SEEN, number)
     return -1
-
-
-@compiled
-def is_expected(tape: NDArray[np.uint8], expected: int, start: int, size: int) -> bool:
-    """Whether the bytes before the number are those of either form of the frame."""
-    return equal(tape, start, tape, expected, size) or equal(tape, start, tape, expected + SWAPPED, size)
 
 
 @dataclass(frozen=True)
