@@ -16,6 +16,7 @@ from ixy.apps.generate import Generator as PacketGenerator
 from ixy.apps.relay import Relay
 from ixy.apps.streams import Stream
 from ixy.apps.streamtable import NUMBER_BYTES, table_of
+from ixy.apps.tester import Tester
 from ixy.bench import rates, virtio
 from ixy.compiling import watched
 from ixy.device import Device, open_device
@@ -116,7 +117,7 @@ def compile_paths(ways: Sequence[tuple[Device, Device]], function: PacketFunctio
 
 
 def _compile_commands(a: Device, b: Device) -> None:
-    """The loops of `ixy forward`, `echo`, `generate` and `capture`."""
+    """The loops of `ixy forward`, `echo`, `generate`, `test` and `capture`."""
     for batch in (_BATCH, SMALL):
         for function in (touch, unchanged):
             compile_paths([(a, b)], function, batch)
@@ -124,7 +125,9 @@ def _compile_commands(a: Device, b: Device) -> None:
         compile_paths([(a, a)], swap_addresses, batch)
         for function in (touch_if_chosen, unchanged_if_chosen):
             Relay([(a, b)], function, batch, record=Chosen).run(0)
-    PacketGenerator(a, table_of([Stream("frames", [udp_frame()])], tail=NUMBER_BYTES), batch=_BATCH).run(0)
+    streams = [Stream("frames", [udp_frame()])]
+    PacketGenerator(a, table_of(streams, tail=NUMBER_BYTES), batch=_BATCH).run(0)
+    Tester([a, b], streams, batch=_BATCH).prepare()
     with Writer(os.devnull) as file:
         Recorder([a.rx[0]], file, _BATCH, None).run(0)
 
