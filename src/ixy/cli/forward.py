@@ -52,9 +52,10 @@ def forward(
 ) -> int:
     """Forward packets between devices A and B, both ways, unchanged.
 
-    Runs until Ctrl-C or a limit. Exit code 1 says that a sink saw a packet lost or wrong. Once a second a line per device says what goes in and out. With --queues or --cores,
-    each pair of queues has a thread of its own on a core of its own, which carries both ways; it is said which, how
-    packets are spread over the queues, and at the end what each has done.
+    Runs until Ctrl-C or a limit. Exit code 1 says that a sink saw a packet lost or wrong. Once a second a line per
+    device says what goes in and out. With --queues or --cores, each pair of queues has a thread of its own on a core of
+    its own, which carries both ways; it is said which, how packets are spread over the queues, and at the end what each
+    has done.
 
     A rule has words such as: tcp, udp or sctp; src and dst, an address or 10.0.0.0/8, with a port behind a colon or
     without; sport and dport; vlan 5; or only ethertype 0x88f7, or syn; and then queue 2, or drop.
