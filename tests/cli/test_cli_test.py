@@ -6,8 +6,15 @@ import csv
 import io
 import json
 import signal
+import time
+from contextlib import ExitStack
 
 import pytest
+
+from ixy.apps import tester
+from ixy.apps.rate import parse_rate
+from ixy.apps.trial import usual_stream
+from ixy.device import open_device
 
 LINK = ("sim:a,cable=b,wire=10G,clock=virtual", "sim:b,clock=virtual")
 IMPAIRED = (f"{LINK[0]},delay=9us,jitter=2us,loss=0.01,duplicate=0.02,corrupt=0.05,seed=1", LINK[1])
@@ -117,22 +124,23 @@ def test_through_a_forwarder(start, tmp_path):
     forwarder = start(
         "forward", *(f"sim:{end},cable=unix:{path}" for end, path in zip("ab", paths, strict=True)), "--json"
     )
+    deadline = time.monotonic() + 300
     try:
-        assert forwarder.stderr is not None
-        test = ("test", *(f"sim:{end},cable=unix:{path}" for end, path in zip("cd", paths, strict=True)))
-        warm = start(*test, "--count", "1", "--json")  # both have compiled then
-        warm.communicate(timeout=300)
-        tester = start(*test, "--rate", "1kpps", "--count", "500", "--both-ways", "--settle", "2", "--json")
-        output, errors = tester.communicate(timeout=300)
+        with ExitStack() as stack:
+            addresses = [f"sim:{end},cable=unix:{path}" for end, path in zip("cd", paths, strict=True)]
+            ports = [stack.enter_context(open_device(address, link_timeout=0)) for address in addresses]
+            trials = tester.Tester(ports, [usual_stream("60-100", flows=50)], both_ways=True, settle=1)
+            while not trials.run(tester.Trial(count=1)).ok:  # until the forwarder has begun
+                assert time.monotonic() < deadline
+            result = trials.run(tester.Trial(parse_rate("rate", "1kpps"), count=500))
     finally:
         forwarder.send_signal(signal.SIGINT)
         told, _ = forwarder.communicate(timeout=60)
-    summary = json.loads(output.splitlines()[-1])
-    assert tester.returncode == 0, errors
-    assert [stream["received"] for stream in summary["streams"]] == [500, 500]
-    assert [stream["direction"] for stream in summary["streams"]] == ["sim:c → sim:d", "sim:d → sim:c"]
-    assert min(stream["latency_ns"]["min"] for stream in summary["streams"]) > 0
-    assert json.loads(told.splitlines()[-1])["forwarded"] >= 1000
+    assert result.ok, result
+    assert [stream.received for stream in result.streams] == [500, 500]
+    assert [stream.direction for stream in result.streams] == ["sim:c → sim:d", "sim:d → sim:c"]
+    assert result.delays.least > 0
+    assert json.loads(told.splitlines()[-1])["forwarded"] >= 1002
 
 
 @pytest.mark.parametrize(("touch", "wrong"), [(",touch=48", 100), ("", 0)])
