@@ -48,6 +48,7 @@ def test_the_summary_says_what_the_cable_did(ixy):
     assert ixy("test", *IMPAIRED, *arguments, "--json").summary == summary  # a run can be repeated
 
 
+@pytest.mark.once
 def test_a_table(ixy, tmp_path):
     ended = ixy("test", *IMPAIRED, "--rate", "2Mpps", "--count", "500", "--both-ways", "--csv", "out.csv", "--json")
     with (tmp_path / "out.csv").open(newline="") as file:
@@ -62,6 +63,7 @@ def test_a_table(ixy, tmp_path):
     assert (row["sent"], row["received"]) == ("10", "10")
 
 
+@pytest.mark.once
 def test_lines_for_people(ixy):
     """A line a second, with what was lost so far; then a row a stream, and a histogram."""
     ended = ixy("test", *IMPAIRED, "--rate", "1kpps", "--seconds", "2.5", "--settle", "0.1")
@@ -77,6 +79,7 @@ def test_lines_for_people(ixy):
     assert sum("█" in line for line in lines) == 16
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -99,12 +102,14 @@ def test_bad_input(ixy, arguments, message):
     assert message in ixy("test", *LINK, "--count", "5", *arguments).complaint()
 
 
+@pytest.mark.once
 def test_without_arguments(ixy):
     """The group prints its help; one port is not enough."""
     assert "run  " in ixy("test").output
     assert "Missing argument 'B'" in ixy("test", "sim:a").complaint()
 
 
+@pytest.mark.once
 def test_streams_of_a_file(ixy, tmp_path):
     """Each stream is judged by itself; one with small packets has no room for a signature, and is refused by name."""
     text = """streams:
@@ -143,6 +148,7 @@ def test_through_a_forwarder(start, tmp_path):
     assert json.loads(told.splitlines()[-1])["forwarded"] >= 1002
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("touch", "wrong"), [(",touch=48", 100), ("", 0)])
 def test_forward_and_echo_end_with_1_for_a_wrong_packet(ixy, touch, wrong):
     """A sink that expects a byte raised, which nobody does, and one that expects none."""
@@ -155,6 +161,7 @@ def test_forward_and_echo_end_with_1_for_a_wrong_packet(ixy, touch, wrong):
         assert ended.code == int(wrong > 0), ended.errors
 
 
+@pytest.mark.once
 def test_forward_ends_with_1_for_a_lost_packet(ixy):
     """A filter lets no packet pass whose number is 40 to 43: the sink sees four that are missing, and none wrong."""
     wanted = "ether[59] < 40 or ether[59] > 43"
