@@ -52,7 +52,7 @@ def test_numbers_out_of_bounds(capsys, command, option, value):
     assert run([*command, option, value]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"ixy: {option} ")
-    assert line.endswith((" are possible", " is no number"))
+    assert line.endswith((" are possible", " is no number", " at random, or imix"))
 
 
 @pytest.mark.parametrize("option", ["--count", "--rate", "--batch", "--ring", "--pool", "--size"])
