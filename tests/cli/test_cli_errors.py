@@ -14,7 +14,7 @@ from captures import frames, read_pcap, write_pcap
         (["forward", "sim:a", "sim:b", "--frob"], "No such option"),
         (
             ["forward", "sim:a", "eth0"],
-            "(see `ixy list`) or sim:NAME or xdp:eth0 or packet:eth0 or vhost-user:/path/to/socket",
+            "or sim:NAME or xdp:eth0 or packet:eth0 or vhost-user:/path/to/socket",
         ),
         (["forward", "sim:a", "fffe:ff:1f.7"], "fffe:ff:1f.7: no such PCI device"),
         (["forward", "sim:a,gen=60", "sim:a,sink=a"], "sim:a is open already"),
