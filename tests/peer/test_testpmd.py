@@ -206,5 +206,5 @@ def test_one_forwarder_between_a_simulated_card_and_a_vhost_user_device(
 
         until(go_on)
         report = machine.sink_report("a", "a")
-        assert report == (PACKETS, PACKETS, 0, 0, 0)
+        assert report == (PACKETS, PACKETS, 0, 0, 0, 0)
         check_counts(vhost, peer, PACKETS, PACKETS)
