@@ -19,12 +19,12 @@ from ixy.apps.receiver import CORRUPT, Receiver, label_of
 from ixy.apps.sending import SenderKernels
 from ixy.apps.streams import Stream
 from ixy.apps.streamtable import COUNT, SIGNATURE_BYTES, table_of
-from ixy.bench.environment import tick_unit
 from ixy.bench.lockstep import RING_SIZE, tick_cost
 from ixy.device import open_device
 from ixy.errors import Error
 from ixy.formats.signature import sign
 from ixy.jit import compiled
+from ixy.reporting.environment import tick_unit
 from ixy.sim.card.receive import receive
 from ixy.sim.machine import Machine
 from ixy.sim.rack import INPUT_PART, SLOT, Rack
