@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from ixy import cli
-from ixy.bench import lockstep, rates, virtio_peer
+from ixy.bench import generating, judging, lockstep, rates, virtio_peer
 from ixy.bench.lockstep import Cost, Lane, Lanes
 from ixy.bench.reference import OURS, PUBLISHED, Algorithm, Limit, NoReference, Reference, build
 from ixy.cli.bench import bench
@@ -224,6 +224,17 @@ def test_rates_keep_the_process_on_its_cores() -> None:
     cores = os.sched_getaffinity(0)
     rates.measure("compiled", 32, 0.1, 1)
     assert os.sched_getaffinity(0) == cores
+
+
+@pytest.mark.parametrize("section", ["generate", "judge"])
+def test_traffic_that_is_made_and_judged(section: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each figure is of packets that all were sent, or found right, else there is none."""
+    for module in (generating, judging):
+        monkeypatch.setattr(module, "PACKETS", 1)
+    done = CliRunner().invoke(bench, ["traffic", section, "--repeat=1", "--json"], catch_exceptions=False)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) >= 3
+    assert all(each["section"] == section and each["median"] > 0 for each in found)
 
 
 def test_cores_measures_and_computes() -> None:
