@@ -398,7 +398,7 @@ def _stream_result(name: str, direction: str, receiver: Receiver, place: int, se
         name=name,
         direction=direction,
         sent=sent,
-        received=distinct + row[DUPLICATED] + row[TOO_LATE],
+        received=int(receiver.arrived[place]),
         lost=sent - distinct if over else row[MISSING],
         duplicated=row[DUPLICATED],
         reordered=row[REORDERED],

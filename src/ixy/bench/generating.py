@@ -18,20 +18,20 @@ from ixy.apps.rate import parse_rate
 from ixy.apps.sending import SenderKernels
 from ixy.apps.streams import Choice, Stream
 from ixy.apps.streamtable import NO_TAIL, NUMBER_BYTES, table_of
+from ixy.bench.costs import result
 from ixy.bench.lockstep import RING_SIZE, tick_cost
 from ixy.device import open_device
 from ixy.errors import Error
 from ixy.formats.frames import udp_frame
 from ixy.headers import Ipv4Address
 from ixy.jit import compiled
-from ixy.reporting.environment import tick_unit
 from ixy.sim.loop import drain
 from ixy.sim.machine import Machine
 from ixy.sim.rack import Rack
 from ixy.unsafe import ticks
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    pass
 
 PACKETS = 1 << 16  # of one figure
 _STRETCH = 64  # batches, of which the median counts
@@ -92,7 +92,7 @@ def measure(repeat: int) -> Iterator[dict[str, Any]]:
             for what, (generator, card) in generators.items():
                 costs[what][i] = _cost(host.rack, card, generator)
     for what, figures in costs.items():
-        yield _result(what, figures)
+        yield result(what, _BATCH, figures)
 
 
 def _cost(rack: Rack, card: int, generator: Generator) -> float:
@@ -129,14 +129,3 @@ def _lock_step_kernel(kernels: SenderKernels) -> Any:
         return spent
 
     return lock_step
-
-
-def _result(what: str, figures: NDArray[np.float64]) -> dict[str, Any]:
-    median, least, most = (round(float(value), 2) for value in (np.median(figures), figures.min(), figures.max()))
-    return {"what": what, "batch": _BATCH, "median": median, "least": least, "most": most, "unit": tick_unit()}
-
-
-def lines(results: Iterator[dict[str, Any]]) -> Iterator[str]:
-    """The same for people."""
-    for result in results:
-        yield "{what:49} {median:6.1f} ({least:.1f}–{most:.1f}) {unit}".format(**result)

@@ -19,12 +19,12 @@ from ixy.apps.receiver import CORRUPT, Receiver, label_of
 from ixy.apps.sending import SenderKernels
 from ixy.apps.streams import Stream
 from ixy.apps.streamtable import COUNT, SIGNATURE_BYTES, table_of
+from ixy.bench.costs import result
 from ixy.bench.lockstep import RING_SIZE, tick_cost
 from ixy.device import open_device
 from ixy.errors import Error
 from ixy.formats.signature import sign
 from ixy.jit import compiled
-from ixy.reporting.environment import tick_unit
 from ixy.sim.card.receive import receive
 from ixy.sim.machine import Machine
 from ixy.sim.rack import INPUT_PART, SLOT, Rack
@@ -33,7 +33,7 @@ from ixy.tables.order import MISSING
 from ixy.unsafe import now_ns, ticks
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    pass
 
 PACKETS = 1 << 16  # of one figure
 _STRETCH = 64  # batches, of which the median counts
@@ -78,7 +78,7 @@ def measure(repeat: int) -> Iterator[dict[str, Any]]:
             if what != _PLAIN and (receiver.others or receiver.rows[0, CORRUPT] or receiver.rows[0, MISSING]):
                 raise Error("the benchmark's packets were not judged as they should be")
     for what, figures in costs.items():
-        yield _result(what, figures)
+        yield result(what, _BATCH, figures)
 
 
 def _cost(rack: Rack, generator: Generator, receiver: Receiver, card: int, size: int) -> float:
@@ -121,14 +121,3 @@ def _lock_step_kernel(kernels: SenderKernels) -> Any:
         return spent
 
     return lock_step
-
-
-def _result(what: str, figures: NDArray[np.float64]) -> dict[str, Any]:
-    median, least, most = (round(float(value), 2) for value in (np.median(figures), figures.min(), figures.max()))
-    return {"what": what, "batch": _BATCH, "median": median, "least": least, "most": most, "unit": tick_unit()}
-
-
-def lines(results: Iterator[dict[str, Any]]) -> Iterator[str]:
-    """The same for people."""
-    for result in results:
-        yield "{what:49} {median:6.1f} ({least:.1f}–{most:.1f}) {unit}".format(**result)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ixy.bench import filters, generating, judging, recording
+from ixy.bench import costs, filters, generating, judging, recording
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,6 +25,6 @@ class Section(NamedTuple):
 SECTIONS = {
     "filter": Section(filters.measure, filters.lines),
     "record": Section(recording.measure, recording.lines),
-    "generate": Section(generating.measure, generating.lines),
-    "judge": Section(judging.measure, judging.lines),
+    "generate": Section(generating.measure, costs.lines),
+    "judge": Section(judging.measure, costs.lines),
 }

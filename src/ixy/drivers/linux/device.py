@@ -9,9 +9,10 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from ixy.drivers import DeviceCounters, Link
+from ixy.drivers import DeviceCounters, Link, check_pool
 from ixy.drivers.linux.interface import Interface, Membership, explained
 from ixy.drivers.linux.interrupts import SocketInterrupt
+from ixy.drivers.linux.rings import GROUP
 from ixy.drivers.pools import AttachedPools
 from ixy.drivers.rules import no_such_rule
 from ixy.dropped import close_dropped
@@ -35,6 +36,8 @@ log = logging.getLogger("ixy.linux")
 
 # What the kernel does not know the speed of, such as a TAP device, has no wire.
 NOMINAL_SPEED = 10_000
+RING_SIZES = [64 << n for n in range(10)]
+MAX_QUEUES = 64
 
 
 class ThisProcess:
@@ -75,6 +78,17 @@ class LinuxDevice:
         self._attached = AttachedPools(ThisProcess())
         self._undo = ExitStack()
         self.interface = Interface(address, name)
+
+    def _check_sizes(self, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int) -> None:
+        """
+        Raises:
+            ConfigurationError: one is out of range.
+        """
+        if not (1 <= rx_queues <= MAX_QUEUES and 1 <= tx_queues <= MAX_QUEUES):
+            raise ConfigurationError(f"{self.address}: {rx_queues} and {tx_queues} queues: 1 to {MAX_QUEUES} possible")
+        if ring_size not in RING_SIZES:
+            raise ConfigurationError(f"{self.address}: a ring of {ring_size}: possible are {RING_SIZES}")
+        check_pool(self.address, pool_size, ring_size, GROUP)
 
     def _take_interface(self) -> None:
         """Let all packets in, until `set_promiscuous` says otherwise."""

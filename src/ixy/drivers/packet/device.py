@@ -10,11 +10,10 @@ import socket
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
-from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, check_pool
+from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE
 from ixy.drivers.linux.device import LinuxDevice
 from ixy.drivers.linux.interface import SOL_PACKET, check_name
 from ixy.drivers.linux.netlink import ETHERNET, LOOPBACK
-from ixy.drivers.linux.rings import GROUP
 from ixy.drivers.packet.rings import PacketRxRing, PacketTxRing
 from ixy.drivers.rss import DEFAULT_KEY
 from ixy.errors import AddressError, ConfigurationError, UnsupportedDevice
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("ixy.packet")
 
 PREFIX = "packet:"
-RING_SIZES = [64 << n for n in range(10)]
-MAX_QUEUES = 64
 
 # Of linux/if_packet.h and linux/if_ether.h
 _RX_RING, _STATISTICS, _VERSION, _FANOUT, _IGNORE_OUTGOING = 5, 6, 10, 18, 23
@@ -127,13 +124,9 @@ class PacketDevice(LinuxDevice):
     def _check(self, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int, rss_key: bytes) -> None:
         if self.interface.first.kind not in (ETHERNET, LOOPBACK):
             raise UnsupportedDevice(f"{self.address}: the interface's frames are none of Ethernet")
-        if not (1 <= rx_queues <= MAX_QUEUES and 1 <= tx_queues <= MAX_QUEUES):
-            raise ConfigurationError(f"{self.address}: {rx_queues} and {tx_queues} queues: 1 to {MAX_QUEUES} possible")
-        if ring_size not in RING_SIZES:
-            raise ConfigurationError(f"{self.address}: a ring of {ring_size}: possible are {RING_SIZES}")
+        self._check_sizes(rx_queues, tx_queues, ring_size, pool_size)
         if rss_key != DEFAULT_KEY:
             raise ConfigurationError(f"{self.address}: the kernel spreads packets by a key of its own: no rss_key")
-        check_pool(self.address, pool_size, ring_size, GROUP)
 
     def _receive_from(self, wanted: PacketAddress, ring_size: int, pool_size: int) -> None:
         """A socket that receives nothing yet, its ring, and a pool."""

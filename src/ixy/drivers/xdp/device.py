@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, check_pool
+from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE
 from ixy.drivers.linux.device import LinuxDevice
 from ixy.drivers.linux.interface import check_name
 from ixy.drivers.linux.netlink import ETHERNET, LOOPBACK
-from ixy.drivers.linux.rings import GROUP
 from ixy.drivers.rss import DEFAULT_KEY
 from ixy.drivers.xdp.datapath import CHUNK
 from ixy.drivers.xdp.program import redirecting
@@ -48,8 +47,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("ixy.xdp")
 
 PREFIX = "xdp:"
-RING_SIZES = [64 << n for n in range(10)]
-MAX_QUEUES = 64
 NAME = "ixy_redirect"  # of the program, as `bpftool` and `ip link` show it
 
 _UMEM_REG, _STATISTICS = 4, 7
@@ -163,13 +160,9 @@ class XdpDevice(LinuxDevice):
                 "a loopback interface, whose packets never leave the kernel" if kind == LOOPBACK else "none of Ethernet"
             )
             raise UnsupportedDevice(f"{self.address}: the interface is {what}")
-        if not (1 <= rx_queues <= MAX_QUEUES and 1 <= tx_queues <= MAX_QUEUES):
-            raise ConfigurationError(f"{self.address}: {rx_queues} and {tx_queues} queues: 1 to {MAX_QUEUES} possible")
-        if ring_size not in RING_SIZES:
-            raise ConfigurationError(f"{self.address}: a ring of {ring_size}: possible are {RING_SIZES}")
+        self._check_sizes(rx_queues, tx_queues, ring_size, pool_size)
         if rss_key != DEFAULT_KEY:
             raise ConfigurationError(f"{self.address}: the interface spreads packets by itself: no rss_key")
-        check_pool(self.address, pool_size, ring_size, GROUP)
 
     # -----------------------------------------------------------------------------------------------------------------
     # Sockets
