@@ -41,7 +41,7 @@ def _compiler() -> tuple[Callable[..., Any], str]:
     return jitnumba.kernel, jitnumba.UNTRIED
 
 
-def _ordinary(function: Any, options: dict[str, Any], *, full: bool) -> Any:  # noqa: ARG001
+def _ordinary(function: Any, options: dict[str, Any], *, full: bool, apart: bool) -> Any:  # noqa: ARG001
     import numba
 
     njit: Any = numba.njit
@@ -71,6 +71,12 @@ def compiled(function: F) -> F:
 def outlined(function: F) -> F:
     """Like `compiled`, but called instead of inlined: for what is rare and would make the common path longer."""
     return _compile(function, boundscheck=CHECKING, forceinline=False)
+
+
+def apart(function: F) -> F:
+    """Like `compiled`, for a loop over arrays no two of which have memory in common, at least none that is written: the
+    compiler makes vector moves of it without looking whether they have."""
+    return _compile(function, apart=True, boundscheck=CHECKING)
 
 
 def shared(how: Callable[[F], F]) -> Callable[[F], F]:
@@ -128,8 +134,8 @@ class Direct:
         return dispatcher.compile(tuple(library.typeof(argument) for argument in arguments))
 
 
-def _compile(function: F, *, full: bool = False, **options: Any) -> F:
+def _compile(function: F, *, full: bool = False, apart: bool = False, **options: Any) -> F:
     if _kernel is None:
         return function
     options = {**_OPTIONS, **options}
-    return cast(F, _kernel(function, options, full=full))
+    return cast(F, _kernel(function, options, full=full, apart=apart))

@@ -112,7 +112,7 @@ def _dispatcher(value: Any, seen: set[object]) -> Iterator[str]:
         return
     seen.add(value)
     options = value.targetoptions
-    yield repr(sorted(options.items(), key=lambda option: option[0]))
+    yield repr(sorted(options.items(), key=lambda option: option[0])) + " apart" * getattr(value, "apart", False)
     if options.get("boundscheck"):
         code = value.py_func.__code__
         yield f"{code.co_filename} {code.co_firstlineno} {code.co_linetable.hex()}"

@@ -450,6 +450,14 @@ class CalleeCompiler(Compiler):
     lowering = CalleeLowering
 
 
+class ApartCalleeCompiler(CalleeCompiler):
+    """That of a function whose arrays have no memory in common."""
+
+    def define_pipelines(self) -> list[PassManager]:
+        self.state.flags.noalias = True
+        return super().define_pipelines()
+
+
 class EntryCompiler(Compiler):
     lowering = EntryLowering
 
@@ -483,10 +491,14 @@ class Kernel(CPUDispatcher):
         function: the Python function.
         options: Numba's.
         full: whether all of Numba is needed to compile it, as for a user's function.
+        apart: whether the arrays that it is given have no memory in common.
     """
 
-    def __init__(self, function: Callable[..., Any], options: dict[str, Any], *, full: bool) -> None:
+    def __init__(
+        self, function: Callable[..., Any], options: dict[str, Any], *, full: bool, apart: bool = False
+    ) -> None:
         self._full = full
+        self.apart = apart
         options = {**options, "nopython": True, "no_cfunc_wrapper": True}
         super().__init__(function, {}, options, FullEntryCompiler if full else EntryCompiler)
         self._cache = Cache(self)
@@ -494,7 +506,9 @@ class Kernel(CPUDispatcher):
     @cached_property
     def callee(self) -> Callee:
         options = {**self.targetoptions, "no_cpython_wrapper": True}
-        callee: Any = Callee(self.py_func, {}, options, FullCalleeCompiler if self._full else CalleeCompiler)
+        usual = ApartCalleeCompiler if self.apart else CalleeCompiler
+        callee: Any = Callee(self.py_func, {}, options, FullCalleeCompiler if self._full else usual)
+        callee.apart = self.apart
         if not self._full and not self.py_func.__module__.startswith(_APART):
             callee._cache = CalleeCache(callee)
         return callee
@@ -540,13 +554,13 @@ def _plain(argument: Any) -> Any:
     return getattr(argument, "plain", types.unliteral(argument))
 
 
-def kernel(function: Callable[..., Any], options: dict[str, Any], *, full: bool) -> Any:
+def kernel(function: Callable[..., Any], options: dict[str, Any], *, full: bool, apart: bool = False) -> Any:
     """A kernel, or what Numba makes of the function where this module is not known to fit.
 
     Args: see `Kernel`.
     """
     if not UNTRIED:
-        return Kernel(function, options, full=full)
+        return Kernel(function, options, full=full, apart=apart)
     dispatcher: Any = numba.njit(**options)(function)
     dispatcher._cache = Cache(dispatcher)
     return dispatcher

@@ -353,6 +353,30 @@ def instructions(entry: Kernel) -> Counter[str]:
     return Counter(line.split()[0] for line in text.splitlines() if line.startswith("\t") and line[1] != ".")
 
 
+def test_arrays_that_lie_apart_are_not_compared() -> None:
+    """An inlined loop over arrays that have no memory in common does the same without looking whether they have."""
+
+    def move(target: np.ndarray[Any, Any], source: np.ndarray[Any, Any]) -> None:
+        for i in range(source.size):
+            target[i] = source[i] + 1
+
+    counts = []
+    for apart in (False, True):
+        callee = kernel(move, {**OPTIONS, "forceinline": True}, full=False, apart=apart)
+
+        def entry(
+            target: np.ndarray[Any, Any], source: np.ndarray[Any, Any], callee: Callable[..., None] = callee
+        ) -> None:
+            callee(target, source)
+
+        marked = inlined(entry)
+        target = np.zeros(100, np.int32)
+        marked(target, np.arange(100, dtype=np.int32))
+        assert target.tolist() == list(range(1, 101))
+        counts.append(sum(instructions(marked).values()))
+    assert counts[1] < counts[0]
+
+
 def test_watchers_are_told_how_far_an_entry_is() -> None:
     """From none of its kernels to all; machine code comes last. What is compiled already does not count."""
 

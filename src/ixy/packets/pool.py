@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ixy.jit import compiled, outlined, shared
+from ixy.jit import apart, compiled, outlined, shared
 from ixy.once import once
 from ixy.packets import checking
 from ixy.packets.buffers import ID_MASK, POOL_BUFFERS, POOL_SHIFT, POOLS, STRIDE
@@ -127,19 +127,30 @@ def took(pools: Pools, pool: int, left: int, packets: Packets) -> None:
 def trade(pools: Pools, pool: int, held: Packets, slot: int, packets: Packets, at: int, count: int) -> None:
     """Move buffers from a ring's descriptors `slot` on to packets `at` on, and put fresh ones into the descriptors.
 
-    The caller owns `pool`, which has so many, and neither range wraps. One loop without a branch: the compiler makes
-    vector moves of it.
+    The caller owns `pool`, which has so many, and neither range wraps.
     """
-    stack, descriptors, ids = pools.stack, held.ids, packets.ids
     free = free_count(pools, pool)
-    low = ((pool << POOL_SHIFT) + free - count) & ID_MASK
+    _replace(held.ids, slot, packets.ids, at, pools.stack, (pool << POOL_SHIFT) + free - count, count)
+    took(pools, pool, free - count, held)
+
+
+@apart
+def _replace(
+    held: NDArray[np.int32],
+    slot: int,
+    ids: NDArray[np.int32],
+    at: int,
+    stack: NDArray[np.int32],
+    low: int,
+    count: int,
+) -> None:
+    """Move numbers of `held` to `ids`, and others from a stack to where they were."""
     slot &= INDEX_MASK
     at &= INDEX_MASK
+    low &= ID_MASK
     for i in range(count & INDEX_MASK):
-        buffer = stack[low + i]
-        ids[at + i] = descriptors[slot + i]
-        descriptors[slot + i] = buffer
-    took(pools, pool, free - count, held)
+        ids[at + i] = held[slot + i]
+        held[slot + i] = stack[low + i]
 
 
 @compiled

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ixy.drivers.rings import CLEAN, COMMON_WORDS, DROPPED, NEXT, STARVED
-from ixy.jit import compiled, outlined
+from ixy.jit import apart, compiled, outlined
 from ixy.packets.buffers import BUFFER_SIZE, device_address
 from ixy.packets.checking import hand_over
 from ixy.packets.packets import INDEX_MASK, Flags, Packets, stamp
@@ -27,6 +27,7 @@ from ixy.registers.i82599 import (
     RX_L4E,
     RX_LENGTH_SHIFT,
     RX_RSS_TYPE,
+    RX_SPH,
     RX_TYPE_ETQF,
     RX_TYPE_IPV4,
     RX_TYPE_IPV6,
@@ -105,29 +106,28 @@ def offer(ring: RxState, count: int) -> None:
 
     The caller sets the tail to the last one, so that head and tail differ (datasheet 7.1.9).
     """
-    arm(ring, 0, count)
+    arm(ring.descriptors, ring.held.ids, ring.addresses, 0, count)
 
 
-@compiled
-def arm(ring: RxState, slot: int, count: int) -> None:
-    """Write the addresses of their buffers into `count` descriptors from `slot` on, which do not wrap (7.1.5)."""
+@apart
+def arm(descriptors: NDArray[np.int64], held: NDArray[np.int32], addresses: Addresses, slot: int, count: int) -> None:
+    """Write the addresses of their buffers into `count` descriptors from `slot` on, which do not wrap."""
     slot &= INDEX_MASK
     for i in range(count & INDEX_MASK):
-        arm_one(ring, slot + i, ring.held.ids[slot + i])
+        arm_one(descriptors, addresses, slot + i, held[slot + i])
 
 
 @compiled
-def arm_one(ring: RxState, slot: int, buffer: int) -> None:
-    """Write the address of a buffer into a descriptor."""
-    ring.descriptors[2 * slot] = device_address(ring.addresses, buffer)
-    ring.descriptors[2 * slot + 1] = 0
+def arm_one(descriptors: NDArray[np.int64], addresses: Addresses, slot: int, buffer: Any) -> None:
+    """Write the address of a buffer into a descriptor (7.1.5)."""
+    descriptors[2 * slot] = device_address(addresses, buffer)
+    descriptors[2 * slot + 1] = 0
 
 
 @compiled
 def ready(ring: RxState) -> bool:
     """Whether the card has written the next descriptor back."""
-    slot = ring.state[NEXT] & (ring.held.ids.size - 1)
-    return load_acquire(ring.descriptors, 2 * slot + 1) & RX_DD != 0
+    return is_there(ring, ring.state[NEXT] & (ring.held.ids.size - 1))
 
 
 @compiled
@@ -158,12 +158,12 @@ def take_blocks(ring: RxState, pools: Pools, packets: Packets, limit: int) -> in
     while ring.state[SKIPPING] == 0:
         slot = ring.state[NEXT] & (ring.held.ids.size - 1)
         count = blocks(ring, slot, min(limit - taken, free_count(pools, ring.pool)))
-        if count == 0 or read_lengths(ring.descriptors, slot, packets, taken, count) != 0:
+        if count == 0 or read_lengths(ring.descriptors, slot, packets.lengths, taken, count) != 0:
             break
         fence_acquire()  # the card may have written the first of them last
         describe_all(ring.descriptors, slot, packets, taken, count)
         trade(pools, ring.pool, ring.held, slot, packets, taken, count)
-        arm(ring, slot, count)
+        arm(ring.descriptors, ring.held.ids, ring.addresses, slot, count)
         ring.state[NEXT] += count
         taken += hand_over(pools, packets, taken, count, ring.held.holder, packets.holder)
     return taken
@@ -172,30 +172,38 @@ def take_blocks(ring: RxState, pools: Pools, packets: Packets, limit: int) -> in
 @compiled
 def blocks(ring: RxState, slot: int, limit: int) -> int:
     """How many packets there seem to be from `slot` on, in whole blocks, to judge by the last one of each."""
-    limit = min(limit, ring.held.ids.size - slot)
+    limit = min(limit, ring.held.ids.size - slot) & -BLOCK
+    if limit <= 0 or is_there(ring, slot + limit - 1):  # all of them, under load
+        return limit
     count = 0
-    while count + BLOCK <= limit:
-        last = (slot + count + BLOCK - 1) & INDEX_MASK
-        if load_acquire(ring.descriptors, 2 * last + 1) & RX_DD == 0:
-            break
+    while count < limit and is_there(ring, slot + count + BLOCK - 1):
         count += BLOCK
     return count
 
 
 @compiled
-def read_lengths(descriptors: NDArray[np.int64], slot: int, packets: Packets, at: int, count: int) -> int:
-    """Note the lengths of packets; 0 if each is there, in one buffer, and as long as it may be."""
-    lengths = packets.lengths
+def is_there(ring: RxState, slot: int) -> bool:
+    """Whether the card has written a descriptor back."""
+    return load_acquire(ring.descriptors, 2 * (slot & INDEX_MASK) + 1) & RX_DD != 0
+
+
+@apart
+def read_lengths(descriptors: NDArray[np.int64], slot: int, lengths: NDArray[np.int32], at: int, count: int) -> int:
+    """Note the lengths of packets; 0 if each is there, in one buffer, and as long as it may be.
+
+    It reads the first words too: vector moves take both, and could not take the last descriptor's if it ended there.
+    """
     slot &= INDEX_MASK
     at &= INDEX_MASK
-    missing = longest = 0
+    missing = longest = split = 0
     for i in range(count & INDEX_MASK):
+        split |= descriptors[2 * (slot + i)]
         status = descriptors[2 * (slot + i) + 1]
         length = (status >> RX_LENGTH_SHIFT) & 0xFFFF
         missing |= ~status
         longest |= length - 1
         lengths[at + i] = length
-    return missing & _WHOLE | longest & _TOO_LONG
+    return missing & _WHOLE | longest & _TOO_LONG | split & RX_SPH
 
 
 @compiled
@@ -271,7 +279,7 @@ def good_length(status: int) -> int:
 def replace(ring: RxState, slot: int, buffer: int) -> None:
     """Put another buffer into a descriptor, and give that to the card."""
     ring.held.ids[slot] = buffer
-    arm_one(ring, slot, buffer)
+    arm_one(ring.descriptors, ring.addresses, slot, buffer)
 
 
 @outlined
@@ -302,7 +310,7 @@ def take_carefully(ring: RxState, pools: Pools, packets: Packets, count: int, li
             count += hand_over(pools, packets, count, 1, ring.held.holder, packets.holder)
             held[slot] = fresh(pools, ring.pool, free, 0)
             took(pools, ring.pool, free - 1, ring.held)
-        arm(ring, slot, 1)
+        arm_one(ring.descriptors, ring.addresses, slot, held[slot])
         ring.state[NEXT] += 1
     return count
 
@@ -376,27 +384,44 @@ def tx_batch(ring: TxState, pools: Pools, packets: Packets, first: int, last: in
     count = hand_over(pools, packets, first, count, packets.holder, ring.held.holder)
     slot = index & (size - 1)
     unwrapped = min(count, size - slot)
-    load(ring, slot, packets, first, unwrapped)
-    load(ring, 0, packets, first + unwrapped, count - unwrapped)
+    load(ring.descriptors, ring.held.ids, ring.addresses, slot, packets.ids, packets.lengths, first, unwrapped)
+    rest = first + unwrapped
+    load(ring.descriptors, ring.held.ids, ring.addresses, 0, packets.ids, packets.lengths, rest, count - unwrapped)
     send(ring, count)
     return count
 
 
-@compiled
-def load(ring: TxState, slot: int, packets: Packets, at: int, count: int) -> None:
+@apart
+def load(
+    descriptors: NDArray[np.int64],
+    held: NDArray[np.int32],
+    addresses: Addresses,
+    slot: int,
+    ids: NDArray[np.int32],
+    lengths: NDArray[np.int32],
+    at: int,
+    count: int,
+) -> None:
     """Write packets from `at` on into `count` descriptors from `slot` on, which do not wrap."""
     slot &= INDEX_MASK
     at &= INDEX_MASK
     for i in range(count & INDEX_MASK):
-        load_one(ring, slot + i, packets.ids[at + i], np.int64(packets.lengths[at + i]))
+        held[slot + i] = ids[at + i]
+        write_packet(descriptors, addresses, slot + i, ids[at + i], np.int64(lengths[at + i]))
 
 
 @compiled
 def load_one(ring: TxState, slot: int, buffer: Any, length: Any) -> None:
-    """Write a packet into a descriptor (7.2.3.2.4)."""
+    """Write one packet into a descriptor."""
     ring.held.ids[slot] = buffer
-    ring.descriptors[2 * slot] = device_address(ring.addresses, buffer)
-    ring.descriptors[2 * slot + 1] = (length << TX_PAYLEN_SHIFT) | _TX_COMMAND | length
+    write_packet(ring.descriptors, ring.addresses, slot, buffer, length)
+
+
+@compiled
+def write_packet(descriptors: NDArray[np.int64], addresses: Addresses, slot: int, buffer: Any, length: Any) -> None:
+    """Write where a packet lies, and how long it is, into a descriptor (7.2.3.2.4)."""
+    descriptors[2 * slot] = device_address(addresses, buffer)
+    descriptors[2 * slot + 1] = (length << TX_PAYLEN_SHIFT) | _TX_COMMAND | length
 
 
 @compiled
