@@ -16,7 +16,7 @@ import pytest
 from numba import types
 
 from ixy.headers import Ipv4Address, MacAddress
-from ixy.jit import INTERPRETED, Direct, checked, compiled, outlined
+from ixy.jit import INTERPRETED, Direct, apart, checked, compiled, outlined
 from ixy.jitcontent import Unknown, fingerprint
 from ixy.jittypes import AddressType, WideAddressType
 from ixy.packets.packets import new_packets
@@ -217,8 +217,8 @@ def test_fingerprint_tells_how_callees_are_compiled() -> None:
     def caller(inner: Callable[[int], int]) -> Callable[[int], int]:
         return lambda x: inner(x)
 
-    marks = {fingerprint(caller(mark(callee))) for mark in (compiled, checked, outlined)}
-    assert len(marks) == (1 if INTERPRETED else 3)
+    marks = {fingerprint(caller(mark(callee))) for mark in (compiled, apart, checked, outlined)}
+    assert len(marks) == (1 if INTERPRETED else 4)
 
 
 def test_checked_function_raises() -> None:
