@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ixy import clock
-from ixy.apps.generate import Generator, Pacing
+from ixy.apps.generate import Generator, Pacing, mean_bits_of
 from ixy.apps.receiver import (
     CORRUPT,
     EXTENT,
@@ -292,11 +292,6 @@ class Tester:
             slices(self._run, self._settled(settle), tick, self._ended)
         return replace(self._result(over=True), stopped=bool(stop))
 
-    @property
-    def mean_bits(self) -> float:
-        """What a packet takes on the wire, on average."""
-        return self._senders[0].mean_bits
-
     def prepare(self) -> None:
         """Compile what is to run, unless that is done: the first trial does it else, before it begins."""
         self._poll(0)
@@ -376,6 +371,15 @@ class Tester:
             rates[direction] = sender.sent / seconds if seconds > 0 else 0.0
         others = {port.address: receiver.others for port, receiver in zip(self.ports, self._receivers, strict=True)}
         return TrialResult(streams, others, seconds, rates, max(sender.given_up for sender in self._senders))
+
+
+def mean_bits(streams: Sequence[Stream]) -> float:
+    """What a test packet of these streams takes on the wire, on average.
+
+    Raises:
+        ConfigurationError: there can be no such streams.
+    """
+    return mean_bits_of(table_of(streams, tail=SIGNATURE_BYTES))
 
 
 def _check(trial: Trial) -> None:

@@ -18,7 +18,7 @@ from ixy.apps.rate import line_rate
 from ixy.apps.rfc2544.trials import Attempt, Traffic, Trials
 from ixy.apps.session import open_devices
 from ixy.apps.signals import stop_on_signals
-from ixy.apps.tester import Tester, Trial, TrialResult
+from ixy.apps.tester import Tester, Trial, TrialResult, mean_bits
 from ixy.clock import monotonic
 from ixy.errors import Error
 from ixy.reporting import picture, terminal
@@ -52,6 +52,7 @@ class Test(Protocol):
     Attributes:
         name: as the command has it.
         title: as the report has it.
+        resolution: share of a rate; what is offered within it is as good as asked for.
         trials: how many there are with each kind of packets, about.
     """
 
@@ -60,7 +61,16 @@ class Test(Protocol):
     @property
     def title(self) -> str: ...
     @property
+    def resolution(self) -> float: ...
+    @property
     def trials(self) -> int: ...
+
+    def check(self, traffic: Traffic) -> None:
+        """
+        Raises:
+            ConfigurationError: the test cannot be made with these packets.
+        """
+        ...
 
     def measure(self, trials: Trials) -> Any:
         """Make the test with packets of one kind; what it found."""
@@ -82,14 +92,12 @@ class Conditions:
     Attributes:
         seconds: that a trial takes; 60 by the RFC (section 24).
         settle: seconds to wait for packets after each; 2 by the RFC, and 5 more before the next trial (section 23).
-        resolution: share of a rate; what is offered within it is as good as asked for.
         both_ways: packets go in both directions at once.
         routed: what is between the ports changes headers, as a router does.
     """
 
     seconds: float = 2.0
     settle: float = 0.2
-    resolution: float = 0.001
     both_ways: bool = False
     routed: bool = False
 
@@ -111,17 +119,22 @@ def run(
         output: a directory for the report's files.
 
     Raises:
+        ConfigurationError: the test cannot be made with some of the packets, which is found out before any is sent.
         Error: as `ixy.open` and `Tester`; the report cannot be written, which is found out before anything is measured;
             nothing that is sent arrives.
     """
     if output and (reason := picture.why_not()):
         log.warning("%s", reason)
     with stop_on_signals() as stop, open_devices(addresses, settings) as devices:
+        line = min(map(line_rate, devices))
+        traffics = {name: Traffic(name, mean_bits(streams), line) for name, streams in kinds.items()}
+        for traffic in traffics.values():
+            test.check(traffic)
         with _Session(test, devices, conditions, settings, output, stop) as session:
             expected = test.trials * (conditions.seconds + conditions.settle)
             with progress(dict.fromkeys(kinds, expected), quiet=settings.as_json) as begin, stop.looked_at():
                 for name, streams in kinds.items():
-                    session.measure(name, streams, begin(name))
+                    session.measure(traffics[name], streams, begin(name))
         return stop.exit_code(settings) or (NOTHING_FOUND if test.failed(session.found) else 0)
 
 
@@ -159,7 +172,7 @@ class _Session:
             self._finish()
         return stopped
 
-    def measure(self, name: str, streams: Sequence[Stream], told: Told) -> None:
+    def measure(self, traffic: Traffic, streams: Sequence[Stream], told: Told) -> None:
         """Make the test with packets of one kind.
 
         Raises:
@@ -185,10 +198,10 @@ class _Session:
 
         trials = Trials(
             watched.run,
-            Traffic(name, tester.mean_bits, min(map(line_rate, self._devices))),
+            traffic,
             ways=2 if conditions.both_ways else 1,
             seconds=conditions.seconds,
-            resolution=conditions.resolution,
+            resolution=self._test.resolution,
             before=watched.before,
             after=after,
         )
