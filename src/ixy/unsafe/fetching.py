@@ -18,4 +18,4 @@ def fetch(builder: Any, place: Any, *, to_write: bool) -> None:
     place = builder.bitcast(place, ir.IntType(8).as_pointer())
     kind = ir.FunctionType(ir.VoidType(), [place.type, _I32, _I32, _I32])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-    builder.call(function, [place, _I32(to_write), _I32(_FIRST_CACHE), _I32(_DATA)])
+    builder.call(function, [place, _I32(int(to_write)), _I32(_FIRST_CACHE), _I32(_DATA)])
