@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("ixy.apps")
 
 NOTHING_FOUND = 1  # exit code
-_GREETING = Trial(None, None, 16)  # devices learn addresses from it (section 23), and it shows whether there is a way
+_GREETING = Trial(None, None, 16)  # it shows whether there is a way, and who has to ask for addresses does
 _OFTEN = 1.0  # seconds between two looks at a trial: each takes some of its time
 _INTRODUCTION = (
     "A test of RFC 2544, *Benchmarking Methodology for Network Interconnect Devices*, by `ixy test {name}`. Sizes of "
@@ -91,7 +91,8 @@ class Conditions:
 
     Attributes:
         seconds: that a trial takes; 60 by the RFC (section 24).
-        settle: seconds to wait for packets after each; 2 by the RFC, and 5 more before the next trial (section 23).
+        settle: seconds for what lies between to learn before each, and to wait for packets after it; 2 by the RFC both,
+            and 5 more before the next trial (section 23).
         both_ways: packets go in both directions at once.
         routed: what is between the ports changes headers, as a router does.
     """
@@ -131,7 +132,7 @@ def run(
         for traffic in traffics.values():
             test.check(traffic)
         with _Session(test, devices, conditions, settings, output, stop) as session:
-            expected = test.trials * (conditions.seconds + conditions.settle)
+            expected = test.trials * (conditions.seconds + 2 * conditions.settle)
             with progress(dict.fromkeys(kinds, expected), quiet=settings.as_json) as begin, stop.looked_at():
                 for name, streams in kinds.items():
                     session.measure(traffics[name], streams, begin(name))
@@ -257,7 +258,8 @@ class _Session:
             "tested": f"what lies between {a.address} and {b.address}",
             "directions": "both at once" if conditions.both_ways else f"from {a.address} to {b.address}",
             "line": " and ".join(f"{rate / 1e9:g} Gbit/s" if rate else "no rate" for rate in map(line_rate, (a, b))),
-            "trials": f"{conditions.seconds:g} s each, and {conditions.settle:g} s for late packets; RFC: 60 and 7 s",
+            "trials": f"{conditions.seconds:g} s each, {conditions.settle:g} s before for addresses to be learned, and as much after for "
+            "late packets; RFC: 60, 2, and 7 s",
             "machine": describe(),
             "ixy": our_version(),
             "date": date(),
@@ -314,6 +316,7 @@ class _Watched:
                 last = now
                 self._told(self._share((now - began) / self._seconds), self._what)
 
+        self._tester.learn(self._stop)
         result = self._tester.run(trial, tick, self._stop)
         if self._stop:
             raise _Stopped
