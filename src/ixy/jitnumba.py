@@ -731,7 +731,7 @@ class CalleeCache(Cache):
 _SETTINGS = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "USING_SVML")
 _UNSEEN = (
     *("jitnumba", "jittypes", "unsafe/views", "unsafe/filters", "bpf", "headers", "functions", "verdicts", "counts"),
-    "trouble",
+    *("trouble", "unsafe/fetching"),
 )
 _VERSIONS = (
     sys.implementation.cache_tag,

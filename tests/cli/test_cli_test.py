@@ -35,7 +35,7 @@ def test_all_arrives(ixy):
 
 def test_the_summary_says_what_the_cable_did(ixy):
     """The cable's own counts, which are in the summary too, for both directions."""
-    arguments = ("--rate", "2Mpps", "--count", "2000", "--both-ways", "--vlan", "9", "--ipv6")
+    arguments = ("--rate", "2Mpps", "--count", "2000", "--both-ways", "--vlan", "9", "--ipv6", "--no-learning")
     ended = ixy("test", *IMPAIRED, *arguments, "--json")
     assert ended.code == 1
     summary = ended.summary

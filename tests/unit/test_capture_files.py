@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import shutil
 import struct
 import subprocess
@@ -17,6 +18,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ixy.captures.table import capture_chunks, read_capture
 from ixy.errors import CaptureError, ConfigurationError
 from ixy.formats.pcapng import nanoseconds
 from ixy.formats.reading import Capture, Source, read
@@ -138,6 +140,9 @@ def test_several_sections(tmp_path: Path) -> None:
         (10**12 + 7 * 10**3, 10**12, -2, -SECOND + 7),
         (3 << 39, 1 << 40, 0, 1_500_000_000),
         (2**62, 1, 0, (2**63 // SECOND - 1) * SECOND),
+        (-(2**63), 10**6, 0, -(2**63 // SECOND - 1) * SECOND),
+        (2**63 - 1, 1, -(2**63) + 8, 7 * SECOND),
+        (2**63 - 1, 1, 2**63 - 1, (2**63 // SECOND - 1) * SECOND),
     ],
 )
 def test_times_of_any_resolution(stamp: int, units: int, offset: int, expected: int) -> None:
@@ -145,16 +150,44 @@ def test_times_of_any_resolution(stamp: int, units: int, offset: int, expected: 
     assert nanoseconds(stamp, units, offset) == expected
 
 
-def test_times_beyond_pcap_s(tmp_path: Path) -> None:
-    """The year 2200 goes into a pcapng file, and is refused for a pcap file; so is 1969 for both."""
-    far = 7_258_118_400 * SECOND
-    with Writer(tmp_path / "far.pcapng") as writer:
-        writer.write(*columns([(far, b"far")]))
-        with pytest.raises(ValueError, match="a time before 1970"):
-            writer.write(*columns([(-1, b"early")]))
-    assert contents(read(tmp_path / "far.pcapng")) == [(far, b"far")]
-    with Writer(tmp_path / "far.pcap") as writer, pytest.raises(ValueError, match="beyond 2106"):
-        writer.write(*columns([(far, b"far")]))
+FAR, EARLY = 7_258_118_400 * SECOND, -1  # the year 2200, and 1969
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "words"),
+    [
+        ("out.pcap", [2**32 * SECOND - 1, 0, 5], "times before 1970 or beyond 2106, written as .*: 2"),
+        ("out.pcapng", [FAR, 0, 5], "times before 1970 or beyond 2262, written as .*: 1"),
+    ],
+)
+def test_times_that_a_format_cannot_tell(tmp_path: Path, name: str, told: list[int], words: str) -> None:
+    """The nearest is written, and they are counted; what can be told is told, and nothing is said then."""
+    with Writer(tmp_path / name) as writer:
+        writer.write(*columns([(5, b"told")]))
+        assert writer.complaint is None
+        writer.write(*columns([(FAR, b"far"), (EARLY, b"early"), (5, b"told")]))
+    assert re.fullmatch(rf".*/{name}: {words}", writer.complaint or "")
+    assert read(tmp_path / name).times.tolist() == [5, *told]
+
+
+def test_times_that_cannot_be_told(tmp_path: Path) -> None:
+    """Microseconds reach 292,000 years either way, and nanoseconds 292: of five packets two are told as the nearest, by
+    each way to read a file, and each time that it is read."""
+    stamps = [5, 2**62, -5, -(2**63), 7]
+    path = file_of(tmp_path, section() + interface() + b"".join(packet(stamp, b"frame") for stamp in stamps))
+    bound = (2**63 // SECOND - 1) * SECOND
+    capture = read(path)
+    assert capture.times.tolist() == [5000, bound, -5000, -bound, 7000]
+    assert capture.clamped == 2
+    table = read_capture(path, fields=())
+    assert (table.clamped, "times that cannot be told 2" in repr(table)) == (2, True)
+    assert [each.clamped for each in capture_chunks(path, fields=(), packets=3)] == [2, 2]
+    source, room = Source(path), np.zeros((ROWS, 8), np.int64)
+    for _ in range(2):
+        source.rewind()
+        assert (source.fill(room), source.clamped) == (5, 2)
+    cooked = file_of(tmp_path, section() + interface(link=101) + packet(2**62, b"\x45" * 20), "cooked.pcapng")
+    assert read(cooked).clamped == 1
 
 
 @settings(deadline=None)

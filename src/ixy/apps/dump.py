@@ -14,33 +14,36 @@ import numpy as np
 
 from ixy import clock
 from ixy.addresses import listening
-from ixy.apps.decode import Decoder
+from ixy.apps.decode import below, decoder
 from ixy.apps.session import chosen_by, open_devices
 from ixy.apps.signals import stop_on_signals
 from ixy.dissect.line import Style
 from ixy.dissect.printer import Layout, Printer
 from ixy.errors import CaptureError
 from ixy.formats.files import check_place
-from ixy.formats.reading import read
-from ixy.formats.words import MAX_LENGTH
+from ixy.formats.piped import arriving
+from ixy.formats.words import LENGTH, MAX_LENGTH, OFFSET, ORIGINAL, ROWS, TIME
 from ixy.formats.writing import Writer
 from ixy.headers import HEADERS, Headers, fields
 from ixy.packets.buffers import BUFFER_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterator
 
+    from numpy.typing import NDArray
+
+    from ixy.apps.decode import Decoder
     from ixy.apps.settings import Settings
     from ixy.apps.signals import Stop
     from ixy.device import Device
     from ixy.filters import Filter
-    from ixy.formats.reading import Capture
+
 
 log = logging.getLogger("ixy.apps")
 
-_AT_ONCE = 256  # packets of a file that are printed at a time
+_AT_ONCE = 256  # packets that are printed at a time
+_PART = 4096  # packets of a file that are looked at a time
 _WAIT = 0.1  # seconds: so late may signals come while no packets do
-_STANDARD_INPUT = "/dev/stdin"
 
 
 class Seen(NamedTuple):
@@ -67,7 +70,7 @@ class Look:
         snaplen: bytes of a packet that are looked at, 1 to 262144.
         file: where to write them, instead of printing them; "-" is standard output.
         as_json: print an object for each.
-        decode: print what Scapy or tshark sees in each besides.
+        decode: print what tshark or Scapy sees in each besides.
         each: write each line at once.
     """
 
@@ -97,8 +100,8 @@ class Look:
             return _File(Writer(self.file, self.snaplen))
         if self.as_json:
             return _Lines(_Objects(self), 1 if self.each else _AT_ONCE)
-        decoder = Decoder(verbose=self.style.verbose > 0) if self.decode else None
-        return _Lines(_Text(Printer(self.style, self.layout), self.snaplen, decoder), 1 if self.each else _AT_ONCE)
+        decoding = decoder(verbose=self.style.verbose > 0) if self.decode else None
+        return _Lines(_Text(Printer(self.style, self.layout), self.snaplen, decoding), 1 if self.each else _AT_ONCE)
 
 
 def dump_device(address: str, settings: Settings, look: Look) -> int:
@@ -136,33 +139,41 @@ def dump_file(path: str, settings: Settings, look: Look) -> int:
     """Print or write the packets of a capture file; the exit code.
 
     Args:
-        path: of the file; "-" is standard input, which is read to its end first.
+        path: of the file; "-" is standard input. What comes through a pipe is printed as it comes.
 
     Raises:
-        CaptureError: a file cannot be read or written, or ends within a packet. What is before that is printed.
+        CaptureError: a file cannot be read or written, or ends within a packet, and what is before that is printed; or
+            there are times that cannot be told, and the nearest were printed or written instead.
         FilterError: the filter is malformed.
     """
-    chosen = look.filter()
-    capture = read(_STANDARD_INPUT if path == "-" else path)
-    with closing(look.sink()) as sink:
+    chosen, limit = look.filter(), settings.count
+    wrong = list[str]()
+    with arriving(path) as source, closing(look.sink()) as sink:
         _say(f"reading from file {path}, link-type EN10MB (Ethernet)")
-        packets = islice(_recorded(capture, chosen), settings.count)
-        while part := list(islice(packets, _AT_ONCE)):
-            sink.take(part)
-    if capture.damage:
-        raise CaptureError(f"{path}: {capture.damage}")
+        table = np.empty((ROWS, _PART), np.int64)
+        while limit is None or sink.count < limit:
+            count = source.fill(table)
+            if count == 0:
+                wrong = [f"{path}: {source.damage}"] if source.damage else []
+                break
+            found = _recorded(source.data, table[:, :count], chosen)
+            sink.take(list(islice(found, None if limit is None else limit - sink.count)))
+        if source.clamped:
+            wrong.append(f"{path}: times beyond the years 1677 to 2262, told as the nearest of these: {source.clamped}")
+        wrong += [sink.complaint] if sink.complaint else []
+    if wrong:
+        raise CaptureError("; ".join(wrong))
     return 0
 
 
-def _recorded(capture: Capture, chosen: Filter | None) -> Iterator[Seen]:
-    """The packets of a file that pass a filter."""
-    starts, sizes, lengths = capture.offsets, capture.lengths, capture.original
-    places: Iterable[int] = range(len(capture))
+def _recorded(data: NDArray[np.uint8], table: NDArray[np.int64], chosen: Filter | None) -> Iterator[Seen]:
+    """The packets of a table that pass a filter."""
+    starts, sizes, lengths = (table[row] for row in (OFFSET, LENGTH, ORIGINAL))
+    rows = table[[OFFSET, LENGTH, ORIGINAL, TIME]]
     if chosen is not None:
-        places = np.flatnonzero(chosen.matching(capture.data, starts, sizes, lengths)).tolist()
-    for place in places:
-        data = capture.data[starts[place] :][: sizes[place]].tobytes()
-        yield Seen(int(capture.times[place]), data, int(lengths[place]))
+        rows = rows[:, chosen.matching(data, starts, sizes, lengths)]
+    for start, size, length, time in rows.T.tolist():
+        yield Seen(time, data[start : start + size].tobytes(), length)
 
 
 class _Live:
@@ -225,6 +236,11 @@ class Sink(Protocol):
         """How many it has taken."""
         ...
 
+    @property
+    def complaint(self) -> str | None:
+        """One line on what it could not tell of them, None for nothing."""
+        ...
+
     def take(self, packets: list[Seen]) -> None: ...
     def close(self) -> None: ...
 
@@ -232,19 +248,25 @@ class Sink(Protocol):
 class _Lines:
     """Prints packets, so many at once."""
 
-    def __init__(self, text: Callable[[Seen], str], at_once: int) -> None:
+    complaint = None
+
+    def __init__(self, text: _Text | _Objects, at_once: int) -> None:
         self._text, self._at_once = text, at_once
         self.count = 0
 
     def take(self, packets: list[Seen]) -> None:
         for first in range(0, len(packets), self._at_once):
-            part = packets[first : first + self._at_once]
-            sys.stdout.write("".join(f"{self._text(packet)}\n" for packet in part))
-            sys.stdout.flush()
-            self.count += len(part)
+            texts = list[str]()
+            try:
+                for packet in packets[first : first + self._at_once]:
+                    texts.append(f"{self._text(packet)}\n")
+            finally:  # a decoder may have ended amid them
+                sys.stdout.write("".join(texts))
+                sys.stdout.flush()
+                self.count += len(texts)
 
     def close(self) -> None:
-        pass
+        self._text.close()
 
 
 class _File:
@@ -257,10 +279,14 @@ class _File:
     def count(self) -> int:
         return self._writer.packets
 
+    @property
+    def complaint(self) -> str | None:
+        return self._writer.complaint
+
     def take(self, packets: list[Seen]) -> None:
         """
         Raises:
-            CaptureError: a packet's time is none that the file can tell, or the file has no room.
+            CaptureError: the file has no room.
         """
         if not packets:
             return
@@ -268,10 +294,7 @@ class _File:
         data = np.frombuffer(b"".join(packet.data for packet in packets), np.uint8)
         lengths = np.array([packet.length for packet in packets])
         times = np.array([packet.time for packet in packets])
-        try:
-            self._writer.write(times, data, np.cumsum(sizes) - sizes, sizes, lengths)
-        except ValueError as error:
-            raise CaptureError(str(error)) from error
+        self._writer.write(times, data, np.cumsum(sizes) - sizes, sizes, lengths)
 
     def close(self) -> None:
         self._writer.close()
@@ -286,7 +309,13 @@ class _Text:
     def __call__(self, packet: Seen) -> str:
         data = packet.data[: self._snaplen]
         text = self._printer.text(packet.time, data, packet.length)
-        return text + self._decoder.text(data) if self._decoder else text
+        if self._decoder:
+            text += below(self._decoder.lines(packet.time, data, packet.length))
+        return text
+
+    def close(self) -> None:
+        if self._decoder:
+            self._decoder.close()
 
 
 class _Frame(Headers):
@@ -317,6 +346,9 @@ class _Objects:
         found |= {"captured": len(data), **_headers(data)}
         found |= {"line": self._printer.text(packet.time, data, packet.length)}
         return json.dumps(found | ({"bytes": data.hex()} if self._bytes else {}))
+
+    def close(self) -> None:
+        pass
 
 
 def _headers(data: bytes) -> dict[str, dict[str, int | str]]:

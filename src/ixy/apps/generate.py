@@ -148,7 +148,7 @@ class Generator:
     ) -> None:
         rx, tx = device.rx[0].ring, device.tx[0].ring
         batch = integer("batch", batch, 1, tx.size)
-        self._device, self._receiver, self.mean_bits = device, receiver, _mean_bits(table)
+        self._device, self._receiver, self.mean_bits = device, receiver, mean_bits_of(table)
         self.rate, pace, gaps = self._scheduled(pacing)
         made = prepare_signed if table.tail == SIGNATURE_BYTES else prepare
         self.kernels = sender_kernels(rx.kernel, tx.kernel, tx.room, plan, made, judge if receiver else throw_away)
@@ -252,7 +252,7 @@ class Generator:
         return self.sent >= self.state.limit or (self.state.paced and int(next_due(self.state.pace)) > self.state.until)
 
 
-def _mean_bits(table: StreamTable) -> float:
+def mean_bits_of(table: StreamTable) -> float:
     """What a packet takes on the wire, on average."""
     bits = np.array([wire_bits(length) for length in range(BUFFER_SIZE + 1)])
     frames = [table.entries[row[FIRST] : row[FIRST] + row[ENTRIES]] for row in table.streams]

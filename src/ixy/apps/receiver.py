@@ -8,7 +8,7 @@ import numpy as np
 
 from ixy.apps.streamtable import COUNT
 from ixy.formats.signature import CORRUPTED, FOREIGN, passed, read, sequence_of, stream_of, time_of
-from ixy.jit import compiled
+from ixy.jit import compiled, outlined
 from ixy.packets.buffers import ID_MASK, STRIDE
 from ixy.packets.packets import INDEX_MASK
 from ixy.tables.histogram import PARTS, observe
@@ -38,7 +38,10 @@ if TYPE_CHECKING:
     JUDGED_WORDS,
 ) = range(ORDER_WORDS, ORDER_WORDS + 10)
 
-OTHER, COUNTED = range(2)  # words of `counts`: packets that are no test packets, and room
+OTHER, ASKED, COUNTED = range(3)  # words of `counts`: packets that are no test packets, those of them kept, and room
+_KEPT, _KEPT_BYTES = 64, 128  # packets that are kept until somebody looks at them, and bytes of each
+_LEAST_BYTES = 42  # of a packet that asks for an address
+_VLAN, _ARP, _IPV6, _ICMPV6 = 0x8100, 0x0806, 0x86DD, 58
 
 # What signatures say of a stream: the trial, which way it goes, its number
 STREAM_BITS, WAY_BITS, TRIAL_BITS = 8, 1, 7
@@ -64,6 +67,7 @@ class ReceiverState(NamedTuple):
         judged: of each stream JUDGED_WORDS, int64, shape (any,).
         windows: of each stream a window, see `tables/order.py`, likewise.
         latencies, jitters, extents: histograms, shape (streams, PARTS), int64.
+        questions: the first bytes of packets that may ask for an address, a row each.
         counts: shape (COUNTED,), int64.
     """
 
@@ -75,6 +79,7 @@ class ReceiverState(NamedTuple):
     latencies: Words
     jitters: Words
     extents: Words
+    questions: NDArray[np.uint8]
     counts: Words
 
 
@@ -99,6 +104,7 @@ class Receiver:
             latencies=np.zeros((streams, PARTS), np.int64),
             jitters=np.zeros((streams, PARTS), np.int64),
             extents=np.zeros((streams, PARTS), np.int64),
+            questions=np.zeros((_KEPT, _KEPT_BYTES), np.uint8),
             counts=own_lines(COUNTED),
         )
         self.begin(0)
@@ -121,6 +127,13 @@ class Receiver:
         """How many packets of each stream have arrived, copies too, shape (streams,)."""
         rows = self.rows
         return rows[:, NEXT] - rows[:, MISSING] + rows[:, DUPLICATED] + rows[:, TOO_LATE]
+
+    def questions(self) -> list[bytes]:
+        """The first bytes of packets that may ask for an address (ARP, ICMPv6), which have come since the last call."""
+        counts = self.state.counts
+        found = [row.tobytes() for row in self.state.questions[: counts[ASKED]]]
+        counts[ASKED] = 0
+        return found
 
     @property
     def others(self) -> int:
@@ -147,6 +160,8 @@ def judge_one(receiver: ReceiverState, data: NDArray[np.uint8], start: int, leng
     stream = label - receiver.label
     if state == FOREIGN or stream < 0 or stream >= receiver.sent.shape[0] or sequence >= receiver.sent[stream, COUNT]:
         receiver.counts[OTHER] += state == FOREIGN or not is_stale(receiver, label)
+        if state == FOREIGN:
+            keep_question(receiver, data, start, length)
         return
     at, words = stream * JUDGED_WORDS, receiver.judged
     words[at + CORRUPT] += state == CORRUPTED
@@ -168,6 +183,27 @@ def judge_one(receiver: ReceiverState, data: NDArray[np.uint8], start: int, leng
         words[at + JITTER_MOST] = max(words[at + JITTER_MOST], jitter)
         words[at + JITTER_TOTAL] += jitter
     words[at + LAST] = latency
+
+
+@outlined
+def keep_question(receiver: ReceiverState, data: NDArray[np.uint8], start: int, length: int) -> None:
+    """Keep a packet that may ask for an address, if there is room."""
+    number, at = receiver.counts[ASKED], start + 12
+    if number >= receiver.questions.shape[0] or length < _LEAST_BYTES:
+        return
+    at += 4 if ethertype(data, at) == _VLAN else 0
+    kind = ethertype(data, at)
+    if kind == _ARP or (kind == _IPV6 and data[at + 8] == _ICMPV6):
+        for i in range(min(length, receiver.questions.shape[1])):
+            receiver.questions[number, i] = data[start + i]
+        for i in range(length, receiver.questions.shape[1]):
+            receiver.questions[number, i] = 0
+        receiver.counts[ASKED] = number + 1
+
+
+@compiled
+def ethertype(data: NDArray[np.uint8], at: int) -> int:
+    return int(np.int64(data[at]) << 8 | np.int64(data[at + 1]))
 
 
 @compiled

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ixy import clock
-from ixy.apps.generate import Generator, Pacing
+from ixy.apps.generate import Generator, Pacing, mean_bits_of
+from ixy.apps.neighbours import Neighbours
 from ixy.apps.receiver import (
     CORRUPT,
     EXTENT,
@@ -38,7 +39,9 @@ from ixy.apps.settings import MAX_COUNT, MAX_SECONDS
 from ixy.apps.streams import Stream, payload_start, turned_round
 from ixy.apps.streamtable import COUNT, SIGNATURE_BYTES, table_of
 from ixy.arguments import integer, number
-from ixy.errors import ConfigurationError, OwnershipError
+from ixy.errors import ConfigurationError, Error, OwnershipError
+from ixy.formats.frames import MIN_FRAME
+from ixy.formats.signature import sign
 from ixy.tables.histogram import quantile
 from ixy.tables.order import DUPLICATED, MISSING, NEXT, REORDERED, TOO_LATE
 
@@ -265,11 +268,55 @@ class Tester:
         one, other = self._senders
         self._loop = run_in_turn(one.kernels, other.kernels)
         self._started = self._ended = 0.0
+        self._skip = skip
+        self._neighbours = [
+            Neighbours(way, port.mac if routed else None) for port, way in zip(ports, ways, strict=True)
+        ]
+
+    def learn(self, stop: Stop | None = None) -> None:
+        """Let what lies between learn where packets are to go, which takes `settle` (RFC 2544, section 23): the ports
+        to which packets are to come announce who is behind them. What arrives of that is ignored.
+
+        Args:
+            stop: a signal ends it.
+
+        Raises:
+            Error: a port takes no packet.
+            OwnershipError: a queue is in use by another thread.
+        """
+        self.prepare()
+        number = self._begin(Trial(None, None, 0))
+        for way in range(2):
+            if self._sends(1 - way):
+                for frame in self._neighbours[way].announcements():
+                    self._send(way, self._signed(frame, label_of(number, way)))
+        with nullcontext() if stop is None else stop.looked_at():
+            end = self._started + self._settle
+            slices(self._run, lambda now: bool(stop) or now >= end, self._answer, self._started)
+
+    def _signed(self, frame: bytes, label: int) -> bytes:
+        """A frame with a signature behind it, so that it is known as one of ours and counts for nothing."""
+        size = max(len(frame), self._skip, MIN_FRAME - SIGNATURE_BYTES) + SIGNATURE_BYTES
+        data = np.frombuffer(bytearray(frame.ljust(size, b"\0")), np.uint8)
+        sign(data, 0, size, self._skip, label, 0, 0)
+        return data.tobytes()
+
+    def _answer(self, _now: float) -> None:
+        """Answer who asks for the address of a packet's sender or receiver."""
+        for way, (receiver, neighbours) in enumerate(zip(self._receivers, self._neighbours, strict=True)):
+            for question in receiver.questions():
+                if answer := neighbours.answer(question):
+                    self._send(way, answer)
+
+    def _send(self, way: int, frame: bytes) -> None:
+        if not self.ports[way].tx[0]._send_frame(frame):  # pyright: ignore[reportPrivateUsage]
+            raise Error(f"{self.ports[way].address}: it takes no packet: its ring is full")
 
     def run(
         self, trial: Trial, on_progress: Callable[[float], object] | None = None, stop: Stop | None = None
     ) -> TrialResult:
-        """Send what a trial says, and wait for what arrives. What is left of trials before is ignored.
+        """Send what a trial says, and wait for what arrives. What is left of trials before is ignored. Who asks a port for
+        the address of a packet's sender or receiver, by ARP or neighbour discovery, is answered meanwhile.
 
         Args:
             on_progress: called with the time, in seconds by `ixy.clock`, every few milliseconds; `so_far` says how it
@@ -282,7 +329,12 @@ class Tester:
         """
         _check(trial)
         self.prepare()
-        tick = on_progress or _ignored
+
+        def tick(now: float) -> None:
+            self._answer(now)
+            if on_progress:
+                on_progress(now)
+
         self._begin(trial)
         with nullcontext() if stop is None else stop.looked_at():
             self._ended = slices(self._run, lambda now: bool(stop) or self._sent_all(trial, now), tick, self._started)
@@ -292,11 +344,6 @@ class Tester:
             slices(self._run, self._settled(settle), tick, self._ended)
         return replace(self._result(over=True), stopped=bool(stop))
 
-    @property
-    def mean_bits(self) -> float:
-        """What a packet takes on the wire, on average."""
-        return self._senders[0].mean_bits
-
     def prepare(self) -> None:
         """Compile what is to run, unless that is done: the first trial does it else, before it begins."""
         self._poll(0)
@@ -305,8 +352,8 @@ class Tester:
         """How the trial at hand stands: lost are packets that others have overtaken."""
         return self._result(over=False)
 
-    def _begin(self, trial: Trial) -> None:
-        """Let all counts be those of a new trial, which begins now."""
+    def _begin(self, trial: Trial) -> int:
+        """Let all counts be those of a new trial, which begins now; its number."""
         number = next(_trials) + (0 if clock.is_virtual() else _FIRST)
         for way, (sender, receiver) in enumerate(zip(self._senders, self._receivers, strict=True)):
             receiver.begin(label_of(number, 1 - way))
@@ -314,6 +361,7 @@ class Tester:
             packets = trial.count if self._sends(way) else 0
             sender.begin(pacing, count=packets, seconds=trial.seconds, label=label_of(number, way))
         self._started = self._ended = clock.monotonic()
+        return number
 
     def _sends(self, way: int) -> bool:
         return way == 0 or self.both_ways
@@ -378,6 +426,15 @@ class Tester:
         return TrialResult(streams, others, seconds, rates, max(sender.given_up for sender in self._senders))
 
 
+def mean_bits(streams: Sequence[Stream]) -> float:
+    """What a test packet of these streams takes on the wire, on average.
+
+    Raises:
+        ConfigurationError: there can be no such streams.
+    """
+    return mean_bits_of(table_of(streams, tail=SIGNATURE_BYTES))
+
+
 def _check(trial: Trial) -> None:
     """
     Raises:
@@ -415,7 +472,3 @@ def _stream_result(name: str, direction: str, receiver: Receiver, place: int, se
         ),
         extents=state.extents[place].copy(),
     )
-
-
-def _ignored(_now: float) -> None:
-    pass

@@ -18,8 +18,9 @@ from ixy.apps.session import open_devices
 from ixy.apps.signals import stop_on_signals
 from ixy.apps.streams import MAX_FLOWS, Choice, Stream, parse_sizes, payload_start
 from ixy.apps.streamtable import SIGNATURE_BYTES, table_of
-from ixy.apps.tester import SHARES, Tester
+from ixy.apps.tester import SHARES, Tester, Trial
 from ixy.arguments import integer
+from ixy.clock import monotonic
 from ixy.errors import ConfigurationError
 from ixy.formats.frames import MAX_FRAME, MIN_FRAME
 from ixy.headers import Ipv4Address, Ipv6Address
@@ -31,12 +32,15 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from ixy.apps.settings import Settings
-    from ixy.apps.tester import Delays, StreamResult, Trial, TrialResult
+    from ixy.apps.signals import Stop
+    from ixy.apps.tester import Delays, StreamResult, TrialResult
 
 log = logging.getLogger("ixy.apps")
 
 _BARS = 16  # of a histogram on the terminal
 _WIDTH = 40  # characters of the longest
+_GREETING = Trial(None, None, 16)
+_ASKING = 2.0  # seconds (RFC 2544, section 23)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -102,11 +106,13 @@ def run_trial(
     both_ways: bool,
     routed: bool,
     settle: float,
+    learning: bool,
     table: str | None,
 ) -> int:
     """Run one trial between two devices; the exit code, 1 if packets were lost, duplicated or corrupted.
 
     Args:
+        learning: let what lies between learn addresses first.
         table: name of a file for a row a stream, in CSV.
 
     Raises:
@@ -122,6 +128,8 @@ def run_trial(
         with Report(ports, addresses, as_json=settings.as_json, file=table) as report:
             report.progress = lambda: _progress(tester.so_far())
             tester.prepare()
+            if learning:
+                _learn(tester, routed, stop)
             report.start()
             result = tester.run(trial, report.tick, stop)
             if result.behind:
@@ -136,6 +144,14 @@ def run_trial(
     if stop:
         return 128 + (stop.signal or 0)
     return int(not result.ok)
+
+
+def _learn(tester: Tester, routed: bool, stop: Stop) -> None:
+    """Let what lies between learn addresses; let routers ask for those to which packets go, for a second or two."""
+    tester.learn(stop)
+    end = monotonic() + _ASKING
+    while routed and not stop and tester.run(_GREETING, stop=stop).received == 0 and monotonic() < end:
+        pass
 
 
 @contextmanager

@@ -1,43 +1,30 @@
 """What a packet costs that a generator makes, in lock step with the model: of one stream, and of four in turn.
 
-Only the generator's turns are timed. In the others the card takes all that it was handed. All are measured in turns, on
-cards of one machine, each with a generator of its own.
+In its turns the card takes all that it was handed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import cache
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from ixy.apps.generate import Generator, Pacing
 from ixy.apps.rate import parse_rate
-from ixy.apps.sending import SenderKernels
 from ixy.apps.streams import Choice, Stream
 from ixy.apps.streamtable import NO_TAIL, NUMBER_BYTES, table_of
-from ixy.bench.costs import result
-from ixy.bench.lockstep import RING_SIZE, tick_cost
+from ixy.bench.lockstep import RING_SIZE
+from ixy.bench.turns import BATCH, Work, measured
 from ixy.device import open_device
-from ixy.errors import Error
 from ixy.formats.frames import udp_frame
 from ixy.headers import Ipv4Address
 from ixy.jit import compiled
 from ixy.sim.loop import drain
 from ixy.sim.machine import Machine
 from ixy.sim.rack import Rack
-from ixy.unsafe import ticks
 
-if TYPE_CHECKING:
-    pass
-
-PACKETS = 1 << 16  # of one figure
-_STRETCH = 64  # batches, of which the median counts
 _MILLION = 1_000_000
 _STREAMS = 4
-_BATCH = 32
 
 
 def _frame(number: int) -> bytes:
@@ -80,52 +67,19 @@ def measure(repeat: int) -> Iterator[dict[str, Any]]:
     """
     host = Machine(stepped=True)
     with ExitStack() as stack:
-        generators: dict[str, tuple[Generator, int]] = {}
+        works: dict[str, Work] = {}
         for number, (what, (streams, numbered, pacing)) in enumerate(_works().items()):
             device = stack.enter_context(open_device(f"sim:{number}", ring_size=RING_SIZE, sim=host, link_timeout=0))
             table = table_of(streams, tail=NUMBER_BYTES if numbered else NO_TAIL)
-            generators[what] = Generator(device, table, batch=_BATCH, pacing=pacing), host.cards[str(number)].index
-        costs = {what: np.zeros(repeat) for what in generators}
-        for generator, card in generators.values():
-            _run(host.rack, card, generator, 2 * RING_SIZE // _BATCH + 1)  # each buffer was used, each schedule began
-        for i in range(repeat):
-            for what, (generator, card) in generators.items():
-                costs[what][i] = _cost(host.rack, card, generator)
-    for what, figures in costs.items():
-        yield result(what, _BATCH, figures)
+            generator = Generator(device, table, batch=BATCH, pacing=pacing)
+            card = host.cards[str(number)].index
+            works[what] = Work(generator, _take, (host.rack, card), lambda made=generator: made.sent)
+        yield from measured(works, repeat)
 
 
-def _cost(rack: Rack, card: int, generator: Generator) -> float:
-    """Ticks per packet."""
-    before, stretches = generator.sent, max(PACKETS // _BATCH // _STRETCH, 1)
-    spent = [_run(rack, card, generator, _STRETCH) for _ in range(stretches)]
-    if generator.sent - before != stretches * _STRETCH * _BATCH:
-        raise Error(f"the benchmark's generator sent {generator.sent - before} packets")
-    return (float(np.median(spent)) / _STRETCH - tick_cost()) / _BATCH
-
-
-def _run(rack: Rack, card: int, generator: Generator, rounds: int) -> int:
-    """Ticks that so many batches take."""
-    return int(_lock_step_kernel(generator.kernels)(rack, card, generator.state, rounds))
-
-
-@cache
-def _lock_step_kernel(kernels: SenderKernels) -> Any:
-    """The loop in which a generator and the model take turns."""
-    begin, poll, end, _ = kernels
-
-    @compiled
-    def lock_step(rack: Rack, card: int, state: Any, rounds: int) -> int:
-        spent = 0
-        if not begin(state):
-            return spent
-        for _ in range(rounds):
-            start = ticks()
-            poll(state)
-            spent += ticks() - start
-            while drain(rack, card) > 0:
-                pass
-        end(state)
-        return spent
-
-    return lock_step
+@compiled
+def _take(given: tuple[Rack, int], _number: int) -> None:
+    """The card takes all that it was handed."""
+    rack, card = given
+    while drain(rack, card) > 0:
+        pass

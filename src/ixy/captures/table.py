@@ -10,7 +10,6 @@ polars.from_arrow(table.to_arrow())
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Masked = np.ma.MaskedArray[Any, Any]
-
-log = logging.getLogger("ixy.captures")
 
 FIELDS = (
     "ipv4.src",
@@ -61,14 +58,16 @@ class CaptureTable:
     Attributes:
         columns: the names of all columns.
         interfaces: names of the interfaces; "" where the file does not tell.
+        clamped: how many packets of the file so far have times beyond the years 1677 to 2262, which no datetime64[ns]
+            can tell: "time" has the nearest.
         damage: one line on where and why reading stopped before the end of the file, or None.
     """
 
-    def __init__(self, columns: Columns, interfaces: list[str], damage: str | None) -> None:
+    def __init__(self, columns: Columns, interfaces: list[str], clamped: int, damage: str | None) -> None:
         columns.trim()
         self._values = columns.values | {"time": columns.values["time"].view("datetime64[ns]")}
         self._absent = columns.absent
-        self.interfaces, self.damage = interfaces, damage
+        self.interfaces, self.clamped, self.damage = interfaces, clamped, damage
 
     def __len__(self) -> int:
         """How many packets there are."""
@@ -124,8 +123,9 @@ class CaptureTable:
         return arrow_table({name: (values, self.absent(name)) for name, values in self._values.items()}, text=text)
 
     def __repr__(self) -> str:
+        clamped = f", times that cannot be told {self.clamped}" if self.clamped else ""
         damage = f", damaged {self.damage}" if self.damage else ""
-        return f"<CaptureTable of {len(self)} packets: {', '.join(self._values)}{damage}>"
+        return f"<CaptureTable of {len(self)} packets: {', '.join(self._values)}{clamped}{damage}>"
 
 
 def read_capture(
@@ -233,7 +233,8 @@ class _Reader:
     def table(self, columns: Columns) -> CaptureTable:
         """What was read; the last table tells of damage."""
         over = self._over and not self._left.shape[1]
-        return CaptureTable(columns, list(self._source.names), self._source.damage if over else None)
+        source = self._source
+        return CaptureTable(columns, list(source.names), source.clamped, source.damage if over else None)
 
 
 def _broad(absent: NDArray[np.bool_], values: NDArray[Any]) -> NDArray[np.bool_]:

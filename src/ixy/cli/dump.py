@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 )
 @click.option("-l", "--line", is_flag=True, help="Print each line at once.")
 @click.option("-n", count=True, expose_value=False, help="Print no names; ixy never does.")
-@click.option("--decode", is_flag=True, help="Print what Scapy, or tshark, sees in each packet besides.")
+@click.option("--decode", is_flag=True, help="Print what tshark, or Scapy, sees in each packet besides.")
 @packet_options
 @trace_option
 def dump(

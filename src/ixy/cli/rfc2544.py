@@ -17,11 +17,10 @@ from ixy.cli.test import stream_options
 from ixy.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ixy.apps.rate import Rate
-    from ixy.apps.rfc2544.run import Test
+    from ixy.apps.rfc2544.run import Conditions, Test
     from ixy.apps.settings import Settings
+    from ixy.apps.streams import Stream
 
 Made = Callable[["Test"], int]  # makes a test and reports; the exit code
 
@@ -47,78 +46,86 @@ class Numbers(ParamType):
         return found
 
 
+_OPTIONS = (  # of all tests, the last one first
+    logging_options,
+    device_options,
+    stream_options,
+    click.option(
+        "--output",
+        type=click.Path(file_okay=False, path_type=Path),
+        metavar="DIR",
+        help="Write a report there: HTML, Markdown, and a directory with CSV, SVG and PNG files.",
+    ),
+    click.option(
+        "--resolution",
+        type=Percent(1e-6, 10),
+        default=0.1,
+        show_default=True,
+        help="In %: how much too low a result may be, and how much less than asked for may be offered.",
+    ),
+    click.option(
+        "--seconds",
+        type=Seconds(0.001, MAX_SECONDS),
+        default=2.0,
+        show_default=True,
+        help="Of a trial; the RFC has 60.",
+    ),
+    click.option(
+        "--sizes",
+        type=Numbers(1, _MAX_SIZE),
+        help="Bytes of frames with their check sequence, as RFC 2544 counts: 64 here is 60 elsewhere.  "
+        "[64,128,256,512,1024,1280,1518]",
+    ),
+    click.argument("b"),
+    click.argument("a"),
+)
+
+
 def _made(function: Callable[..., int]) -> Callable[..., int]:
     """The arguments and options that all tests have. A command gets what makes a test under the conditions that they
     say, and the resolution, as a share."""
 
     @wraps(function)
-    def command(
-        settings: Settings,
-        a: str,
-        b: str,
-        sizes: Sequence[int] | None,
-        streams: str | None,
-        ipv6: bool,
-        vlan: int | None,
-        flows: int | None,
-        both_ways: bool,
-        routed: bool,
-        settle: float,
-        resolution: float,
-        output: Path | None,
-        **own: Any,
-    ) -> int:
-        from ixy.apps.rfc2544 import kinds
-        from ixy.apps.rfc2544.run import Conditions, run
-
-        if streams and (sizes or ipv6 or vlan is not None or flows is not None):
-            raise ConfigurationError("--streams says all of its packets: leave out --sizes, --ipv6, --vlan, --flows")
-        packets = kinds.of_file(streams) if streams else kinds.frames(sizes, ipv6=ipv6, vlan=vlan, flows=flows)
-        assert settings.seconds is not None
-        conditions = Conditions(settings.seconds, settle, resolution / _HUNDRED, both_ways, routed)
+    def command(settings: Settings, a: str, b: str, resolution: float, output: Path | None, **options: Any) -> int:
+        conditions = _conditions(settings, options)
+        packets = _packets(options)
 
         def make(test: Test) -> int:
+            from ixy.apps.rfc2544.run import run
+
             return run(test, packets, (a, b), settings, conditions, output)
 
-        return function(make=make, resolution=resolution / _HUNDRED, **own)
+        return function(make=make, resolution=resolution / _HUNDRED, **options)
 
-    options = (
-        logging_options,
-        device_options,
-        stream_options,
-        click.option(
-            "--output",
-            type=click.Path(file_okay=False, path_type=Path),
-            metavar="DIR",
-            help="Write a report there: HTML, Markdown, and a directory with CSV, SVG and PNG files.",
-        ),
-        click.option(
-            "--resolution",
-            type=Percent(1e-6, 10),
-            default=0.1,
-            show_default=True,
-            help="In %: how much too low a result may be, and how much less than asked for may be offered.",
-        ),
-        click.option(
-            "--seconds",
-            type=Seconds(0.001, MAX_SECONDS),
-            default=2.0,
-            show_default=True,
-            help="Of a trial; the RFC has 60.",
-        ),
-        click.option(
-            "--sizes",
-            type=Numbers(1, _MAX_SIZE),
-            help="Bytes of frames with their check sequence, as RFC 2544 counts: 64 here is 60 elsewhere.  "
-            "[64,128,256,512,1024,1280,1518]",
-        ),
-        click.argument("b"),
-        click.argument("a"),
-    )
     decorated: Callable[..., int] = command
-    for option in options:
+    for option in _OPTIONS:
         decorated = option(decorated)
     return decorated
+
+
+def _conditions(settings: Settings, options: dict[str, Any]) -> Conditions:
+    """Under which trials are made; takes the options that say so."""
+    from ixy.apps.rfc2544.run import Conditions
+
+    assert settings.seconds is not None
+    return Conditions(settings.seconds, **{name: options.pop(name) for name in ("settle", "both_ways", "routed")})
+
+
+def _packets(options: dict[str, Any]) -> dict[str, list[Stream]]:
+    """What is sent; takes the options that say so.
+
+    Raises:
+        ConfigurationError: they exclude each other, or there can be no such packets.
+    """
+    from ixy.apps.rfc2544 import kinds
+
+    path = options.pop("streams")
+    given = {name: options.pop(name) for name in ("sizes", "ipv6", "vlan", "flows")}
+    if not path:
+        return kinds.frames(**given)
+    if not all(value is None or value is False for value in given.values()):
+        raise ConfigurationError("--streams says all of its packets: leave out --sizes, --ipv6, --vlan, --flows")
+    return kinds.of_file(path)
 
 
 _tolerance_option = click.option(
@@ -203,10 +210,9 @@ def frame_loss(make: Made, resolution: float, step: int) -> int:
       sudo ixy test frame-loss 0000:03:00.0 0000:03:00.1 --step 5 --output report
       ixy test frame-loss sim:a,cable=b,wire=10G,loss=0.01,clock=virtual sim:b,clock=virtual --seconds 0.01
     """
-    del resolution
     from ixy.apps.rfc2544.frame_loss import FrameLoss
 
-    return make(FrameLoss(step))
+    return make(FrameLoss(resolution, step))
 
 
 @click.command()

@@ -41,7 +41,7 @@ def stream_options(function: Any) -> Any:
             type=Seconds(0, MAX_SECONDS),
             default=0.2,
             show_default=True,
-            help="Seconds to wait for packets after the last one.",
+            help="Seconds to learn addresses before a trial, and to wait for packets after it.",
         ),
         click.option("--flows", type=Whole(1, _MAX_FLOWS), help="So many flows in turn, by source address and port."),
         click.option("--vlan", type=Whole(0, _MAX_VLAN), help="Packets have the tag of this VLAN."),
@@ -100,6 +100,7 @@ def test() -> None:
 @click.option("--rate", type=RateType(), help="1e6 (packets per second), 1.5Mpps, 2Gbps, 80%; else as many as can be.")
 @click.option("--burst", type=Whole(1, 4096), default=1, help="Packets at once, and then a pause that keeps the rate.")
 @click.option("--csv", metavar="FILE", help="Write a row a stream into a file, - for standard output.")
+@click.option("--no-learning", is_flag=True, help="Begin at once: what lies between knows where packets are to go.")
 @stream_options
 @packet_options
 @logging_options
@@ -111,6 +112,7 @@ def run(
     rate: Rate | None,
     burst: int,
     csv: str | None,
+    no_learning: bool,
     streams: str | None,
     ipv6: bool,
     vlan: int | None,
@@ -124,7 +126,12 @@ def run(
     UDP packets with checksums go, as small as can be; sizes are without frame check sequence, and 60 is the least, 64
     in a VLAN, 80 with IPv6, and both 84. Once a second a line says how many were sent, received and lost so far, and
     which latency 50 and 99 % did not exceed. Latencies are from the handing over of a packet to the device until a poll
-    has found it. What is no test packet, as ARP, is counted as others.
+    has found it. What is no test packet is counted as others.
+
+    Before, the ports to which packets are to come announce their addresses, by ARP (IPv6: neighbour advertisements), so
+    that a switch has learned them (RFC 2544, section 23). Who asks for the address of a packet's sender or receiver is
+    answered all the time. With --routed each port is reached at its own Ethernet address, and routers get some packets
+    first, so that they ask; write a router's own into --streams, as eth: {dst: …}.
 
     Exit code 1 says that packets were lost, duplicated or corrupted. Reordered ones alone are no failure: a device with
     several queues reorders those of different flows.
@@ -148,4 +155,14 @@ def run(
 
     seconds = 10.0 if settings.seconds is None and settings.count is None else settings.seconds
     trial = Trial(rate, seconds, settings.count, burst)
-    return run_trial((a, b), made, trial, settings, both_ways=both_ways, routed=routed, settle=settle, table=csv)
+    return run_trial(
+        (a, b),
+        made,
+        trial,
+        settings,
+        both_ways=both_ways,
+        routed=routed,
+        settle=settle,
+        learning=not no_learning,
+        table=csv,
+    )

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from ixy.errors import CaptureError
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
 MAGICS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+MAGIC_BYTES = max(map(len, MAGICS))
 SUFFIXES = {".gz": "gzip", ".zst": "zstd"}
-_CHUNK = 1 << 20
 _LEVEL = 1  # the fastest: a capture must keep up
 
 
@@ -99,6 +95,11 @@ def kind_of(head: bytes) -> str | None:
 class Decompressed:
     """The parts of a compressed file, as they were.
 
+    Args:
+        path: for messages.
+        parts: of the compressed file.
+        kind: how it is compressed, see `kind_of`.
+
     Attributes:
         damage: why they end early, or None.
 
@@ -106,9 +107,9 @@ class Decompressed:
         CaptureError: Zstandard is not installed.
     """
 
-    def __init__(self, path: object, data: NDArray[np.uint8], kind: str) -> None:
+    def __init__(self, path: object, parts: Iterable[bytes], kind: str) -> None:
         self.damage: str | None = None
-        self._data = data
+        self._parts = parts
         try:
             self._begin, self._error = _decompressor(kind)
         except ImportError:
@@ -117,8 +118,8 @@ class Decompressed:
     def __iter__(self) -> Iterator[bytes]:
         """Member after member, or frame after frame."""
         part = self._begin()
-        for start in range(0, self._data.size, _CHUNK):
-            rest = self._data[start : start + _CHUNK].tobytes()
+        for packed in self._parts:
+            rest = packed
             while rest:
                 part = self._begin() if part.eof else part
                 try:

@@ -39,6 +39,20 @@ def reason(error: OSError) -> str:
 # Reading
 
 
+def opened(path: str | Path) -> IO[bytes]:
+    """A file to be read, or a second descriptor of standard input ("-").
+
+    Raises:
+        OSError: there is none.
+    """
+    return os.fdopen(os.dup(0), "rb") if str(path) == "-" else Path(path).open("rb")
+
+
+def is_mappable(file: IO[bytes]) -> bool:
+    """Whether it is a file on a disk, of which nothing has been read."""
+    return bool(os.fstat(file.fileno()).st_size) and file.seekable() and file.tell() == 0
+
+
 def mapped(file: IO[bytes]) -> Bytes:
     """A file as an array, shape (its size,), uint8, read-only. It and its lock live as long as the array.
 

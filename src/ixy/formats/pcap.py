@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FILE_HEADER = 24  # bytes
 RECORD_HEADER = 16  # bytes
-LAST_SECOND = 2**32 - 1  # since 1970: in 2106
+LAST = 2**32 * SECOND - 1  # ns since 1970: in 2106
 
 # Magic number, as the file has it: byte order, and nanoseconds in one unit of a time stamp's fraction.
 _MAGICS = {
@@ -42,12 +42,16 @@ class Records:
     """The records of a pcap file.
 
     Attributes:
+        data: the file, as far as it is read.
         links: the link type of each interface: of the only one.
         names: theirs, which the format does not tell.
+        clamped: packets whose times cannot be told; all of the format can.
 
     Raises:
         CaptureError: the file is none.
     """
+
+    clamped = 0
 
     def __init__(self, path: object, data: Bytes) -> None:
         head = data[:FILE_HEADER].tobytes()
@@ -64,12 +68,23 @@ class Records:
             )
         self.links, self.names = [link & 0xFFFF], [""]
         self._fcs = 2 * (link >> _FCS_SHIFT) if link & _FCS_PRESENT else 0
-        self._data, self._big, self._end = data, order == ">", FILE_HEADER
+        self.data, self._big, self._end = data, order == ">", FILE_HEADER
+        self._gone = 0
+
+    @property
+    def rest(self) -> Bytes:
+        """What was not read."""
+        return self.data[self._end :]
+
+    def go_on(self, data: Bytes) -> None:
+        """Read on in `data`, which is `rest` and what follows it in the file."""
+        self._gone += self._end
+        self.data, self._end = data, 0
 
     def fill(self, table: Table, count: int = 0) -> int:
         """Fill the columns of a table, from number `count` on, with the next packets; how many it holds then, fewer
         than it has room for only at the end."""
-        count, self._end = _scan(self._data, self._end, self._big, self._tick, self._fcs, table, count)
+        count, self._end = _scan(self.data, self._end, self._big, self._tick, self._fcs, table, count)
         return count
 
     def rewind(self) -> None:
@@ -78,16 +93,22 @@ class Records:
 
     def damage(self, packets: int) -> str | None:
         """Why no record was read after so many packets; None if the file ends there."""
-        end, left = self._end, self._data.size - self._end
-        if not left:
+        if self._end == self.data.size:
             return None
-        where = f"packet {packets + 1} at byte {end}"
+        what = self.missing or f"damaged: a length of {self._length()} bytes"
+        return f"packet {packets + 1} at byte {self._gone + self._end}: {what}"
+
+    @property
+    def missing(self) -> str | None:
+        """What is missing of the next record, which is not wholly there; None if that is not why it cannot be read."""
+        left = self.data.size - self._end
         if left < RECORD_HEADER:
-            return f"{where}: truncated: {left} bytes of a record header of {RECORD_HEADER}"
-        length = word(self._data, end + 8, self._big)
-        if length > MAX_LENGTH:
-            return f"{where}: damaged: a length of {length} bytes"
-        return f"{where}: truncated: {left - RECORD_HEADER} of {length} bytes"
+            return f"truncated: {left} bytes of a record header of {RECORD_HEADER}"
+        length = self._length()
+        return None if length > MAX_LENGTH else f"truncated: {left - RECORD_HEADER} of {length} bytes"
+
+    def _length(self) -> int:
+        return word(self.data, self._end + 8, self._big)
 
 
 @compiled

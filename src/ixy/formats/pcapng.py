@@ -29,8 +29,10 @@ SECTION, DESCRIPTION, OLD_PACKET, SIMPLE, STATISTICS, PACKET = 0x0A0D0D0A, 1, 2,
 _ORDER_MAGIC = 0x1A2B3C4D
 _FRAME = 12  # bytes of any block: type, length, and the length again at the end
 _BOUND = (1 << 63) // SECOND - 1  # seconds that nanoseconds in 64 bits can tell
+EARLIEST, LATEST = -_BOUND * SECOND, _BOUND * SECOND  # what times beyond these are told as
+LAST = (1 << 63) - 1  # ns since 1970 that are written: in 2262
 _AROUND = 32  # bytes of a block of a packet that are not the packet's
-_SECTION_BYTES, _DESCRIPTION_BYTES = 28, 20  # the least that blocks have
+SECTION_BYTES, _DESCRIPTION_BYTES = 28, 20  # the least that blocks have
 _MICROSECONDS = 10**6  # units of a second where an interface says nothing of its resolution
 _MAX_INTERFACES = 1 << 16
 
@@ -51,15 +53,17 @@ class Records:
     """The packets of a pcapng file.
 
     Attributes:
+        data: the file, as far as it is read.
         links: the link types of all interfaces met so far, of all sections.
         names: theirs; "" where the file has none.
+        clamped: packets so far whose times are beyond `EARLIEST` and `LATEST`, and are told as these.
 
     Raises:
         CaptureError: the file does not begin as one does.
     """
 
     def __init__(self, path: object, data: Bytes) -> None:
-        self._path, self._data = path, data
+        self._path, self.data = path, data
         self._big = False
         self.rewind()
         problem = self._section()
@@ -72,57 +76,91 @@ class Records:
         self.links: list[int] = []
         self.names: list[str] = []
         self._problem: str | None = None
-        self._first = self._end = 0  # number of the section's first interface; place in the file
+        self._first = self._end = self._gone = 0  # number of the section's first interface; place in the file
         self._interfaces = np.zeros((0, COLUMNS), np.int64)
+        self._clamped = np.zeros(1, np.int64)
+
+    @property
+    def clamped(self) -> int:
+        return int(self._clamped[0])
+
+    @property
+    def rest(self) -> Bytes:
+        """What was not read."""
+        return self.data[self._end :]
+
+    def go_on(self, data: Bytes) -> None:
+        """Read on in `data`, which is `rest` and what follows it in the file."""
+        self._gone += self._end
+        self.data, self._end = data, 0
 
     def fill(self, table: Table, count: int = 0) -> int:
         """Fill the columns of a table, from number `count` on, with the next packets; how many it holds then, fewer
         than it has room for only at the end."""
         why = _BLOCK
         while why == _BLOCK and self._describe():
-            count, self._end, why = _scan(self._data, self._end, self._big, self._interfaces, self._first, table, count)
+            count, self._end, why = _scan(
+                self.data, self._end, self._big, self._interfaces, self._first, table, count, self._clamped
+            )
         return count
 
     def damage(self, packets: int) -> str | None:
         """Why nothing was read after so many packets; None if the file ends there."""
-        end, left = self._end, self._data.size - self._end
-        if not left:
+        if self._end == self.data.size:
             return None
-        where = f"after packet {packets}, at byte {end}"
-        if self._problem:
-            return f"{where}: {self._problem}"
+        what = self._problem or self.missing or self._wrong()
+        return f"after packet {packets}, at byte {self._gone + self._end}: {what}"
+
+    @property
+    def missing(self) -> str | None:
+        """What is missing of the next block, which is not wholly there; None if that is not why it cannot be read."""
+        left = self.data.size - self._end
         if left < _FRAME:
-            return f"{where}: truncated: {left} bytes of a block"
-        total = word(self._data, end + 4, self._big)
+            return f"truncated: {left} bytes of a block"
+        total = self._total()
+        whole = self._problem or total % 4 or total <= left
+        return None if whole else f"truncated: {left} of {total} bytes of a block"
+
+    def _wrong(self) -> str:
+        total = self._total()
         if total < _FRAME or total % 4:
-            return f"{where}: damaged: a block of {total} bytes"
-        if total > left:
-            return f"{where}: truncated: {left} of {total} bytes of a block"
-        return f"{where}: damaged: a block that contradicts itself or names an unknown interface"
+            return f"damaged: a block of {total} bytes"
+        return "damaged: a block that contradicts itself or names an unknown interface"
 
     def _describe(self) -> bool:
         """Take in the blocks that begin sections and describe interfaces, up to the next other one; False if that is
         not possible."""
-        while not self._problem and self._end + _FRAME <= self._data.size:
-            kind = word(self._data, self._end, self._big)
+        while not self._problem and self._end + _FRAME <= self.data.size:
+            kind = word(self.data, self._end, self._big)
             if kind not in (SECTION, DESCRIPTION):
                 return True
+            if self._total() > self.data.size - self._end:
+                return False
             self._problem = self._section() if kind == SECTION else self._interface()
         return not self._problem
 
+    def _total(self) -> int:
+        """How many bytes the block at hand has; 0 of a section whose byte order nobody knows."""
+        head = self.data[self._end : self._end + _FRAME].tobytes()
+        order = _order_of(head) if head.startswith(MAGIC) else self._order
+        return struct.unpack_from(f"{order}I", head, 4)[0] if order else 0
+
+    @property
+    def _order(self) -> str:
+        return ">" if self._big else "<"
+
     def _section(self) -> str | None:
         """Begin a section (4.1). What is wrong with it, if something is."""
-        head = self._data[self._end : self._end + _SECTION_BYTES].tobytes()
-        if len(head) < _SECTION_BYTES:
-            return f"truncated: {len(head)} bytes of a pcapng section's header of {_SECTION_BYTES}"
-        orders = {struct.pack(f"{order}I", _ORDER_MAGIC): order for order in "<>"}
-        order = orders.get(head[8:12])
+        head = self.data[self._end : self._end + SECTION_BYTES].tobytes()
+        if len(head) < SECTION_BYTES:
+            return f"truncated: {len(head)} bytes of a pcapng section's header of {SECTION_BYTES}"
+        order = _order_of(head)
         if order is None:
             return f"damaged: a pcapng section of the byte order {head[8:12].hex(' ')}"
         total, major = struct.unpack(f"{order}4xI4xH", head[:14])
         if major != 1:
             return f"pcapng of version {major}, not 1"
-        if not _SECTION_BYTES <= total <= self._data.size - self._end or total % 4:
+        if not SECTION_BYTES <= total <= self.data.size - self._end or total % 4:
             return f"truncated or damaged: a pcapng section's header of {total} bytes"
         self._big, self._first = order == ">", len(self.links)
         self._interfaces = np.zeros((0, COLUMNS), np.int64)
@@ -131,13 +169,13 @@ class Records:
 
     def _interface(self) -> str | None:
         """Take in an interface (4.2). What is wrong with it, if something is."""
-        start, order = self._end, ">" if self._big else "<"
-        total = word(self._data, start + 4, self._big)
-        if not _DESCRIPTION_BYTES <= total <= self._data.size - start or total % 4:
+        start, order = self._end, self._order
+        total = word(self.data, start + 4, self._big)
+        if not _DESCRIPTION_BYTES <= total <= self.data.size - start or total % 4:
             return f"truncated or damaged: an interface's block of {total} bytes"
         if len(self._interfaces) == _MAX_INTERFACES:
             return f"damaged: more than {_MAX_INTERFACES} interfaces"
-        block = self._data[start : start + total].tobytes()
+        block = self.data[start : start + total].tobytes()
         link, snaplen = struct.unpack_from(f"{order}H2xI", block, 8)
         options = _options(block[16:-4], order)
         units = _units(options.get(_RESOLUTION, b""))
@@ -152,6 +190,18 @@ class Records:
         self.names.append(options.get(_NAME, b"").rstrip(b"\0").decode(errors="replace"))
         self._end += total
         return None
+
+
+def _order_of(head: bytes) -> str | None:
+    """The byte order of a section that begins so, None if it has none, or is no section."""
+    orders = {MAGIC + struct.pack(f"{order}I", _ORDER_MAGIC): order for order in "<>"}
+    return orders.get(head[:4] + head[8:12])
+
+
+def section_bytes(head: bytes) -> int:
+    """How many bytes a section's header has that begins so; the least where it does not say."""
+    order = _order_of(head)
+    return struct.unpack_from(f"{order}I", head, 4)[0] if order else SECTION_BYTES
 
 
 def _options(data: bytes, order: str) -> dict[int, bytes]:
@@ -182,13 +232,21 @@ def _padded(size: int) -> int:
 
 @compiled
 def _scan(
-    data: Bytes, position: int, big: bool, interfaces: NDArray[np.int64], first: int, table: Table, count: int
+    data: Bytes,
+    position: int,
+    big: bool,
+    interfaces: NDArray[np.int64],
+    first: int,
+    table: Table,
+    count: int,
+    clamped: NDArray[np.int64],
 ) -> tuple[int, int, int]:
     """Fill the columns of `table` from number `count` on with the packets from `position` on.
 
     Args:
         interfaces: what is known of the section's interfaces, shape (n, COLUMNS).
         first: the number of the first of them in the file.
+        clamped: a counter of packets with times that cannot be told.
 
     Returns:
         How many packets the table holds, the position after them, and why it ends there: the table is full, a block is
@@ -209,6 +267,7 @@ def _scan(
             if not _packet(data, position, big, kind, total, interfaces, table, count):
                 return count, position, _STOP
             table[INTERFACE, count] += first
+            clamped[0] += table[TIME, count] == EARLIEST or table[TIME, count] == LATEST
             count += 1
         position += total
     return count, position, _FULL
@@ -260,7 +319,7 @@ def nanoseconds(stamp: int, units: int, offset: int) -> int:
     if units == SECOND and offset == 0:
         return stamp
     seconds = stamp // units
-    rest = stamp - seconds * units
+    rest = stamp % units
     if units <= SECOND:
         fraction = rest * SECOND // units
     elif units % SECOND == 0:
@@ -270,8 +329,12 @@ def nanoseconds(stamp: int, units: int, offset: int) -> int:
             units >>= 1
             rest >>= 1
         fraction = rest * SECOND // units
-    seconds = min(max(seconds, -_BOUND), _BOUND) + min(max(offset, -_BOUND), _BOUND)
-    return min(max(seconds, -_BOUND), _BOUND) * SECOND + fraction
+    if (seconds < 0) == (offset < 0):  # their sum might be too large for a word
+        seconds, offset = min(max(seconds, -_BOUND), _BOUND), min(max(offset, -_BOUND), _BOUND)
+    seconds += offset
+    if abs(seconds) >= _BOUND:
+        return LATEST if seconds > 0 else EARLIEST
+    return seconds * SECOND + fraction
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ links, which become frames of Ethernet (`links`).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 
 from ixy.errors import CaptureError
 from ixy.formats import compression, pcap, pcapng
-from ixy.formats.files import mapped, share, spooled
+from ixy.formats.files import is_mappable, mapped, opened, share, spooled
 from ixy.formats.links import CONVERTIBLE, ETHERNET, HEADER, refusal, to_ethernet
 from ixy.formats.words import INTERFACE, LENGTH, MAX_LENGTH, OFFSET, ORIGINAL, ROWS, TIME
 from ixy.jit import compiled
@@ -47,6 +46,7 @@ class Capture:
         times: ns since 1970; shape (n,), int64. Not necessarily rising.
         interfaces: the number of each frame's interface, shape (n,), int64.
         names: of the interfaces; "" where the file does not tell.
+        clamped: frames with times beyond the years 1677 to 2262, which are told as the nearest.
         damage: one line on where and why reading stopped before the end of the file, or None.
     """
 
@@ -57,6 +57,7 @@ class Capture:
     times: NDArray[np.int64]
     interfaces: NDArray[np.int64]
     names: list[str]
+    clamped: int
     damage: str | None
 
     def __len__(self) -> int:
@@ -87,9 +88,10 @@ class Source:
     def __init__(self, path: str | Path) -> None:
         self.path = path
         self.converted = False
+        self._clamped = 0  # before the packets were made frames of Ethernet
         try:
-            self.data, self._compressed = _opened(path)
-            self._records = _records(path, self.data)
+            self.data, self._compressed = _content(path)
+            self._records = records_of(path, self.data)
             if any(link != ETHERNET for link in self._records.links):
                 self._convert()
         except OSError as error:
@@ -125,6 +127,11 @@ class Source:
         return self._records.names
 
     @property
+    def clamped(self) -> int:
+        """How many packets so far have times beyond the years 1677 to 2262, which are told as the nearest."""
+        return self._clamped if self.converted else self._records.clamped
+
+    @property
     def damage(self) -> str | None:
         """Why there is no further packet; None if the file is over."""
         return self._records.damage(self._count) or self._compressed
@@ -145,7 +152,8 @@ class Source:
         converter = _Converter(self.path, self.data, self._records)
         self.data = spooled(converter)
         self._compressed = converter.damage or self._compressed
-        self._records = _records(self.path, self.data)
+        self._clamped = self._records.clamped
+        self._records = records_of(self.path, self.data)
         self.converted = True
 
 
@@ -177,24 +185,30 @@ def read(path: str | Path) -> Capture:
         rows[TIME],
         rows[INTERFACE],
         source.names,
+        source.clamped,
         source.damage,
     )
 
 
-def _opened(path: str | Path) -> tuple[Bytes, str | None]:
+def _content(path: str | Path) -> tuple[Bytes, str | None]:
     """A file's content, no longer compressed; and what is wrong with how it was."""
-    with os.fdopen(os.dup(0), "rb") if str(path) == "-" else Path(path).open("rb") as file:
+    with opened(path) as file:
         share(file, path)
-        regular = os.fstat(file.fileno()).st_size and file.seekable() and file.tell() == 0
-        data = mapped(file) if regular else spooled(iter(lambda: file.read(_CHUNK), b""))
+        data = mapped(file) if is_mappable(file) else spooled(iter(lambda: file.read(_CHUNK), b""))
     kind = compression.kind_of(data[:4].tobytes())
     if kind is None:
         return data, None
-    parts = compression.Decompressed(path, data, kind)
+    chunks = (data[start : start + _CHUNK].tobytes() for start in range(0, data.size, _CHUNK))
+    parts = compression.Decompressed(path, chunks, kind)
     return spooled(parts), parts.damage
 
 
-def _records(path: str | Path, data: Bytes) -> pcap.Records | pcapng.Records:
+def records_of(path: str | Path, data: Bytes) -> pcap.Records | pcapng.Records:
+    """The records of a file that begins so.
+
+    Raises:
+        CaptureError: it is no capture.
+    """
     if data[:4].tobytes() == pcapng.MAGIC:
         return pcapng.Records(path, data)
     return pcap.Records(path, data)

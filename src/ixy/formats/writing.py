@@ -192,6 +192,7 @@ class Writer:
         format: for `append`: of frames of the first interface.
         formats: of each interface.
         packets: records that are wholly in the file.
+        clamped: frames with times that the format cannot tell, written with the nearest that it can.
         parts: buffers that its user needs, as what is handed over is written at once.
         size: bytes that are in it, before they are compressed.
 
@@ -213,7 +214,7 @@ class Writer:
     ) -> None:
         if not 0 <= snaplen <= MAX_LENGTH:
             raise ConfigurationError(f"snaplen {snaplen} is not within 0 to {MAX_LENGTH}")
-        self.packets = 0
+        self.packets = self.clamped = 0
         self._name = "standard output" if str(path) == "-" else str(path)
         self._began = clock.date_ns()
         self._interfaces = interfaces
@@ -238,19 +239,20 @@ class Writer:
         """Write frames: number i is `data[starts[i]:][:lengths[i]]`, at `times[i]` ns since 1970.
 
         Args:
-            times, starts, lengths: integers, all of shape (n,).
+            times, starts, lengths: integers, all of shape (n,). Times are written as the nearest that the format can
+                tell: it has none before 1970, and none after 2106 (pcap) or 2262 (pcapng in nanoseconds).
             data: shape (any,), contiguous.
             originals: bytes that the frames had on the wire, where some are cut; of shape (n,).
 
         Raises:
             CaptureError: as `flush`.
-            ValueError: the arrays differ in length, a time is none that the format can tell, or a frame lies outside
-                `data`; in the last case the frames before it are written.
+            ValueError: the arrays differ in length, or a frame lies outside `data`; then the frames before it are
+                written.
         """
         originals = lengths if originals is None else originals
         if not times.size == starts.size == lengths.size == originals.size:
             raise ValueError(f"{times.size} times, {starts.size} starts and {lengths.size} lengths")
-        self._check_times(times)
+        times = self._told(times)
         if self._buffer is None:
             self._buffer = np.empty(4 * MAX_LENGTH, np.uint8)
         done = 0
@@ -279,6 +281,13 @@ class Writer:
         if error:
             self._cut(written - end)
             raise self._failure(error)
+
+    @property
+    def complaint(self) -> str | None:
+        """One line on times that the format could not tell; None if it could tell all."""
+        end = 2262 if self._layout.pcapng else 2106
+        what = f"times before 1970 or beyond {end}, written as the nearest that there are: {self.clamped}"
+        return f"{self._name}: {what}" if self.clamped else None
 
     def fileno(self) -> int:
         """The file descriptor, for a kernel that writes what `append` formatted by itself.
@@ -385,11 +394,11 @@ class Writer:
         if torn and is_regular(self._fd):
             os.ftruncate(self._fd, os.lseek(self._fd, -torn, os.SEEK_CUR))
 
-    def _check_times(self, times: Integers) -> None:
-        if times.size and times.min() < 0:
-            raise ValueError("a time before 1970")
-        if times.size and not self._layout.pcapng and times.max() // SECOND > pcap.LAST_SECOND:
-            raise ValueError("a time beyond 2106, which pcap cannot tell: write pcapng")
+    def _told(self, times: Integers) -> Integers:
+        """Times as the format can tell them."""
+        told = np.clip(times, 0, pcapng.LAST if self._layout.pcapng else pcap.LAST)
+        self.clamped += int(np.count_nonzero(told != times))
+        return told
 
     def _failure(self, error: OSError) -> CaptureError:
         return CaptureError(f"{self._name}: {reason(error)}; packets written whole: {self.packets}")

@@ -221,6 +221,8 @@ else:
     from numba.core import cgutils, types
     from numba.extending import intrinsic
 
+    from ixy.unsafe.fetching import fetch
+
     def _element(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
         """The address of `array[index]`."""
         return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
@@ -347,11 +349,7 @@ else:
     @intrinsic
     def prefetch(typingctx: Any, array: Any, index: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            place, number = _element(context, builder, array, args[0], args[1]), ir.IntType(32)
-            place = builder.bitcast(place, ir.IntType(8).as_pointer())
-            kind = ir.FunctionType(ir.VoidType(), [place.type, number, number, number])
-            fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-            builder.call(fetch, [place, number(0), number(3), number(1)])  # to be read, into the first cache, data
+            fetch(builder, _element(context, builder, array, args[0], args[1]), to_write=False)
             return context.get_dummy_value()
 
         return types.void(array, types.int64), codegen

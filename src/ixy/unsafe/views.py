@@ -54,6 +54,7 @@ from ixy.jittypes import (
 )
 from ixy.trouble import BYTE, ELEMENT, HEADER_END, LENGTH, NO_HEADER, PACKET, RANDOM_BELOW, SLICE
 from ixy.unsafe import now_ns
+from ixy.unsafe.fetching import fetch
 
 # Numba's internals have no types.
 # pyright: basic
@@ -718,7 +719,5 @@ def _set_element(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 @lower_builtin(functions.prefetch, ElementsType, types.Integer)
 def _prefetch(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     place, _ = _element(context, builder, sig.args[0], *args)
-    kind = ir.FunctionType(ir.VoidType(), [place.type, _I32, _I32, _I32])
-    fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-    builder.call(fetch, [place, _I32(1), _I32(3), _I32(1)])  # to be written, into the first cache, data
+    fetch(builder, place, to_write=True)
     return context.get_dummy_value()

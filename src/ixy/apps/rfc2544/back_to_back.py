@@ -59,6 +59,9 @@ class BackToBack:
         """How many there are with each kind of packets, about: a search goes from a million packets to one."""
         return 1 + self.repeat * math.ceil(math.log2(1e6))
 
+    def check(self, traffic: Traffic) -> None:
+        """Bursts can be of any packets."""
+
     def measure(self, trials: Trials) -> Bursts:
         """Begin with as many packets as can be sent in the time of a trial."""
         first = trials.longest()

@@ -36,9 +36,11 @@ class FrameLoss:
     """The test.
 
     Attributes:
+        resolution: so much less may be offered than was asked for, as a share of it.
         step: from one load to the next, in hundredths of the highest rate; 10 at most, by the RFC.
     """
 
+    resolution: float = 0.001
     step: int = 10
 
     name = "frame-loss"
@@ -52,6 +54,9 @@ class FrameLoss:
     @property
     def _loads(self) -> range:
         return range(100, 0, -self.step)
+
+    def check(self, traffic: Traffic) -> None:
+        """All loads can be tried with any packets."""
 
     def measure(self, trials: Trials) -> Losses:
         """Begin at the rate of the line, or at as much as can be sent if it has none, and end when two trials in a row

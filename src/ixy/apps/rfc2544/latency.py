@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ixy.apps.rfc2544.throughput import Found, Throughput, rates
 from ixy.apps.tester import SHARES
+from ixy.errors import ConfigurationError
 from ixy.reporting.parts import Cell, Chart, Part, Table
 
 if TYPE_CHECKING:
@@ -53,6 +54,21 @@ class Latency:
     def trials(self) -> int:
         """How many there are with each kind of packets, about."""
         return len(self.loads) + (0 if self.rate else self.search.trials)
+
+    @property
+    def resolution(self) -> float:
+        return self.search.resolution
+
+    def check(self, traffic: Traffic) -> None:
+        """
+        Raises:
+            ConfigurationError: the rate is more than the line takes, or a share of a line that has none.
+        """
+        pps = traffic.pps(self.rate) if self.rate else 0
+        if traffic.line and pps > traffic.line:
+            raise ConfigurationError(
+                f"--rate {self.rate}: of the packets {traffic.name} the line takes {traffic.line} a second"
+            )
 
     def measure(self, trials: Trials) -> Latencies:
         """Look for the throughput first."""

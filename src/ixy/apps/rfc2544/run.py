@@ -18,7 +18,7 @@ from ixy.apps.rate import line_rate
 from ixy.apps.rfc2544.trials import Attempt, Traffic, Trials
 from ixy.apps.session import open_devices
 from ixy.apps.signals import stop_on_signals
-from ixy.apps.tester import Tester, Trial, TrialResult
+from ixy.apps.tester import Tester, Trial, TrialResult, mean_bits
 from ixy.clock import monotonic
 from ixy.errors import Error
 from ixy.reporting import picture, terminal
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("ixy.apps")
 
 NOTHING_FOUND = 1  # exit code
-_GREETING = Trial(None, None, 16)  # devices learn addresses from it (section 23), and it shows whether there is a way
+_GREETING = Trial(None, None, 16)  # it shows whether there is a way, and who has to ask for addresses does
 _OFTEN = 1.0  # seconds between two looks at a trial: each takes some of its time
 _INTRODUCTION = (
     "A test of RFC 2544, *Benchmarking Methodology for Network Interconnect Devices*, by `ixy test {name}`. Sizes of "
@@ -52,6 +52,7 @@ class Test(Protocol):
     Attributes:
         name: as the command has it.
         title: as the report has it.
+        resolution: share of a rate; what is offered within it is as good as asked for.
         trials: how many there are with each kind of packets, about.
     """
 
@@ -60,7 +61,16 @@ class Test(Protocol):
     @property
     def title(self) -> str: ...
     @property
+    def resolution(self) -> float: ...
+    @property
     def trials(self) -> int: ...
+
+    def check(self, traffic: Traffic) -> None:
+        """
+        Raises:
+            ConfigurationError: the test cannot be made with these packets.
+        """
+        ...
 
     def measure(self, trials: Trials) -> Any:
         """Make the test with packets of one kind; what it found."""
@@ -81,15 +91,14 @@ class Conditions:
 
     Attributes:
         seconds: that a trial takes; 60 by the RFC (section 24).
-        settle: seconds to wait for packets after each; 2 by the RFC, and 5 more before the next trial (section 23).
-        resolution: share of a rate; what is offered within it is as good as asked for.
+        settle: seconds for what lies between to learn before each, and to wait for packets after it; 2 by the RFC both,
+            and 5 more before the next trial (section 23).
         both_ways: packets go in both directions at once.
         routed: what is between the ports changes headers, as a router does.
     """
 
     seconds: float = 2.0
     settle: float = 0.2
-    resolution: float = 0.001
     both_ways: bool = False
     routed: bool = False
 
@@ -111,17 +120,22 @@ def run(
         output: a directory for the report's files.
 
     Raises:
+        ConfigurationError: the test cannot be made with some of the packets, which is found out before any is sent.
         Error: as `ixy.open` and `Tester`; the report cannot be written, which is found out before anything is measured;
             nothing that is sent arrives.
     """
     if output and (reason := picture.why_not()):
         log.warning("%s", reason)
     with stop_on_signals() as stop, open_devices(addresses, settings) as devices:
+        line = min(map(line_rate, devices))
+        traffics = {name: Traffic(name, mean_bits(streams), line) for name, streams in kinds.items()}
+        for traffic in traffics.values():
+            test.check(traffic)
         with _Session(test, devices, conditions, settings, output, stop) as session:
-            expected = test.trials * (conditions.seconds + conditions.settle)
+            expected = test.trials * (conditions.seconds + 2 * conditions.settle)
             with progress(dict.fromkeys(kinds, expected), quiet=settings.as_json) as begin, stop.looked_at():
                 for name, streams in kinds.items():
-                    session.measure(name, streams, begin(name))
+                    session.measure(traffics[name], streams, begin(name))
         return stop.exit_code(settings) or (NOTHING_FOUND if test.failed(session.found) else 0)
 
 
@@ -159,7 +173,7 @@ class _Session:
             self._finish()
         return stopped
 
-    def measure(self, name: str, streams: Sequence[Stream], told: Told) -> None:
+    def measure(self, traffic: Traffic, streams: Sequence[Stream], told: Told) -> None:
         """Make the test with packets of one kind.
 
         Raises:
@@ -185,10 +199,10 @@ class _Session:
 
         trials = Trials(
             watched.run,
-            Traffic(name, tester.mean_bits, min(map(line_rate, self._devices))),
+            traffic,
             ways=2 if conditions.both_ways else 1,
             seconds=conditions.seconds,
-            resolution=conditions.resolution,
+            resolution=self._test.resolution,
             before=watched.before,
             after=after,
         )
@@ -244,7 +258,8 @@ class _Session:
             "tested": f"what lies between {a.address} and {b.address}",
             "directions": "both at once" if conditions.both_ways else f"from {a.address} to {b.address}",
             "line": " and ".join(f"{rate / 1e9:g} Gbit/s" if rate else "no rate" for rate in map(line_rate, (a, b))),
-            "trials": f"{conditions.seconds:g} s each, and {conditions.settle:g} s for late packets; RFC: 60 and 7 s",
+            "trials": f"{conditions.seconds:g} s each, {conditions.settle:g} s before for addresses to be learned, and as much after for "
+            "late packets; RFC: 60, 2, and 7 s",
             "machine": describe(),
             "ixy": our_version(),
             "date": date(),
@@ -301,6 +316,7 @@ class _Watched:
                 last = now
                 self._told(self._share((now - began) / self._seconds), self._what)
 
+        self._tester.learn(self._stop)
         result = self._tester.run(trial, tick, self._stop)
         if self._stop:
             raise _Stopped

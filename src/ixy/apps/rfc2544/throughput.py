@@ -51,7 +51,8 @@ class Throughput:
     """The test.
 
     Attributes:
-        resolution: the result may be so much too low, as a share of the highest rate that was tried.
+        resolution: the result may be so much too low, as a share of the highest rate that was tried, and so much less
+            may be offered than was asked for.
         tolerance: share of packets that may be lost; the RFC has none.
     """
 
@@ -65,6 +66,9 @@ class Throughput:
     def trials(self) -> int:
         """How many there are with each kind of packets, about."""
         return 1 + math.ceil(math.log2(1 / self.resolution))
+
+    def check(self, traffic: Traffic) -> None:
+        """All can be tried with any packets."""
 
     def measure(self, trials: Trials) -> Found:
         """Begin at the rate of the line, or at as much as can be sent if it has none."""
