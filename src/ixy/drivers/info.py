@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ixy.bus import Slot
 
@@ -80,7 +80,7 @@ class Info:
     pcie_max_width: int | None = None
 
 
-def plugged(slot: Slot) -> dict[str, object]:
+def plugged(slot: Slot) -> dict[str, Any]:
     """What a slot says, by the names of `Info`."""
     link = slot.pcie._asdict() if slot.pcie else {}
     return {"bus": slot.bus, "numa_node": slot.numa_node} | {f"pcie_{name}": value for name, value in link.items()}

@@ -153,22 +153,37 @@ def _registers(parameters: str) -> dict[str, int]:
     return {name: reading.value for name, reading in device.registers(clear=_CLEAR in others).items()}
 
 
-COMMANDS = {
-    "/": Command(lambda _: sorted(COMMANDS), "Returns list of available commands, takes no parameters"),
+def _info(parameters: str) -> dict[str, Any]:
+    return asdict(_device(parameters)[0].info)
+
+
+def _devices(_: str) -> dict[int, str]:
+    return {number: device.address for number, device in opened().items()}
+
+
+def _commands(_: str) -> list[str]:
+    return sorted(COMMANDS)
+
+
+def _greeting(_: str) -> dict[str, Any]:
+    return greeting()
+
+
+def _ports(_: str) -> list[int]:
+    return sorted(opened())
+
+
+COMMANDS: dict[str, Command] = {
+    "/": Command(_commands, "Returns list of available commands, takes no parameters"),
     "/help": Command(_help, "Returns help text for a command. Parameters: string command"),
-    "/info": Command(lambda _: greeting(), "Returns version and process. Takes no parameters"),
-    "/ethdev/list": Command(lambda _: sorted(opened()), "Returns list of devices. Takes no parameters"),
+    "/info": Command(_greeting, "Returns version and process. Takes no parameters"),
+    "/ethdev/list": Command(_ports, "Returns list of devices. Takes no parameters"),
     "/ethdev/info": Command(_port_info, "Returns the device info. Parameters: int port_id"),
     "/ethdev/stats": Command(_port_stats, "Returns the common stats. Parameters: int port_id"),
     "/ethdev/xstats": Command(_port_xstats, "Returns all counters. Parameters: int port_id, hide_zero=true"),
     "/ethdev/link_status": Command(_port_link, "Returns the link status. Parameters: int port_id"),
-    "/ixy/devices": Command(
-        lambda _: {number: device.address for number, device in opened().items()},
-        "Returns addresses by port_id. Takes no parameters",
-    ),
-    "/ixy/info": Command(
-        lambda parameters: asdict(_device(parameters)[0].info), "Returns all of the info. Parameters: int port_id"
-    ),
+    "/ixy/devices": Command(_devices, "Returns addresses by port_id. Takes no parameters"),
+    "/ixy/info": Command(_info, "Returns all of the info. Parameters: int port_id"),
     "/ixy/xstats": Command(_xstats, "Returns all counters. Parameters: int port_id, clear"),
     "/ixy/registers": Command(_registers, "Returns what registers hold. Parameters: int port_id, clear"),
 }
