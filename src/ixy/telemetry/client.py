@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import socket
+import struct
 from collections.abc import Generator
 from contextlib import contextmanager
 from enum import Enum
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple, cast
 from ixy.errors import Error
 from ixy.telemetry.places import directory, remove, sockets
 
-_PATIENCE = 5.0  # seconds
+_PATIENCE = struct.pack("@ll", 5, 0)  # a struct timeval: seconds
 _FIRST_BYTES = 1024  # of what a process says of itself
 _MOST_BYTES = 1 << 20
 
@@ -70,7 +71,9 @@ def ask(path: Path, command: str) -> Any:
         ConnectionRefusedError, FileNotFoundError: nobody serves there any more.
     """
     with _explained(path), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-        sock.settimeout(_PATIENCE)
+        # Not `settimeout`: a connect that may not wait fails where others are in the queue.
+        for way in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            sock.setsockopt(socket.SOL_SOCKET, way, _PATIENCE)
         sock.connect(str(path))
         size = _object(sock.recv(_FIRST_BYTES)).get("max_output_len")
         if not isinstance(size, int) or not 0 < size <= _MOST_BYTES:
@@ -90,7 +93,7 @@ def _explained(path: Path) -> Generator[None]:
     except (ConnectionRefusedError, FileNotFoundError):
         raise
     except OSError as error:
-        words = "it does not answer" if error.errno in (None, errno.EAGAIN) else error.strerror
+        words = "it does not answer" if error.errno == errno.EAGAIN else error.strerror
         raise Error(f"{path}: {words}") from error
     except ValueError as error:  # no text, or no JSON
         raise Error(f"{path}: what answers makes no sense") from error

@@ -38,6 +38,7 @@ class _Server:
 
     def __init__(self) -> None:
         self._owner = Owner()
+        self._user = os.geteuid()
         self._place = places.make_place()
         self.path = self._place / places.NAME
         self._closed = False
@@ -84,7 +85,7 @@ class _Server:
             return
         client.setblocking(False)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MAX_OUTPUT)
-        if len(self._clients) >= _MAX_CLIENTS or _user(client) not in (0, os.geteuid()):
+        if len(self._clients) >= _MAX_CLIENTS or _user_of(client) not in (0, self._user):
             client.close()
             return
         self._clients.add(client)
@@ -144,7 +145,7 @@ def _answer(request: bytes) -> object:
         return _NOTHING
 
 
-def _user(client: socket.socket) -> int:
+def _user_of(client: socket.socket) -> int:
     """Whose process it is."""
     data = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
     return _PEER.unpack(data)[1]
