@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ixy.captures.table import CaptureTable, capture_chunks, read_capture
     from ixy.device import Device, Rules, RxQueue, Stats, TxQueue
     from ixy.device import open_device as open  # noqa: A004
+    from ixy.drivers.info import Info
     from ixy.drivers.rules import Rule
     from ixy.errors import Error, FilterError, KernelError, OwnershipError
     from ixy.filters import Filter
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from ixy.path import Path, batch_kernel, kernel
     from ixy.record import Record, array, int8, int16, int32, uint8, uint16, uint32
     from ixy.ring import Ring
+    from ixy.telemetry.server import Telemetry, serve_telemetry
     from ixy.verdicts import DROP, FORWARD, UP, copy_to
     from ixy.workers import Workers
 
@@ -49,6 +51,7 @@ __all__ = [
     "Filter",
     "FilterError",
     "Flags",
+    "Info",
     "Ipv4Address",
     "Ipv6Address",
     "KernelError",
@@ -63,6 +66,7 @@ __all__ = [
     "Rules",
     "RxQueue",
     "Stats",
+    "Telemetry",
     "TxQueue",
     "Workers",
     "adjusted",
@@ -80,6 +84,7 @@ __all__ = [
     "prefetch",
     "random",
     "read_capture",
+    "serve_telemetry",
     "sim",
     "tables",
     "to_scapy",
@@ -94,6 +99,7 @@ _HOME = {
     "Device": ("ixy.device", "Device"),
     "Error": ("ixy.errors", "Error"),
     "Filter": ("ixy.filters", "Filter"),
+    "Info": ("ixy.drivers.info", "Info"),
     "FilterError": ("ixy.errors", "FilterError"),
     "Flags": ("ixy.packets.packets", "Flags"),
     "KernelError": ("ixy.errors", "KernelError"),
@@ -118,6 +124,7 @@ _HOME = {
     "kernel": ("ixy.path", "kernel"),
     **{name: ("ixy.functions", name) for name in ("now", "prefetch", "random")},
     "open": ("ixy.device", "open_device"),
+    **{name: ("ixy.telemetry.server", name) for name in ("Telemetry", "serve_telemetry")},
     "to_scapy": ("ixy.packets.scapy", "to_scapy"),
 }
 

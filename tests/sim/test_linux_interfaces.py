@@ -82,6 +82,26 @@ def test_frames_both_ways(scheme: str) -> None:
 
 
 @BOTH
+def test_a_look_inside(scheme: str) -> None:
+    """What the interface is; and what rings, sockets and the kernel count, each by itself."""
+    with ixy.open(f"{scheme}:{OURS}") as device, listener(THEIRS) as peer:
+        for number in range(3):
+            peer.send(frame(number, 100))
+        assert len(received(device, 3)) == 3
+        counted = device.xstats()
+        assert (counted["rx_q0_packets"], counted["rx_q0_bytes"], counted["tx_q0_packets"]) == (3, 312, 0)
+        assert counted["interface_rx_packets"] == 3
+        sockets = {"packet": {"rx_q0_socket_packets": 3}, "xdp": {}}[scheme]
+        assert {name: count for name, count in counted.items() if "socket" in name and count} == sockets
+        info = device.info
+        assert (info.address, info.driver, info.model) == (f"{scheme}:{OURS}", scheme, "veth")
+        assert info.bus.startswith({"packet": "AF_PACKET", "xdp": "AF_XDP, driver mode"}[scheme])
+        assert (info.mtu, info.mac, info.link_up, info.rx_ring) == (1500, device.mac.hex(":"), True, 512)
+        with pytest.raises(UnsupportedDevice, match=f"ethtool -d {OURS}"):
+            device.registers()
+
+
+@BOTH
 def test_echo_over_many_rings(scheme: str) -> None:
     """Packets go back in the buffers in which they came, many times as many as there are buffers, and none is lost."""
     with ixy.open(f"{scheme}:{OURS}", ring_size=64, pool_size=128) as device, listener(THEIRS) as peer:

@@ -15,6 +15,7 @@ from ixy.filters import Filter
 from ixy.path import POLLS
 from ixy.sim.machine import machine
 from ixy.sim.spec import check_files, parse_spec
+from ixy.telemetry.server import try_to_serve
 from ixy.waiting import PollOrWait
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def open_devices(
 ) -> Generator[list[Device], None, None]:
     """Open devices with so many queues of each kind, wait for their links, and close them in the end.
 
-    They are asked to tell `metadata` of each packet, as `ixy.open` takes it.
+    They are asked to tell `metadata` of each packet, as `ixy.open` takes it. Meanwhile other processes may look at
+    them, see `ixy.serve_telemetry`.
 
     A malformed address is refused before the first device is opened, which may take long. All are open before the first
     link is awaited: they may be each other's link partners.
@@ -76,6 +78,8 @@ def open_devices(
                 link_timeout=0,
             )
             devices.append(stack.enter_context(device))
+        if telemetry := try_to_serve():
+            stack.enter_context(telemetry)
         for device in devices:
             _await_link(device, settings.link_timeout)
         yield devices

@@ -24,6 +24,7 @@ from ixy.cli.echo import echo
 from ixy.cli.evaluate import evaluate
 from ixy.cli.forward import forward
 from ixy.cli.generate import generate
+from ixy.cli.inside import info, ps, registers, stats
 from ixy.cli.listing import list_devices
 from ixy.cli.options import log_to_stderr, logging_options
 from ixy.cli.replay import replay
@@ -131,6 +132,10 @@ def group() -> None:
 
 COMMANDS = [
     list_devices,
+    info,
+    stats,
+    registers,
+    ps,
     setup,
     bind,
     unbind,

@@ -10,13 +10,15 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from ixy.drivers import DeviceCounters, Link, check_pool
+from ixy.drivers.info import Facts
 from ixy.drivers.linux.interface import Interface, Membership, explained
 from ixy.drivers.linux.interrupts import SocketInterrupt
 from ixy.drivers.linux.rings import GROUP
 from ixy.drivers.pools import AttachedPools
+from ixy.drivers.rings import counts
 from ixy.drivers.rules import no_such_rule
 from ixy.dropped import close_dropped
-from ixy.errors import ConfigurationError, Error
+from ixy.errors import ConfigurationError, Error, UnsupportedDevice
 from ixy.packets.dma import DmaMapping
 from ixy.process import Owner, forget_in_child
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from ixy.drivers.rules import Rule
     from ixy.packets.dma import DmaMemory
     from ixy.packets.mempool import Mempool
+    from ixy.registers import Reading
 
 log = logging.getLogger("ixy.linux")
 
@@ -227,6 +230,42 @@ class LinuxDevice:
     def _lost(self) -> int:
         """Packets that have found no room in a ring since the device was opened."""
         raise NotImplementedError
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # A look inside
+
+    def facts(self) -> Facts:
+        with self._control():
+            return Facts(
+                model=self.interface.model(),
+                slot=self.interface.slot(self._way()),
+                mtu=self.interface.now().mtu,
+                max_rx_queues=self.interface.rx_queues(),
+                max_tx_queues=self.interface.tx_queues(),
+            )
+
+    def _way(self) -> str:
+        """How the interface is reached, in words."""
+        raise NotImplementedError
+
+    def xstats(self) -> dict[str, int]:
+        """What rings and sockets counted; and of the interface, by the names that `ip -s link` has, since it came to
+        be: it counts for all who use it."""
+        with self._control():
+            interface = {f"interface_{name}": count for name, count in self.interface.now().counters.items()}
+            return counts(self._receiving, self._sending) | self._socket_counters() | interface
+
+    def _socket_counters(self) -> dict[str, int]:
+        """What the kernel counted of the sockets, by names with the numbers of their queues."""
+        raise NotImplementedError
+
+    def registers(self, *, clear: bool = False) -> Sequence[Reading]:  # noqa: ARG002
+        """
+        Raises:
+            UnsupportedDevice: they are the kernel's driver's.
+        """
+        name = self.interface.first.name
+        raise UnsupportedDevice(f"{self.address}: registers are the business of the kernel's driver: ethtool -d {name}")
 
     # -----------------------------------------------------------------------------------------------------------------
     # The end

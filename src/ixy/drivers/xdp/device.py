@@ -50,6 +50,11 @@ PREFIX = "xdp:"
 NAME = "ixy_redirect"  # of the program, as `bpftool` and `ip link` show it
 
 _UMEM_REG, _STATISTICS = 4, 7
+_COUNTER_FORMAT = "=6Q"  # struct xdp_statistics
+_COUNTERS = (
+    *("rx_dropped", "rx_invalid_descs", "tx_invalid_descs"),
+    *("rx_ring_full", "rx_fill_ring_empty_descs", "tx_ring_empty_descs"),
+)
 _UNALIGNED = 1
 _COPY, _ZERO_COPY, _NEED_WAKEUP = 2, 4, 8  # flags of bind
 _GENERIC, _DRIVER = 2, 4  # flags of an XDP program: where it runs
@@ -315,14 +320,26 @@ class XdpDevice(LinuxDevice):
     # While it runs, and the end
 
     def _lost(self) -> int:
-        """What found no buffer, or no place (struct xdp_statistics)."""
-        lost = 0
-        for sock in self._sockets[: len(self.rx_rings)]:
-            dropped, _rx_invalid, _tx_invalid, full, *_ = struct.unpack(
-                "=6Q", sock.getsockopt(SOL_XDP, _STATISTICS, 48)
+        """What found no buffer, or no place."""
+        counted = self._socket_counters()
+        return sum(
+            counted[f"q{queue}_socket_{name}"]
+            for queue in range(len(self.rx_rings))
+            for name in ("rx_dropped", "rx_ring_full")
+        )
+
+    def _socket_counters(self) -> dict[str, int]:
+        size = struct.calcsize(_COUNTER_FORMAT)
+        return {
+            f"q{queue}_socket_{name}": count
+            for queue, sock in enumerate(self._sockets)
+            for name, count in zip(
+                _COUNTERS, struct.unpack(_COUNTER_FORMAT, sock.getsockopt(SOL_XDP, _STATISTICS, size)), strict=True
             )
-            lost += dropped + full
-        return lost
+        }
+
+    def _way(self) -> str:
+        return f"AF_XDP, {self.mode} mode"
 
     def close(self) -> None:
         """Packets go to the kernel again; what is to be sent is sent, and then the kernel has nothing of ours. Only

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from ixy.bus import Slot
 from ixy.drivers.interrupts import EventFile
 from ixy.drivers.virtio.transports.transport import Doorbell, RingAddresses, register_doorbell
 from ixy.packets.dma import DmaMapping, DmaMemory
@@ -31,6 +32,9 @@ class InProcess:
         self.address = back_end.name
         self._back_end = back_end
         self._features = 0
+
+    def slot(self) -> Slot:
+        return Slot("in this process")
 
     def reset(self) -> None:
         self._back_end.reset()
