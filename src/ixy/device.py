@@ -516,6 +516,12 @@ class Device(Port):
         starved = sum(ring.starved for ring in self._driver.rx_rings)
         return Stats(*counters, rx_refused=refused, rx_starved=starved)
 
+    def xstats(self) -> dict[str, int]:
+        """More counters, by name; which there are, depends on the driver: of `xdp:` and `packet:` those of each queue,
+        its socket's among them."""
+        self._check()
+        return self._driver.xstats()
+
     def sent(self) -> int:
         """Packets that have left the device since it was opened; closing it drops what it was handed besides."""
         self._check()

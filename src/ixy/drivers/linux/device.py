@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ixy.drivers.linux.rings import CountingRing
+    from ixy.drivers.linux.rings import CountingRxRing, CountingTxRing
     from ixy.drivers.rss import Rss
     from ixy.drivers.rules import Rule
     from ixy.packets.dma import DmaMemory
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ixy.linux")
 
-# What the kernel does not know the speed of, such as a TAP device, has no wire.
-NOMINAL_SPEED = 10_000
 RING_SIZES = [64 << n for n in range(10)]
 MAX_QUEUES = 64
 
@@ -64,8 +62,8 @@ class LinuxDevice:
     name = "linux"
     rss: Rss | None = None
     rules: Sequence[Rule] = ()
-    _receiving: Sequence[CountingRing]
-    _sending: Sequence[CountingRing]
+    _receiving: Sequence[CountingRxRing]
+    _sending: Sequence[CountingTxRing]
 
     def __init__(self, address: str, name: str, capabilities: str) -> None:
         self.address = address
@@ -141,7 +139,7 @@ class LinuxDevice:
         """
         with self._control():
             up = self.interface.now().up
-            return Link(up, (self.interface.speed() or NOMINAL_SPEED) if up else 0)
+            return Link(up, self.interface.speed() if up else 0)
 
     def wait_for_link(self, timeout: float) -> Link:
         deadline = time.monotonic() + timeout
@@ -224,8 +222,20 @@ class LinuxDevice:
                 rx_dropped=self._lost(),
             )
 
+    def xstats(self) -> dict[str, int]:
+        """What each queue's ring and socket have counted since the device was opened, by name: `rx_q0_packets`."""
+        with self._control():
+            ways = ("rx", self._receiving), ("tx", self._sending)
+            counted = ((f"{way}_q{queue}", ring) for way, rings in ways for queue, ring in enumerate(rings))
+            found = {f"{queue}_{name}": count for queue, ring in counted for name, count in ring.counted().items()}
+            return found | self._socket_counters()
+
     def _lost(self) -> int:
         """Packets that have found no room in a ring since the device was opened."""
+        raise NotImplementedError
+
+    def _socket_counters(self) -> dict[str, int]:
+        """What the kernel has counted of each socket, by name."""
         raise NotImplementedError
 
     # -----------------------------------------------------------------------------------------------------------------

@@ -106,7 +106,7 @@ class PacketDevice(LinuxDevice):
         self.rx_rings: list[PacketRxRing] = []
         self.tx_rings: list[PacketTxRing] = []
         self._receiving, self._sending = self.rx_rings, self.tx_rings
-        self._drops = 0
+        self._drops, self._freezes = [0] * rx_queues, [0] * rx_queues
         self._check(rx_queues, tx_queues, ring_size, pool_size, rss_key)
         self._metadata = check_metadata(self.address, metadata, METADATA)
         try:
@@ -175,8 +175,21 @@ class PacketDevice(LinuxDevice):
         return sock
 
     def _lost(self) -> int:
+        self._read_sockets()
+        return sum(self._drops)
+
+    def _socket_counters(self) -> dict[str, int]:
+        """What each receive queue's socket counted, by the kernel's names."""
+        self._read_sockets()
+        found: dict[str, int] = {}
+        for queue, (drops, freezes) in enumerate(zip(self._drops, self._freezes, strict=True)):
+            found[f"rx_q{queue}_dropped"] = drops
+            found[f"rx_q{queue}_freezes"] = freezes
+        return found
+
+    def _read_sockets(self) -> None:
         """The kernel's counters begin anew when they are read (struct tpacket_stats_v3)."""
-        for sock in self._sockets[: len(self.rx_rings)]:
-            _packets, drops, _freezes = struct.unpack("=III", sock.getsockopt(SOL_PACKET, _STATISTICS, 12))
-            self._drops += drops
-        return self._drops
+        for queue, sock in enumerate(self._sockets[: len(self.rx_rings)]):
+            _packets, drops, freezes = struct.unpack("=III", sock.getsockopt(SOL_PACKET, _STATISTICS, 12))
+            self._drops[queue] += drops
+            self._freezes[queue] += freezes

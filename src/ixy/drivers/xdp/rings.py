@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ixy.drivers.linux.rings import CountingRing
+from ixy.drivers.linux.rings import CountingRxRing, CountingTxRing
 from ixy.drivers.rings import CLEAN, NEXT, FilledRing, SendingRing
 from ixy.drivers.xdp import datapath
 from ixy.drivers.xdp.datapath import SPARE, SPARES, STATE_WORDS, TO_RECEIVE, TO_SEND, RxState, TxState
@@ -80,7 +80,7 @@ class SharedRings:
             window.idle()
 
 
-class XdpRxRing(FilledRing, CountingRing):
+class XdpRxRing(CountingRxRing, FilledRing):
     """A receive ring; see `ixy.drivers.RxRing`."""
 
     kernel = staticmethod(datapath.rx_batch)
@@ -109,7 +109,7 @@ class XdpRxRing(FilledRing, CountingRing):
         datapath.take_back(pools(), self.state.held, self.state.out, self.state.pool, TO_RECEIVE)
 
 
-class XdpTxRing(SendingRing, CountingRing):
+class XdpTxRing(SendingRing, CountingTxRing):
     """A transmit ring; see `ixy.drivers.TxRing`. Its buffers for copies, as many as it has places, are the pool's."""
 
     kernel = staticmethod(datapath.tx_batch)
