@@ -12,14 +12,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import count
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, cast
-from weakref import WeakMethod, WeakSet
+from weakref import WeakMethod, WeakSet, WeakValueDictionary
 
 from ixy import clock, streams
 from ixy.addresses import Circumstances, Shape, by_virtual_clock, open_driver
 from ixy.addresses import link_timeout as usual_link_timeout
 from ixy.arguments import boolean, integer, mac_address, number
 from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, MAX_ADDRESSES
+from ixy.drivers.info import Info, plugged
 from ixy.drivers.rings import ENTERED, POOL_BUSY, RING_BUSY, desert, enter, exit_from, in_use, leave, seize
 from ixy.drivers.rss import Rss, check_key, table_of
 from ixy.drivers.rules import Rule, make_rule
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ixy.drivers import Driver, Link, RxInterrupt, RxRing, TxRing
+    from ixy.registers import Reading
 
 log = logging.getLogger("ixy.device")
 
@@ -403,10 +406,12 @@ class Device(Port):
         address: as given, without options.
         rx, tx: its receive and transmit queues.
         rules: by which some packets come to certain queues, see `Rules`.
+        number: how many devices the process had opened before; telemetry calls it so.
     """
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
+        self._cleared: dict[str, int] = {}
         self.rx = [RxQueue(self, ring, f"rx[{number}]", number) for number, ring in enumerate(driver.rx_rings)]
         self.tx = [TxQueue(self, ring, f"tx[{number}]") for number, ring in enumerate(driver.tx_rings)]
         self.rules = Rules(self)
@@ -415,6 +420,8 @@ class Device(Port):
         driver.when_gone(lambda: bool((tell := gone()) and tell()))
         for queue in self._queues():
             checking.name(queue.ring.state.held, str(queue))
+        self.number = next(_numbers)
+        _devices[self.number] = self
 
     @property
     def driver(self) -> str:
@@ -516,11 +523,61 @@ class Device(Port):
         starved = sum(ring.starved for ring in self._driver.rx_rings)
         return Stats(*counters, rx_refused=refused, rx_starved=starved)
 
-    def xstats(self) -> dict[str, int]:
-        """More counters, by name; which there are, depends on the driver: of `xdp:` and `packet:` those of each queue,
-        its socket's among them."""
+    @property
+    def info(self) -> Info:
+        """What the device is, how it is reached, what it can and what of that is used."""
         self._check()
-        return self._driver.xstats()
+        facts, link, first = self._driver.facts(), self._driver.link(), self.rx[0].ring
+        known = facts._asdict()
+        return Info(
+            address=self.address,
+            driver=self.driver,
+            mac=self._driver.mac().hex(":"),
+            link_up=link.up,
+            link_speed=link.speed,
+            rx_queues=len(self.rx),
+            tx_queues=len(self.tx),
+            rx_ring=first.size,
+            tx_ring=self.tx[0].ring.size,
+            buffers=self.rx[0].pool.capacity,
+            metadata=tuple(first.metadata),
+            spread=self.spread,
+            rules=tuple(map(str, self.rules)),
+            **plugged(known.pop("slot")),
+            **known,
+        )
+
+    def xstats(self, *, clear: bool = False) -> dict[str, int]:
+        """All counters of the device, its driver and its queues, by name, since it was opened or they were cleared.
+
+        Of an 82599 these are the datasheet's, such as `GPRC` and for queue 0 `QPRC[0]`; there are 16 of each for
+        queues, which queues 16 apart share. What the driver counts of a queue is called `rx_q0_refused`. Like those of
+        `stats`, the card's own would stand still at their ends: ask now and then.
+
+        Args:
+            clear: they begin anew after this. Those of `stats` go on.
+        """
+        self._check()
+        counted, since = self._driver.xstats(), self._cleared
+        if boolean(f"{self.address}: clear", clear):
+            self._cleared = counted
+        return {name: count - since.get(name, 0) for name, count in counted.items()}
+
+    def registers(self, *, clear: bool = False) -> dict[str, Reading]:
+        """What the registers of an 82599 hold, by the datasheet's names, such as `CTRL` and `RXDCTL[0]`.
+
+        A reading has the `value` and the `fields` in it. Registers that change when they are read are left out.
+
+        Args:
+            clear: with those that reading clears: counters, which `stats` and `xstats` count all the same, and causes
+                of interrupts, which are lost to who waits for them.
+
+        Raises:
+            UnsupportedDevice: the device has no registers to show.
+        """
+        self._check()
+        readings = self._driver.registers(clear=boolean(f"{self.address}: clear", clear))
+        return {reading.name: reading for reading in readings}
 
     def sent(self) -> int:
         """Packets that have left the device since it was opened; closing it drops what it was handed besides."""
@@ -574,6 +631,14 @@ class Device(Port):
 
 
 _open: WeakSet[Port] = WeakSet()  # what this process has open
+_numbers = count()
+_devices: WeakValueDictionary[int, Device] = WeakValueDictionary()  # by their numbers, open or not
+
+
+def opened() -> dict[int, Device]:
+    """The devices that this process has open, by their numbers. Any thread may ask."""
+    known = (device for ref in _devices.valuerefs() if (device := ref()) is not None)
+    return {device.number: device for device in known if not device.closed}
 
 
 def _close_all() -> None:
@@ -588,6 +653,7 @@ def _disown() -> None:
     for port in list(_open):
         port.closed, port._open = True, False
     _open.clear()
+    _devices.clear()
 
 
 atexit.register(_close_all)

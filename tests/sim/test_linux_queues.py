@@ -108,12 +108,12 @@ def test_what_finds_no_room_is_counted(scheme: str) -> None:
         assert 0 < len(found) < 100
         assert device.stats().rx_dropped == 300 - len(found)
         counted = device.xstats()
-        assert counted["rx_q0_dropped"] == 300 - len(found)
+        assert counted["rx_q0_socket_drops" if scheme == "packet" else "q0_socket_rx_dropped"] == 300 - len(found)
         assert (counted["rx_q0_packets"], counted["rx_q0_refused"]) == (len(found), 0)
         if scheme == "xdp":
             assert len(found) == 64
-            assert counted["rx_q0_fill_ring_empty"] >= 300 - 64
-            assert (counted["rx_q0_ring_full"], counted["rx_q0_invalid_descriptors"]) == (0, 0)
+            assert counted["q0_socket_rx_fill_ring_empty_descs"] >= 300 - 64
+            assert (counted["q0_socket_rx_ring_full"], counted["q0_socket_rx_invalid_descs"]) == (0, 0)
 
 
 @BOTH

@@ -7,7 +7,7 @@ through sysfs, one reached through VFIO, or a simulated one.
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,6 +82,32 @@ class Ports(Protocol):
         ...
 
 
+class PcieLink(NamedTuple):
+    """The PCI Express link of a device: lanes, and the rate of each in GT/s; what it is and what the device could.
+
+    Source: PCI Express Base 3.0, 7.8.6 and 7.8.8.
+    """
+
+    speed: float
+    width: int
+    max_speed: float
+    max_width: int
+
+
+class Slot(NamedTuple):
+    """Where a device is plugged in.
+
+    Attributes:
+        bus: how it is reached: "sysfs", "VFIO", "simulated".
+        numa_node: that it is attached to; None where there is but one.
+        pcie: its link; None if it has none that is known.
+    """
+
+    bus: str
+    numa_node: int | None = None
+    pcie: PcieLink | None = None
+
+
 class Function(Protocol):
     """One function of a PCI device, taken by this process alone until `close`.
 
@@ -90,6 +116,10 @@ class Function(Protocol):
     """
 
     address: str
+
+    def slot(self) -> Slot:
+        """Where the device is plugged in."""
+        ...
 
     def config_read(self, offset: int, size: int) -> int:
         """`size` (1, 2 or 4) bytes of the configuration space at `offset`."""

@@ -11,6 +11,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ixy.bus import PcieLink, Slot
 from ixy.errors import AddressError, Error, PermissionDenied, UnsupportedDevice
 
 SYSFS = Path("/sys")
@@ -121,6 +122,21 @@ class PciDevice:
             return None
         node = int(self.read("numa_node"))
         return node if node >= 0 else None
+
+    def slot_in(self, bus: str) -> Slot:
+        """Where it is plugged in, for who reaches it by `bus`."""
+        return Slot(bus, self.numa_node, self._pcie())
+
+    def _pcie(self) -> PcieLink | None:
+        """Its link; None where the kernel knows of none."""
+        try:
+            speed, width, max_speed, max_width = (
+                float((self.path / name).read_text().split()[0])  # 5.0 GT/s PCIe
+                for name in ("current_link_speed", "current_link_width", "max_link_speed", "max_link_width")
+            )
+        except (OSError, ValueError, IndexError):  # "Unknown"
+            return None
+        return PcieLink(speed, int(width), max_speed, int(max_width))
 
     @property
     def driver(self) -> str | None:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ixy import clock
-from ixy.bus import Irq
+from ixy.bus import Irq, Slot
+from ixy.bus.capabilities import pcie_link
 from ixy.dropped import close_dropped
 from ixy.errors import UnsupportedDevice
 from ixy.process import forget_in_child
@@ -41,6 +42,9 @@ class SimulatedFunction:
         self._mapped: list[DmaMemory] = []
         self.card = host.plug_in(address, self)
         self.address = f"sim:{self.card.name}"
+
+    def slot(self) -> Slot:
+        return Slot("simulated", pcie=pcie_link(self.config_read))
 
     def config_read(self, offset: int, size: int) -> int:
         return self.card.config_read(offset, size)

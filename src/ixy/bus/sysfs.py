@@ -30,7 +30,7 @@ from ixy.process import forget_in_child
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ixy.bus import Interrupts, Irq
+    from ixy.bus import Interrupts, Irq, Slot
 
 log = logging.getLogger("ixy.bus")
 
@@ -121,6 +121,10 @@ class SysfsFunction:
         kind = self._device.path / "iommu_group/type"
         if kind.exists() and kind.read_text().strip() != "identity":
             log.warning("%s: an IOMMU may refuse its DMA; run: ixy bind %s vfio-pci", self.address, self.address)
+
+    def slot(self) -> Slot:
+        """Where the device is plugged in."""
+        return self._device.slot_in("sysfs")
 
     def config_read(self, offset: int, size: int) -> int:
         """`size` (1, 2 or 4) bytes of the configuration space at `offset`."""

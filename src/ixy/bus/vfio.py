@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ixy.bus import Slot
     from ixy.packets.dma import DmaMapping, DmaMemory
 
 log = logging.getLogger("ixy.bus")
@@ -149,7 +150,7 @@ class VfioFunction:
         self.address = address
         self._bars: dict[int, VfioBar] = {}
         self._mapped: set[DmaMemory] = set()
-        device = PciDevice(address)
+        self._device = device = PciDevice(address)
         with ExitStack() as undo:
             undo.callback(claim(device, force=False).close)
             group = container().join(device)
@@ -162,6 +163,10 @@ class VfioFunction:
             self._undo = undo.pop_all()
         forget_in_child(self)
         log.info("%s: taken through VFIO, IOMMU group %d", address, group.number)
+
+    def slot(self) -> Slot:
+        """Where the device is plugged in."""
+        return self._device.slot_in("VFIO")
 
     def config_read(self, offset: int, size: int) -> int:
         """`size` (1, 2 or 4) bytes of the configuration space at `offset`."""

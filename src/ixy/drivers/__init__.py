@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ixy.drivers.info import Facts
     from ixy.drivers.rss import Rss
     from ixy.drivers.rules import Rule
     from ixy.packets.batch import Lender
     from ixy.packets.mempool import Mempool
+    from ixy.registers import Reading
 
 
 DEFAULT_RING_SIZE = 512
@@ -261,6 +263,23 @@ class Driver(Protocol):
 
     def sent(self) -> int:
         """How many packets the device has sent since it was opened; `close` drops what it was handed besides."""
+        ...
+
+    def facts(self) -> Facts:
+        """What the device is."""
+        ...
+
+    def xstats(self) -> dict[str, int]:
+        """All that is counted, by name, since the device was opened. Asked in any thread, while rings run."""
+        ...
+
+    def registers(self, *, clear: bool) -> Sequence[Reading]:
+        """What the device's registers hold whose reading changes nothing; with `clear` also those that it clears. In
+        any thread.
+
+        Raises:
+            UnsupportedDevice: it has none.
+        """
         ...
 
     def attach(self, pool: Mempool) -> None:

@@ -41,6 +41,26 @@ def in_use(what: object) -> OwnershipError:
     return OwnershipError(f"{what} is in use by another thread: use one queue from one thread at a time")
 
 
+def counts(rx_rings: Sequence[object], tx_rings: Sequence[object]) -> dict[str, int]:
+    """What the driver counted of each queue, such as `rx_q0_packets`, as far as its rings count that."""
+    return {
+        f"{way}_q{number}_{name}": int(getattr(ring, attribute))
+        for way, rings in (("rx", rx_rings), ("tx", tx_rings))
+        for number, ring in enumerate(rings)
+        for name, attribute in _COUNTED
+        if hasattr(ring, attribute)
+    }
+
+
+# What a ring may count, by the names for it in reports and in the ring
+_COUNTED = (
+    ("packets", "packets"),
+    ("bytes", "bytes"),
+    ("refused", "dropped"),
+    ("refused", "refused"),
+    ("starved", "starved"),
+)
+
 # What `enter` answers
 ENTERED, RING_BUSY, POOL_BUSY = 0, 1, 2
 

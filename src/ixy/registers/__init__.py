@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
 from functools import cached_property
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ixy.errors import DeviceTimeout
 
@@ -85,6 +85,7 @@ class Register:
         survives: the strongest reset that leaves the bits of `kept` as they are; None: each sets them to `reset`.
         undefined: the bits that may hold anything after power-on.
         source: what `reset` is taken from, where that is not the section, or where sources differ.
+        on_read: what reading it does to the device, where that is not to clear it, as its mode says.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Register:
     kept: int = 0xFFFFFFFF
     undefined: int = 0
     source: str = ""
+    on_read: str = ""
 
     def __getitem__(self, index: int) -> Register:
         if not 0 <= index < self.count:
@@ -154,6 +156,7 @@ def register(
     kept: int = 0xFFFFFFFF,
     undefined: int = 0,
     source: str = "",
+    on_read: str = "",
     **fields: int | tuple[int, int],
 ) -> Register:
     """Declare a row; a field is the number of its bit or the pair (lowest bit, highest bit).
@@ -179,7 +182,38 @@ def register(
         kept,
         undefined,
         source,
+        on_read,
     )
+
+
+class Reading(NamedTuple):
+    """A register, and what it held at a moment."""
+
+    register: Register
+    value: int
+
+    @property
+    def name(self) -> str:
+        return self.register.name
+
+    @property
+    def fields(self) -> dict[str, int]:
+        """Its fields' names and values."""
+        return self.register.decode(self.value)
+
+
+def readable(rows: Iterable[Register], *, clear: bool = False) -> list[Register]:
+    """The registers of some rows, one by one, that can be read without a change in the device.
+
+    Args:
+        clear: also those that are cleared by that.
+    """
+    return [
+        register
+        for row in rows
+        if row.mode is not Mode.WO and not row.on_read and (clear or row.mode is not Mode.RC)
+        for register in (row if row.count > 1 else (row,))
+    ]
 
 
 class Bar(Protocol):

@@ -11,7 +11,7 @@ DPDK (their ixgbe drivers), klint (a description of the 82599's registers that p
 
 from functools import partial
 
-from ixy.registers import Mode, Reset, register
+from ixy.registers import Mode, Register, Reset, register
 
 RO, RW, RC, RW1C, WO = Mode.RO, Mode.RW, Mode.RC, Mode.RW1C, Mode.WO
 
@@ -87,7 +87,17 @@ FCRTV = register("FCRTV", 0x032A0, RW, "8.2.3.3.5", writable=0xFFFF, FC_REFRESH_
 FCCFG = register("FCCFG", 0x03D00, RW, "8.2.3.3.7", writable=0x18, TFCE=(3, 4))
 
 # 8.2.3.4 PCIe, semaphores between software and firmware
-SWSM = register("SWSM", 0x10140, RW, "8.2.3.4", writable=3, survives=Reset.FUNCTION, SMBI=0, SWESMBI=1)
+SWSM = register(
+    "SWSM",
+    0x10140,
+    RW,
+    "8.2.3.4",
+    writable=3,
+    survives=Reset.FUNCTION,
+    on_read="takes the semaphore (10.5.4)",
+    SMBI=0,
+    SWESMBI=1,
+)
 FWSM = register(
     "FWSM",
     0x10148,
@@ -99,8 +109,16 @@ FWSM = register(
     FW_VAL=15,
 )
 SW_FW_SYNC = register(
-    "SW_FW_SYNC", 0x10160, RW, "8.2.3.4.11", survives=Reset.FUNCTION, SOFTWARE=(0, 4), FIRMWARE=(5, 9), REGSMP=31
-)  # REGSMP: of an X540
+    "SW_FW_SYNC",
+    0x10160,
+    RW,
+    "8.2.3.4.11",
+    survives=Reset.FUNCTION,
+    on_read="of an X540 takes the semaphore",
+    SOFTWARE=(0, 4),
+    FIRMWARE=(5, 9),
+    REGSMP=31,  # of an X540
+)
 GCR_EXT = register("GCR_EXT", 0x11050, RW, "8.2.3.4.12", BUFFERS_CLEAR=30)
 
 # 8.2.3.5 Interrupts
@@ -515,9 +533,10 @@ QBTCL = register("QBTCL", 0x08700, RC, "8.2.3.23", stride=8, count=16, COUNT=(0,
 QBTCH = register("QBTCH", 0x08704, RC, "8.2.3.23", stride=8, count=16, COUNT=(0, 3))
 
 # 8.2.3.26 Time stamps
+NEXT_STAMP = "lets the next packet be stamped"
 TSYNCRXCTL = register("TSYNCRXCTL", 0x05188, RW, "8.2.3.26.1", writable=0x1E, RXTT=0, TYPE=(1, 3), EN=4)
 RXSTMPL = register("RXSTMPL", 0x051E8, RO, "8.2.3.26.2", TIME=(0, 31))
-RXSTMPH = register("RXSTMPH", 0x051A4, RO, "8.2.3.26.3", TIME=(0, 31))
+RXSTMPH = register("RXSTMPH", 0x051A4, RO, "8.2.3.26.3", on_read=NEXT_STAMP, TIME=(0, 31))
 RXSATRL = register("RXSATRL", 0x051A0, RO, "8.2.3.26.4", SOURCE_ID=(0, 31))
 RXSATRH = register("RXSATRH", 0x051A8, RO, "8.2.3.26.5", SOURCE_ID=(0, 15), SEQUENCE_ID=(16, 31))
 RXMTRL = register(
@@ -533,8 +552,8 @@ RXMTRL = register(
 )
 TSYNCTXCTL = register("TSYNCTXCTL", 0x08C00, RW, "8.2.3.26.7", writable=0x10, TXTT=0, EN=4)
 TXSTMPL = register("TXSTMPL", 0x08C04, RO, "8.2.3.26.8", TIME=(0, 31))
-TXSTMPH = register("TXSTMPH", 0x08C08, RO, "8.2.3.26.9", TIME=(0, 31))
-SYSTIML = register("SYSTIML", 0x08C0C, RW, "8.2.3.26.10", TIME=(0, 31))
+TXSTMPH = register("TXSTMPH", 0x08C08, RO, "8.2.3.26.9", on_read=NEXT_STAMP, TIME=(0, 31))
+SYSTIML = register("SYSTIML", 0x08C0C, RW, "8.2.3.26.10", on_read="holds SYSTIMH", TIME=(0, 31))
 SYSTIMH = register("SYSTIMH", 0x08C10, RW, "8.2.3.26.11", TIME=(0, 31))
 TIMINCA = register("TIMINCA", 0x08C14, RW, "8.2.3.26.12", IV=(0, 23), IP=(24, 31))
 TIMADJL = register("TIMADJL", 0x08C18, RW, "8.2.3.26.13", OFFSET=(0, 31))
@@ -542,6 +561,9 @@ TIMADJH = register("TIMADJH", 0x08C1C, RW, "8.2.3.26.14", OFFSET=(0, 30), SIGN=3
 TSAUXC = register("TSAUXC", 0x08C20, RW, "8.2.3.26.15", EN_TT=(0, 1), EN_CLK=2, SYNCLK=3)
 TRGTTIML = register("TRGTTIML", 0x08C24, RW, "8.2.3.26.16", stride=8, count=2, TIME=(0, 31))
 TRGTTIMH = register("TRGTTIMH", 0x08C28, RW, "8.2.3.26.17", stride=8, count=2, TIME=(0, 31))
+
+ROWS = tuple(row for row in tuple(vars().values()) if isinstance(row, Register))
+"""All rows, in the order of the datasheet's sections."""
 
 # Where else a register can be found: its first place, its distance from one to the next, and how many of them
 ALIASES = (
@@ -558,7 +580,10 @@ ALIASES = (
 )  # TQSM's old place, 0x07300, is transmit queue 76's here
 
 # Field values
-SYNC_PHY0, SYNC_PHY1, SYNC_MAC = 1 << 1, 1 << 2, 1 << 3  # SW_FW_SYNC.SOFTWARE, and FIRMWARE: what is owned
+# SW_FW_SYNC.SOFTWARE, and FIRMWARE: what is owned
+SYNC_EEPROM, SYNC_PHY0, SYNC_PHY1, SYNC_MAC = 1 << 0, 1 << 1, 1 << 2, 1 << 3
+# Words of the EEPROM with the id of its image, and a bit that says which of them is which: Linux (ixgbe_get_etk_id)
+EEPROM_IMAGE, EEPROM_HIGH_FIRST = (0x2D, 0x2E), 0x8000
 MDI_ADDRESS, MDI_WRITE, MDI_READ = 0, 1, 3  # MSCA.OPCODE
 LMS_10G_SERIAL = 3  # AUTOC.LMS: 10 Gbit/s over SFI, no auto-negotiation of the mode
 SERIAL_10G_SFI = 2  # AUTOC2.SERIAL_10G

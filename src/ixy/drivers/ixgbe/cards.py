@@ -31,6 +31,7 @@ class Card(NamedTuple):
         rss_entries: of the redirection table.
         rss_queues: how many queues it can name.
         five_fields: whether there are filters by addresses, ports and protocol besides the flow director's.
+        eerd: whether the EEPROM can be read by EERD; else firmware would have to be asked.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Card(NamedTuple):
     rss_entries: int = 128
     rss_queues: int = 16
     five_fields: bool = True
+    eerd: bool = True
 
 
 TX_BUFFER = 160
@@ -60,8 +62,8 @@ CARDS = {
     0x1558: Card("X520-Q1 QSFP+"),
     0x1528: Card("X540-AT2", Connection.INTERNAL_PHY, 384),
     0x1560: Card("X540-AT1", Connection.INTERNAL_PHY, 384),
-    0x1563: Card("X550-T2", Connection.INTERNAL_PHY, 384, 512, 64, five_fields=False),
-    0x15D1: Card("X550-T1", Connection.INTERNAL_PHY, 384, 512, 64, five_fields=False),
+    0x1563: Card("X550-T2", Connection.INTERNAL_PHY, 384, 512, 64, five_fields=False, eerd=False),
+    0x15D1: Card("X550-T1", Connection.INTERNAL_PHY, 384, 512, 64, five_fields=False, eerd=False),
 }
 """By PCI device id; the vendor is Intel."""
 

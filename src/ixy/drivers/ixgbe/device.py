@@ -17,6 +17,8 @@ import numpy as np
 from ixy.arguments import integer
 from ixy.bus import Irq, set_bus_master
 from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, DeviceCounters, Link, check_pool
+from ixy.drivers.info import Facts
+from ixy.drivers.ixgbe import inside
 from ixy.drivers.ixgbe.cards import CARDS, TX_BUFFER, Connection
 from ixy.drivers.ixgbe.datapath import CLEAN_GROUP
 from ixy.drivers.ixgbe.interrupts import QueueInterrupt
@@ -24,14 +26,16 @@ from ixy.drivers.ixgbe.phy import Phy
 from ixy.drivers.ixgbe.rings import IxgbeRxRing, IxgbeTxRing
 from ixy.drivers.ixgbe.rules import TABLE_KIB, Tables
 from ixy.drivers.ixgbe.semaphore import owned
+from ixy.drivers.ixgbe.statistics import Statistics
 from ixy.drivers.pools import AttachedPools
+from ixy.drivers.rings import counts
 from ixy.drivers.rss import DEFAULT_KEY, Rss, table_of
 from ixy.dropped import close_dropped
 from ixy.errors import ConfigurationError, DeviceTimeout, Error, UnsupportedDevice
 from ixy.packets.dma import allocate_rings
 from ixy.packets.mempool import Mempool
 from ixy.packets.packets import METADATA, check_metadata
-from ixy.registers import Register, RegisterFile
+from ixy.registers import Reading, Register, RegisterFile
 from ixy.registers import i82599 as reg
 
 if TYPE_CHECKING:
@@ -46,7 +50,6 @@ log = logging.getLogger("ixy.ixgbe")
 
 RING_SIZES = [64 << n for n in range(7)]  # 64 to 4096: powers of two, so that an index wraps by a mask
 
-CRC_BYTES = 4
 MAX_FRAME = 10  # KiB, rounded up
 FLOW_CONTROL_ROOM = 24  # KiB: 4.6.3.2, below the end of the receive buffer
 DEVICE_STATUS, TRANSACTION_PENDING = 0xAA, 1 << 5  # in the configuration space (9.3.10.6)
@@ -86,7 +89,7 @@ class Ixgbe:
         self._function = function
         self._lock = threading.RLock()  # of the control plane
         self._attached = AttachedPools(function)
-        self._counters = DeviceCounters()
+        self._firmware: str | None = None
         self._promiscuous = True
         self._addresses_used = 1
         self._filters_vlans = False
@@ -107,6 +110,7 @@ class Ixgbe:
                 self.rss = Rss(rss_key, table_of(range(named), self._card.rss_entries))
             self._bar = function.bar(0)
             self._registers = RegisterFile(self._bar, self.address, self._lock)
+            self._statistics = Statistics(self._registers, rx_queues, tx_queues)
             self._tables = Tables(self.address, self._registers, self._making_room, five_fields=self._card.five_fields)
             self._allocate(rx_queues, tx_queues, ring_size, pool_size)
             self._running = True
@@ -168,7 +172,7 @@ class Ixgbe:
         self._reset()
         self._wait_until_ready()
         self._init_link()
-        self._read_counters()  # 4.6.5: the statistics clear when they are read
+        self._statistics.begin()
         set_bus_master(self._function, True)
         self._init_receive()
         self._init_transmit()
@@ -429,10 +433,9 @@ class Ixgbe:
             yield self._registers
 
     def mac(self) -> bytes:
-        """The station's address from receive address register 0 (8.2.3.7.8)."""
+        """The station's address."""
         with self._control() as regs:
-            low, high = regs.read(reg.RAL[0]), regs.read(reg.RAH[0])
-        return low.to_bytes(4, "little") + (high & 0xFFFF).to_bytes(2, "little")
+            return inside.mac(regs)
 
     def set_mac(self, mac: bytes) -> None:
         """Change receive address register 0.
@@ -515,12 +518,10 @@ class Ixgbe:
             self._tables.remove(rule)
 
     def link(self) -> Link:
-        """The link's state (8.2.3.22.20): the PHY's where there is one, and the MAC's."""
+        """The link's state: the MAC's, and the PHY's where there is one."""
         with self._control() as regs:
-            links = reg.LINKS.decode(regs.read(reg.LINKS))
-            if not links["LINK_UP"]:
-                return Link(False, 0)
-            return self._phy.link() if self._phy else Link(True, reg.LINK_SPEEDS.get(links["LINK_SPEED"], 0))
+            link = inside.link(regs)
+            return self._phy.link() if link.up and self._phy else link
 
     def wait_for_link(self, timeout: float) -> Link:
         """Wait up to `timeout` seconds until the link is up; the state it then has."""
@@ -530,31 +531,39 @@ class Ixgbe:
         return link
 
     def counters(self) -> DeviceCounters:
-        """Add what the card counted since the last reading; its counters clear when read (8.2.3.23)."""
+        """What the card counted."""
         with self._control():
-            new = self._read_counters()
-            self._counters = DeviceCounters(*(old + more for old, more in zip(self._counters, new, strict=True)))
-            return self._counters
+            return self._statistics.counters()
+
+    def xstats(self) -> dict[str, int]:
+        """The card's counters by the datasheet's names, and what the driver counted of each queue."""
+        with self._control():
+            return self._statistics.all() | counts(self.rx_rings, self.tx_rings)
+
+    def registers(self, *, clear: bool = False) -> list[Reading]:
+        """What the card's registers hold. Counters that are read, and so cleared, are counted."""
+        with self._control() as regs:
+            return inside.read_all(regs, self._card, self._statistics.take() if clear else None)
+
+    def facts(self) -> Facts:
+        """What the card is. Its EEPROM is read once."""
+        with self._control() as regs:
+            self._firmware = self._firmware or inside.firmware(regs, self._card)
+            vectors = self._function.interrupt_vectors(Irq.MSIX)
+            return Facts(
+                model=self._card.name,
+                slot=self._function.slot(),
+                mtu=inside.mtu(regs),
+                max_rx_queues=reg.QUEUES,
+                max_tx_queues=reg.QUEUES,
+                features=[*inside.abilities(self._card), f"{vectors} interrupts by MSI-X"],
+                rx_offloads=inside.rx_offloads(regs),
+                firmware=self._firmware,
+            )
 
     def sent(self) -> int:
         """Packets that have left the card."""
         return self.counters().tx_packets
-
-    def _read_counters(self) -> DeviceCounters:
-        read = self._registers.read
-        errors = (reg.CRCERRS, reg.ILLERRC, reg.ERRBC, reg.RLEC, reg.RUC, reg.RFC, reg.ROC, reg.RJC)
-        received = read(reg.GPRC)
-        return DeviceCounters(
-            rx_packets=received,
-            # Reading the high half clears both, so the low one is read first (8.2.3.23). The card does not count the
-            # frame check sequences that it cuts off.
-            rx_bytes=read(reg.GORCL) + (read(reg.GORCH) << 32) + CRC_BYTES * received,
-            tx_packets=read(reg.GPTC),
-            tx_bytes=read(reg.GOTCL) + (read(reg.GOTCH) << 32),
-            # Without a mapping (RQSMR) the drops of all queues are in the first counter.
-            rx_dropped=read(reg.QPRDC[0]) + sum(read(register) for register in reg.RXMPC),
-            rx_errors=sum(read(register) for register in errors),
-        )
 
     # -----------------------------------------------------------------------------------------------------------------
     # The end

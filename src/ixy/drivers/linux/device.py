@@ -10,13 +10,15 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from ixy.drivers import DeviceCounters, Link, check_pool
+from ixy.drivers.info import Facts
 from ixy.drivers.linux.interface import Interface, Membership, explained
 from ixy.drivers.linux.interrupts import SocketInterrupt
 from ixy.drivers.linux.rings import GROUP
 from ixy.drivers.pools import AttachedPools
+from ixy.drivers.rings import counts
 from ixy.drivers.rules import no_such_rule
 from ixy.dropped import close_dropped
-from ixy.errors import ConfigurationError, Error
+from ixy.errors import ConfigurationError, Error, UnsupportedDevice
 from ixy.packets.dma import DmaMapping
 from ixy.process import Owner, forget_in_child
 
@@ -26,11 +28,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ixy.drivers.linux.rings import CountingRxRing, CountingTxRing
+    from ixy.drivers.linux.rings import CountingRing
     from ixy.drivers.rss import Rss
     from ixy.drivers.rules import Rule
     from ixy.packets.dma import DmaMemory
     from ixy.packets.mempool import Mempool
+    from ixy.registers import Reading
 
 log = logging.getLogger("ixy.linux")
 
@@ -62,8 +65,8 @@ class LinuxDevice:
     name = "linux"
     rss: Rss | None = None
     rules: Sequence[Rule] = ()
-    _receiving: Sequence[CountingRxRing]
-    _sending: Sequence[CountingTxRing]
+    _receiving: Sequence[CountingRing]
+    _sending: Sequence[CountingRing]
 
     def __init__(self, address: str, name: str, capabilities: str) -> None:
         self.address = address
@@ -222,21 +225,45 @@ class LinuxDevice:
                 rx_dropped=self._lost(),
             )
 
-    def xstats(self) -> dict[str, int]:
-        """What each queue's ring and socket have counted since the device was opened, by name: `rx_q0_packets`."""
-        with self._control():
-            ways = ("rx", self._receiving), ("tx", self._sending)
-            counted = ((f"{way}_q{queue}", ring) for way, rings in ways for queue, ring in enumerate(rings))
-            found = {f"{queue}_{name}": count for queue, ring in counted for name, count in ring.counted().items()}
-            return found | self._socket_counters()
-
     def _lost(self) -> int:
         """Packets that have found no room in a ring since the device was opened."""
         raise NotImplementedError
 
-    def _socket_counters(self) -> dict[str, int]:
-        """What the kernel has counted of each socket, by name."""
+    # -----------------------------------------------------------------------------------------------------------------
+    # A look inside
+
+    def facts(self) -> Facts:
+        with self._control():
+            return Facts(
+                model=self.interface.model(),
+                slot=self.interface.slot(self._way()),
+                mtu=self.interface.now().mtu,
+                max_rx_queues=self.interface.rx_queues(),
+                max_tx_queues=self.interface.tx_queues(),
+            )
+
+    def _way(self) -> str:
+        """How the interface is reached, in words."""
         raise NotImplementedError
+
+    def xstats(self) -> dict[str, int]:
+        """What rings and sockets counted; and of the interface, by the names that `ip -s link` has, since it came to
+        be: it counts for all who use it."""
+        with self._control():
+            interface = {f"interface_{name}": count for name, count in self.interface.now().counters.items()}
+            return counts(self._receiving, self._sending) | self._socket_counters() | interface
+
+    def _socket_counters(self) -> dict[str, int]:
+        """What the kernel counted of the sockets, by names with the numbers of their queues."""
+        raise NotImplementedError
+
+    def registers(self, *, clear: bool = False) -> Sequence[Reading]:  # noqa: ARG002
+        """
+        Raises:
+            UnsupportedDevice: they are the kernel's driver's.
+        """
+        name = self.interface.first.name
+        raise UnsupportedDevice(f"{self.address}: registers are the business of the kernel's driver: ethtool -d {name}")
 
     # -----------------------------------------------------------------------------------------------------------------
     # The end

@@ -9,10 +9,12 @@ import socket
 import struct
 import sys
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ixy.bus import Slot
 from ixy.bus.interfaces import interface_use
+from ixy.bus.pci import PciDevice
 from ixy.drivers.linux.netlink import LinkInfo, link_by_index, link_by_name
 from ixy.errors import AddressError, DeviceBusy, Error, PermissionDenied
 
@@ -87,7 +89,26 @@ class Interface:
 
     def rx_queues(self) -> int:
         """How many receive queues it has, 1 where that cannot be found out."""
-        return max(len([*(_CLASS / self.first.name / "queues").glob("rx-*")]), 1)
+        return self._queues("rx")
+
+    def tx_queues(self) -> int:
+        """Likewise, of transmit queues."""
+        return self._queues("tx")
+
+    def _queues(self, way: str) -> int:
+        return max(len([*(_CLASS / self.first.name / "queues").glob(f"{way}-*")]), 1)
+
+    def model(self) -> str:
+        """What it is: the kernel driver of its device, or the kind of a virtual one."""
+        driver = _CLASS / self.first.name / "device/driver"
+        return driver.resolve().name if driver.exists() else self.first.virtual or "virtual"
+
+    def slot(self, bus: str) -> Slot:
+        """Where its device is plugged in, for who reaches it by `bus`."""
+        for place in (_CLASS / self.first.name / "device").resolve().parts[::-1]:
+            with suppress(AddressError):
+                return PciDevice(place).slot_in(bus)
+        return Slot(bus)
 
 
 class Membership:

@@ -17,9 +17,18 @@ UP, RUNNING = 1 << 0, 1 << 6  # IFF_… (linux/if.h); an interface is running wh
 _GETLINK, _NEWLINK = 18, 16
 _REQUEST = 1
 _MESSAGE, _LINK, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=BxHiII"), struct.Struct("=HH")
-_ADDRESS, _NAME, _MTU, _XDP = 1, 3, 4, 43  # IFLA_…
+_ADDRESS, _NAME, _MTU, _LINKINFO, _STATS64, _XDP = 1, 3, 4, 18, 23, 43  # IFLA_…
+_KIND = 1  # IFLA_INFO_KIND
 _XDP_PROGRAM = 4  # IFLA_XDP_PROG_ID
 _ROOM = 1 << 16
+
+# struct rtnl_link_stats64, whose later fields older kernels lack
+COUNTERS = (
+    *("rx_packets", "tx_packets", "rx_bytes", "tx_bytes", "rx_errors", "tx_errors", "rx_dropped", "tx_dropped"),
+    *("multicast", "collisions", "rx_length_errors", "rx_over_errors", "rx_crc_errors", "rx_frame_errors"),
+    *("rx_fifo_errors", "rx_missed_errors", "tx_aborted_errors", "tx_carrier_errors", "tx_fifo_errors"),
+    *("tx_heartbeat_errors", "tx_window_errors", "rx_compressed", "tx_compressed", "rx_nohandler"),
+)
 
 
 class LinkInfo(NamedTuple):
@@ -33,6 +42,8 @@ class LinkInfo(NamedTuple):
         mac: its address.
         mtu: the longest payload of a frame.
         program: the id of the XDP program that is attached to it; 0 if there is none.
+        virtual: what kind of virtual interface it is, such as "veth"; empty for one of a device.
+        counters: what the kernel has counted, by name, since the interface came to be.
     """
 
     number: int
@@ -42,6 +53,8 @@ class LinkInfo(NamedTuple):
     mac: bytes
     mtu: int
     program: int
+    virtual: str
+    counters: dict[str, int]
 
     @property
     def up(self) -> bool:
@@ -82,7 +95,15 @@ def _parsed(body: bytes) -> LinkInfo:
         mac=found.get(_ADDRESS, bytes(6)),
         mtu=int.from_bytes(found[_MTU], "little"),
         program=int.from_bytes(program, "little"),
+        virtual=_attributes(found.get(_LINKINFO, b"")).get(_KIND, b"").rstrip(b"\0").decode(),
+        counters=_counters(found.get(_STATS64, b"")),
     )
+
+
+def _counters(data: bytes) -> dict[str, int]:
+    """The counters, as far as there are any."""
+    there = min(len(data) // 8, len(COUNTERS))
+    return dict(zip(COUNTERS, struct.unpack_from(f"={there}Q", data), strict=False))
 
 
 def _attributes(data: bytes) -> dict[int, bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ixy.drivers.rings import COMMON_WORDS, DROPPED, STARVED
+from ixy.drivers.rings import COMMON_WORDS
 from ixy.jit import compiled
 from ixy.packets.packets import INDEX_MASK, Packets
 
@@ -45,29 +45,6 @@ class CountingRing:
         """Of these packets, with their frame check sequences."""
         return int(self.state.state[BYTES]) + 4 * self.packets
 
-    def counted(self) -> dict[str, int]:
-        """What it counted, by name."""
-        return {"packets": self.packets, "bytes": self.bytes}
-
-
-class CountingRxRing(CountingRing):
-    """A receive ring with these counters; see `ixy.drivers.RxRing`."""
-
-    @property
-    def dropped(self) -> int:
-        return int(self.state.state[DROPPED])
-
-    @property
-    def starved(self) -> int:
-        return int(self.state.state[STARVED])
-
-    def counted(self) -> dict[str, int]:
-        return super().counted() | {"refused": self.dropped, "starved": self.starved}
-
-
-class CountingTxRing(CountingRing):
-    """A transmit ring with these counters."""
-
     def sent(self) -> int:
-        """Of `packets`, those that the kernel has taken from the ring; what waits there is tried once more."""
+        """Of `packets`, those that the kernel has taken from a transmit ring; what waits there is tried once more."""
         raise NotImplementedError

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import socket
 import struct
+from operator import add
 from typing import TYPE_CHECKING, NamedTuple
 
 from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE
@@ -40,6 +41,7 @@ _FANOUT_HASH, _FANOUT_OWN_NUMBER = 0, 0x2000
 _BLOCK_BYTES = 8192
 _WAIT = 1  # ms
 _FRAME_BYTES = 2048  # by which the kernel checks sizes, and no more
+_COUNTERS = ("packets", "drops", "freezes")  # of struct tpacket_stats_v3
 _PAGE = 4096
 _SEND_BYTES = 8 << 20  # that may be on their way from a socket
 
@@ -106,7 +108,7 @@ class PacketDevice(LinuxDevice):
         self.rx_rings: list[PacketRxRing] = []
         self.tx_rings: list[PacketTxRing] = []
         self._receiving, self._sending = self.rx_rings, self.tx_rings
-        self._drops, self._freezes = [0] * rx_queues, [0] * rx_queues
+        self._counted: list[list[int]] = [[0] * len(_COUNTERS) for _ in range(rx_queues)]
         self._check(rx_queues, tx_queues, ring_size, pool_size, rss_key)
         self._metadata = check_metadata(self.address, metadata, METADATA)
         try:
@@ -175,21 +177,23 @@ class PacketDevice(LinuxDevice):
         return sock
 
     def _lost(self) -> int:
-        self._read_sockets()
-        return sum(self._drops)
+        self._count()
+        return sum(drops for _packets, drops, _freezes in self._counted)
+
+    def _count(self) -> None:
+        """The kernel's counters begin anew when they are read."""
+        for sock, counted in zip(self._sockets, self._counted, strict=False):
+            more = struct.unpack("=III", sock.getsockopt(SOL_PACKET, _STATISTICS, 12))
+            counted[:] = map(add, counted, more)
 
     def _socket_counters(self) -> dict[str, int]:
-        """What each receive queue's socket counted, by the kernel's names."""
-        self._read_sockets()
-        found: dict[str, int] = {}
-        for queue, (drops, freezes) in enumerate(zip(self._drops, self._freezes, strict=True)):
-            found[f"rx_q{queue}_dropped"] = drops
-            found[f"rx_q{queue}_freezes"] = freezes
-        return found
+        """Packets that the socket saw, those of them that it dropped, and how often its ring was full."""
+        self._count()
+        return {
+            f"rx_q{queue}_socket_{name}": count
+            for queue, counted in enumerate(self._counted)
+            for name, count in zip(_COUNTERS, counted, strict=True)
+        }
 
-    def _read_sockets(self) -> None:
-        """The kernel's counters begin anew when they are read (struct tpacket_stats_v3)."""
-        for queue, sock in enumerate(self._sockets[: len(self.rx_rings)]):
-            _packets, drops, freezes = struct.unpack("=III", sock.getsockopt(SOL_PACKET, _STATISTICS, 12))
-            self._drops[queue] += drops
-            self._freezes[queue] += freezes
+    def _way(self) -> str:
+        return "AF_PACKET"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ixy.drivers.linux.rings import CountingRxRing, CountingTxRing
+from ixy.drivers.linux.rings import CountingRing
 from ixy.drivers.packet import datapath
 from ixy.drivers.packet.datapath import REFUSED, STATE_WORDS, RxState, TxState
-from ixy.drivers.rings import Ring, SendingRing
+from ixy.drivers.rings import DROPPED, STARVED, Ring, SendingRing
 from ixy.jit import Direct
 from ixy.packets.packets import new_packets, slots
 from ixy.packets.pool import pools
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ixy.packets.mempool import Mempool
 
 
-class PacketRxRing(Ring, CountingRxRing):
+class PacketRxRing(Ring, CountingRing):
     """A receive ring; see `ixy.drivers.RxRing`. It holds no buffers: packets lie in the kernel's blocks.
 
     Args:
@@ -48,8 +48,16 @@ class PacketRxRing(Ring, CountingRxRing):
         self.pool = pool
         self.metadata: Sequence[str] = tuple(metadata)
 
+    @property
+    def dropped(self) -> int:
+        return int(self.state.state[DROPPED])
 
-class PacketTxRing(SendingRing, CountingTxRing):
+    @property
+    def starved(self) -> int:
+        return int(self.state.state[STARVED])
+
+
+class PacketTxRing(SendingRing, CountingRing):
     """A transmit ring; see `ixy.drivers.TxRing`.
 
     Args:
@@ -69,7 +77,8 @@ class PacketTxRing(SendingRing, CountingTxRing):
         self._flush((), self.state, pools())
         return self.packets - self.in_flight
 
-    def counted(self) -> dict[str, int]:
-        """Besides: packets that the kernel would never take, as they are longer than the interface's MTU allows, or too
+    @property
+    def refused(self) -> int:
+        """Packets that the kernel would never take, as they are longer than the interface's MTU allows, or too
         short."""
-        return super().counted() | {"refused": int(self.state.state[REFUSED])}
+        return int(self.state.state[REFUSED])

@@ -16,7 +16,9 @@ import numpy as np
 
 from ixy.arguments import integer
 from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, DeviceCounters, Link, check_pool
+from ixy.drivers.info import Facts
 from ixy.drivers.pools import AttachedPools
+from ixy.drivers.rings import counts
 from ixy.drivers.rss import DEFAULT_KEY, Rss, table_of
 from ixy.drivers.rules import no_such_rule
 from ixy.drivers.virtio.control import COMMAND_BYTES, ControlQueue
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from ixy.drivers.rules import Rule
     from ixy.drivers.virtio.transports.transport import Transport
     from ixy.packets.dma import DmaMapping
+    from ixy.registers import Reading
 
 log = logging.getLogger("ixy.virtio")
 
@@ -109,6 +112,7 @@ class VirtioNet:
             self._metadata = check_metadata(self.address, metadata, self._told(offered))
             wanted = 1 << reg.GUEST_CSUM if "flags" in self._metadata else 0
             unwanted |= self._unneeded(offered) | self._unusable(offered)
+            self._offered = offered
             self.features = negotiate(self.address, offered, wanted=wanted, unwanted=unwanted)
             transport.accept(self.features)
             self._check(pairs, ring_size)
@@ -438,6 +442,33 @@ class VirtioNet:
     def sent(self) -> int:
         """Packets that the device has taken from the rings."""
         return sum(ring.sent for ring in self._tx)
+
+    def facts(self) -> Facts:
+        """What the device is, and what was negotiated."""
+        with self._control_plane():
+            pairs = self.max_pairs()
+            return Facts(
+                model="VirtIO network device" + (", legacy" if not self.features.has(reg.VERSION_1) else ""),
+                slot=self._transport.slot(),
+                mtu=self.mtu(),
+                max_rx_queues=pairs,
+                max_tx_queues=pairs,
+                features=self.features.names(),
+                refused=Features(self._offered & ~self.features).names(),
+                rx_offloads=["UDP_CKSUM", "TCP_CKSUM"] if self.features.has(reg.GUEST_CSUM) else [],
+            )
+
+    def xstats(self) -> dict[str, int]:
+        """What the rings counted: the device has no counters."""
+        with self._control_plane():
+            return counts(self.rx_rings, self.tx_rings)
+
+    def registers(self, *, clear: bool = False) -> Sequence[Reading]:  # noqa: ARG002
+        """
+        Raises:
+            UnsupportedDevice: what could be read of it, `facts` tells.
+        """
+        raise UnsupportedDevice(f"{self.address}: a VirtIO device has no registers to show: ixy info has its features")
 
     # -----------------------------------------------------------------------------------------------------------------
     # The end

@@ -50,6 +50,11 @@ PREFIX = "xdp:"
 NAME = "ixy_redirect"  # of the program, as `bpftool` and `ip link` show it
 
 _UMEM_REG, _STATISTICS = 4, 7
+_COUNTER_FORMAT = "=6Q"  # struct xdp_statistics
+_COUNTERS = (
+    *("rx_dropped", "rx_invalid_descs", "tx_invalid_descs"),
+    *("rx_ring_full", "rx_fill_ring_empty_descs", "tx_ring_empty_descs"),
+)
 _UNALIGNED = 1
 _COPY, _ZERO_COPY, _NEED_WAKEUP, _PARTS = 2, 4, 8, 16  # flags of bind
 _GENERIC, _DRIVER = 2, 4  # flags of an XDP program: where it runs
@@ -91,30 +96,6 @@ def parse(address: str) -> XdpAddress:
         if key != "mode" or mode not in _MODES:
             raise AddressError(f"{address}: option {option!r}: mode={'|'.join(_MODES)} and filter=… are possible")
     return XdpAddress(name, mode, expression)
-
-
-class _Statistics(NamedTuple):
-    """struct xdp_statistics.
-
-    Attributes:
-        dropped: packets for which there was no buffer, or that are longer than one.
-        rx_invalid: buffers that the kernel was given and did not take.
-        tx_invalid: packets that it was given and did not take.
-        full: packets that found no place in the receive ring.
-        starved: how often the fill ring was empty.
-        idle: how often the transmit ring was.
-    """
-
-    dropped: int
-    rx_invalid: int
-    tx_invalid: int
-    full: int
-    starved: int
-    idle: int
-
-
-def _statistics(sock: socket.socket) -> _Statistics:
-    return _Statistics(*struct.unpack("=6Q", sock.getsockopt(SOL_XDP, _STATISTICS, 48)))
 
 
 class XdpDevice(LinuxDevice):
@@ -367,21 +348,25 @@ class XdpDevice(LinuxDevice):
 
     def _lost(self) -> int:
         """What found no buffer, or no place."""
-        return sum(each.dropped + each.full for each in map(_statistics, self._sockets[: len(self.rx_rings)]))
+        counted = self._socket_counters()
+        return sum(
+            counted[f"q{queue}_socket_{name}"]
+            for queue in range(len(self.rx_rings))
+            for name in ("rx_dropped", "rx_ring_full")
+        )
 
     def _socket_counters(self) -> dict[str, int]:
-        """What each queue's socket counted, by the kernel's names."""
-        found: dict[str, int] = {}
-        for queue, each in enumerate(map(_statistics, self._sockets)):
-            if queue < len(self.rx_rings):
-                found[f"rx_q{queue}_dropped"] = each.dropped
-                found[f"rx_q{queue}_ring_full"] = each.full
-                found[f"rx_q{queue}_fill_ring_empty"] = each.starved
-                found[f"rx_q{queue}_invalid_descriptors"] = each.rx_invalid
-            if queue < len(self.tx_rings):
-                found[f"tx_q{queue}_ring_empty"] = each.idle
-                found[f"tx_q{queue}_invalid_descriptors"] = each.tx_invalid
-        return found
+        size = struct.calcsize(_COUNTER_FORMAT)
+        return {
+            f"q{queue}_socket_{name}": count
+            for queue, sock in enumerate(self._sockets)
+            for name, count in zip(
+                _COUNTERS, struct.unpack(_COUNTER_FORMAT, sock.getsockopt(SOL_XDP, _STATISTICS, size)), strict=True
+            )
+        }
+
+    def _way(self) -> str:
+        return f"AF_XDP, {self.mode} mode"
 
     def close(self) -> None:
         """Packets go to the kernel again; what is to be sent is sent, and then the kernel has nothing of ours. Only

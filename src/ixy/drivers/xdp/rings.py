@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ixy.drivers.linux.rings import CountingRxRing, CountingTxRing
+from ixy.drivers.linux.rings import CountingRing
 from ixy.drivers.rings import CLEAN, NEXT, FilledRing, SendingRing
 from ixy.drivers.xdp import datapath
 from ixy.drivers.xdp.datapath import SPARE, SPARES, STATE_WORDS, TO_RECEIVE, TO_SEND, RxState, TxState
@@ -80,7 +80,7 @@ class SharedRings:
             window.idle()
 
 
-class XdpRxRing(CountingRxRing, FilledRing):
+class XdpRxRing(FilledRing, CountingRing):
     """A receive ring; see `ixy.drivers.RxRing`."""
 
     kernel = staticmethod(datapath.rx_batch)
@@ -109,7 +109,7 @@ class XdpRxRing(CountingRxRing, FilledRing):
         datapath.take_back(pools(), self.state.held, self.state.out, self.state.pool, TO_RECEIVE)
 
 
-class XdpTxRing(SendingRing, CountingTxRing):
+class XdpTxRing(SendingRing, CountingRing):
     """A transmit ring; see `ixy.drivers.TxRing`. Its buffers for copies, as many as it has places, are the pool's."""
 
     kernel = staticmethod(datapath.tx_batch)

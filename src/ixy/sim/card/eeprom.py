@@ -13,6 +13,7 @@ _FIRMWARE = 0x0F  # where the firmware's module starts (6.1.5)
 _PBA = 0x15  # words 0x15 and 0x16: the number of the board's assembly, as digits
 _INIT_SEQUENCES = 0x2B  # where the list of sequences that start an SFP+ module is (6.1)
 _CAPABILITIES = 0x2C
+_IMAGE = 0x2D  # words 0x2D and 0x2E: the id of what is in the EEPROM
 _ANY_MODULE, _NO_CROSSTALK = 0x01, 0x80
 _PRODUCT_DATA = 0x2F  # where the vital product data start (6.2.13)
 _CHECKSUM = 0x3F
@@ -58,6 +59,7 @@ def build_eeprom(mac: bytes, model: Model) -> list[int]:
     product = build_product_data(mac, model)
     for i in range(0, len(product), 2):
         words[_PRODUCT + i // 2] = int.from_bytes(product[i : i + 2], "little")
+    words[_IMAGE], words[_IMAGE + 1] = 0x0599, 0x8000
     words[_CAPABILITIES] = _ANY_MODULE | _NO_CROSSTALK
     words[_CHECKSUM] = (_SUM - sum(words[:_CHECKSUM])) & 0xFFFF
     return words

@@ -46,8 +46,7 @@ if TYPE_CHECKING:
     from ixy.sim.card.interrupts import Sink
     from ixy.sim.machine import Machine
 
-_ROWS = [row for row in vars(reg).values() if isinstance(row, Register)]
-_MODELLED = frozenset(offset for row in _ROWS for offset in row.offsets)
+_MODELLED = frozenset(offset for row in reg.ROWS for offset in row.offsets)
 _ONES = 0xFFFFFFFF
 # Written without the rack's pause: what the rack looks at anew in each turn, or never
 _DOORBELLS = (reg.RDT, reg.TDT, reg.IVAR, reg.EITR, reg.EITR_HIGH, reg.GPIE, reg.EIAC, reg.EIAM, reg.EIAM_EX)
@@ -77,14 +76,14 @@ def _places(row: Register) -> NDArray[np.intp]:
 def _words(value: Callable[[Register], int], elsewhere: int = 0) -> NDArray[np.uint32]:
     """BAR 0 with a value for each row."""
     words = np.full(reg.BAR0_SIZE // 4, elsewhere, np.uint32)
-    for row in _ROWS:
+    for row in reg.ROWS:
         words[_places(row)] = value(row)
     return words
 
 
 def _reset_values() -> NDArray[np.uint32]:
     words = _words(lambda row: row.reset)
-    for row in _ROWS:
+    for row in reg.ROWS:
         if row.first is not None:
             words[row.offset // 4] = row.first
     return words

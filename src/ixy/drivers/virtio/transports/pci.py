@@ -16,7 +16,7 @@ from ixy.registers import virtio as reg
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ixy.bus import Function
+    from ixy.bus import Function, Slot
     from ixy.packets.dma import DmaMapping, DmaMemory
 
 SUPPORTED = {
@@ -48,6 +48,10 @@ class PciTransport(ABC):
 
     @abstractmethod
     def _write_status(self, status: int) -> None: ...
+
+    def slot(self) -> Slot:
+        """That of the function."""
+        return self._function.slot()
 
     def reset(self) -> None:
         """Stop the device, and wait until it has (4.1.4.3.1, 4.1.4.3.2). Whatever comes of it, no DMA until `start`."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ixy.bus import Irq
+from ixy.bus.capabilities import capabilities as pci_capabilities
 from ixy.drivers.interrupts import EventFile
 from ixy.drivers.virtio.features import Features
 from ixy.drivers.virtio.transports.pci import PciTransport
@@ -16,12 +17,7 @@ from ixy.errors import UnsupportedDevice
 from ixy.registers import virtio as reg
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ixy.bus import Function, Interrupts
-
-_STATUS_REGISTER, _CAPABILITY_LIST, _CAPABILITIES = 0x06, 1 << 4, 0x34
-_MOST_CAPABILITIES = 48  # that fit into 192 bytes: a list that is longer runs in a circle
 
 # 4.1.4.3: fields of the common configuration, offset and size
 _DEVICE_FEATURE_SELECT, _DEVICE_FEATURE = (0, 4), (4, 4)
@@ -46,7 +42,9 @@ class Capability(NamedTuple):
 def capabilities(function: Function) -> dict[int, Capability]:
     """The VirtIO structures by type. Of several with one type the first counts, as the device prefers it (4.1.4)."""
     found: dict[int, Capability] = {}
-    for position in _vendor_capabilities(function):
+    for identity, position in pci_capabilities(function.config_read):
+        if identity != reg.CAP_VENDOR:
+            continue
         kind = function.config_read(position + reg.CAP_TYPE, 1)
         bar = function.config_read(position + reg.CAP_BAR, 1)
         if bar > 5 or kind in found:
@@ -57,19 +55,6 @@ def capabilities(function: Function) -> dict[int, Capability]:
         multiplier = function.config_read(position + reg.CAP_NOTIFY_MULTIPLIER, 4) if notify else 0
         found[kind] = Capability(bar, offset, length, multiplier)
     return found
-
-
-def _vendor_capabilities(function: Function) -> Iterator[int]:
-    """Positions of vendor-specific capabilities in the configuration space."""
-    if not function.config_read(_STATUS_REGISTER, 2) & _CAPABILITY_LIST:
-        return
-    position = function.config_read(_CAPABILITIES, 1) & ~3
-    for _ in range(_MOST_CAPABILITIES):
-        if position == 0:
-            return
-        if function.config_read(position, 1) == reg.CAP_VENDOR:
-            yield position
-        position = function.config_read(position + 1, 1) & ~3
 
 
 class _Structure:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ixy.bus import Slot
     from ixy.drivers.virtio.features import Features
     from ixy.packets.dma import DmaMapping, DmaMemory
 
@@ -98,6 +99,10 @@ class Transport(Protocol):
     legacy: bool
     mac_writable: bool
     fixed_size: bool
+
+    def slot(self) -> Slot:
+        """How the device is reached, and where it is plugged in."""
+        ...
 
     def reset(self) -> None:
         """Stop the device, and wait until it has stopped: it does no more DMA. Once interrupted, it can be repeated.

@@ -21,6 +21,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from ixy.arguments import integer
+from ixy.bus import Slot
 from ixy.bus.pci import explained
 from ixy.drivers.interrupts import SharedEventFile
 from ixy.drivers.virtio.features import Features
@@ -176,6 +177,9 @@ class VhostUser:
 
     # -----------------------------------------------------------------------------------------------------------------
     # What every transport does
+
+    def slot(self) -> Slot:
+        return Slot("vhost-user")
 
     def reset(self) -> None:
         """Stop the rings, and leave the back end. If this is interrupted, call it once more."""
