@@ -16,7 +16,7 @@ import ixy
 from ixy.errors import DeviceBusy
 from ixy.unsafe.sockets import attach_program, load_program
 
-pytestmark = needs("ip")
+pytestmark = needs("ethtool")
 
 BOTH = pytest.mark.parametrize("scheme", ["packet", "xdp"])
 LONGEST = 2048  # bytes that a packet buffer holds
@@ -79,11 +79,28 @@ def test_packets_of_queues_that_are_not_opened_go_to_the_kernel(caplog: pytest.L
         ixy.open(f"xdp:{THEIRS}", rx_queues=2, tx_queues=2) as peer,
         listener(OURS) as kernel,
     ):
-        assert f"ethtool -L {OURS} combined 1" in caplog.text
+        assert f"ethtool -L {OURS} combined 1, where that is refused rx 1" in caplog.text
         for queue in (1, 0):
             peer.tx[queue].send_scapy(Ether(frame(queue, SHORTEST)))
         assert by_queue(device, 1) == [[frame(0, SHORTEST)]]
         assert kernel.recv(2048) == frame(1, SHORTEST)
+
+
+@pytest.mark.once
+def test_all_packets_to_one_queue(caplog: pytest.LogCaptureFixture) -> None:
+    """Of four queues, as ethtool has it. A veth runs the program in its driver only if its peer sends by as few."""
+    with veth_pair(queues=4), caplog.at_level(logging.WARNING, "ixy"):
+        run("ethtool", "-L", OURS, "rx", "1")
+        with ixy.open(f"xdp:{OURS}"):
+            assert "1 receive queues, and its peer more to transmit: ethtool -L PEER tx 1" in caplog.text
+        caplog.clear()
+        run("ethtool", "-L", THEIRS, "tx", "1")
+        frames = [frame(i, SHORTEST, source=2000 + i) for i in range(32)]
+        with ixy.open(f"xdp:{OURS}") as device, listener(THEIRS) as peer:
+            for data in frames:
+                peer.send(data)
+            assert by_queue(device, 32) == [frames]
+        assert not caplog.text
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -242,7 +242,7 @@ class XdpDevice(LinuxDevice):
     def _refusal(self, error: OSError, queue: int) -> Exception:
         name = self.interface.first.name
         if error.errno == errno.EBUSY:
-            return DeviceBusy(f"{self.address}: queue {queue} is in use: another process has an AF_XDP socket there")
+            return DeviceBusy(f"{self.address}: queue {queue} is in use: there is an AF_XDP socket already")
         if error.errno == errno.EINVAL:
             return ConfigurationError(
                 f"{self.address}: the interface has no queue {queue}: ethtool -l {name} shows how many there are"
@@ -318,6 +318,9 @@ class XdpDevice(LinuxDevice):
             return f"its MTU is more than its driver takes: ip link set {self.interface.first.name} mtu 1500"
         if error.errno == errno.EOPNOTSUPP:
             return "its driver knows no XDP"
+        if error.errno == errno.ENOSPC:
+            queues = self.interface.rx_queues()
+            return f"it has {queues} receive queues, and its peer more to transmit: ethtool -L PEER tx {queues}"
         return str(error.strerror)
 
     def _tell(self, rx_queues: int) -> None:
@@ -334,12 +337,13 @@ class XdpDevice(LinuxDevice):
             )
         if there > rx_queues:
             log.warning(
-                "%s: it has %d receive queues, and %d opened: packets of the others go to the kernel; ethtool -L %s "
-                "combined %d",
+                "%s: it has %d receive queues, and %d opened: packets of the others go to the kernel; open as many, or "
+                "have fewer by ethtool -L %s combined %d, where that is refused rx %d",
                 self.address,
                 there,
                 rx_queues,
                 self.interface.first.name,
+                rx_queues,
                 rx_queues,
             )
 
