@@ -2,53 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
-from namespaces import needs, run, wait_until
+from namespaces import Namespace, needs, run, wait_until
+from veth import LONGEST, OURS, SHORTEST, THEIRS, frame, has_program, listener, veth_pair
 
 import ixy
 from ixy.errors import AddressError, ConfigurationError, DeviceBusy, FilterError, UnsupportedDevice
 
 pytestmark = [*needs("ip"), pytest.mark.usefixtures("pair")]
 
-OURS, THEIRS = f"ixyl{os.getpid() % 100_000}a", f"ixyl{os.getpid() % 100_000}b"
 BOTH = pytest.mark.parametrize("scheme", ["packet", "xdp"])
-SHORTEST, LONGEST = 60, 1514
 
 
 @pytest.fixture
 def pair() -> Iterator[None]:
-    """Both ends are up, and the kernel itself sends nothing there."""
-    run("ip", "link", "add", OURS, "type", "veth", "peer", "name", THEIRS)
-    try:
-        for end in (OURS, THEIRS):
-            run("ip", "link", "set", end, "addrgenmode", "none")
-            run("ip", "link", "set", end, "up")
+    with veth_pair():
         yield
-    finally:
-        subprocess.run(["ip", "link", "del", OURS], capture_output=True, check=False)
-
-
-def listener(name: str) -> socket.socket:
-    """A socket that sees all frames that arrive at an interface."""
-    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-    sock.setsockopt(263, 23, 1)  # PACKET_IGNORE_OUTGOING
-    sock.bind((name, 3))  # ETH_P_ALL
-    sock.settimeout(10)
-    return sock
-
-
-def frame(number: int, size: int, port: int = 9) -> bytes:
-    """A datagram of IPv4 to a port, with a number behind its headers."""
-    head = bytes.fromhex("02000000000202000000000108004500") + (size - 14).to_bytes(2, "big")
-    head += bytes.fromhex("00000000401100000a0000010a000002") + (4000).to_bytes(2, "big") + port.to_bytes(2, "big")
-    return (head + (size - 34).to_bytes(2, "big") + bytes(2) + number.to_bytes(4, "big")).ljust(size, b"\x5a")
 
 
 def received(device: ixy.Device, count: int) -> list[bytes]:
@@ -170,15 +146,11 @@ def test_refusals() -> None:
 
 @pytest.mark.once
 def test_an_interface_in_use_is_taken_by_force_alone() -> None:
-    run("ip", "address", "add", "192.0.2.1/24", "dev", OURS)
-    with pytest.raises(DeviceBusy, match=rf"interface {OURS} is up with address 192\.0\.2\.1: .*--force"):
+    run("ip", "address", "add", "198.51.100.1/24", "dev", OURS)
+    with pytest.raises(DeviceBusy, match=rf"interface {OURS} is up with address 198\.51\.100\.1: .*--force"):
         ixy.open(f"xdp:{OURS}")
     ixy.open(f"xdp:{OURS}", force=True).close()
     ixy.open(f"packet:{OURS}").close()
-
-
-def has_program() -> bool:
-    return "prog/xdp" in run("ip", "link", "show", OURS)
 
 
 @pytest.mark.once
@@ -227,3 +199,24 @@ def test_an_interface_that_vanishes(scheme: str) -> None:
             device.tx[0].send(batch)
             assert len(device.rx[0].receive(timeout=0.01)) == 0
             assert device.stats().rx_packets > 0
+
+
+@BOTH
+@pytest.mark.parametrize("gone", ["moved", "renamed"])
+@pytest.mark.once
+def test_an_interface_that_goes_elsewhere(scheme: str, gone: str) -> None:
+    """Under another name it is the same; in another namespace it is gone, and closing takes the program from it."""
+    with ExitStack() as stack, ixy.open(f"{scheme}:{OURS}") as device, listener(THEIRS) as peer:
+        assert passes(peer, device)
+        if gone == "renamed":
+            run("ip", "link", "set", OURS, "name", f"{OURS}x")
+            assert passes(peer, device)
+            assert device.link.up
+            return
+        away = Namespace(f"{OURS}-away")
+        stack.callback(away.close)
+        run("ip", "link", "set", OURS, "netns", away.name)
+        with pytest.raises(ixy.Error, match=f"{OURS}: the interface is gone"):
+            _ = device.link
+        device.close()
+        assert "prog/xdp" not in away.run("ip", "link", "show", OURS)

@@ -17,15 +17,18 @@ from ixy.addresses import listening
 from ixy.apps.decode import below, decoder
 from ixy.apps.session import chosen_by, open_devices
 from ixy.apps.signals import stop_on_signals
+from ixy.dissect.frame import Frame
 from ixy.dissect.line import Style
 from ixy.dissect.printer import Layout, Printer
+from ixy.dissect.unfinished import is_unfinished
 from ixy.errors import CaptureError
 from ixy.formats.files import check_place
 from ixy.formats.piped import arriving
 from ixy.formats.words import LENGTH, MAX_LENGTH, OFFSET, ORIGINAL, ROWS, TIME
 from ixy.formats.writing import Writer
-from ixy.headers import HEADERS, Headers, fields
+from ixy.headers import HEADERS, fields
 from ixy.packets.buffers import BUFFER_SIZE
+from ixy.packets.packets import Flags
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from ixy.apps.signals import Stop
     from ixy.device import Device
     from ixy.filters import Filter
+    from ixy.packets.batch import Batch
 
 
 log = logging.getLogger("ixy.apps")
@@ -44,6 +48,10 @@ log = logging.getLogger("ixy.apps")
 _AT_ONCE = 256  # packets that are printed at a time
 _PART = 4096  # packets of a file that are looked at a time
 _WAIT = 0.1  # seconds: so late may signals come while no packets do
+_UNFINISHED = (
+    "the kernel that sent them leaves those to its interface, which made none; with ethtool -K PEER tx off, PEER being "
+    "the interface that they were sent from, the kernel makes them"
+)
 
 
 class Seen(NamedTuple):
@@ -53,11 +61,13 @@ class Seen(NamedTuple):
         time: when it came, ns since 1970.
         data: what there is of it.
         length: the bytes that it had on the wire.
+        unfinished: whether it has no checksum, as its sender's kernel has left that to an interface.
     """
 
     time: int
     data: bytes
     length: int
+    unfinished: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,7 +127,7 @@ def dump_device(address: str, settings: Settings, look: Look) -> int:
         check_place(look.file)
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
-        (device,) = stack.enter_context(open_devices([listening(address)], settings, metadata=("time",)))
+        (device,) = stack.enter_context(open_devices([listening(address)], settings, metadata=_metadata(address)))
         with closing(look.sink()) as sink:
             _say(f"listening on {address}, link-type EN10MB (Ethernet), snapshot length {look.snaplen} bytes")
             live = _Live(device, chosen, settings)
@@ -132,6 +142,8 @@ def dump_device(address: str, settings: Settings, look: Look) -> int:
                 if stats.rx_refused:
                     why = f"longer than {BUFFER_SIZE} bytes, or damaged{_remedy(address)}"
                     _say(f"{_counted(stats.rx_refused, 'refused')}: {why}")
+                if live.unfinished:
+                    _say(f"{_counted(live.unfinished, 'with unfinished checksums')}: {_UNFINISHED}")
     return stop.exit_code(settings)
 
 
@@ -181,12 +193,13 @@ class _Live:
 
     Attributes:
         matched: how many did.
+        unfinished: how many of these have no checksum.
     """
 
     def __init__(self, device: Device, chosen: Filter | None, settings: Settings) -> None:
         self._device, self._queue = device, device.rx[0]
         self._filter, self._settings = chosen, settings
-        self.matched = 0
+        self.matched = self.unfinished = 0
 
     def run(self, sink: Sink, stop: Stop) -> None:
         """Let a sink have them, until a signal or the limit."""
@@ -195,6 +208,7 @@ class _Live:
         end = None if seconds is None else clock.monotonic() + seconds
         while True:
             self.matched += len(found)
+            self.unfinished += sum(packet.unfinished for packet in found)
             sink.take(found if limit is None else found[: limit - sink.count])
             if stop or (limit is not None and sink.count >= limit) or (end is not None and clock.monotonic() >= end):
                 return
@@ -205,8 +219,22 @@ class _Live:
             if not len(batch):
                 self._device.wait_for_link(0)  # which says if there is nothing any more that could receive
             passed = [True] * len(batch) if self._filter is None else self._filter(batch).tolist()
-            seen = zip(batch.times.tolist(), batch, passed, strict=True)
-            return [Seen(time, bytes(packet), len(packet)) for time, packet, passes in seen if passes]
+            unfinished = self._without_checksum(batch)
+            seen = zip(batch.times.tolist(), batch, unfinished, passed, strict=True)
+            return [Seen(time, bytes(packet), len(packet), bare) for time, packet, bare, passes in seen if passes]
+
+    def _without_checksum(self, batch: Batch) -> list[bool]:
+        """Which packets of a kernel's interface have none: the kernel says so, or it is seen."""
+        if "flags" in self._queue.ring.metadata:
+            return ((batch.flags & Flags.L4_PARTIAL) != 0).tolist()
+        if self._device.driver == "xdp":
+            return [is_unfinished(bytes(packet)) for packet in batch]
+        return [False] * len(batch)
+
+
+def _metadata(address: str) -> tuple[str, ...]:
+    """What is to be told of each packet: AF_PACKET tells which have no checksum."""
+    return ("flags", "time") if address.startswith("packet:") else ("time",)
 
 
 def _remedy(address: str) -> str:
@@ -318,19 +346,6 @@ class _Text:
             self._decoder.close()
 
 
-class _Frame(Headers):
-    """A packet's bytes, with headers by name."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def __getitem__(self, index: int) -> int:
-        return self._data[index]
-
-
 class _Objects:
     """A packet as a JSON object: number, time, lengths, its headers, its line, and with -x, -X or -A its bytes."""
 
@@ -344,6 +359,7 @@ class _Objects:
         data = packet.data[: self._snaplen]
         found: dict[str, Any] = {"number": self._number, "time_ns": packet.time, "length": packet.length}
         found |= {"captured": len(data), **_headers(data)}
+        found |= {"unfinished_checksum": True} if packet.unfinished else {}
         found |= {"line": self._printer.text(packet.time, data, packet.length)}
         return json.dumps(found | ({"bytes": data.hex()} if self._bytes else {}))
 
@@ -353,7 +369,7 @@ class _Objects:
 
 def _headers(data: bytes) -> dict[str, dict[str, int | str]]:
     """The fields of each header that is there; addresses are texts."""
-    frame = _Frame(data)
+    frame = Frame(data)
     there = {name: frame.header(kind) for name, kind in HEADERS.items()}
     return {
         name: {part: _value(getattr(header, part)) for part in fields(HEADERS[name])}

@@ -47,9 +47,9 @@ class Rate(NamedTuple):
             return self
         line = line_rate(device)
         if not line:
+            simulated = ", or give it wire=10G" if device.address.startswith(_SIMULATED) else ""
             raise ConfigurationError(
-                f"{device.address}: it has no line of which {self} could be: say so many pps or Mbps, "
-                "or give a simulated card wire=10G"
+                f"{device.address}: it has no line of which {self} could be: say so many pps or Mbps{simulated}"
             )
         return Rate(Decimal(round(self.amount * line / 100)), "bps")
 

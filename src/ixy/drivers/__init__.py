@@ -28,7 +28,7 @@ MAX_ADDRESSES = 127
 
 
 class Link(NamedTuple):
-    """State of the link: `speed` in Mbit/s, 0 while it is down."""
+    """State of the link: `speed` in Mbit/s, 0 while it is down, and where there is no wire that has one."""
 
     up: bool
     speed: int

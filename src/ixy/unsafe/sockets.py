@@ -149,6 +149,7 @@ _BPF = {"x86_64": 321, "aarch64": 280}  # the number of the system call
 _ATTR_BYTES = 144
 _MAP_CREATE, _MAP_UPDATE_ELEM, _PROG_LOAD, _PROG_GET_FD_BY_ID, _OBJ_GET_INFO, _LINK_CREATE = 0, 2, 5, 13, 15, 28
 _MAP_TYPE_XSKMAP, _PROG_TYPE_XDP, _ATTACH_XDP = 17, 6, 37
+_HAS_FRAGMENTS = 1 << 5  # BPF_F_XDP_HAS_FRAGS
 _LOG_BYTES = 1 << 20
 _INFO_BYTES, _INFO_NAME = 256, 64  # of struct bpf_prog_info, and where its name stands
 _NAME_BYTES = 16
@@ -186,12 +187,13 @@ def put_socket(sockets: int, queue: int, fd: int) -> None:
     _bpf(_MAP_UPDATE_ELEM, struct.pack("=IIQQQ", sockets, 0, ctypes.addressof(key), ctypes.addressof(value), 0))
 
 
-def load_program(code: bytes, name: str) -> int:
+def load_program(code: bytes, name: str, *, fragments: bool = False) -> int:
     """An XDP program for this kernel: its descriptor.
 
     Args:
         code: instructions, 8 bytes each.
         name: by which `bpftool` shows it, 15 characters.
+        fragments: it may be given frames that lie in several pieces of memory, of which it sees the first.
 
     Raises:
         OSError: the kernel does not take it; what its verifier says last is the error's text.
@@ -203,7 +205,8 @@ def load_program(code: bytes, name: str) -> int:
     head = struct.pack("=IIQQ", _PROG_TYPE_XDP, len(code) // 8, *places)
 
     def load(level: int, size: int, place: int) -> int:
-        rest = struct.pack("=IIQII16s", level, size, place, 0, 0, name.encode()[: _NAME_BYTES - 1])
+        flags = _HAS_FRAGMENTS if fragments else 0
+        rest = struct.pack("=IIQII16s", level, size, place, 0, flags, name.encode()[: _NAME_BYTES - 1])
         return _bpf(_PROG_LOAD, head + rest)
 
     try:

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ixy.linux")
 
-# What the kernel does not know the speed of, such as a TAP device, has no wire.
-NOMINAL_SPEED = 10_000
 RING_SIZES = [64 << n for n in range(10)]
 MAX_QUEUES = 64
 
@@ -144,7 +142,7 @@ class LinuxDevice:
         """
         with self._control():
             up = self.interface.now().up
-            return Link(up, (self.interface.speed() or NOMINAL_SPEED) if up else 0)
+            return Link(up, self.interface.speed() if up else 0)
 
     def wait_for_link(self, timeout: float) -> Link:
         deadline = time.monotonic() + timeout

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ixy.drivers.linux.rings import OWN_WORDS, count_packets
+from ixy.drivers.linux.rings import BYTES, OWN_WORDS, PACKETS, count_packets
 from ixy.drivers.rings import CLEAN, DROPPED, NEXT, STARVED, leave, seize
 from ixy.jit import compiled, outlined
 from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, STRIDE
@@ -255,6 +255,8 @@ def flush(ring: TxState, pools: Pools) -> None:
             if is_for_later(-sent):
                 return
             ring.state[REFUSED] += 1
+            ring.state[PACKETS] -= 1
+            ring.state[BYTES] -= ring.held.lengths[slot]
             sent = 1
         give(pools, ring.held, slot, slot + sent)
         ring.state[CLEAN] += sent

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 # Words of a ring's `state` besides those of `linux.rings`
 OFFERED = OWN_WORDS  # receive: how many buffers the kernel was given in all
+WITHIN = OWN_WORDS + 1  # receive: whether the next descriptor goes on with a frame that is too long
 SPARES = OWN_WORDS  # transmit: how many buffers for copies are at hand
 STATE_WORDS = 16
 
@@ -39,6 +40,7 @@ CHUNK = HEADROOM + BUFFER_SIZE
 _ADDRESS = (1 << 48) - 1  # in unaligned mode, the bits above are an offset
 _NEED_WAKEUP = 1
 _UNSIGNED = 0xFFFF_FFFF  # indices of rings wrap around
+_GOES_ON = 1 << 32  # XDP_PKT_CONTD, among the options of a descriptor: the next one has more of this frame
 _CALLS = 8  # of sendto(2) for a batch at most; each sends 32 packets
 _NUMBER = POOL_BUFFERS - 1  # a mask: of a buffer's number within its pool
 
@@ -133,7 +135,11 @@ def ready(ring: RxState) -> bool:
 
 @compiled
 def rx_batch(ring: RxState, pools: Pools, packets: Packets, limit: int) -> int:
-    """Take up to `limit` packets, and give the kernel a fresh buffer for each."""
+    """Take up to `limit` packets, and give the kernel a fresh buffer for each.
+
+    A frame that is longer than a buffer comes in parts, a descriptor each: their buffers go back, and the frame counts
+    as dropped.
+    """
     first, size = ring.state[NEXT], ring.held.ids.size
     mask = (size - 1) & INDEX_MASK
     waiting = min((load_acquire(ring.producer, 0) - first) & _UNSIGNED, size)
@@ -144,11 +150,13 @@ def rx_batch(ring: RxState, pools: Pools, packets: Packets, limit: int) -> int:
         slot = (first + seen) & mask
         seen += 1
         number = ((ring.descriptors[2 * slot] & _ADDRESS) + HEADROOM) // STRIDE & _NUMBER
-        length = ring.descriptors[2 * slot + 1] & _UNSIGNED
+        length = ring.descriptors[2 * slot + 1]  # and above its 32 bits, options
         if ring.out[number] & TO_RECEIVE == 0:
             ring.state[DROPPED] += 1
-        elif length == 0 or length > BUFFER_SIZE:
-            ring.state[DROPPED] += 1
+        elif length <= 0 or length > BUFFER_SIZE or ring.state[WITHIN] != 0:
+            ring.state[WITHIN] = length & _GOES_ON
+            if length & _GOES_ON == 0:
+                ring.state[DROPPED] += 1
             give_to_kernel(ring, offered & mask, number)
             offered += 1
         else:

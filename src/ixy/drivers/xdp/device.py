@@ -25,7 +25,7 @@ from ixy.drivers.xdp.datapath import CHUNK
 from ixy.drivers.xdp.program import redirecting
 from ixy.drivers.xdp.rings import SOL_XDP, SharedRings, XdpRxRing, XdpTxRing
 from ixy.errors import AddressError, ConfigurationError, DeviceBusy, FilterError, MemoryUnavailable, UnsupportedDevice
-from ixy.packets.buffers import POOL_BUFFERS
+from ixy.packets.buffers import BUFFER_SIZE, POOL_BUFFERS
 from ixy.packets.mempool import MAX_CAPACITY, Mempool
 from ixy.packets.packets import check_metadata
 from ixy.unsafe.libpcap import compile_expression
@@ -56,10 +56,11 @@ _COUNTERS = (
     *("rx_ring_full", "rx_fill_ring_empty_descs", "tx_ring_empty_descs"),
 )
 _UNALIGNED = 1
-_COPY, _ZERO_COPY, _NEED_WAKEUP = 2, 4, 8  # flags of bind
+_COPY, _ZERO_COPY, _NEED_WAKEUP, _PARTS = 2, 4, 8, 16  # flags of bind
 _GENERIC, _DRIVER = 2, 4  # flags of an XDP program: where it runs
 _MODES = ("driver", "generic", "zerocopy")
 _PATIENCE = 1.0  # seconds until the kernel has let go of a queue that was just closed
+_AROUND = 18  # bytes of a frame besides its payload: addresses, EtherType, a VLAN tag
 _DRAIN = 0.1  # seconds for what is to be sent when the device is closed
 _CAPABILITIES = "+net_raw,+net_admin,+bpf,+ipc_lock"
 
@@ -103,6 +104,8 @@ class XdpDevice(LinuxDevice):
     Each queue of the interface that is used has a socket, and a pool that is the socket's memory. The program is gone
     when the process ends, however it ends.
 
+    Where the MTU allows frames that are longer than a buffer, those come in parts, and are refused and counted.
+
     Args:
         address: see `parse`.
         rx_queues, tx_queues: how many of each, 1 to 64, and as many as the interface has; it spreads packets by itself.
@@ -142,6 +145,8 @@ class XdpDevice(LinuxDevice):
         self._shared: list[SharedRings] = []
         self._link = -1
         self.mode = wanted.mode
+        self._why_generic = ""
+        self._jumbo = self.interface.first.mtu + _AROUND > BUFFER_SIZE
         self._check(rx_queues, tx_queues, ring_size, pool_size, rss_key)
         self._metadata = check_metadata(self.address, metadata, ("time",))
         chosen = compile_expression(wanted.expression) if wanted.expression else None
@@ -195,11 +200,15 @@ class XdpDevice(LinuxDevice):
         self._bind(sock, queue)
 
     def _open_socket(self, pool: Mempool) -> socket.socket:
-        try:
-            with self._explained("open an AF_XDP socket"):
+        with self._explained("open an AF_XDP socket"):
+            try:
                 sock = socket.socket(AF_XDP, socket.SOCK_RAW, 0)
-        except OSError as error:
-            raise UnsupportedDevice(f"{self.address}: {error}") from error
+            except OSError as error:
+                if error.errno != errno.EAFNOSUPPORT:
+                    raise
+                raise UnsupportedDevice(
+                    f"{self.address}: this kernel has no AF_XDP: packet:{self.interface.first.name} works without"
+                ) from error
         self._sockets.append(sock)
         region = struct.pack("=QQIIII", pool.memory.virtual_address, pool.memory.size, CHUNK, 0, _UNALIGNED, 0)
         try:
@@ -214,8 +223,8 @@ class XdpDevice(LinuxDevice):
         return sock
 
     def _bind(self, sock: socket.socket, queue: int) -> None:
-        """A queue that was just closed is busy for a moment still."""
-        flags = _NEED_WAKEUP | (_ZERO_COPY if self.mode == "zerocopy" else _COPY)
+        """A queue that was just closed is busy for a moment still. Before Linux 6.6, no frame comes in parts."""
+        flags = _NEED_WAKEUP | (_ZERO_COPY if self.mode == "zerocopy" else _COPY) | (_PARTS if self._jumbo else 0)
         end = time.monotonic() + _PATIENCE
         while True:
             try:
@@ -225,12 +234,15 @@ class XdpDevice(LinuxDevice):
                 if error.errno == errno.EBUSY and time.monotonic() < end:
                     time.sleep(0.01)
                     continue
+                if error.errno == errno.EINVAL and flags & _PARTS:
+                    flags &= ~_PARTS
+                    continue
                 raise self._refusal(error, queue) from error
 
     def _refusal(self, error: OSError, queue: int) -> Exception:
         name = self.interface.first.name
         if error.errno == errno.EBUSY:
-            return DeviceBusy(f"{self.address}: queue {queue} is in use: another process has an AF_XDP socket there")
+            return DeviceBusy(f"{self.address}: queue {queue} is in use: there is an AF_XDP socket already")
         if error.errno == errno.EINVAL:
             return ConfigurationError(
                 f"{self.address}: the interface has no queue {queue}: ethtool -l {name} shows how many there are"
@@ -261,7 +273,7 @@ class XdpDevice(LinuxDevice):
 
     def _load(self, code: bytes, expression: str) -> int:
         try:
-            return load_program(code, NAME)
+            return load_program(code, NAME, fragments=self._jumbo)
         except PermissionError:
             with self._explained("load an XDP program"):
                 raise
@@ -280,9 +292,10 @@ class XdpDevice(LinuxDevice):
                 link = attach_program(program, self.interface.index, mode)
             except OSError as error:
                 self._refuse_if_taken(error)
+                self._why_generic = self._reason(error)
                 if mode == modes[-1]:
                     raise UnsupportedDevice(
-                        f"{self.address}: cannot attach an XDP program: {_reason(error)}"
+                        f"{self.address}: cannot attach an XDP program: {self._why_generic}"
                     ) from error
             else:
                 self.mode = self.mode or ("driver" if mode == _DRIVER else "generic")
@@ -293,26 +306,44 @@ class XdpDevice(LinuxDevice):
         number = self.interface.now().program
         if error.errno in (errno.EBUSY, errno.EEXIST) and number:
             called = ""
-            with suppress(OSError):
-                called = program_name(number)
+            with suppress(OSError):  # only root may ask
+                called = f" {program_name(number)}"
             raise DeviceBusy(
-                f"{self.address}: XDP program {called or 'without a name'} (id {number}) is attached to it: end what "
-                f"has attached it, or: ip link set {self.interface.first.name} xdp off"
+                f"{self.address}: XDP program{called} (id {number}) is attached to it: end what has attached it, or: "
+                f"ip link set {self.interface.first.name} xdp off"
             ) from error
+
+    def _reason(self, error: OSError) -> str:
+        if error.errno == errno.ERANGE:
+            return f"its MTU is more than its driver takes: ip link set {self.interface.first.name} mtu 1500"
+        if error.errno == errno.EOPNOTSUPP:
+            return "its driver knows no XDP"
+        if error.errno == errno.ENOSPC:
+            queues = self.interface.rx_queues()
+            return f"it has {queues} receive queues, and its peer more to transmit: ethtool -L PEER tx {queues}"
+        return str(error.strerror)
 
     def _tell(self, rx_queues: int) -> None:
         there = self.interface.rx_queues()
         log.info("%s: ready, %s mode, MAC %s", self.address, self.mode, self.mac().hex(":"))
-        if self.mode == "generic":
-            log.warning("%s: the interface's driver knows no XDP: generic mode, which is slower", self.address)
+        if self._why_generic:
+            log.warning("%s: generic mode, which is slower: %s", self.address, self._why_generic)
+        if self._jumbo:
+            log.warning(
+                "%s: with its MTU of %d, frames of more than %d bytes are dropped, and counted as refused",
+                self.address,
+                self.interface.first.mtu,
+                BUFFER_SIZE,
+            )
         if there > rx_queues:
             log.warning(
-                "%s: it has %d receive queues, and %d opened: packets of the others go to the kernel; ethtool -L %s "
-                "combined %d",
+                "%s: it has %d receive queues, and %d opened: packets of the others go to the kernel; open as many, or "
+                "have fewer by ethtool -L %s combined %d, where that is refused rx %d",
                 self.address,
                 there,
                 rx_queues,
                 self.interface.first.name,
+                rx_queues,
                 rx_queues,
             )
 
@@ -370,9 +401,3 @@ class XdpDevice(LinuxDevice):
         self._detach()
         self._close_sockets()
         super().forget()
-
-
-def _reason(error: OSError) -> str:
-    if error.errno == errno.ERANGE:
-        return "its MTU is too large for a frame in one buffer: ip link set … mtu 1500"
-    return str(error.strerror)
