@@ -107,7 +107,9 @@ class _Handler:
         llvm.initialize_native_asmprinter()
         module = llvm.parse_assembly(source)
         module.verify()
-        self._engine: Any = llvm.create_mcjit_compiler(module, llvm.Target.from_default_triple().create_target_machine())
+        self._engine: Any = llvm.create_mcjit_compiler(
+            module, llvm.Target.from_default_triple().create_target_machine()
+        )
         self._engine.finalize_object()
         address = self._engine.get_function_address("ixy_fault")
         action = _SIGACTION.pack(address, bytes(128), _SA_SIGINFO | _SA_ONSTACK, 0, 0)

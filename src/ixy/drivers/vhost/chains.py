@@ -104,6 +104,7 @@ def take_chain(ring: GuestRing, buffer: int) -> int:
     start: Any = (np.int64(buffer) & ID_MASK) * STRIDE
     descriptor, descriptors = first, 0
     length, to_skip, said_of_frame = -state[HEADER], state[HEADER], 0
+    said = 0
     going = True
     while going:
         word = (state[DESCRIPTORS] >> 3) + 2 * descriptor
@@ -161,7 +162,7 @@ def put_chain(ring: GuestRing, buffer: int, length: int) -> bool:
         first = first_descriptor(ring, chains, descriptors)
         if first < 0:
             return False
-        descriptor, count, written = first, 0, 0
+        descriptor, count, written, said = first, 0, 0, 0
         going = True
         while going:
             word = (state[DESCRIPTORS] >> 3) + 2 * descriptor

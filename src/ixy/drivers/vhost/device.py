@@ -172,7 +172,9 @@ class VhostDevice:
         Raises:
             ConfigurationError: nobody would know it.
         """
-        raise ConfigurationError(f"{self.address}: {mac.hex(':')}: the front end has the address, and says it to nobody")
+        raise ConfigurationError(
+            f"{self.address}: {mac.hex(':')}: the front end has the address, and says it to nobody"
+        )
 
     def set_promiscuous(self, enabled: bool) -> None:
         """

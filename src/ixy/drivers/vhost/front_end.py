@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import socket
 import stat
 import struct
 import time
-from array import array
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ixy.drivers.vhost.memory import Shared
@@ -110,13 +111,15 @@ class FrontEnd:
         sock: the connection; it is closed with this.
         port: what its rings are connected to. None of them runs yet.
         offer: what it is offered.
+        closing: an eventfd that is readable once the device is to be closed. Nobody waits for the front end then.
     """
 
-    def __init__(self, sock: socket.socket, port: Port, offer: Offer) -> None:
+    def __init__(self, sock: socket.socket, port: Port, offer: Offer, closing: int) -> None:
         sock.setblocking(False)
         self.socket = sock
         self._port = port
         self._offer = offer
+        self._closing = closing
         self._rings = [_Ring() for _ in range(2 * offer.pairs)]
         self._features = Features(0)
         self._settled = False
@@ -207,18 +210,23 @@ class FrontEnd:
         data = b""
         end = time.monotonic() + TIMEOUT
         while len(data) < size:
-            try:
-                part, files, _, _ = socket.recv_fds(self.socket, size - len(data), _MAX_FILES, socket.MSG_CMSG_CLOEXEC)
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise TimeoutError("it does not end what it has begun to say") from None
-                time.sleep(0.001)
-                continue
+            self._await_more(end)
+            part, files, _, _ = socket.recv_fds(self.socket, size - len(data), _MAX_FILES, socket.MSG_CMSG_CLOEXEC)
             self._files += files
             if not part:
                 raise ConnectionError("the connection was closed")
             data += part
         return data
+
+    def _await_more(self, end: float) -> None:
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN)
+        poll.register(self._closing, select.POLLIN)
+        ready = [fd for fd, _ in poll.poll(max(end - time.monotonic(), 0) * 1000)]
+        if self._closing in ready:
+            raise ConnectionError("the device is to be closed")
+        if not ready:
+            raise TimeoutError("it does not end what it has begun to say")
 
     def _send(self, data: bytes) -> None:
         """An answer is short; a front end that leaves no room for one reads none."""
@@ -481,4 +489,4 @@ def _wakes(request: Request, fd: int) -> bool:
     to one could let it become full."""
     if request == Request.SET_VRING_KICK and stat.S_ISFIFO(os.fstat(fd).st_mode):
         return True
-    return os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[eventfd]"
+    return str(Path(f"/proc/self/fd/{fd}").readlink()) == "anon_inode:[eventfd]"

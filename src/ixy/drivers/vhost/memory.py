@@ -1,12 +1,13 @@
 """The memory that a front end shares, mapped here: its guest's, or its own.
 
-It comes in regions, each a part of a file. In descriptors the front end writes a guest's addresses, in messages its own.
+It comes in regions, each a part of a file. In descriptors stand a guest's addresses, in messages the front end's own.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -131,6 +132,6 @@ def _check_apart(table: Sequence[Shared]) -> None:
     if len(table) > MAX_REGIONS:
         raise MemoryUnavailable(f"{len(table)} regions of memory: {MAX_REGIONS} are possible")
     ranges = sorted((region.guest, region.guest + region.size) for region, _ in table)
-    for (_, end), (start, _) in zip(ranges, ranges[1:], strict=False):
+    for (_, end), (start, _) in pairwise(ranges):
         if start < end:
             raise MemoryUnavailable(f"two regions of memory have the address {start:#x}")

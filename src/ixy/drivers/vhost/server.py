@@ -177,7 +177,7 @@ class Server:
                 connection.close()
                 log.warning("%s: a second front end was turned away", self._address)
                 return
-            self._front_end = FrontEnd(connection, self._port, self._offer)
+            self._front_end = FrontEnd(connection, self._port, self._offer, self._closing)
             log.info("%s: a front end has connected", self._address)
 
     def _lose(self, reason: str) -> None:

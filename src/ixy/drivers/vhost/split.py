@@ -7,8 +7,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ixy.drivers.vhost.state import BAD_DESCRIPTOR, BAD_INDEX, BROKEN, DESCRIPTORS, DEVICE, DRIVER, KIND, PLACE, SIZE
-from ixy.drivers.vhost.state import locate
+from ixy.drivers.vhost.state import (
+    BAD_DESCRIPTOR,
+    BAD_INDEX,
+    BROKEN,
+    DESCRIPTORS,
+    DEVICE,
+    DRIVER,
+    KIND,
+    PLACE,
+    SIZE,
+    locate,
+)
 from ixy.drivers.virtio.rings.split import FLAGS, INDEX, PLACES
 from ixy.jit import compiled
 from ixy.registers.virtio import NO_INTERRUPT, NO_NOTIFY
