@@ -271,8 +271,7 @@ class VhostDevice:
         return self._interrupts[queue]
 
     def when_gone(self, tell: Callable[[], bool]) -> None:
-        """Call `tell` when a front end has gone."""
-        self._server.when_gone = tell
+        """Front ends come and go: the next one is waited for."""
 
     def rouse(self) -> None:
         """Who polls is awake."""

@@ -8,7 +8,6 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,7 +51,6 @@ class Server:
         self._offer = offer
         self._front_end: FrontEnd | None = None
         self._thread: threading.Thread | None = None
-        self.when_gone: Callable[[], bool] = lambda: False
         with explained(address, "open a file"):
             self._closing = os.eventfd(0, os.EFD_CLOEXEC)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -182,8 +180,7 @@ class Server:
 
     def _lose(self, reason: str) -> None:
         self._leave()
-        waits = "" if self.when_gone() else "; waiting for the next"
-        log.warning("%s: %s%s", self._address, reason, waits)
+        log.warning("%s: %s; waiting for the next", self._address, reason)
 
     def _leave(self) -> None:
         if self._front_end is not None:
