@@ -172,8 +172,8 @@ class Server:
         with suppress(BlockingIOError, ConnectionError):
             connection, _ = self._listener.accept()
             if self._front_end is not None:
-                connection.close()
                 log.warning("%s: a second front end was turned away", self._address)
+                connection.close()
                 return
             self._front_end = FrontEnd(connection, self._port, self._offer, self._closing)
             log.info("%s: a front end has connected", self._address)
