@@ -20,6 +20,7 @@ from ixy.bus.vfio import VfioFunction
 from ixy.drivers import ixgbe
 from ixy.drivers.ixgbe.device import Ixgbe
 from ixy.drivers.packet import device as packet
+from ixy.drivers.vhost import device as vhost
 from ixy.drivers.virtio.device import VirtioNet
 from ixy.drivers.virtio.transports import pci as virtio_pci
 from ixy.drivers.virtio.transports import vhost_user
@@ -120,6 +121,10 @@ def _open_vhost_user(address: str, shape: Shape, _: Circumstances) -> Driver:
     return VirtioNet(vhost_user.VhostUser(address), **shape._asdict(), unwanted=unwanted)
 
 
+def _open_vhost_server(address: str, shape: Shape, _: Circumstances) -> Driver:
+    return vhost.VhostDevice(address, **shape._asdict())
+
+
 def _open_xdp(address: str, shape: Shape, circumstances: Circumstances) -> Driver:
     return xdp.XdpDevice(address, **shape._asdict(), force=circumstances.force)
 
@@ -149,6 +154,7 @@ SCHEMES = {
     "sim:": Scheme("sim:NAME", parse_spec, _open_simulated, 0.5),  # what is plugged in has a link at once
     xdp.PREFIX: Scheme("xdp:eth0", xdp.parse, _open_xdp, 2.0),
     packet.PREFIX: Scheme("packet:eth0", packet.parse, _open_packet, 2.0),
+    vhost.PREFIX: Scheme("vhost-server:/path/to/socket", vhost.parse, _open_vhost_server, 10.0),
     vhost_user.PREFIX: Scheme("vhost-user:/path/to/socket", vhost_user.parse, _open_vhost_user, 10.0),
 }
 

@@ -83,8 +83,8 @@ def open_device(
 
     Args:
         address: `0000:03:00.0` for a PCI device, `sim:NAME[,OPTION=VALUE…]` for a simulated 82599,
-            `vhost-user:/path/to/socket` for a VirtIO back end, `packet:NAME` or `xdp:NAME` for an interface of the
-            kernel.
+            `vhost-user:/path/to/socket` for a VirtIO back end, `vhost-server:/path/to/socket` to be one, `packet:NAME`
+            or `xdp:NAME` for an interface of the kernel.
         rx_queues, tx_queues: how many of each, 1 to 128, as far as the device has them. Packets of a flow come to one
             queue, see `Device.spread`; an 82599 spreads them over 16 queues at most, and `Device.rules` can fill all.
         ring_size: descriptors per ring, a power of two from 64 to 4096.

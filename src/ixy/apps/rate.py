@@ -118,4 +118,4 @@ def line_rate(device: Device) -> int:
     if device.address.startswith(_SIMULATED):
         card = machine().cards.get(device.address.removeprefix(_SIMULATED))
         return int(machine().rack.outputs[card.index, SPEED]) if card else 0
-    return 0 if device.address.startswith("vhost-user:") else device.link.speed * 10**6
+    return 0 if device.address.startswith(("vhost-user:", "vhost-server:")) else device.link.speed * 10**6

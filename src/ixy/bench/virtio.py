@@ -119,14 +119,15 @@ def lock_step_lines(rings: Sequence[str], repeat: int, as_json: bool) -> Iterato
             yield json.dumps(cost) if as_json else text
 
 
-def peer_lines(rings: Sequence[str], starts: int, as_json: bool) -> Iterator[str]:
-    """Compare the rates with those of DPDK's driver: a line for each ring, kind of work and batch size."""
+def peer_lines(rings: Sequence[str], starts: int, as_json: bool, end: str) -> Iterator[str]:
+    """Compare the rates with those of DPDK at the same end of vhost-user: a line for each ring, kind of work and batch
+    size."""
     from ixy.bench.virtio_peer import compare
 
     def report(rate: Rate) -> None:
         print(f"{rate.ring} {rate.work} {rate.batch}: {rate.contender} {rate.rate / 1e6:.1f} Mpps", file=sys.stderr)
 
-    result = compare(starts, tuple(rings), report)
+    result = compare(starts, tuple(rings), report, end)
     if as_json:
         yield json.dumps(result)
         return

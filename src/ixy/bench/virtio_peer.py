@@ -1,8 +1,9 @@
-"""The VirtIO driver and DPDK's own, in turn, against the same DPDK back end across vhost-user.
+"""One end of vhost-user, ours and DPDK's own, in turn, against the same DPDK at the other end.
 
-Each contender is started as a process of its own, together with a fresh back end; it is measured receiving, sending
-and forwarding, with every batch size. The back end runs on one core, the contender on another. Rates differ much
-between process starts, so the contenders take turns, and the medians over several starts are compared.
+The ends are a VirtIO driver, the front end, and a device, the back end. Each contender is started as a process of its
+own, together with a fresh peer; it is measured receiving, sending and forwarding, with every batch size. The peer runs
+on one core, the contender on another. Rates differ much between process starts, so the contenders take turns, and the
+medians over several starts are compared.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -33,17 +34,18 @@ from ixy.packets.pool import Pools, give, pools, release, take, wait_for
 from ixy.path import Path, run
 from ixy.unsafe import copy
 
-BACK_CORE, FRONT_CORE = 0, 1
+PEER_CORE, OWN_CORE = 0, 1
+ENDS = "front", "back"
 RING_SIZE = 256
 FRAME_BYTES = 60
 WINDOW = 0.05  # seconds over which a rate is taken; the best of some windows counts, as other programs only take away
 WINDOWS = 5
 BATCHES = (8, 32, 64)
-SEEDS = 8  # batches of 32 packets that the back end lets loose to be forwarded in a circle
+SEEDS = 8  # batches of 32 packets that the peer lets loose to be forwarded in a circle
 _MEMORY = ["-m", "256", "--in-memory"]  # of 2 MiB huge pages, from anonymous files: no mount is needed, nothing stays
 PAGES = 2 * 128 + 16  # huge pages that two DPDK processes need, or one and ours
 
-# What the contender does, and what the back end does meanwhile. Of what DPDK can do to packets on their way, swapping
+# What the contender does, and what the peer does meanwhile. Of what DPDK can do to packets on their way, swapping
 # the addresses is what can be asked of both: it reads and writes each packet's first cache line.
 WORKS = {"receive": ("rxonly", "txonly"), "transmit": ("txonly", "rxonly"), "forward": ("macswap", "io")}
 
@@ -52,6 +54,12 @@ VARIANTS = {
     "split": {"default": "", "vectorized": ",mrg_rxbuf=0,in_order=0,vectorized=1"},
     "packed": {"default": ",packed_vq=1", "vectorized": ",packed_vq=1,mrg_rxbuf=0,in_order=1,vectorized=1"},
 }
+_DRIVER_MEMORY = [*_MEMORY, "--single-file-segments", "--force-max-simd-bitwidth=512"]
+
+
+def contenders(end: str, ring: str) -> list[str]:
+    """Ours, and DPDK's in its variants; of a back end there is one."""
+    return ["ixy", *(f"dpdk {variant}" for variant in (VARIANTS[ring] if end == "front" else ("default",)))]
 
 
 class Rate(NamedTuple):
@@ -64,11 +72,12 @@ class Rate(NamedTuple):
     rate: float
 
 
-def compare(starts: int, rings: tuple[str, ...], report: Callable[[Rate], None]) -> dict[str, Any]:
+def compare(starts: int, rings: tuple[str, ...], report: Callable[[Rate], None], end: str = "front") -> dict[str, Any]:
     """Start every contender `starts` times in turn; medians, ranges and ratios of all that was measured.
 
     Args:
         report: is told each rate as it comes.
+        end: of vhost-user at which the contenders are, one of `ENDS`.
 
     Raises:
         MemoryUnavailable: there are too few huge pages.
@@ -80,18 +89,25 @@ def compare(starts: int, rings: tuple[str, ...], report: Callable[[Rate], None])
     rates: list[Rate] = []
     for _ in range(starts):
         for ring in rings:
-            for contender in ("ixy", *(f"dpdk {variant}" for variant in VARIANTS[ring])):
-                for rate in _measure(contender, ring):
+            for contender in contenders(end, ring):
+                for rate in _measure(contender, ring, end):
                     report(rate)
                     rates.append(rate)
-    rows = [_summary(rates, ring, work, batch) for ring, work, batch in product(rings, WORKS, BATCHES)]
-    return {"starts": starts, "frame_bytes": FRAME_BYTES, "ring_size": RING_SIZE, "unit": "packets/s", "results": rows}
+    rows = [_summary(rates, ring, work, batch, end) for ring, work, batch in product(rings, WORKS, BATCHES)]
+    return {
+        "end": end,
+        "starts": starts,
+        "frame_bytes": FRAME_BYTES,
+        "ring_size": RING_SIZE,
+        "unit": "packets/s",
+        "results": rows,
+    }
 
 
-def _summary(rates: list[Rate], ring: str, work: str, batch: int) -> dict[str, Any]:
+def _summary(rates: list[Rate], ring: str, work: str, batch: int, end: str) -> dict[str, Any]:
     """Medians of all contenders at one kind of work, and ours by the best of the others."""
     row: dict[str, Any] = {"ring": ring, "work": work, "batch": batch}
-    for contender in ("ixy", *(f"dpdk {variant}" for variant in VARIANTS[ring])):
+    for contender in contenders(end, ring):
         found = [rate.rate for rate in rates if rate[:4] == (contender, ring, work, batch)]
         row[contender] = {
             "median": round(statistics.median(found)),
@@ -103,22 +119,29 @@ def _summary(rates: list[Rate], ring: str, work: str, batch: int) -> dict[str, A
     return row
 
 
-def _measure(contender: str, ring: str) -> Iterator[Rate]:
-    """One start of a contender and of its back end."""
-    with tempfile.TemporaryDirectory() as directory:
+def _measure(contender: str, ring: str, end: str) -> Iterator[Rate]:
+    """One start of a contender and of its peer. The back end listens, so it is started first."""
+    start = _dpdk if contender.startswith("dpdk") else _ours
+    with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         path = f"{directory}/vhost"
-        peer = back_end(path, "io", eal=_MEMORY)
-        try:
-            start = _dpdk if contender.startswith("dpdk") else _ours
-            with start(path, ring, contender.removeprefix("dpdk ")) as rate_of:
-                for work, batch in product(WORKS, BATCHES):
-                    yield Rate(contender, ring, work, batch, _rate(peer, rate_of, work, batch))
-        finally:
-            peer.close()
+        if end == "front":
+            peer = stack.enter_context(closing(back_end(path, "io", eal=_MEMORY)))
+            rate_of = stack.enter_context(start(path, ring, contender.removeprefix("dpdk "), end))
+        else:
+            rate_of = stack.enter_context(start(path, ring, "default", end))
+            peer = stack.enter_context(closing(_front_end(path, ring, "default", PEER_CORE)))
+        for work, batch in product(WORKS, BATCHES):
+            yield Rate(contender, ring, work, batch, _rate(peer, rate_of, work, batch))
+
+
+def _front_end(path: str, ring: str, variant: str, core: int) -> Testpmd:
+    """DPDK's driver."""
+    port = f"net_virtio_user0,path={path},queues=1,queue_size={RING_SIZE}{VARIANTS[ring][variant]}"
+    return Testpmd(port, "io", _DRIVER_MEMORY, [], core)
 
 
 def _rate(peer: Testpmd, rate_of: Callable[[str, int], float], work: str, batch: int) -> float:
-    """Let the back end play its part while the contender is measured."""
+    """Let the peer play its part while the contender is measured."""
     peer.command(f"set fwd {WORKS[work][1]}")
     peer.command("set burst 32")
     peer.command("start tx_first " + str(SEEDS) if work == "forward" else "start")
@@ -129,13 +152,15 @@ def _rate(peer: Testpmd, rate_of: Callable[[str, int], float], work: str, batch:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# DPDK's driver
+# DPDK's
 
 
 @contextmanager
-def _dpdk(path: str, ring: str, variant: str) -> Generator[Callable[[str, int], float]]:
-    port = f"net_virtio_user0,path={path},queues=1,queue_size={RING_SIZE}{VARIANTS[ring][variant]}"
-    program = Testpmd(port, "io", [*_MEMORY, "--single-file-segments", "--force-max-simd-bitwidth=512"], [], FRONT_CORE)
+def _dpdk(path: str, ring: str, variant: str, end: str) -> Generator[Callable[[str, int], float]]:
+    if end == "front":
+        program = _front_end(path, ring, variant, OWN_CORE)
+    else:
+        program = Testpmd(f"net_vhost0,iface={path},queues=1", "io", _MEMORY, [], OWN_CORE)
 
     def rate_of(work: str, batch: int) -> float:
         program.command(f"set fwd {WORKS[work][0]}")
@@ -163,9 +188,10 @@ def _dpdk(path: str, ring: str, variant: str) -> Generator[Callable[[str, int], 
 
 
 @contextmanager
-def _ours(path: str, ring: str, _: str) -> Generator[Callable[[str, int], float]]:
+def _ours(path: str, ring: str, _: str, end: str) -> Generator[Callable[[str, int], float]]:
+    address = f"{'vhost-user' if end == 'front' else 'vhost-server'}:{path},ring={ring}"
     process = subprocess.Popen(
-        [sys.executable, "-m", __name__, path, ring], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", __name__, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -186,10 +212,10 @@ def _ours(path: str, ring: str, _: str) -> Generator[Callable[[str, int], float]
         process.communicate()
 
 
-def main(path: str, ring: str) -> None:
+def main(address: str) -> None:
     """Measure as told on standard input: a kind of work and a batch size per line."""
-    os.sched_setaffinity(0, {FRONT_CORE})
-    with open_device(f"vhost-user:{path},ring={ring}", ring_size=RING_SIZE) as device:
+    os.sched_setaffinity(0, {OWN_CORE})
+    with open_device(address, ring_size=RING_SIZE, link_timeout=0) as device:
         loops = {"receive": _receive_loop, "transmit": _transmit_loop, "forward": _forward_loop}
         print("ready", flush=True)
         for line in sys.stdin:

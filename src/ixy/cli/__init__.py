@@ -102,9 +102,11 @@ def group() -> None:
     """A user-space network driver for Intel 82599 cards, real and simulated, for VirtIO, and for Linux interfaces.
 
     A device is named by its PCI address, such as 0000:03:00.0 (`ixy list` shows them), is a VirtIO device of another
-    process, vhost-user:/path/to/socket, an interface of the kernel (`ip link` shows them), or a simulated card:
+    process, vhost-user:/path/to/socket, or the other end of one, an interface of the kernel (`ip link` shows them), or
+    a simulated card:
 
     \b
+    vhost-server:/path/to/socket             the back end of a virtual machine's virtio-net, which connects there
     packet:eth0                              copies of what eth0 receives, by AF_PACKET
     xdp:eth0                                 its packets themselves, by AF_XDP: the kernel gets none
     xdp:eth0,filter=udp port 4789            … but those that the filter leaves; also mode=driver|generic|zerocopy

@@ -133,9 +133,16 @@ def python(batch: int, seconds: float, repeat: int, as_json: bool) -> None:
 
 @bench.command()
 @click.option("--peer", type=click.Choice(["dpdk"]), help="Compare with DPDK's driver, against DPDK's back end.")
+@click.option(
+    "--end",
+    type=click.Choice(["front", "back"]),
+    default="front",
+    show_default=True,
+    help="With --peer, which end is compared: drivers, or vhost-server with DPDK's back end, against DPDK's driver.",
+)
 @click.option("--ring", type=click.Choice(["split", "packed", "both"]), default="both", show_default=True)
 @_options(_repeat_option, _json_option, logging_options)
-def virtio(peer: str | None, ring: str, repeat: int, as_json: bool) -> None:
+def virtio(peer: str | None, end: str, ring: str, repeat: int, as_json: bool) -> None:
     """Cycles per packet of the VirtIO driver, in lock step with a model; with --peer, its rates beside DPDK's driver.
 
     The comparison takes turns, and starts each process anew for each measurement.
@@ -143,11 +150,12 @@ def virtio(peer: str | None, ring: str, repeat: int, as_json: bool) -> None:
     \b
     ixy bench virtio
     ixy bench virtio --peer dpdk --json
+    ixy bench virtio --peer dpdk --end back
     """
     from ixy.bench.virtio import lock_step_lines, peer_lines
 
     rings = ("split", "packed") if ring == "both" else (ring,)
-    for line in peer_lines(rings, repeat, as_json) if peer else lock_step_lines(rings, repeat, as_json):
+    for line in peer_lines(rings, repeat, as_json, end) if peer else lock_step_lines(rings, repeat, as_json):
         click.echo(line)
 
 

@@ -666,10 +666,13 @@ class Window:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED | _MAP_NORESERVE
         _map(self._base + offset, size, _PROT_NONE, flags, -1, 0)
 
-    def idle(self) -> None:
-        """Take all memory away. Whoever still has an array of it sees memory where nothing happens, zeros at first."""
+    def idle(self, offset: int = 0, size: int | None = None) -> None:
+        """Take memory away, all of it or a range. Whoever still has an array of it sees memory where nothing happens,
+        zeros at first."""
+        size = self.size - offset if size is None else size
+        self._check(offset, size)
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED | _MAP_NORESERVE
-        _map(self._base, self.size, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
+        _map(self._base + offset, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
 
     def address(self, offset: int) -> int:
         """The virtual address of byte `offset`, for the kernel's interfaces that ask for one (pagemap, VFIO)."""

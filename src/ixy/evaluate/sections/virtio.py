@@ -75,7 +75,7 @@ def _beside_dpdk(effort: Effort, told: Told, done: float) -> Table:
 
 def _comparisons(effort: Effort) -> int:
     """How many processes are started and measured."""
-    return effort.starts * sum(1 + len(virtio_peer.VARIANTS[ring]) for ring in _RINGS)
+    return effort.starts * sum(len(virtio_peer.contenders("front", ring)) for ring in _RINGS)
 
 
 def _spread(figure: dict[str, Any]) -> Spread:

@@ -1,4 +1,4 @@
-"""Messages of the vhost-user protocol, as a front end sends them.
+"""Messages of the vhost-user protocol, and how a front end sends them.
 
 A message is request, flags and size, 32 bits each, then the payload, all little-endian; file descriptors travel beside
 it. Source: the Vhost-user Protocol of QEMU (docs/interop/vhost-user.rst).
@@ -22,11 +22,11 @@ TIMEOUT = 10.0  # seconds; a back end that has just started has much to do
 CLOSING = 3.0  # seconds, for one whose device is to be closed
 MAX_REGIONS = 8  # without CONFIGURE_MEM_SLOTS
 
-_HEADER = struct.Struct("<III")
-_VERSION = 1
-_VERSION_MASK = 3
-_REPLY = 1 << 2
-_NEED_REPLY = 1 << 3
+HEADER = struct.Struct("<III")
+VERSION = 1
+VERSION_MASK = 3
+REPLY = 1 << 2
+NEED_REPLY = 1 << 3
 
 
 class Request(IntEnum):
@@ -35,17 +35,31 @@ class Request(IntEnum):
     GET_FEATURES = 1
     SET_FEATURES = 2
     SET_OWNER = 3
+    RESET_OWNER = 4
     SET_MEM_TABLE = 5
+    SET_LOG_BASE = 6
+    SET_LOG_FD = 7
     SET_VRING_NUM = 8
     SET_VRING_ADDR = 9
     SET_VRING_BASE = 10
     GET_VRING_BASE = 11
     SET_VRING_KICK = 12
     SET_VRING_CALL = 13
+    SET_VRING_ERR = 14
     GET_PROTOCOL_FEATURES = 15
     SET_PROTOCOL_FEATURES = 16
     GET_QUEUE_NUM = 17
     SET_VRING_ENABLE = 18
+
+
+# In place of device features: that there are protocol features, and that pages are logged as they are written (for
+# migration)
+PROTOCOL_FEATURES = 30
+LOG_ALL = 26
+
+# Protocol features
+PROTOCOL_MQ = 1 << 0
+PROTOCOL_REPLY_ACK = 1 << 3
 
 
 class Region(NamedTuple):
@@ -125,7 +139,7 @@ class Connection:
         Raises:
             OSError: the back end has gone, or does not read.
         """
-        data = _HEADER.pack(request, _VERSION | flags, len(payload)) + payload
+        data = HEADER.pack(request, VERSION | flags, len(payload)) + payload
         beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
         while data:
             self._wait(select.POLLOUT)
@@ -158,7 +172,7 @@ class Connection:
             )
         table = b"".join(struct.pack("<QQQQ", region.guest, region.size, region.user, 0) for region in regions)
         payload = struct.pack("<II", len(regions), 0) + table
-        flags = _NEED_REPLY if self.acknowledges else 0
+        flags = NEED_REPLY if self.acknowledges else 0
         self.send(Request.SET_MEM_TABLE, payload, [region.fd for region in regions], flags)
         if self.acknowledges and self._reply(Request.SET_MEM_TABLE, "<Q")[0] != 0:
             raise ConfigurationError("the vhost-user back end refuses the memory")
@@ -190,8 +204,8 @@ class Connection:
     # Answers
 
     def _reply(self, request: Request, form: str) -> tuple[int, ...]:
-        answered, flags, size = _HEADER.unpack(self._receive(_HEADER.size))
-        if answered != request or flags & (_VERSION_MASK | _REPLY) != _VERSION | _REPLY:
+        answered, flags, size = HEADER.unpack(self._receive(HEADER.size))
+        if answered != request or flags & (VERSION_MASK | REPLY) != VERSION | REPLY:
             raise ConnectionError(f"what should answer {request.name} is message {answered} with flags {flags:#x}")
         if size != struct.calcsize(form):
             raise ConnectionError(f"the answer to {request.name} is {size} bytes long, and not {struct.calcsize(form)}")

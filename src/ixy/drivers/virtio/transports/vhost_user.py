@@ -26,7 +26,16 @@ from ixy.bus.pci import explained
 from ixy.drivers.interrupts import SharedEventFile
 from ixy.drivers.virtio.features import Features
 from ixy.drivers.virtio.transports.transport import Doorbell, RingAddresses, file_doorbell
-from ixy.drivers.virtio.transports.vhost_messages import CLOSING, TIMEOUT, Connection, Region, Request
+from ixy.drivers.virtio.transports.vhost_messages import (
+    CLOSING,
+    PROTOCOL_FEATURES,
+    PROTOCOL_MQ,
+    PROTOCOL_REPLY_ACK,
+    TIMEOUT,
+    Connection,
+    Region,
+    Request,
+)
 from ixy.errors import AddressError, ConfigurationError, Error, UnsupportedDevice
 from ixy.packets.buffers import BUFFER_SIZE
 from ixy.packets.dma import PAGE, DmaMapping, DmaMemory
@@ -42,9 +51,7 @@ RETRY = 0.1  # seconds between two looks for a back end that has gone
 GUEST_BASE = 1 << 36
 USER_BASE = 1 << 44
 
-_PROTOCOL_FEATURES = 1 << 30  # in place of a device feature: the back end has protocol features
-_PROTOCOL_MQ = 1 << 0
-_PROTOCOL_REPLY_ACK = 1 << 3
+_PROTOCOL_FEATURES = 1 << PROTOCOL_FEATURES
 
 # What a back end cannot offer by itself, because the front end has the configuration and the control queue. This one
 # has an address, a link, an MTU and as many queues as the back end.
@@ -61,13 +68,16 @@ MTU = BUFFER_SIZE - reg.FRAMING  # the largest that fits a buffer
 _MAX_PAIRS = 128  # SET_VRING_KICK and SET_VRING_CALL have 8 bits for the number of a ring
 
 
-def parse(address: str) -> tuple[str, int]:
+def parse(address: str, prefix: str = PREFIX) -> tuple[str, int]:
     """The path of the socket and the feature bits that the user does not want: `vhost-user:PATH[,ring=split]`.
+
+    Args:
+        prefix: what the address begins with; each end of a socket has one.
 
     Raises:
         AddressError: malformed.
     """
-    path, *options = address.removeprefix(PREFIX).split(",")
+    path, *options = address.removeprefix(prefix).split(",")
     unwanted = 0
     for option in options:
         key, _, value = option.partition("=")
@@ -75,7 +85,7 @@ def parse(address: str) -> tuple[str, int]:
             raise AddressError(f"{address}: option {option!r}: ring=split and ring=packed are possible")
         unwanted = 1 << reg.RING_PACKED if value == "split" else 0
     if not path:
-        raise AddressError(f"{address}: write vhost-user:/path/to/socket")
+        raise AddressError(f"{address}: write {prefix}/path/to/socket")
     return path, unwanted
 
 
@@ -309,10 +319,10 @@ class VhostUser:
             features = connection.ask(Request.GET_FEATURES)
             connection.extended = bool(features & _PROTOCOL_FEATURES)
             if connection.extended:
-                protocol = connection.ask(Request.GET_PROTOCOL_FEATURES) & (_PROTOCOL_MQ | _PROTOCOL_REPLY_ACK)
+                protocol = connection.ask(Request.GET_PROTOCOL_FEATURES) & (PROTOCOL_MQ | PROTOCOL_REPLY_ACK)
                 connection.send_word(Request.SET_PROTOCOL_FEATURES, protocol)
-                connection.acknowledges = bool(protocol & _PROTOCOL_REPLY_ACK)
-                pairs = connection.ask(Request.GET_QUEUE_NUM) if protocol & _PROTOCOL_MQ else 1
+                connection.acknowledges = bool(protocol & PROTOCOL_REPLY_ACK)
+                pairs = connection.ask(Request.GET_QUEUE_NUM) if protocol & PROTOCOL_MQ else 1
         except OSError as error:
             raise UnsupportedDevice(f"{self.address}: no vhost-user back end answers there: {error}") from error
         integer(f"{self.address}: the back end's number of queues", pairs, 1, reg.MAX_PAIRS, error=UnsupportedDevice)

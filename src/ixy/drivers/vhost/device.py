@@ -1,0 +1,295 @@
+"""The driver of a device of which another process is the driver: what is given out there comes in here."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, DeviceCounters, Link, check_pool
+from ixy.drivers.linux.device import NOMINAL_SPEED, RING_SIZES, ThisProcess
+from ixy.drivers.linux.rings import GROUP
+from ixy.drivers.pools import AttachedPools
+from ixy.drivers.rss import DEFAULT_KEY, Rss
+from ixy.drivers.rules import no_such_rule
+from ixy.drivers.vhost.front_end import Offer
+from ixy.drivers.vhost.interrupts import KickInterrupt
+from ixy.drivers.vhost.memory import GuestMemory
+from ixy.drivers.vhost.rings import VhostRxRing, VhostTxRing
+from ixy.drivers.vhost.server import Server
+from ixy.drivers.virtio.transports import vhost_user
+from ixy.dropped import close_dropped
+from ixy.errors import ConfigurationError, Error
+from ixy.packets.mempool import Mempool
+from ixy.packets.packets import check_metadata
+from ixy.process import Owner
+from ixy.registers import virtio as reg
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ixy.drivers.rules import Rule
+
+log = logging.getLogger("ixy.vhost")
+
+PREFIX = "vhost-server:"
+MAX_PAIRS = 128  # SET_VRING_KICK and its like have 8 bits for the number of a ring
+
+# Buffers of any layout, and no offloads: frames come and go as they are on a wire.
+_FEATURES = (reg.VERSION_1, reg.ANY_LAYOUT, reg.MRG_RXBUF, reg.MQ, reg.RING_PACKED)
+_OFFERED = sum(1 << bit for bit in _FEATURES)
+
+
+def parse(address: str) -> tuple[str, int]:
+    """The path of the socket, and feature bits not to offer: `vhost-server:PATH[,ring=split]`.
+
+    Raises:
+        AddressError: malformed.
+    """
+    return vhost_user.parse(address, PREFIX)
+
+
+class VhostDevice:
+    """The back end of a VirtIO network device; see `ixy.drivers.Driver`.
+
+    Front ends come and go, one at a time, and the rings with them: the link is up while one has started its first pair
+    of rings. A front end that breaks the rules does no harm: the ring on which it did so stops until it is set up anew,
+    and one whose messages make no sense is let go.
+
+    Args:
+        address: see `parse`.
+        rx_queues, tx_queues: how many of each, 1 to 128. A front end is offered as many pairs, and sends through all of
+            them, so there must be as many receive queues as transmit queues at least.
+        ring_size: a power of two, 64 to 32768: how many packets wait for a front end that has no buffers. Its rings are
+            as large as it wants.
+        pool_size: packet buffers per receive queue, at least the size of a ring + 32.
+        metadata: what is to be told of each packet, see `ixy.open`.
+
+    Raises:
+        AddressError: malformed, or no socket can be made there.
+        ConfigurationError: a parameter is out of range.
+        DeviceBusy: another process listens there.
+        PermissionDenied: this user may make no socket there.
+    """
+
+    name = "vhost"
+    rss: Rss | None = None
+    rules: Sequence[Rule] = ()
+
+    def __init__(
+        self,
+        address: str,
+        rx_queues: int = 1,
+        tx_queues: int = 1,
+        ring_size: int = DEFAULT_RING_SIZE,
+        pool_size: int = DEFAULT_POOL_SIZE,
+        metadata: Sequence[str] = (),
+        rss_key: bytes = DEFAULT_KEY,
+    ) -> None:
+        self._path, unwanted = parse(address)
+        self.address = PREFIX + self._path
+        self._owner = Owner()
+        self._lock = threading.RLock()
+        self._closed = False
+        self._reported: set[str] = set()
+        self._attached = AttachedPools(ThisProcess())
+        self._undo = ExitStack()
+        self._receiving: list[VhostRxRing] = []
+        self._sending: list[VhostTxRing] = []
+        self._interrupts: list[KickInterrupt] = []
+        self._check(rx_queues, tx_queues, ring_size, pool_size, rss_key)
+        self._metadata = check_metadata(self.address, metadata, ("flags", "time"))
+        try:
+            self.memory = GuestMemory()
+            self._undo.callback(self.memory.close)
+            self._undo.callback(self._attached.detach_all)
+            for _ in range(max(rx_queues, tx_queues)):
+                self._make_pair(ring_size, pool_size)
+            offer = Offer(_OFFERED & ~unwanted, len(self._receiving))
+            self._server = Server(self.address, self._path, self, offer)
+            self._undo.callback(self._server.close)
+        except BaseException:
+            self.close()
+            raise
+        self.rx_rings = self._receiving[:rx_queues]
+        self.tx_rings = self._sending[:tx_queues]
+
+    def _check(self, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int, rss_key: bytes) -> None:
+        if not 1 <= tx_queues <= rx_queues <= MAX_PAIRS:
+            raise ConfigurationError(
+                f"{self.address}: {rx_queues} receive and {tx_queues} transmit queues: 1 to {MAX_PAIRS} are possible, "
+                f"and as many receive queues as transmit queues at least, since a front end sends through all"
+            )
+        if ring_size not in RING_SIZES:
+            raise ConfigurationError(f"{self.address}: a ring of {ring_size}: possible are {RING_SIZES}")
+        check_pool(self.address, pool_size, ring_size, GROUP)
+        if rss_key != DEFAULT_KEY:
+            raise ConfigurationError(f"{self.address}: the front end spreads packets by itself, and takes no rss_key")
+
+    def _make_pair(self, ring_size: int, pool_size: int) -> None:
+        """A pair of rings, a pool, and an interrupt."""
+        with Mempool(pool_size) as pool:
+            self._attached.attach(pool)
+        rx, tx = VhostRxRing(self.memory, ring_size, pool, self._metadata), VhostTxRing(self.memory, ring_size)
+        self._receiving.append(rx)
+        self._sending.append(tx)
+        self._undo.callback(tx.drain)
+        self._interrupts.append(KickInterrupt(rx))
+        self._undo.callback(self._interrupts[-1].close)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # For front ends, see `ixy.drivers.vhost.front_end.Port`
+
+    def ring(self, index: int) -> VhostRxRing | VhostTxRing:
+        """A front end's even rings receive, its odd ones send (5.1.2)."""
+        return self._receiving[index // 2] if index % 2 else self._sending[index // 2]
+
+    def interrupt(self, index: int) -> KickInterrupt | None:
+        return self._interrupts[index // 2] if index % 2 else None
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Configuration: the front end's is its own
+
+    @contextmanager
+    def _control(self) -> Generator[None]:
+        """One thread at a time, as long as the device is open."""
+        with self._lock:
+            if self._closed:
+                raise Error(f"{self.address} is closed")
+            yield
+
+    def mac(self) -> bytes:
+        """An address for this end, locally administered, always the same for the same path."""
+        return bytes([2]) + hashlib.sha256(self.address.encode()).digest()[:5]
+
+    def set_mac(self, mac: bytes) -> None:
+        """
+        Raises:
+            ConfigurationError: nobody would know it.
+        """
+        raise ConfigurationError(
+            f"{self.address}: {mac.hex(':')}: the front end has the address, and says it to nobody"
+        )
+
+    def set_promiscuous(self, enabled: bool) -> None:
+        """
+        Raises:
+            ConfigurationError: packets are to be filtered, and there are no filters.
+        """
+        if not enabled:
+            raise ConfigurationError(f"{self.address}: there are no filters: all comes that the front end sends")
+
+    def set_mac_filter(self, addresses: Sequence[bytes]) -> None:  # noqa: ARG002
+        """
+        Raises:
+            ConfigurationError: there is none.
+        """
+        self.set_promiscuous(False)
+
+    def set_vlan_filter(self, vlan: int, enabled: bool) -> None:  # noqa: ARG002
+        """
+        Raises:
+            ConfigurationError: there is none.
+        """
+        self.set_promiscuous(False)
+
+    def add_rule(self, rule: Rule) -> Rule:
+        """
+        Raises:
+            ConfigurationError: there are none.
+        """
+        raise ConfigurationError(f"{self.address}: {rule}: there are no rules, the front end fills queues by itself")
+
+    def remove_rule(self, rule: Rule) -> None:
+        """
+        Raises:
+            ConfigurationError: there is none.
+        """
+        raise no_such_rule(self.address, rule)
+
+    def redirect(self, rss: Rss) -> None:
+        """Never called: there is no `rss`."""
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # While it runs
+
+    def link(self) -> Link:
+        """Up while a front end has started its first pair of rings, and broken no rule."""
+        with self._control():
+            up = not self._breaches() and self._receiving[0].running and self._sending[0].running
+            return Link(up, NOMINAL_SPEED if up else 0)
+
+    def wait_for_link(self, timeout: float) -> Link:
+        deadline = time.monotonic() + timeout
+        while not (link := self.link()).up and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return link
+
+    def _breaches(self) -> list[str]:
+        """Why rings have stopped; each is logged when it is first seen."""
+        kinds = ((self._receiving, "receive"), (self._sending, "transmit"))
+        found = [
+            f"{kind} ring {i} has stopped, as the front end has broken the rules: {breach}"
+            for rings, kind in kinds
+            for i, ring in enumerate(rings)
+            if (breach := ring.breach)
+        ]
+        if self._server.failed:
+            found.append("nobody listens any more; close the device and open it again")
+        for breach in set(found) - self._reported:
+            log.error("%s: %s", self.address, breach)
+        self._reported = set(found)
+        return found
+
+    def counters(self) -> DeviceCounters:
+        """What the rings counted. `rx_errors` are the rings that have stopped."""
+        with self._control():
+            return DeviceCounters(
+                rx_packets=sum(ring.packets for ring in self._receiving),
+                rx_bytes=sum(ring.bytes for ring in self._receiving),
+                tx_packets=sum(ring.packets for ring in self._sending),
+                tx_bytes=sum(ring.bytes for ring in self._sending),
+                rx_errors=len(self._breaches()),
+            )
+
+    def sent(self) -> int:
+        """Packets that the front end has buffers for, and has been given."""
+        return sum(ring.sent() for ring in self._sending)
+
+    def attach(self, pool: Mempool) -> None:
+        """Keep `pool`; its packets are copied when they are sent."""
+        with self._control():
+            self._attached.attach(pool)
+
+    def rx_interrupt(self, queue: int) -> KickInterrupt:
+        """The front end's kicks."""
+        return self._interrupts[queue]
+
+    def when_gone(self, tell: Callable[[], bool]) -> None:
+        """Front ends come and go: the next one is waited for."""
+
+    def rouse(self) -> None:
+        """Who polls is awake."""
+
+    def rung_by(self, words: NDArray[np.int64]) -> None:
+        """Likewise."""
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # The end
+
+    def close(self) -> None:
+        """Let the front end go, take buffers back. A second call does nothing, or goes on with it."""
+        if not self._owner.mine():
+            return
+        with self._lock:
+            self._closed = True
+            self._undo.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "tx_rings"):  # nobody could close it: an exception came before anybody had it
+            close_dropped(self.close)
