@@ -149,8 +149,8 @@ def test_frames_longer_than_a_buffer_are_counted(scheme: str) -> None:
 
 
 @pytest.mark.once
-def test_what_the_kernel_never_sends_is_not_counted_as_sent() -> None:
-    """A frame that is longer than the MTU allows, between two that are not."""
+def test_what_the_kernel_never_sends_is_not_counted_as_sent(caplog: pytest.LogCaptureFixture) -> None:
+    """A frame that is longer than the MTU allows, between two that are not; closing says why it was not sent."""
     with veth_pair(), ixy.open(f"packet:{OURS}") as device, listener(THEIRS) as peer:
         for size in (100, 1600, 200):
             device.tx[0].send_scapy(Ether(frame(size, size)))
@@ -158,6 +158,9 @@ def test_what_the_kernel_never_sends_is_not_counted_as_sent() -> None:
         stats, counted = device.stats(), device.xstats()
         assert (stats.tx_packets, stats.tx_bytes, device.sent()) == (2, 308, 2)
         assert (counted["tx_q0_packets"], counted["tx_q0_refused"]) == (2, 1)
+        with caplog.at_level(logging.WARNING, "ixy"):
+            device.close()
+        assert f"packet:{OURS}: 1 packets were too short, or longer than its MTU of 1500 allows" in caplog.text
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -197,3 +197,15 @@ class PacketDevice(LinuxDevice):
 
     def _way(self) -> str:
         return "AF_PACKET"
+
+    def close(self) -> None:
+        refused = sum(ring.refused for ring in self.tx_rings)
+        if refused and self._owner.mine() and not self._closed:
+            mtu = self.interface.first.mtu
+            log.warning(
+                "%s: %d packets were too short, or longer than its MTU of %d allows: the kernel does not send those",
+                self.address,
+                refused,
+                mtu,
+            )
+        super().close()
