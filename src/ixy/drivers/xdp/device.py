@@ -18,7 +18,7 @@ import numpy as np
 
 from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE
 from ixy.drivers.linux.device import LinuxDevice
-from ixy.drivers.linux.interface import check_name
+from ixy.drivers.linux.interface import check_name, remedy
 from ixy.drivers.linux.netlink import ETHERNET, LOOPBACK
 from ixy.drivers.rss import DEFAULT_KEY
 from ixy.drivers.xdp.datapath import CHUNK
@@ -217,8 +217,8 @@ class XdpDevice(LinuxDevice):
             if error.errno != errno.ENOBUFS:
                 raise ConfigurationError(f"{self.address}: no AF_XDP over this memory: {error.strerror}") from error
             raise MemoryUnavailable(
-                f"{self.address}: the process may not lock {pool.memory.size} bytes of memory: raise the limit "
-                f"(ulimit -l), or give it the right {_CAPABILITIES.rpartition(',')[2]}"
+                f"{self.address}: the process may not lock {pool.memory.size} bytes of memory: raise its limit "
+                f"(ulimit -l), or {remedy(_CAPABILITIES)}"
             ) from error
         return sock
 
