@@ -134,7 +134,7 @@ def test_what_finds_no_room_is_counted(scheme: str) -> None:
 
 
 @BOTH
-def test_frames_longer_than_a_buffer_are_counted(scheme: str) -> None:
+def test_frames_longer_than_a_buffer_are_counted(scheme: str, caplog: pytest.LogCaptureFixture) -> None:
     """With an MTU of 9000 the interface opens; what fits a buffer passes, and each longer frame is refused once."""
     sizes = [SHORTEST, LONGEST, LONGEST + 1, 1000, 2 * LONGEST, 2 * LONGEST + 1, 9014, 9014, 1514]
     frames = [frame(i, size) for i, size in enumerate(sizes)]
@@ -146,6 +146,9 @@ def test_frames_longer_than_a_buffer_are_counted(scheme: str) -> None:
         stats = device.stats()
         assert (stats.rx_packets, stats.rx_refused, stats.rx_dropped) == (40, 50, 0)
         assert device.xstats()["rx_q0_refused"] == 50
+        with caplog.at_level(logging.WARNING, "ixy"):
+            device.close()
+        assert f"{scheme}:{OURS}: 50 frames were refused, as longer than 2048 bytes" in caplog.text
 
 
 @pytest.mark.once

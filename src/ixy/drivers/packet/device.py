@@ -198,14 +198,13 @@ class PacketDevice(LinuxDevice):
     def _way(self) -> str:
         return "AF_PACKET"
 
-    def close(self) -> None:
+    def _tell_refused(self) -> None:
+        super()._tell_refused()
         refused = sum(ring.refused for ring in self.tx_rings)
-        if refused and self._owner.mine() and not self._closed:
-            mtu = self.interface.first.mtu
+        if refused:
             log.warning(
                 "%s: %d packets were too short, or longer than its MTU of %d allows: the kernel does not send those",
                 self.address,
                 refused,
-                mtu,
+                self.interface.first.mtu,
             )
-        super().close()
