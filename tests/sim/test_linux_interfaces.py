@@ -133,6 +133,7 @@ def test_refusals() -> None:
         f"xdp:{OURS},mode=fast": (AddressError, "mode=driver|generic|zerocopy"),
         f"xdp:{OURS},mode=zerocopy": (UnsupportedDevice, "no zero-copy"),
         f"xdp:{OURS},filter=udp prot 9": (FilterError, "syntax error"),
+        f"xdp:{OURS},filter=ip6 protochain 6": (FilterError, "the kernel does not take filter='ip6 protochain 6': "),
         f"packet:{OURS},all": (AddressError, "outgoing is possible"),
     }
     for address, (error, words) in refused.items():

@@ -134,7 +134,7 @@ def test_what_finds_no_room_is_counted(scheme: str) -> None:
 
 
 @BOTH
-def test_frames_longer_than_a_buffer_are_counted(scheme: str) -> None:
+def test_frames_longer_than_a_buffer_are_counted(scheme: str, caplog: pytest.LogCaptureFixture) -> None:
     """With an MTU of 9000 the interface opens; what fits a buffer passes, and each longer frame is refused once."""
     sizes = [SHORTEST, LONGEST, LONGEST + 1, 1000, 2 * LONGEST, 2 * LONGEST + 1, 9014, 9014, 1514]
     frames = [frame(i, size) for i, size in enumerate(sizes)]
@@ -146,11 +146,14 @@ def test_frames_longer_than_a_buffer_are_counted(scheme: str) -> None:
         stats = device.stats()
         assert (stats.rx_packets, stats.rx_refused, stats.rx_dropped) == (40, 50, 0)
         assert device.xstats()["rx_q0_refused"] == 50
+        with caplog.at_level(logging.WARNING, "ixy"):
+            device.close()
+        assert f"{scheme}:{OURS}: 50 frames were refused, as longer than 2048 bytes" in caplog.text
 
 
 @pytest.mark.once
-def test_what_the_kernel_never_sends_is_not_counted_as_sent() -> None:
-    """A frame that is longer than the MTU allows, between two that are not."""
+def test_what_the_kernel_never_sends_is_not_counted_as_sent(caplog: pytest.LogCaptureFixture) -> None:
+    """A frame that is longer than the MTU allows, between two that are not; closing says why it was not sent."""
     with veth_pair(), ixy.open(f"packet:{OURS}") as device, listener(THEIRS) as peer:
         for size in (100, 1600, 200):
             device.tx[0].send_scapy(Ether(frame(size, size)))
@@ -158,6 +161,9 @@ def test_what_the_kernel_never_sends_is_not_counted_as_sent() -> None:
         stats, counted = device.stats(), device.xstats()
         assert (stats.tx_packets, stats.tx_bytes, device.sent()) == (2, 308, 2)
         assert (counted["tx_q0_packets"], counted["tx_q0_refused"]) == (2, 1)
+        with caplog.at_level(logging.WARNING, "ixy"):
+            device.close()
+        assert f"packet:{OURS}: 1 packets were too short, or longer than its MTU of 1500 allows" in caplog.text
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -140,8 +140,7 @@ def dump_device(address: str, settings: Settings, look: Look) -> int:
                 stats = device.stats()
                 _say(_counted(stats.rx_dropped, "dropped by the device"))
                 if stats.rx_refused:
-                    why = f"longer than {BUFFER_SIZE} bytes, or damaged{_remedy(address)}"
-                    _say(f"{_counted(stats.rx_refused, 'refused')}: {why}")
+                    _say(f"{_counted(stats.rx_refused, 'refused')}: longer than {BUFFER_SIZE} bytes, or damaged")
                 if live.unfinished:
                     _say(f"{_counted(live.unfinished, 'with unfinished checksums')}: {_UNFINISHED}")
     return stop.exit_code(settings)
@@ -235,12 +234,6 @@ class _Live:
 def _metadata(address: str) -> tuple[str, ...]:
     """What is to be told of each packet: AF_PACKET tells which have no checksum."""
     return ("flags", "time") if address.startswith("packet:") else ("time",)
-
-
-def _remedy(address: str) -> str:
-    """How to have the kernel hand over frames as they were on the wire, and not several as one."""
-    kind, _, name = address.partition(":")
-    return f"; ethtool -K {name.split(',')[0]} gro off gso off tso off" if kind in ("packet", "xdp") else ""
 
 
 def _counted(count: int, what: str) -> str:

@@ -66,6 +66,7 @@ def forward(
     \b
     Examples:
       sudo ixy forward 0000:03:00.0 0000:03:00.1
+      sudo ixy forward xdp:eth1 xdp:eth2
       sudo ixy forward sim:a,tap=ixy0 sim:b,tap=ixy1
       ixy forward sim:a,gen=60 sim:b,sink=a,touch=48 --touch --seconds 5
       sudo ixy forward 0000:03:00.0 0000:03:00.1 --queues 4 --cores 2,3,4,5

@@ -15,10 +15,11 @@ from ixy.drivers.linux.interface import Interface, Membership, explained
 from ixy.drivers.linux.interrupts import SocketInterrupt
 from ixy.drivers.linux.rings import GROUP
 from ixy.drivers.pools import AttachedPools
-from ixy.drivers.rings import counts
+from ixy.drivers.rings import DROPPED, counts
 from ixy.drivers.rules import no_such_rule
 from ixy.dropped import close_dropped
 from ixy.errors import ConfigurationError, Error, UnsupportedDevice
+from ixy.packets.buffers import BUFFER_SIZE
 from ixy.packets.dma import DmaMapping
 from ixy.process import Owner, forget_in_child
 
@@ -273,10 +274,25 @@ class LinuxDevice:
         if not self._owner.mine():
             return
         with self._lock:
+            if not self._closed:
+                self._tell_refused()
             self._closed = True
             while self._interrupts:
                 self._interrupts.popitem()[1].close()
             self._undo.close()
+
+    def _tell_refused(self) -> None:
+        """Say what may have made frames too long for a buffer."""
+        refused = sum(int(ring.state.state[DROPPED]) for ring in self._receiving)
+        if refused:
+            log.warning(
+                "%s: %d frames were refused, as longer than %d bytes: those of a large MTU, or several that the kernel "
+                "has put together, which ethtool -K %s gro off gso off tso off prevents at either end",
+                self.address,
+                refused,
+                BUFFER_SIZE,
+                self.interface.first.name,
+            )
 
     def forget(self) -> None:
         """Close files and mappings; see `ixy.process.Inheritance`."""

@@ -158,14 +158,15 @@ def explained(address: str, doing: str, capabilities: str) -> Generator[None]:
     try:
         yield
     except PermissionError as error:
-        raise PermissionDenied(f"{address}: no permission to {doing}: {_remedy(capabilities)}") from error
+        raise PermissionDenied(f"{address}: no permission to {doing}: {remedy(capabilities)}") from error
     except OSError as error:
         if error.errno in (errno.ENODEV, errno.ENXIO):
             raise Error(f"{address}: the interface is gone") from error
         raise Error(f"{address}: cannot {doing}: {error.strerror}") from error
 
 
-def _remedy(capabilities: str) -> str:
+def remedy(capabilities: str) -> str:
+    """How to have the rights that it takes, as setpriv(1) wants them: "+net_raw"."""
     if os.geteuid() == 0:
         return "the kernel refuses even root; is this a container, or a user namespace?"
     command = shlex.join(sys.orig_argv)

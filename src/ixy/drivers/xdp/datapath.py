@@ -5,7 +5,7 @@ into, the receive ring hands them out with packets, the transmit ring takes pack
 buffers back. Packets of other pools are copied on transmit, into buffers that the ring has for that.
 
 A system call costs as much as receiving some hundred packets, so these kernels are as simple as can be. What the kernel
-names is a place in the UMEM: which buffers it has is noted by number, and what it does not have it cannot give.
+names is a place in the UMEM: which buffers it has is noted here, and what it does not have it cannot give.
 
 Source: Documentation/networking/af_xdp.rst, linux/if_xdp.h.
 """
@@ -19,10 +19,10 @@ import numpy as np
 from ixy.drivers.linux.rings import GROUP, OWN_WORDS, count_packets
 from ixy.drivers.rings import CLEAN, DROPPED, NEXT, STARVED, leave, seize
 from ixy.jit import compiled, outlined
-from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, POOL_BUFFERS, POOL_SHIFT, STRIDE
+from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, POOL_BUFFERS, STRIDE
 from ixy.packets.checking import hand_over
 from ixy.packets.packets import INDEX_MASK, Packets, stamp
-from ixy.packets.pool import Pools, free_count, fresh, give, pool_of, took
+from ixy.packets.pool import Pools, free_count, give, pool_of, trade
 from ixy.unsafe import copy, load_acquire, store_release
 from ixy.unsafe.sockets import start_receiving, start_sending
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 OFFERED = OWN_WORDS  # receive: how many buffers the kernel was given in all
 WITHIN = OWN_WORDS + 1  # receive: whether the next descriptor goes on with a frame that is too long
 SPARES = OWN_WORDS  # transmit: how many buffers for copies are at hand
+DONE = OWN_WORDS + 1  # transmit: how many entries of the completion ring were looked at
 STATE_WORDS = 16
 
 HEADROOM = 256  # XDP_PACKET_HEADROOM: the kernel puts a frame so far behind the address that it is given
@@ -42,10 +43,8 @@ _NEED_WAKEUP = 1
 _UNSIGNED = 0xFFFF_FFFF  # indices of rings wrap around
 _GOES_ON = 1 << 32  # XDP_PKT_CONTD, among the options of a descriptor: the next one has more of this frame
 _CALLS = 8  # of sendto(2) for a batch at most; each sends 32 packets
+_BUFFER_BITS = (BUFFER_SIZE - 1).bit_length()
 _NUMBER = POOL_BUFFERS - 1  # a mask: of a buffer's number within its pool
-
-# What the kernel has, by number within the pool
-NOTHING, TO_RECEIVE, TO_SEND, SPARE = 0, 1, 2, 4
 
 
 class RxState(NamedTuple):
@@ -56,8 +55,7 @@ class RxState(NamedTuple):
         descriptors: of the receive ring, shape (2 * size,), int64: address, and length with options.
         fill_producer, fill_flags: of the fill ring, shape (1,), uint32.
         fill: of the fill ring, shape (size,), int64.
-        held: the first buffers that the kernel was given.
-        out: which buffers the kernel has, shape (POOL_BUFFERS,), uint8; both rings of a socket share it.
+        held: the buffers that the kernel has, where they stand in the fill ring: it was given that of `OFFERED` first.
         state: shape (STATE_WORDS,), int64.
         pool: number of the socket's pool.
         fd: the socket.
@@ -70,7 +68,6 @@ class RxState(NamedTuple):
     fill_flags: NDArray[np.uint32]
     fill: NDArray[np.int64]
     held: Packets
-    out: NDArray[np.uint8]
     state: NDArray[np.int64]
     pool: int
     fd: int
@@ -84,9 +81,11 @@ class TxState(NamedTuple):
         descriptors: of the transmit ring, as of a receive ring.
         done_producer, done_consumer: of the completion ring, shape (1,), uint32.
         done: of the completion ring, shape (size,), int64.
-        held: room for buffers that come back.
-        spares: buffers for copies, of which the first SPARES are at hand; shape (size,), int32.
-        out, state, pool, fd: as of a receive ring.
+        held: the buffers that the kernel has, where they stand in the transmit ring.
+        spares: buffers for copies, of which the first SPARES are at hand.
+        copies: 1 for each of those, by number within the pool; shape (POOL_BUFFERS,), uint8.
+        back: room for buffers that go back at once.
+        state, pool, fd: as of a receive ring.
         bytes: all packet buffers in a row; buffer n starts at n * STRIDE.
     """
 
@@ -98,12 +97,25 @@ class TxState(NamedTuple):
     done_consumer: NDArray[np.uint32]
     done: NDArray[np.int64]
     held: Packets
-    spares: NDArray[np.int32]
-    out: NDArray[np.uint8]
+    spares: Packets
+    copies: NDArray[np.uint8]
+    back: Packets
     state: NDArray[np.int64]
     pool: int
     fd: int
     bytes: NDArray[np.uint8]
+
+
+@outlined
+def brought(held: NDArray[np.int32], place: int, count: int, number: Any) -> bool:
+    """Whether the kernel has this buffer of the pool, among so many that are held from `place` on. It changes places
+    with the first of them, which was expected."""
+    for i in range(count):
+        other = (place + i) & (held.size - 1) & INDEX_MASK
+        if held[other] & _NUMBER == number:
+            held[other], held[place] = held[place], held[other]
+            return True
+    return False
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -113,18 +125,23 @@ class TxState(NamedTuple):
 @compiled
 def offer(ring: RxState, count: int) -> None:
     """Give the kernel the first buffers to receive into."""
-    for i in range(count):
-        give_to_kernel(ring, i, ring.held.ids[i])
+    give_to_kernel(ring, 0, count)
     ring.state[OFFERED] = count
     store_release(ring.fill_producer, 0, count)
 
 
 @compiled
-def give_to_kernel(ring: RxState, slot: int, buffer: Any) -> None:
-    """Write a buffer into the fill ring: the kernel's headroom is to end where the buffer begins."""
-    number = np.int64(buffer) & _NUMBER
-    ring.out[number] |= TO_RECEIVE
-    ring.fill[slot] = number * STRIDE - HEADROOM
+def give_to_kernel(ring: RxState, slot: int, count: int) -> None:
+    """Write buffers that are held, `slot` and those after it, into the fill ring."""
+    slot &= INDEX_MASK
+    for i in range(count & INDEX_MASK):
+        ring.fill[slot + i] = address_for(ring.held.ids[slot + i])
+
+
+@compiled
+def address_for(buffer: Any) -> Any:
+    """What the kernel is given to receive into a buffer: its headroom is to end where the buffer begins."""
+    return (np.int64(buffer) & _NUMBER) * STRIDE - HEADROOM
 
 
 @compiled
@@ -137,37 +154,43 @@ def ready(ring: RxState) -> bool:
 def rx_batch(ring: RxState, pools: Pools, packets: Packets, limit: int) -> int:
     """Take up to `limit` packets, and give the kernel a fresh buffer for each.
 
-    A frame that is longer than a buffer comes in parts, a descriptor each: their buffers go back, and the frame counts
-    as dropped.
+    Most are whole, and in the buffers that the kernel was given first. So they are taken by loops without a branch, up
+    to the end of the ring; whatever else there is, descriptor by descriptor. A frame that is longer than a buffer comes
+    in parts, a descriptor each: their buffers go back, and the frame counts as dropped.
     """
     first, size = ring.state[NEXT], ring.held.ids.size
     mask = (size - 1) & INDEX_MASK
     waiting = min((load_acquire(ring.producer, 0) - first) & _UNSIGNED, size)
     free = free_count(pools, ring.pool)
-    offered = ring.state[OFFERED]
+    offered, start = ring.state[OFFERED], first & mask
     seen = count = 0
-    while seen < waiting and count < limit and count < free:
-        slot = (first + seen) & mask
-        seen += 1
-        number = ((ring.descriptors[2 * slot] & _ADDRESS) + HEADROOM) // STRIDE & _NUMBER
-        length = ring.descriptors[2 * slot + 1]  # and above its 32 bits, options
-        if ring.out[number] & TO_RECEIVE == 0:
-            ring.state[DROPPED] += 1
-        elif length <= 0 or length > BUFFER_SIZE or ring.state[WITHIN] != 0:
-            ring.state[WITHIN] = length & _GOES_ON
-            if length & _GOES_ON == 0:
+    block = min(min(limit, waiting), min(free, size - start))
+    whole = offered & mask == start and ring.state[WITHIN] == 0
+    if block > 0 and whole and is_plain(ring, packets, start, block):
+        trade(pools, ring.pool, ring.held, start, packets, 0, block)
+        give_to_kernel(ring, start, block)
+        offered += block
+        seen = count = block
+    else:
+        while seen < waiting and count < limit and count < free:
+            slot, place = (first + seen) & mask, offered & mask
+            seen += 1
+            number = ((ring.descriptors[2 * slot] & _ADDRESS) + HEADROOM) // STRIDE & _NUMBER
+            length = ring.descriptors[2 * slot + 1]  # and above its 32 bits, options
+            if not brought(ring.held.ids, place, size, number):
                 ring.state[DROPPED] += 1
-            give_to_kernel(ring, offered & mask, number)
+                continue
+            if length <= 0 or length > BUFFER_SIZE or ring.state[WITHIN] != 0:
+                ring.state[WITHIN] = length & _GOES_ON
+                if length & _GOES_ON == 0:
+                    ring.state[DROPPED] += 1
+            else:
+                packets.lengths[count] = length
+                trade(pools, ring.pool, ring.held, place, packets, count, 1)
+                count += 1
+            give_to_kernel(ring, place, 1)
             offered += 1
-        else:
-            ring.out[number] &= 0xFF - TO_RECEIVE
-            packets.ids[count] = (ring.pool << POOL_SHIFT) + number
-            packets.lengths[count] = length
-            give_to_kernel(ring, offered & mask, fresh(pools, ring.pool, free, count))
-            offered += 1
-            count += 1
     if seen > 0:
-        took(pools, ring.pool, free - count, ring.held)
         count_packets(ring.state, packets, 0, count)
         ring.state[NEXT] = first + seen
         ring.state[OFFERED] = offered
@@ -180,6 +203,19 @@ def rx_batch(ring: RxState, pools: Pools, packets: Packets, limit: int) -> int:
         start_receiving(ring.fd)
     stamp(packets, 0, count)
     return count
+
+
+@compiled
+def is_plain(ring: RxState, packets: Packets, slot: int, count: int) -> bool:
+    """Note the lengths of packets; whether all are whole, and in the buffers that are held for these descriptors."""
+    slot &= INDEX_MASK
+    odd = np.int64(0)
+    for i in range(count & INDEX_MASK):
+        length = ring.descriptors[2 * (slot + i) + 1]
+        odd |= (ring.descriptors[2 * (slot + i)] ^ address_for(ring.held.ids[slot + i])) & _ADDRESS
+        odd |= (length - 1) >> _BUFFER_BITS
+        packets.lengths[i] = length & INDEX_MASK
+    return odd == 0
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -197,8 +233,10 @@ def tx_room(ring: TxState, pools: Pools, wanted: int) -> int:
 
 @outlined
 def clean_up(ring: TxState, pools: Pools) -> None:
-    """`clean`, after the kernel was told once more of what it has not sent, as while the interface was down."""
+    """`clean` to the end of the ring and from its beginning, after the kernel was told once more of what it has not
+    sent, as while the interface was down."""
     kick(ring)
+    clean(ring, pools)
     clean(ring, pools)
 
 
@@ -224,14 +262,29 @@ def tx_batch(ring: TxState, pools: Pools, packets: Packets, first: int, last: in
 @compiled
 def load(ring: TxState, packets: Packets, first: int, index: int, count: int) -> None:
     """Write packets into descriptors."""
-    mask = (ring.held.ids.size - 1) & INDEX_MASK
+    size = ring.held.ids.size
+    slot = index & (size - 1)
+    unwrapped = min(count, size - slot)
+    load_row(ring, packets, first, slot, unwrapped)
+    load_row(ring, packets, first + unwrapped, 0, count - unwrapped)
+
+
+@compiled
+def load_row(ring: TxState, packets: Packets, first: int, slot: int, count: int) -> None:
+    """`load`, without a wrap."""
     first &= INDEX_MASK
-    for i in range(count):
-        number = np.int64(packets.ids[first + i]) & _NUMBER
-        slot = (index + i) & mask
-        ring.out[number] |= TO_SEND
-        ring.descriptors[2 * slot] = number * STRIDE
-        ring.descriptors[2 * slot + 1] = np.int64(packets.lengths[first + i])
+    slot &= INDEX_MASK
+    for i in range(count & INDEX_MASK):
+        buffer = packets.ids[first + i]
+        ring.held.ids[slot + i] = buffer
+        ring.descriptors[2 * (slot + i)] = address_of(buffer)
+        ring.descriptors[2 * (slot + i) + 1] = np.int64(packets.lengths[first + i])
+
+
+@compiled
+def address_of(buffer: Any) -> Any:
+    """Where a buffer lies in the UMEM."""
+    return (np.int64(buffer) & _NUMBER) * STRIDE
 
 
 @compiled
@@ -253,40 +306,65 @@ def adopt(ring: TxState, pools: Pools, packets: Packets, first: int, count: int)
         buffer = packets.ids[i]
         if pool_of(buffer) != ring.pool and ring.state[SPARES] > 0:
             ring.state[SPARES] -= 1
-            spare = ring.spares[ring.state[SPARES]]
+            spare = ring.spares.ids[ring.state[SPARES]]
             target: Any = (np.int64(spare) & ID_MASK) * STRIDE
             source: Any = (np.int64(buffer) & ID_MASK) * STRIDE
             length: Any = min(max(np.int64(packets.lengths[i]), 0), BUFFER_SIZE)
             copy(ring.bytes, target, ring.bytes, source, length)
             packets.ids[i] = spare
-            ring.held.ids[adopted] = buffer
+            ring.back.ids[adopted] = buffer
             adopted += 1
-    give(pools, ring.held, 0, adopted)
+    give(pools, ring.back, 0, adopted)
 
 
 @compiled
 def clean(ring: TxState, pools: Pools) -> None:
-    """Take back the buffers of packets that were sent."""
-    oldest, size = ring.state[CLEAN], ring.held.ids.size
-    out = ring.state[NEXT] - oldest
-    done = min((load_acquire(ring.done_producer, 0) - oldest) & _UNSIGNED, out)
+    """Take back the buffers of packets that were sent.
+
+    As a rule they come in the order in which they were sent, and none is for copies. So they go back as they are held,
+    up to the end of the ring; whatever else there is, one by one.
+    """
+    oldest, done, size = ring.state[CLEAN], ring.state[DONE], ring.held.ids.size
     mask = (size - 1) & INDEX_MASK
-    back = 0
-    for i in range(done):
-        number = (ring.done[(oldest + i) & mask] & _ADDRESS) // STRIDE & _NUMBER
-        said = ring.out[number]
-        buffer = np.int32((ring.pool << POOL_SHIFT) + number)
-        if said & TO_SEND != 0:
-            ring.out[number] = said & (0xFF - TO_SEND)
-            if said & SPARE != 0:
-                ring.spares[ring.state[SPARES] & mask] = buffer
-                ring.state[SPARES] += 1
-            else:
-                ring.held.ids[back] = buffer
-                back += 1
-    give(pools, ring.held, 0, back)
-    ring.state[CLEAN] = oldest + done
-    store_release(ring.done_consumer, 0, (oldest + done) & _UNSIGNED)
+    count = min((load_acquire(ring.done_producer, 0) - done) & _UNSIGNED, ring.state[NEXT] - oldest)
+    slot = oldest & mask
+    block = min(count, size - slot)
+    if ring.state[SPARES] == size and done & mask == slot and in_order(ring, slot, block):
+        give(pools, ring.held, slot, slot + block)
+        ring.state[CLEAN] = oldest + block
+        ring.state[DONE] = done + block
+    else:
+        sort_out(ring, pools, count)
+    store_release(ring.done_consumer, 0, ring.state[DONE] & _UNSIGNED)
+
+
+@compiled
+def in_order(ring: TxState, slot: int, count: int) -> bool:
+    """Whether the completion ring has the buffers that are held at the same places."""
+    slot &= INDEX_MASK
+    odd = np.int64(0)
+    for i in range(count & INDEX_MASK):
+        odd |= (ring.done[slot + i] & _ADDRESS) ^ address_of(ring.held.ids[slot + i])
+    return odd == 0
+
+
+@outlined
+def sort_out(ring: TxState, pools: Pools, count: int) -> None:
+    """Look at so many entries of the completion ring, each by itself. One that the kernel does not have is nothing."""
+    mask = (ring.held.ids.size - 1) & INDEX_MASK
+    for i in range(count):
+        oldest = ring.state[CLEAN]
+        number = (ring.done[(ring.state[DONE] + i) & mask] & _ADDRESS) // STRIDE & _NUMBER
+        slot = oldest & mask
+        if not brought(ring.held.ids, slot, ring.state[NEXT] - oldest, number):
+            continue
+        if ring.copies[number] != 0:
+            ring.spares.ids[ring.state[SPARES] & mask] = ring.held.ids[slot]
+            ring.state[SPARES] += 1
+        else:
+            give(pools, ring.held, slot, slot + 1)
+        ring.state[CLEAN] = oldest + 1
+    ring.state[DONE] += count
 
 
 @compiled
@@ -312,18 +390,3 @@ def kick_once_more(ring: TxState, pools: Pools) -> None:
         kick(ring)
         clean(ring, pools)
         leave(ring.state)
-
-
-@compiled
-def take_back(pools: Pools, held: Packets, out: NDArray[np.uint8], pool: int, kind: int) -> None:
-    """Give the pool back what the kernel had of one kind. It has the socket no more."""
-    count = 0
-    for number in range(POOL_BUFFERS):
-        if out[number] & kind != 0:
-            out[number] = NOTHING
-            held.ids[count] = (pool << POOL_SHIFT) + number
-            count += 1
-            if count == held.ids.size:
-                give(pools, held, 0, count)
-                count = 0
-    give(pools, held, 0, count)

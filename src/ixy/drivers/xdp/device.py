@@ -14,18 +14,16 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE
 from ixy.drivers.linux.device import LinuxDevice
-from ixy.drivers.linux.interface import check_name
+from ixy.drivers.linux.interface import check_name, remedy
 from ixy.drivers.linux.netlink import ETHERNET, LOOPBACK
 from ixy.drivers.rss import DEFAULT_KEY
 from ixy.drivers.xdp.datapath import CHUNK
 from ixy.drivers.xdp.program import redirecting
 from ixy.drivers.xdp.rings import SOL_XDP, SharedRings, XdpRxRing, XdpTxRing
 from ixy.errors import AddressError, ConfigurationError, DeviceBusy, FilterError, MemoryUnavailable, UnsupportedDevice
-from ixy.packets.buffers import BUFFER_SIZE, POOL_BUFFERS
+from ixy.packets.buffers import BUFFER_SIZE
 from ixy.packets.mempool import MAX_CAPACITY, Mempool
 from ixy.packets.packets import check_metadata
 from ixy.unsafe.libpcap import compile_expression
@@ -186,9 +184,8 @@ class XdpDevice(LinuxDevice):
         with self._explained("set up the rings of an AF_XDP socket"):
             shared = SharedRings(sock, ring_size)
         self._shared.append(shared)
-        out = np.zeros(POOL_BUFFERS, np.uint8)
-        rx = XdpRxRing(shared, sock.fileno(), out, ring_size, pool, self._metadata)
-        tx = XdpTxRing(shared, sock.fileno(), out, ring_size, pool)
+        rx = XdpRxRing(shared, sock.fileno(), ring_size, pool, self._metadata)
+        tx = XdpTxRing(shared, sock.fileno(), ring_size, pool)
         if receive:
             self.rx_rings.append(rx)
             self._undo.callback(rx.drain)
@@ -217,8 +214,8 @@ class XdpDevice(LinuxDevice):
             if error.errno != errno.ENOBUFS:
                 raise ConfigurationError(f"{self.address}: no AF_XDP over this memory: {error.strerror}") from error
             raise MemoryUnavailable(
-                f"{self.address}: the process may not lock {pool.memory.size} bytes of memory: raise the limit "
-                f"(ulimit -l), or give it the right {_CAPABILITIES.rpartition(',')[2]}"
+                f"{self.address}: the process may not lock {pool.memory.size} bytes of memory: raise its limit "
+                f"(ulimit -l), or {remedy(_CAPABILITIES)}"
             ) from error
         return sock
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ixy.drivers.linux.rings import CountingRing
-from ixy.drivers.rings import CLEAN, NEXT, FilledRing, SendingRing
+from ixy.drivers.rings import NEXT, FilledRing, SendingRing
 from ixy.drivers.xdp import datapath
-from ixy.drivers.xdp.datapath import SPARE, SPARES, STATE_WORDS, TO_RECEIVE, TO_SEND, RxState, TxState
+from ixy.drivers.xdp.datapath import SPARES, STATE_WORDS, RxState, TxState
 from ixy.jit import Direct
-from ixy.packets.buffers import POOL_SHIFT
+from ixy.packets.buffers import POOL_BUFFERS, POOL_SHIFT
 from ixy.packets.packets import slots
-from ixy.packets.pool import pools, take_soon
+from ixy.packets.pool import give, pools, take_soon
 from ixy.unsafe import Window, own_lines
 
 if TYPE_CHECKING:
@@ -86,9 +86,7 @@ class XdpRxRing(FilledRing, CountingRing):
     kernel = staticmethod(datapath.rx_batch)
     ready = staticmethod(datapath.ready)
 
-    def __init__(
-        self, rings: SharedRings, fd: int, out: NDArray[np.uint8], size: int, pool: Mempool, metadata: Sequence[str]
-    ) -> None:
+    def __init__(self, rings: SharedRings, fd: int, size: int, pool: Mempool, metadata: Sequence[str]) -> None:
         rx, fill = rings.rx, rings.fill
         state = RxState(
             producer=rx.producer,
@@ -98,15 +96,11 @@ class XdpRxRing(FilledRing, CountingRing):
             fill_flags=fill.flags,
             fill=fill.entries,
             held=slots(size),
-            out=out,
             state=own_lines(STATE_WORDS),
             pool=pool.number,
             fd=fd,
         )
         super().__init__(state, pool, datapath.offer, metadata)
-
-    def drain(self) -> None:
-        datapath.take_back(pools(), self.state.held, self.state.out, self.state.pool, TO_RECEIVE)
 
 
 class XdpTxRing(SendingRing, CountingRing):
@@ -115,8 +109,8 @@ class XdpTxRing(SendingRing, CountingRing):
     kernel = staticmethod(datapath.tx_batch)
     room = staticmethod(datapath.tx_room)
 
-    def __init__(self, rings: SharedRings, fd: int, out: NDArray[np.uint8], size: int, pool: Mempool) -> None:
-        tx, completion = rings.tx, rings.completion
+    def __init__(self, rings: SharedRings, fd: int, size: int, pool: Mempool) -> None:
+        tx, completion, held = rings.tx, rings.completion, slots(size)
         state = TxState(
             producer=tx.producer,
             consumer=tx.consumer,
@@ -125,9 +119,10 @@ class XdpTxRing(SendingRing, CountingRing):
             done_producer=completion.producer,
             done_consumer=completion.consumer,
             done=completion.entries,
-            held=slots(size),
-            spares=np.zeros(size, np.int32),
-            out=out,
+            held=held,
+            spares=held._replace(ids=np.zeros(size, np.int32)),
+            copies=np.zeros(POOL_BUFFERS, np.uint8),
+            back=held._replace(ids=np.zeros(size, np.int32)),
             state=own_lines(STATE_WORDS),
             pool=pool.number,
             fd=fd,
@@ -139,9 +134,8 @@ class XdpTxRing(SendingRing, CountingRing):
     def stock(self) -> None:
         """Take buffers for copies out of the pool."""
         ring = self.state
-        count = max(take_soon(pools(), ring.pool, ring.held, self.size), 0)
-        ring.spares[:count] = ring.held.ids[:count]
-        ring.out[ring.spares[:count] - (ring.pool << POOL_SHIFT)] = SPARE
+        count = max(take_soon(pools(), ring.pool, ring.spares, self.size), 0)
+        ring.copies[ring.spares.ids[:count] - (ring.pool << POOL_SHIFT)] = 1
         ring.state[SPARES] = count
 
     def sent(self) -> int:
@@ -150,5 +144,7 @@ class XdpTxRing(SendingRing, CountingRing):
         return self.packets - (int(ring.state[NEXT]) - int(ring.consumer[0]) & 0xFFFF_FFFF)
 
     def drain(self) -> None:
-        datapath.take_back(pools(), self.state.held, self.state.out, self.state.pool, TO_SEND | SPARE)
-        self.state.state[CLEAN] = self.state.state[NEXT]
+        """Besides: the buffers for copies that are at hand."""
+        super().drain()
+        give(pools(), self.state.spares, 0, int(self.state.state[SPARES]))
+        self.state.state[SPARES] = 0

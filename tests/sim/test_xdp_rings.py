@@ -1,0 +1,230 @@
+"""The rings of an AF_XDP socket against a kernel that this test plays: in order, in any order, and with lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ixy.drivers.rings import ENTERED, enter, exit_from, leave, seize
+from ixy.drivers.xdp.datapath import HEADROOM, rx_batch, tx_batch, tx_room
+from ixy.drivers.xdp.rings import KernelRing, XdpRxRing, XdpTxRing
+from ixy.packets.buffers import POOL_BUFFERS, STRIDE
+from ixy.packets.mempool import Mempool
+from ixy.packets.packets import new_packets
+from ixy.packets.pool import available, give, pools, release, take, wait_for
+
+SIZE = 64
+OFFSET = 256 << 48  # as the kernel tells where in a chunk a frame begins
+
+
+class Kernel:
+    """The other side of the four rings, which are plain arrays here."""
+
+    def __init__(self) -> None:
+        def ring(words: int) -> KernelRing:
+            return KernelRing(*(np.zeros(1, np.uint32) for _ in range(3)), entries=np.zeros(words * SIZE, np.int64))
+
+        self.rings: Any = SimpleNamespace(rx=ring(2), tx=ring(2), fill=ring(1), completion=ring(1))
+        self.filled, self.taken = 0, 0
+
+    def buffers(self, count: int) -> list[int]:
+        """Addresses of buffers that it was given to receive into, the first ones."""
+        fill = self.rings.fill
+        assert self.filled + count <= int(fill.producer[0])
+        found = [int(fill.entries[(self.filled + i) % SIZE]) for i in range(count)]
+        self.filled += count
+        return found
+
+    def deliver(self, address: int, length: int) -> None:
+        rx = self.rings.rx
+        place = int(rx.producer[0])
+        assert place - int(rx.consumer[0]) < SIZE
+        rx.entries[2 * (place % SIZE)] = address | OFFSET
+        rx.entries[2 * (place % SIZE) + 1] = length
+        rx.producer[0] += 1
+
+    def to_send(self) -> list[tuple[int, int]]:
+        """Address and length of what it has not sent yet."""
+        tx = self.rings.tx
+        found = [tuple(tx.entries[2 * (i % SIZE) :][:2].tolist()) for i in range(self.taken, int(tx.producer[0]))]
+        self.taken = int(tx.producer[0])
+        tx.consumer[0] = tx.producer[0]
+        return found
+
+    def complete(self, address: int) -> None:
+        done = self.rings.completion
+        done.entries[int(done.producer[0]) % SIZE] = address
+        done.producer[0] += 1
+
+
+@pytest.fixture
+def pool() -> Iterator[Mempool]:
+    with Mempool(4 * SIZE) as pool:
+        yield pool
+
+
+@contextmanager
+def receiving(kernel: Kernel, pool: Mempool) -> Iterator[XdpRxRing]:
+    """A receive ring that is this thread's; in the end all buffers are free again."""
+    ring = XdpRxRing(kernel.rings, -1, SIZE, pool, ())
+    ring.fill()
+    entered = enter(ring.state, pools())
+    assert entered == ENTERED
+    yield ring
+    exit_from(ring.state, pools())
+    ring.drain()
+    assert available(pools(), pool.number) == pool.capacity
+
+
+@contextmanager
+def sending(kernel: Kernel, pool: Mempool) -> Iterator[XdpTxRing]:
+    """Likewise a transmit ring."""
+    ring = XdpTxRing(kernel.rings, -1, SIZE, pool)
+    ring.stock()
+    assert wait_for(pools().words, pool.number)
+    assert seize(ring.state.state)
+    yield ring
+    leave(ring.state.state)
+    release(pools().words, pool.number)
+    ring.drain()
+    assert available(pools(), pool.number) == pool.capacity
+
+
+def received(ring: XdpRxRing, limit: int = 32) -> list[tuple[int, int]]:
+    """Number within the pool, and length, of packets, until there are none; their buffers go back."""
+    found: list[tuple[int, int]] = []
+    packets = new_packets(limit)
+    while count := rx_batch(ring.state, pools(), packets, limit):
+        numbers = packets.ids[:count] & (POOL_BUFFERS - 1)
+        found += zip(numbers.tolist(), packets.lengths[:count].tolist(), strict=True)
+        give(pools(), packets, 0, count)
+    return found
+
+
+def number(address: int) -> int:
+    """Of the buffer that begins behind the kernel's headroom."""
+    assert (address + HEADROOM) % STRIDE == 0
+    return (address + HEADROOM) // STRIDE
+
+
+@pytest.mark.parametrize("order", ["as given", "backwards", "odd ones last"])
+@pytest.mark.parametrize("limit", [1, 5, 32])
+def test_packets_come_in_the_buffers_that_the_kernel_names(pool: Mempool, order: str, limit: int) -> None:
+    """Many times round the rings, 24 frames at a time, in the order of the fill ring or in another one: each is taken
+    from the buffer that it is in, and that may be given to the kernel anew.
+    """
+    kernel = Kernel()
+    with receiving(kernel, pool) as ring:
+        for turn in range(20):
+            addresses = kernel.buffers(24)
+            if order == "backwards":
+                addresses.reverse()
+            if order == "odd ones last":
+                addresses = addresses[::2] + addresses[1::2]
+            frames = [(address, 60 + turn + i) for i, address in enumerate(addresses)]
+            for address, length in frames:
+                kernel.deliver(address, length)
+            assert received(ring, limit) == [(number(address), length) for address, length in frames]
+        assert (ring.packets, ring.dropped) == (480, 0)
+        assert ring.bytes == sum(64 + turn + i for turn in range(20) for i in range(24))
+
+
+def test_what_the_kernel_cannot_mean_is_dropped(pool: Mempool) -> None:
+    """A length of 0 and one beyond a buffer: the buffers are the kernel's again. A buffer that it does not have, and
+    one named twice: nothing is handed out for those. What is between comes.
+    """
+    kernel = Kernel()
+    with receiving(kernel, pool) as ring:
+        first, empty, long, last, *_ = kernel.buffers(4)
+        kernel.deliver(first, 2048)
+        kernel.deliver(empty, 0)
+        kernel.deliver(long, 2049)
+        kernel.deliver((POOL_BUFFERS - 1) * STRIDE - HEADROOM, 60)
+        kernel.deliver(first, 61)
+        kernel.deliver(last, 62)
+        assert received(ring) == [(number(first), 2048), (number(last), 62)]
+        assert (ring.packets, ring.dropped) == (2, 4)
+        again = kernel.buffers(SIZE)
+        assert {empty, long} <= set(again)
+        assert len(set(again)) == SIZE
+        for i, address in enumerate(again[: SIZE // 2]):
+            kernel.deliver(address, 100 + i)
+        assert received(ring) == [(number(address), 100 + i) for i, address in enumerate(again[: SIZE // 2])]
+
+
+def test_without_free_buffers_packets_stay(pool: Mempool) -> None:
+    """All others are taken: packets stay on the ring, and come once there is one for each."""
+    kernel, held = Kernel(), new_packets(4 * SIZE)
+    with receiving(kernel, pool) as ring:
+        count = take(pools(), pool.number, held, 4 * SIZE)
+        addresses = kernel.buffers(3)
+        for address in addresses:
+            kernel.deliver(address, 60)
+        assert received(ring) == []
+        assert ring.starved == 1
+        give(pools(), held, 0, 2)
+        assert received(ring, 2) == [(number(address), 60) for address in addresses]
+        give(pools(), held, 2, count)
+
+
+@pytest.mark.parametrize("order", ["as sent", "backwards", "odd ones last"])
+@pytest.mark.parametrize("foreign", [False, True])
+def test_buffers_come_back_once_they_are_sent(pool: Mempool, order: str, foreign: bool) -> None:
+    """Many times round the ring, 24 packets at a time, of the own pool, or of another one, whose buffers are free as
+    soon as they are copied: there is room for the next ones, and no buffer is anywhere twice.
+    """
+    kernel, packets = Kernel(), new_packets(24)
+    with Mempool(SIZE) as other, sending(kernel, pool) as ring:
+        source = other if foreign else pool
+        assert wait_for(pools().words, other.number)
+        free = available(pools(), pool.number)
+        for turn in range(20):
+            room = tx_room(ring.state, pools(), 24)
+            assert room >= 24
+            assert take(pools(), source.number, packets, 24) == 24
+            for i in range(24):
+                packets.lengths[i] = 60 + i
+                pools().bytes[packets.ids[i], :2] = turn, i
+            taken = tx_batch(ring.state, pools(), packets, 0, 24)
+            assert taken == 24
+            assert available(pools(), other.number) == SIZE
+            sent = kernel.to_send()
+            assert [length for _, length in sent] == list(range(60, 84))
+            flat = pool.memory.bytes
+            assert [flat[address : address + 2].tolist() for address, _ in sent] == [[turn, i] for i in range(24)]
+            addresses = [address for address, _ in sent]
+            if order == "backwards":
+                addresses.reverse()
+            if order == "odd ones last":
+                addresses = addresses[::2] + addresses[1::2]
+            for address in addresses:
+                kernel.complete(address)
+        room = tx_room(ring.state, pools(), SIZE)
+        assert room == SIZE
+        assert available(pools(), pool.number) == free
+        assert ring.packets == 480
+        release(pools().words, other.number)
+
+
+def test_what_was_not_sent_comes_back_to_nobody(pool: Mempool) -> None:
+    """Of four packets, the kernel says that one is sent that it never had, and one twice: those two places stay taken,
+    as it may be sending still; in the end all buffers are free.
+    """
+    kernel, packets = Kernel(), new_packets(4)
+    with sending(kernel, pool) as ring:
+        packets.lengths[:] = 60
+        assert take(pools(), pool.number, packets, 4) == 4
+        free = available(pools(), pool.number)
+        taken = tx_batch(ring.state, pools(), packets, 0, 4)
+        assert taken == 4
+        addresses = [address for address, _ in kernel.to_send()]
+        for address in (addresses[1], (POOL_BUFFERS - 1) * STRIDE, addresses[1], addresses[2]):
+            kernel.complete(address)
+        room = tx_room(ring.state, pools(), SIZE)
+        assert room == SIZE - 2
+        assert available(pools(), pool.number) == free + 2
