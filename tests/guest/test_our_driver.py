@@ -95,7 +95,8 @@ def test_a_look_into_a_card(sysfs: tuple[Guest, Attachment]) -> None:
     assert (report["driver"], report["bus"], report["firmware"]) == ("ixgbe", "sysfs", "0x80000599")
     assert (report["pcie_speed"], report["pcie_width"], report["rx_queues"]) == (5.0, 8, 1)
     assert report["mac"] == attachment.cards[0].card.mac.hex(":")
-    assert report["counters"]["GPRC"] == report["counters"]["QPRC[0]"] > 0
+    # All good packets, and those of them for which there was a descriptor
+    assert report["counters"]["GPRC"] >= report["counters"]["QPRC[0]"] > 0
     assert report["registers"]["RXDCTL[0]"] & 1 << 25
 
 
