@@ -81,7 +81,7 @@ def test_a_look_at_a_card_that_another_process_drives(sysfs: tuple[Guest, Attach
         before = attachment.machine.sink_report("a", "b").received
         wait_until(lambda: attachment.machine.sink_report("a", "b").received > before + 100)
     assert report["state"].startswith(f"process {pid} ({sys.executable} ")
-    assert report["state"].endswith("), which serves no telemetry")
+    assert report["state"].endswith("), which serves this user no telemetry")
     assert (report["model"], report["bus"], report["open_by"]) == ("82599ES SFP+", "sysfs", None)
     assert (report["mac"], report["link_speed"]) == (attachment.cards[0].card.mac.hex(":"), 10_000)
     assert report["registers"]["RDLEN[0]"] == 16 * 4096
