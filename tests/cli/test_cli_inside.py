@@ -136,7 +136,7 @@ def test_two_of_one_name(ixy, start, forwarder):
     second = start("echo", "sim:a,gen=60,rate=10", stdout=subprocess.DEVNULL, variables=variables)
     place = Path(variables["RUNTIME_DIRECTORY"]) / "dpdk"
     wait_until(lambda: serves(place, second))
-    numbers = ", ".join(map(str, sorted((first, second.pid), key=lambda number: f"ixy.{number}")))
+    numbers = ", ".join(map(str, sorted((first, second.pid))))
     complaint = ixy("info", "sim:a", variables=variables).complaint()
     assert complaint == f"ixy: sim:a: open in several processes, {numbers}: choose by --pid"
     told = ixy("info", "sim:a", "--pid", str(second.pid), "--json", variables=variables).output
