@@ -85,6 +85,17 @@ def test_a_signal_that_interrupts_nothing():
     assert ended.value.code == 143
 
 
+def test_a_timer_that_is_due_with_the_signal():
+    """It had been set before, and does not say that the loop has not looked: it has had no time for that."""
+    both = {signal.SIGINT, signal.SIGALRM}
+    with stop_on_signals() as stop, stop.looked_at():
+        signal.pthread_sigmask(signal.SIG_BLOCK, both)
+        for number in both:
+            signal.raise_signal(number)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
+        assert stop.signal == signal.SIGINT
+
+
 def test_a_second_signal():
     """It ends the loop at once, with the code of the first."""
     with pytest.raises(SystemExit) as ended, stop_on_signals() as stop, stop.looked_at():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,13 @@ def wait_for_pages(guest: Guest, count: str) -> None:
     deadline = time.monotonic() + 60
     while (free := free_pages(guest)) != count:
         assert time.monotonic() < deadline, f"{free.strip()} huge pages are free"
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def wait_for_file(guest: Guest, running: int, name: str) -> Path:

@@ -27,6 +27,7 @@ from ours import (
     offer,
     silence,
     wait_for_file,
+    wait_until,
 )
 
 from ixy.sim.qemu.attachment import Attachment
@@ -39,6 +40,16 @@ def sysfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Guest, Att
         result = machine[0].run("echo 32 > /proc/sys/vm/nr_hugepages && modprobe ixgbe")
         assert result.exit_code == 0, result.output
         yield machine
+
+
+def test_a_look_at_a_card_of_the_kernels(sysfs: tuple[Guest, Attachment]) -> None:
+    """Its driver keeps it; what sysfs says is told, and where this kernel keeps registers from others, that."""
+    guest, attachment = sysfs
+    report = driver(guest, "look_at", A)
+    assert (report["kernel_driver"], report["state"]) == ("ixgbe", "nobody: the kernel's ixgbe has it")
+    assert report["mac"] == attachment.cards[0].card.mac.hex(":")
+    assert "registers" in report or "the kernel leaves its registers to its driver" in report["error"]
+    assert kernel_drivers(guest) == ["ixgbe", "ixgbe"]
 
 
 def test_two_cards_are_taken_from_the_kernel(sysfs: tuple[Guest, Attachment]) -> None:
@@ -60,6 +71,33 @@ def test_one_process_at_a_time(sysfs: tuple[Guest, Attachment]) -> None:
     with killed_under_traffic(guest) as pid:
         error = driver(guest, "attempt", A, B, "1")["error"]
     assert error.startswith(f"DeviceBusy: {A} is in use by process {pid} ({sys.executable} ")
+
+
+def test_a_look_at_a_card_that_another_process_drives(sysfs: tuple[Guest, Attachment]) -> None:
+    """It serves no telemetry, so registers are read beside it; it goes on forwarding."""
+    guest, attachment = sysfs
+    with killed_under_traffic(guest) as pid:
+        report = driver(guest, "look_at", A)
+        before = attachment.machine.sink_report("a", "b").received
+        wait_until(lambda: attachment.machine.sink_report("a", "b").received > before + 100)
+    assert report["state"].startswith(f"process {pid} ({sys.executable} ")
+    assert report["state"].endswith("), which serves this user no telemetry")
+    assert (report["model"], report["bus"], report["open_by"]) == ("82599ES SFP+", "sysfs", None)
+    assert (report["mac"], report["link_speed"]) == (attachment.cards[0].card.mac.hex(":"), 10_000)
+    assert report["registers"]["RDLEN[0]"] == 16 * 4096
+    assert report["registers"]["RXDCTL[0]"] & 1 << 25
+
+
+def test_a_look_into_a_card(sysfs: tuple[Guest, Attachment]) -> None:
+    """By the process that has it open: besides, what is in its EEPROM, and its counters."""
+    guest, attachment = sysfs
+    report = driver(guest, "look_into", A)
+    assert (report["driver"], report["bus"], report["firmware"]) == ("ixgbe", "sysfs", "0x80000599")
+    assert (report["pcie_speed"], report["pcie_width"], report["rx_queues"]) == (5.0, 8, 1)
+    assert report["mac"] == attachment.cards[0].card.mac.hex(":")
+    # All good packets, and those of them for which there was a descriptor
+    assert report["counters"]["GPRC"] >= report["counters"]["QPRC[0]"] > 0
+    assert report["registers"]["RXDCTL[0]"] & 1 << 25
 
 
 def test_killed_under_traffic_the_card_is_stopped_first(sysfs: tuple[Guest, Attachment]) -> None:

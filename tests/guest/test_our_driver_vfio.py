@@ -61,6 +61,21 @@ def test_an_ordinary_user_through_vfio(vfio: tuple[Guest, Attachment]) -> None:
     assert dma_refused(attachment) == 0
 
 
+def test_a_look_into_a_card_through_vfio(vfio: tuple[Guest, Attachment]) -> None:
+    """Only the process that has it open can look, and tells; from outside there is what sysfs says."""
+    guest, attachment = vfio
+    report = driver(guest, "look_into", A)
+    assert (report["driver"], report["bus"], report["firmware"]) == ("ixgbe", "VFIO", "0x80000599")
+    assert report["mac"] == attachment.cards[0].card.mac.hex(":")
+    assert (report["pcie_speed"], report["pcie_width"]) == (5.0, 8)
+    assert "64 interrupts by MSI-X" in report["features"]
+    assert report["counters"]["GPRC"] > 0
+    with killed_under_traffic(guest) as pid:
+        report = driver(guest, "look_at", A)
+    assert report["state"].startswith(f"process {pid} (")
+    assert (report["model"], report["kernel_driver"]) == ("82599ES SFP+", "vfio-pci")
+
+
 def test_interrupts_through_vfio(vfio: tuple[Guest, Attachment]) -> None:
     """The driver sleeps while no frame comes; the next one wakes it, by MSI-X."""
     guest, attachment = vfio

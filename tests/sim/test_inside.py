@@ -19,6 +19,8 @@ from ixy.sim.card.registers import Card
 from ixy.sim.machine import Machine
 from ixy.sim.virtio import BackEnd
 
+pytestmark = pytest.mark.once
+
 EICR, EICS, GPRC, QPRC0, SWSM, SW_FW_SYNC, FDIRMATCH = 0x800, 0x808, 0x4074, 0x1030, 0x10140, 0x10160, 0xEE58
 TSYNCTXCTL, TXSTMPL, TXSTMPH = 0x8C00, 0x8C04, 0x8C08
 MULTICAST = bytes.fromhex("01005e000001")
@@ -100,7 +102,6 @@ def test_clearing(machine: Machine) -> None:
         assert device.stats().rx_packets == 2
 
 
-@pytest.mark.once
 def test_who_asks_takes_nothing_from_others(machine: Machine) -> None:
     """Three threads ask for counters in three ways, over and over, while frames arrive: in the end each finds all."""
     with open_card(machine) as device:
@@ -124,7 +125,6 @@ def test_who_asks_takes_nothing_from_others(machine: Machine) -> None:
         assert (counted["GPRC"], counted["TPR"], counted["QPRC[0]"], counted["PRC64"]) == (200,) * 4
 
 
-@pytest.mark.once
 def test_who_asks_for_sums_keeps_all_from_their_ends(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked for sums alone, the driver reads all counters when it last did so 20 s ago."""
     moments = SimpleNamespace(now=1000.0)
@@ -140,7 +140,6 @@ def test_who_asks_for_sums_keeps_all_from_their_ends(machine: Machine, monkeypat
             assert (QPRC0 in places) is read
 
 
-@pytest.mark.once
 def test_counters_of_a_virtio_device() -> None:
     """The device has none: what the rings counted of each queue."""
     features = 1 << reg.VERSION_1 | 1 << reg.MAC | 1 << reg.STATUS
@@ -161,7 +160,6 @@ def test_counters_of_a_virtio_device() -> None:
 # Registers
 
 
-@pytest.mark.once
 def test_registers_as_the_driver_has_set_them(machine: Machine) -> None:
     """Values and fields by the datasheet: a ring of 64 descriptors, 16 bytes each, a queue that is on, the address."""
     with open_card(machine, ring_size=64, pool_size=128) as device:
@@ -175,7 +173,6 @@ def test_registers_as_the_driver_has_set_them(machine: Machine) -> None:
     assert not {"EICR", "GPRC", "QPRC[0]", "SWSM", "SW_FW_SYNC", "TXSTMPH", "EIMC", "ERETA[0]"} & set(found)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("kind", ["82599", "x540"])
 def test_reading_registers_changes_nothing(machine: Machine, kind: str) -> None:
     """An interrupt's cause is kept, and counters, a time stamp, and semaphores that nobody has."""
@@ -195,7 +192,6 @@ def test_reading_registers_changes_nothing(machine: Machine, kind: str) -> None:
         assert semaphores_are_free(card)
 
 
-@pytest.mark.once
 def test_registers_that_reading_clears(machine: Machine) -> None:
     """When asked for, they are told as they were, and counters go on to be counted."""
     with open_card(machine) as device:
@@ -214,7 +210,6 @@ def test_registers_that_reading_clears(machine: Machine) -> None:
 # Info
 
 
-@pytest.mark.once
 def test_info(machine: Machine) -> None:
     """What was asked for, and what configuration space and EEPROM of the model say."""
     with open_card(
@@ -233,7 +228,6 @@ def test_info(machine: Machine) -> None:
     assert (info.pcie_speed, info.pcie_width, info.pcie_max_speed, info.pcie_max_width) == (5.0, 8, 5.0, 8)
 
 
-@pytest.mark.once
 def test_an_x540s_eeprom_is_read_under_its_semaphore(machine: Machine) -> None:
     """It is taken for the two words, and given back: the first who asks for it gets it."""
     with open_card(machine, "sim:a,card=x540") as device:
@@ -241,14 +235,12 @@ def test_an_x540s_eeprom_is_read_under_its_semaphore(machine: Machine) -> None:
         assert semaphores_are_free(machine.cards["a"])
 
 
-@pytest.mark.once
 def test_an_x550_does_not_let_its_eeprom_be_read(machine: Machine) -> None:
     with Device(Ixgbe(RecordedCard(machine, 0x1563))) as device:
         assert (device.info.model, device.info.firmware) == ("X550-T2", None)
         assert len([name for name in device.registers() if name.startswith("ERETA")]) == 96
 
 
-@pytest.mark.once
 def test_nothing_is_told_of_a_closed_device(machine: Machine) -> None:
     device = open_card(machine)
     device.close()

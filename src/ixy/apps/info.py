@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def print_info(address: str, *, process: int | None, as_json: bool) -> None:
-    """Print what is known of a device, a line for each thing, or as a JSON object.
+    """Print what is known of a device, a line for each thing, or as a JSON object in a line.
 
     Raises:
         Error: nothing is.
     """
     known = inside.info(address, process)
     if as_json:
-        print(json.dumps(known, indent=2), flush=True)
+        print(json.dumps(known), flush=True)
         return
     print(known["address"])
     for label, text in _info_lines(known):

@@ -97,7 +97,7 @@ def _print_all(address: str, found: Mapping[str, int], names: Sequence[str], *, 
         told = {
             each.name: {"offset": each.register.offset, "value": each.value, "fields": each.fields} for each in readings
         }
-        print(json.dumps({"device": address, "registers": told}, indent=1), flush=True)
+        print(json.dumps({"device": address, "registers": told}), flush=True)
         return
     asked = {name.upper() for name in names}
     shown = [each for each in readings if show_all or each.name in asked or _tells(each, undefined=bool(names))]
@@ -129,7 +129,7 @@ def _print_changes(address: str, before: Mapping[str, int], after: Mapping[str, 
     changed, rows = inside.changes(before, after), _rows()
     if as_json:
         told = {name: {"before": old, "after": new} for name, (old, new) in changed.items()}
-        print(json.dumps({"device": address, "changes": told}, indent=1), flush=True)
+        print(json.dumps({"device": address, "changes": told}), flush=True)
         return
     print(address)
     for name, (old, new) in changed.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
@@ -38,6 +39,7 @@ class Stop:
         self.signal: int | None = None
         self._running = False
         self._held = False
+        self._due = 0.0  # when the loop should have looked
 
     def __bool__(self) -> bool:
         return self.signal is not None
@@ -81,15 +83,17 @@ class Stop:
             if number == signal.SIGALRM:
                 return
             self.signal = number
-        if self._held:
-            return
+        if self._held or (number == signal.SIGALRM and time.monotonic() < self._due):
+            return  # a timer that was due with the first signal says nothing yet
         if not (first and self._running):
             raise SystemExit(128 + self.signal)
+        self._due = time.monotonic() + 0.9 * _PATIENCE
         signal.setitimer(signal.ITIMER_REAL, _PATIENCE, _PATIENCE)
 
     def lost(self, what: UnraisableHookArgs) -> None:
         """The hook for exceptions that cannot be raised, as in `__del__` or where LLVM calls Python."""
         if self and isinstance(what.exc_value, SystemExit):
+            self._due = 0.0
             signal.setitimer(signal.ITIMER_REAL, _AGAIN)
         else:
             sys.__unraisablehook__(what)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ixy.addresses import CARDS, check_address
+from ixy.bus.binding import VFIO_PCI
 from ixy.bus.interfaces import interfaces
 from ixy.bus.lock import holder
 from ixy.bus.looking import registers_of
@@ -145,7 +146,9 @@ def _look_at_pci(device: PciDevice) -> Sight:
 def _state(device: PciDevice) -> str:
     process = holder(device.slot)
     if process is not None:
-        return f"{process}, which serves no telemetry"
+        return f"{process}, which serves this user no telemetry"
+    if device.driver == VFIO_PCI:
+        return "nobody: it is there for who opens it through VFIO"
     return f"nobody: the kernel's {device.driver} has it" if device.driver else "nobody"
 
 
@@ -174,8 +177,8 @@ def _refuse_to_clear(device: PciDevice) -> None:
     process = holder(device.slot)
     if process is not None:
         raise DeviceBusy(
-            f"{device.address} is in use by {process}, which serves no telemetry, and would miss what is cleared: let "
-            "it call ixy.serve_telemetry()"
+            f"{device.address} is in use by {process}, which serves this user no telemetry, and would miss what is "
+            "cleared: let it call ixy.serve_telemetry(), or ask as root"
         )
     if device.driver is not None and (names := interfaces(device)):
         raise DeviceBusy(

@@ -8,6 +8,7 @@ Source: Documentation/PCI/sysfs-pci.rst of the Linux kernel; PCI Local Bus 3.0, 
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 
@@ -56,6 +57,13 @@ def registers_of(device: PciDevice) -> ReadOnlyBar:
         fd = os.open(device.path / "resource0", os.O_RDONLY)
         try:
             return ReadOnlyBar(mmap.mmap(fd, 0, mmap.MAP_SHARED, mmap.PROT_READ))
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            raise Error(
+                f"{device.address}: the kernel leaves its registers to its driver (CONFIG_IO_STRICT_DEVMEM; "
+                "iomem=relaxed on its command line changes that)"
+            ) from error
         finally:
             os.close(fd)
 

@@ -81,6 +81,7 @@ class SysfsFunction:
     def __init__(self, address: str, *, force: bool = False) -> None:
         self.address = address
         self._device = PciDevice(address)
+        self._slot = self._device.slot_in("sysfs")
         self._bars: dict[int, SysfsBar] = {}
         self._guardian: Guardian | None = None
         self._turn = threading.Lock()
@@ -124,7 +125,7 @@ class SysfsFunction:
 
     def slot(self) -> Slot:
         """Where the device is plugged in."""
-        return self._device.slot_in("sysfs")
+        return self._slot
 
     def config_read(self, offset: int, size: int) -> int:
         """`size` (1, 2 or 4) bytes of the configuration space at `offset`."""

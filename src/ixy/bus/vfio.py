@@ -150,7 +150,8 @@ class VfioFunction:
         self.address = address
         self._bars: dict[int, VfioBar] = {}
         self._mapped: set[DmaMemory] = set()
-        self._device = device = PciDevice(address)
+        device = PciDevice(address)
+        self._slot = device.slot_in("VFIO")
         with ExitStack() as undo:
             undo.callback(claim(device, force=False).close)
             group = container().join(device)
@@ -166,7 +167,7 @@ class VfioFunction:
 
     def slot(self) -> Slot:
         """Where the device is plugged in."""
-        return self._device.slot_in("VFIO")
+        return self._slot
 
     def config_read(self, offset: int, size: int) -> int:
         """`size` (1, 2 or 4) bytes of the configuration space at `offset`."""

@@ -51,7 +51,7 @@ class Process(NamedTuple):
 
 def processes() -> list[Process]:
     """All processes of this user, for root those of all users. What dead ones of this user left is removed."""
-    looked = (_looked_at(number, path) for number, path in sockets())
+    looked = (_looked_at(number, path) for number, path in sorted(sockets()))
     found = [process for process in looked if process is not None]
     for process in found:
         if process.state is State.DEAD and process.path.parents[1] == directory():

@@ -64,6 +64,6 @@ def sockets() -> Iterator[tuple[int, Path]]:
         places += [path for pattern in _OTHERS for path in Path("/").glob(pattern)]
     for place in dict.fromkeys(places):
         with suppress(OSError):
-            for path in sorted(place.iterdir()):
+            for path in place.iterdir():
                 if match := _OURS.fullmatch(path.name):
                     yield int(match[1]), path / NAME

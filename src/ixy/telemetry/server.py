@@ -39,6 +39,7 @@ class _Server:
     def __init__(self) -> None:
         self._owner = Owner()
         self._user = os.geteuid()
+        greeting()  # which looks the version up, once
         self._place = places.make_place()
         self.path = self._place / places.NAME
         self._closed = False

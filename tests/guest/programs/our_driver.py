@@ -12,9 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ixy.apps import inside
 from ixy.bus.container import container
 from ixy.device import Device, open_device
 from ixy.errors import Error
+from ixy.telemetry.server import serve_telemetry
 
 DEADLINE = 60  # seconds
 
@@ -113,6 +115,23 @@ def withdraw_memory(address: str) -> dict[str, Any]:
         until(lambda: receive(device) >= 0 and device.stats().rx_packets > before + 600)  # more than the ring had
         container().map(memory, address)  # for the driver to take away
         return {"first": mapping.address(0, 1), "end": mapping.address(0, 1) + memory.size}
+
+
+def look_at(address: str) -> dict[str, Any]:
+    """What is told of a card, and its registers, or why they are not."""
+    report = inside.info(address)
+    try:
+        report["registers"] = inside.registers(address)
+    except Error as error:
+        report["error"] = str(error)
+    return report
+
+
+def look_into(address: str) -> dict[str, Any]:
+    """The same of a card that this process has open and tells of; and its counters after some packets."""
+    with serve_telemetry(), open_device(address) as device:
+        until(lambda: receive(device) > 0)
+        return look_at(address) | {"counters": inside.xstats(address)}
 
 
 def receive(device: Device) -> int:

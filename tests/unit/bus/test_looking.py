@@ -143,6 +143,12 @@ def test_an_ordinary_user(card: Path, ordinary_user: Callable[[], AbstractContex
             registers(SLOT)
 
 
+def test_a_card_for_vfio(sysfs: FakeSysfs) -> None:
+    """It is nobody's yet."""
+    sysfs.add(SLOT, driver="vfio-pci")
+    assert look(SLOT).state == "nobody: it is there for who opens it through VFIO"
+
+
 def test_a_card_of_others(sysfs: FakeSysfs) -> None:
     """Of one that no driver here knows, sysfs is all there is."""
     sysfs.add(SLOT, vendor=0x14E4, device=0x16D8)

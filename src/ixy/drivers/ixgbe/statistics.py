@@ -51,6 +51,9 @@ _OTHERS = [
     *(_each(reg.BPRC) + _each(reg.MPRC) + _each(reg.BPTC) + _each(reg.MPTC)),
     *(_each(reg.TPR) + _each(reg.TPT) + [Counter("TOR", reg.TORL, reg.TORH)]),
     *(_sizes(reg.PRC64, "PRC") + _sizes(reg.PTC64, "PTC")),
+    *(_each(reg.MSPDC) + _each(reg.MLFC) + _each(reg.MRFC) + _each(reg.XEC)),
+    *(_each(reg.MNGPRC) + _each(reg.MNGPDC) + _each(reg.MNGPTC)),
+    *(_each(reg.PXONTXC) + _each(reg.PXOFFTXC) + _each(reg.PXONRXCNT) + _each(reg.PXOFFRXCNT)),
     *(_each(reg.LXONTXC) + _each(reg.LXOFFTXC) + _each(reg.LXONRXCNT) + _each(reg.LXOFFRXCNT)),
     *(_each(reg.FDIRMATCH) + _each(reg.FDIRMISS)),
 ]

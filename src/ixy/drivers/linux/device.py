@@ -80,6 +80,8 @@ class LinuxDevice:
         self._attached = AttachedPools(ThisProcess())
         self._undo = ExitStack()
         self.interface = Interface(address, name)
+        self._model, self._slot = self.interface.model(), self.interface.slot("")
+        self._most_queues = self.interface.rx_queues(), self.interface.tx_queues()
 
     def _check_sizes(self, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int) -> None:
         """
@@ -235,13 +237,8 @@ class LinuxDevice:
 
     def facts(self) -> Facts:
         with self._control():
-            return Facts(
-                model=self.interface.model(),
-                slot=self.interface.slot(self._way()),
-                mtu=self.interface.now().mtu,
-                max_rx_queues=self.interface.rx_queues(),
-                max_tx_queues=self.interface.tx_queues(),
-            )
+            slot, mtu = self._slot._replace(bus=self._way()), self.interface.now().mtu
+            return Facts(self._model, slot, mtu, *self._most_queues)
 
     def _way(self) -> str:
         """How the interface is reached, in words."""
