@@ -154,8 +154,8 @@ SCHEMES = {
     "sim:": Scheme("sim:NAME", parse_spec, _open_simulated, 0.5),  # what is plugged in has a link at once
     xdp.PREFIX: Scheme("xdp:eth0", xdp.parse, _open_xdp, 2.0),
     packet.PREFIX: Scheme("packet:eth0", packet.parse, _open_packet, 2.0),
-    vhost.PREFIX: Scheme("vhost-server:/path/to/socket", vhost.parse, _open_vhost_server, 10.0),
     vhost_user.PREFIX: Scheme("vhost-user:/path/to/socket", vhost_user.parse, _open_vhost_user, 10.0),
+    vhost.PREFIX: Scheme("vhost-server:/path/to/socket", vhost.parse, _open_vhost_server, 10.0),
 }
 
 _REAL_LINK_TIMEOUT = 10.0  # seconds; that of a card takes a few

@@ -23,7 +23,7 @@ from ixy.path import run, unchanged
 
 CARDS = {"split": (0x10, "10.82.97.1"), "packed": (0x12, "10.82.97.2")}
 PAIRS = 2
-PINGS = 500
+PINGS = 200
 CRC = 4  # we count bytes with the frame check sequence, Linux without
 
 

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from ixy import cli
-from ixy.bench import generating, judging, lockstep, rates, virtio_peer
+from ixy.bench import generating, judging, lockstep, rates, virtio, virtio_peer
 from ixy.bench.lockstep import Cost, Lane, Lanes
 from ixy.bench.reference import OURS, PUBLISHED, Algorithm, Limit, NoReference, Reference, build
 from ixy.cli.bench import bench
@@ -193,11 +193,23 @@ def test_ratios_compare_what_was_measured_together() -> None:
     assert [cost[name] for name in COST_MEMBERS[1:4]] == [12.5, 12.0, 13.0]
 
 
-def test_a_comparison_with_dpdk_without_huge_pages_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("end", virtio_peer.ENDS)
+def test_a_comparison_with_dpdk_without_huge_pages_says_what_to_do(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three huge pages are free, and two processes of DPDK with 256 MiB each need more: nothing is started."""
     monkeypatch.setattr(virtio_peer, "free_huge_pages", lambda: 3)
     with pytest.raises(MemoryUnavailable, match="272 huge pages, 3 are free; run: sudo ixy setup --pages 272"):
-        virtio_peer.compare(1, ("split",), print)
+        virtio_peer.compare(1, ("split",), print, end)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("ring", virtio.RINGS)
+def test_the_back_end_in_lock_step(ring: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All packets that our driver sends come back to it, else it were an error; that takes time."""
+    monkeypatch.setattr(virtio, "_STRETCH", 64)
+    monkeypatch.setattr(virtio, "_STRETCHES", 2)
+    cost = virtio.back_end_lock_step(ring, 8, 1)
+    assert (cost["ring"], cost["batch"]) == (ring, 8)
+    assert cost["median"] > 0
 
 
 @pytest.mark.parametrize("batch", ["0", "257", "8,", "many", "-1"])

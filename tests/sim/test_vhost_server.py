@@ -185,7 +185,9 @@ def test_a_frame_over_several_buffers(front: FrontEnd, device: ixy.Device) -> No
     check_idle(device)
 
 
-def test_a_frame_too_large_for_the_buffers_is_dropped(path: Path, device: ixy.Device) -> None:
+def test_a_frame_too_large_for_the_buffers_is_dropped(
+    path: Path, device: ixy.Device, caplog: pytest.LogCaptureFixture
+) -> None:
     """Without mergeable buffers, whose buffers are too small gets nothing of it, and keeps them for the next."""
     with FrontEnd(path) as front:
         front.introduce()
@@ -197,6 +199,8 @@ def test_a_frame_too_large_for_the_buffers_is_dropped(path: Path, device: ixy.De
         assert front.memory[BUFFERS + HEADER :][:60] == frame(1)
         assert rx.used() is None
     check_idle(device)
+    assert device.stats().tx_packets == 2
+    assert caplog.text.count("dropped 1 packets longer than the front end's buffers") == 1
 
 
 def test_what_the_header_says_of_checksums(front: FrontEnd, device: ixy.Device) -> None:
@@ -350,6 +354,7 @@ def test_front_ends_come_and_go(path: Path, device: ixy.Device, caplog: pytest.L
     check_idle(device)
 
 
+@pytest.mark.once
 def test_closing_takes_waiting_packets_back(path: Path) -> None:
     device = ixy.open(f"vhost-server:{path}", link_timeout=0)
     with ixy.Mempool(64) as pool:
@@ -360,6 +365,7 @@ def test_closing_takes_waiting_packets_back(path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.once
 def test_the_socket(path: Path) -> None:
     """It is for this user alone. One that is left over is replaced; where somebody listens, or something else lies, it
     is said."""
@@ -380,6 +386,7 @@ def test_the_socket(path: Path) -> None:
         ixy.open(f"vhost-server:{path},queues=2", link_timeout=0)
 
 
+@pytest.mark.once
 def test_what_a_front_end_is_offered(path: Path) -> None:
     with ixy.open(f"vhost-server:{path},ring=split", rx_queues=3, tx_queues=2, link_timeout=0), FrontEnd(path) as front:
         offered = front.word(GET_FEATURES)
@@ -502,6 +509,7 @@ TABLES = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("lie", TABLES)
 def test_memory_tables_that_lie(
     lie: str, front: FrontEnd, device: ixy.Device, caplog: pytest.LogCaptureFixture
@@ -521,6 +529,7 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+@pytest.mark.once
 def test_files_that_are_none(path: Path, device: ixy.Device, caplog: pytest.LogCaptureFixture) -> None:
     """Memory in a pipe, in a file that cannot be written, or in none; calls by a pipe, kicks by a file."""
     reading, writing = os.pipe()
@@ -556,6 +565,7 @@ def test_files_that_are_none(path: Path, device: ixy.Device, caplog: pytest.LogC
     check_idle(device)
 
 
+@pytest.mark.once
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 45), st.binary(max_size=80), st.integers(0, 2)), max_size=8), st.binary())
 def test_nonsense(messages: list[tuple[int, bytes, int]], rest: bytes) -> None:
@@ -683,6 +693,7 @@ def test_a_front_end_that_lets_calls_wait(
     assert "it does not take calls" in caplog.text
 
 
+@pytest.mark.once
 def test_half_a_message(path: Path, device: ixy.Device) -> None:
     """Who begins to speak and does not go on keeps nobody from closing the device."""
     with FrontEnd(path) as front:

@@ -132,30 +132,32 @@ def python(batch: int, seconds: float, repeat: int, as_json: bool) -> None:
 
 
 @bench.command()
-@click.option("--peer", type=click.Choice(["dpdk"]), help="Compare with DPDK's driver, against DPDK's back end.")
+@click.option("--peer", type=click.Choice(["dpdk"]), help="Compare with DPDK's, against DPDK's other end.")
 @click.option(
     "--end",
     type=click.Choice(["front", "back"]),
     default="front",
     show_default=True,
-    help="With --peer, which end is compared: drivers, or vhost-server with DPDK's back end, against DPDK's driver.",
+    help="Of vhost-user: the driver, or the back end, vhost-server.",
 )
 @click.option("--ring", type=click.Choice(["split", "packed", "both"]), default="both", show_default=True)
 @_options(_repeat_option, _json_option, logging_options)
 def virtio(peer: str | None, end: str, ring: str, repeat: int, as_json: bool) -> None:
     """Cycles per packet of the VirtIO driver, in lock step with a model; with --peer, its rates beside DPDK's driver.
 
-    The comparison takes turns, and starts each process anew for each measurement.
+    With --end back, those of the back end, in lock step with our driver. The comparison takes turns, and starts each
+    process anew for each measurement.
 
     \b
     ixy bench virtio
     ixy bench virtio --peer dpdk --json
-    ixy bench virtio --peer dpdk --end back
+    ixy bench virtio --end back
+    ixy bench virtio --end back --peer dpdk --repeat 5
     """
     from ixy.bench.virtio import lock_step_lines, peer_lines
 
     rings = ("split", "packed") if ring == "both" else (ring,)
-    for line in peer_lines(rings, repeat, as_json, end) if peer else lock_step_lines(rings, repeat, as_json):
+    for line in peer_lines(rings, repeat, as_json, end) if peer else lock_step_lines(rings, repeat, as_json, end):
         click.echo(line)
 
 

@@ -46,8 +46,9 @@ from ixy.packets.checking import hand_over
 from ixy.packets.packets import INDEX_MASK, Flags, Packets, carry, stamp
 from ixy.packets.pool import Pools, free_count, fresh, give, took
 from ixy.registers.virtio import DATA_VALID, HEADER_BYTES, LEGACY_HEADER_BYTES, NEEDS_CSUM
-from ixy.unsafe import copy, has, load_acquire, put, store_ordered, store_release, write_file
+from ixy.unsafe import copy, has, load_acquire, load_big, put, store_ordered, store_release, write_file
 
+_ONE_BUFFER = 0x0100  # the last eight bytes of a long header, as a number in network byte order
 _GOOD, _PARTIAL = int(Flags.L4_GOOD), int(Flags.L4_PARTIAL)
 
 
@@ -290,11 +291,14 @@ def put_plain(ring: GuestRing, slot: int, found: int) -> int:
 
 @compiled
 def put_header(ring: GuestRing, place: int) -> None:
-    """No offload, one buffer (5.1.6.2)."""
-    if ring.state[HEADER] == HEADER_BYTES:
-        copy(ring.memory, place, ring.header, 0, HEADER_BYTES)
-    else:
-        copy(ring.memory, place, ring.header, 0, LEGACY_HEADER_BYTES)
+    """No offload, one buffer (5.1.6.2).
+
+    A header that says so is not written: both sides keep its cache line as long as neither has more to say.
+    """
+    long = ring.state[HEADER] == HEADER_BYTES
+    rest = HEADER_BYTES - 8 if long else LEGACY_HEADER_BYTES - 8
+    if load_big(ring.memory, place) != 0 or load_big(ring.memory, place + rest) != (_ONE_BUFFER if long else 0):
+        copy(ring.memory, place, ring.header, 0, ring.state[HEADER])
 
 
 @compiled

@@ -26,7 +26,7 @@ from ixy.dropped import close_dropped
 from ixy.errors import ConfigurationError, Error
 from ixy.packets.mempool import Mempool
 from ixy.packets.packets import check_metadata
-from ixy.process import Owner
+from ixy.process import Owner, forget_in_child
 from ixy.registers import virtio as reg
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ class VhostDevice:
         self._receiving: list[VhostRxRing] = []
         self._sending: list[VhostTxRing] = []
         self._interrupts: list[KickInterrupt] = []
+        self._too_long = 0
         self._check(rx_queues, tx_queues, ring_size, pool_size, rss_key)
         self._metadata = check_metadata(self.address, metadata, ("flags", "time"))
         try:
@@ -113,6 +114,7 @@ class VhostDevice:
             offer = Offer(_OFFERED & ~unwanted, len(self._receiving))
             self._server = Server(self.address, self._path, self, offer)
             self._undo.callback(self._server.close)
+            forget_in_child(self)
         except BaseException:
             self.close()
             raise
@@ -249,6 +251,7 @@ class VhostDevice:
     def counters(self) -> DeviceCounters:
         """What the rings counted. `rx_errors` are the rings that have stopped."""
         with self._control():
+            self._tell_of_too_long()
             return DeviceCounters(
                 rx_packets=sum(ring.packets for ring in self._receiving),
                 rx_bytes=sum(ring.bytes for ring in self._receiving),
@@ -256,6 +259,13 @@ class VhostDevice:
                 tx_bytes=sum(ring.bytes for ring in self._sending),
                 rx_errors=len(self._breaches()),
             )
+
+    def _tell_of_too_long(self) -> None:
+        """Log that packets were dropped since the last look, as they do not fit into the front end's buffers."""
+        before, self._too_long = self._too_long, sum(ring.dropped for ring in self._sending)
+        if self._too_long > before:
+            count = self._too_long - before
+            log.warning("%s: dropped %d packets longer than the front end's buffers", self.address, count)
 
     def sent(self) -> int:
         """Packets that the front end has buffers for, and has been given."""
@@ -289,6 +299,12 @@ class VhostDevice:
         with self._lock:
             self._closed = True
             self._undo.close()
+
+    def forget(self) -> None:
+        """Close files, and let go of the front end's memory; see `ixy.process.Inheritance`."""
+        for interrupt in self._interrupts:
+            interrupt.close()
+        self.memory.clear()
 
     def __del__(self) -> None:
         if hasattr(self, "tx_rings"):  # nobody could close it: an exception came before anybody had it

@@ -147,6 +147,11 @@ class FrontEnd:
             Request.SET_VRING_ENABLE: self._enable,
         }
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether it has stopped its rings, or started none."""
+        return not any(ring.kicked for ring in self._rings)
+
     def close(self) -> None:
         """End the conversation; its rings stop, and its memory is let go of."""
         with self._all_stopped() as rings:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ixy.drivers.vhost.state import DESCRIPTORS, DEVICE, DRIVER, KIND, PLACE, SIZE, locate
+from ixy.drivers.vhost.state import DESCRIPTORS, DEVICE, DRIVER, HEADER, KIND, PLACE, SIZE, TO_READ, locate
 from ixy.drivers.virtio.rings.packed import available_flags, identifier, used_flags
 from ixy.jit import compiled
 from ixy.registers.virtio import EVENT_DISABLE, EVENT_ENABLE, PACKED_AVAIL, PACKED_ID_SHIFT, PACKED_USED
@@ -33,6 +33,7 @@ def offered(ring: GuestRing, ahead: int) -> int:
 def survey(ring: GuestRing, limit: int, kind: int) -> int:
     """Note of up to `limit` buffers where they lie, up to the first that is not in one piece and of this kind."""
     state = ring.state
+    ahead = state[HEADER] if kind == TO_READ else 0  # of a frame that is read the header need not be; else it is
     table, size, first = state[DESCRIPTORS] >> 3, state[SIZE], state[PLACE]
     for i in range(limit):
         position = first + i
@@ -44,7 +45,7 @@ def survey(ring: GuestRing, limit: int, kind: int) -> int:
         place = locate(ring, load_acquire(ring.words, word), length)
         if (said >> FLAGS_SHIFT) & KIND != kind or place < 0:
             return i
-        prefetch(ring.memory, place)
+        prefetch(ring.memory, place + ahead)
         ring.places[i], ring.sizes[i], ring.names[i] = place, length, identifier(said)
     return limit
 

@@ -163,7 +163,8 @@ class Server:
         except Broken as error:
             self._lose(f"the front end {error}; it was let go")
         except ConnectionError:
-            self._lose("the front end has gone")
+            how = logging.INFO if front_end.at_rest else logging.WARNING
+            self._lose("the front end has gone", how)
         except (OSError, Error) as error:
             self._lose(f"the front end was let go: {error}")
 
@@ -178,9 +179,9 @@ class Server:
             self._front_end = FrontEnd(connection, self._port, self._offer, self._closing)
             log.info("%s: a front end has connected", self._address)
 
-    def _lose(self, reason: str) -> None:
+    def _lose(self, reason: str, how: int = logging.WARNING) -> None:
         self._leave()
-        log.warning("%s: %s; waiting for the next", self._address, reason)
+        log.log(how, "%s: %s; waiting for the next", self._address, reason)
 
     def _leave(self) -> None:
         if self._front_end is not None:

@@ -14,9 +14,11 @@ from ixy.drivers.vhost.state import (
     DESCRIPTORS,
     DEVICE,
     DRIVER,
+    HEADER,
     KIND,
     PLACE,
     SIZE,
+    TO_READ,
     locate,
 )
 from ixy.drivers.virtio.rings.split import FLAGS, INDEX, PLACES
@@ -58,6 +60,7 @@ def head(ring: GuestRing, ahead: int) -> int:
 def survey(ring: GuestRing, limit: int, kind: int) -> int:
     """Note of up to `limit` buffers where they lie, up to the first that is not in one piece and of this kind."""
     state = ring.state
+    ahead = state[HEADER] if kind == TO_READ else 0  # of a frame that is read the header need not be; else it is
     count = min(limit, offered(ring, 0))
     table, places = state[DESCRIPTORS] >> 3, (state[DRIVER] >> 1) + PLACES
     first, mask = state[PLACE], state[SIZE] - 1
@@ -70,7 +73,7 @@ def survey(ring: GuestRing, limit: int, kind: int) -> int:
         place = locate(ring, address, size)
         if (said >> FLAGS_SHIFT) & KIND != kind or place < 0:
             return i
-        prefetch(ring.memory, place)
+        prefetch(ring.memory, place + ahead)
         ring.places[i], ring.sizes[i], ring.names[i] = place, size, name
     return count
 
