@@ -115,9 +115,8 @@ def test_one_decoder_decodes_packets_as_they_come(start, tmp_path):
         at = place = size
         assert process.stdout.readline().rstrip() == line
         assert "10.0.0." in process.stdout.readline()
-    process.stdin.close()
-    assert process.stdout.read() == ""
-    assert process.wait(timeout=60) == 0
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output) == (0, ""), errors
 
 
 @pytest.mark.once
@@ -125,10 +124,12 @@ def test_a_decoder_that_dies_is_told(ixy, tmp_path):
     """One that decodes two packets: their lines are there, and one more says why there are not more."""
     variables = decoding_by(tmp_path, "none")
     dying = tmp_path / "programs" / "tshark"
-    dying.write_text("#!/bin/sh\necho one\necho two\necho tshark: no more >&2\nexit 3\n")
+    sizes = 24 + 16 + len(DNS), 16 + len(WEB)
+    reading = "\n".join(f"{shutil.which('head')} -c {size} >/dev/null; echo line" for size in sizes)
+    dying.write_text(f"#!/bin/sh\n{reading}\necho tshark: no more >&2\nexit 3\n")
     dying.chmod(0o755)
     ended = ixy("dump", "-r", "in.pcap", "-t", "--decode", variables=variables)
-    assert (ended.code, ended.output.splitlines()) == (2, [DNS_LINE, "\tone", WEB_LINE, "\ttwo"])
+    assert (ended.code, ended.output.splitlines()) == (2, [DNS_LINE, "\tline", WEB_LINE, "\tline"])
     assert ended.errors.splitlines()[-1] == "ixy: --decode: tshark has ended by exit code 3: tshark: no more"
 
 
@@ -143,9 +144,8 @@ def test_a_pipe(start, tmp_path):
     assert process.stdout.readline().rstrip() == DNS_LINE
     process.stdin.buffer.write(content[first + 20 : -1])
     process.stdin.flush()
-    assert process.stdout.read().splitlines() == [WEB_LINE]
-    assert process.wait(timeout=60) == 0
-    process.stdin.close()
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output.splitlines()) == (0, [WEB_LINE]), errors
 
 
 @pytest.mark.once

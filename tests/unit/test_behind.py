@@ -105,13 +105,15 @@ FORMATS = ["out.pcap", "out.pcapng", "out.pcap.gz", "out.pcapng.zst"]
 
 
 def hand_over(file: Behind) -> None:
-    """Ten frames at a time, in buffers that are used again; each at the microsecond of its number."""
+    """Ten frames at a time, in buffers that are used again, until all are written; each at the microsecond of its
+    number."""
     buffers = np.zeros((file.parts, 1 << 13), np.uint8)
     for first in range(0, PACKETS, 10):
         used, buffer = 0, buffers[first // 10 % file.parts]
         for number in range(first, first + 10):
             used = append(buffer, used, file.formats[0], 1000 * number, FRAMES[number], 0, 200)
         file.flush(buffer, used, 10)
+    file.finish()
 
 
 def recorded(*paths: Path) -> list[int]:
@@ -147,7 +149,6 @@ def test_what_was_recorded_before_a_disk_is_full_stays_readable(
         patch.setattr(os, "write", full)
         with pytest.raises(CaptureError) as caught:
             hand_over(file)
-            file.finish()
         room = 1000  # what ends a compressed file still has some
         file.close()
     said = str(caught.value)
@@ -162,7 +163,6 @@ def test_files_in_turn(tmp_path: Path, name: str) -> None:
     """Of files of 20,000 bytes, before they are compressed, the last three are there, each whole, and say when."""
     with Behind(RotatingWriter(str(tmp_path / name), 0, Rotation(size=20_000, files=3))) as file:
         hand_over(file)
-        file.finish()
     files = sorted(tmp_path.iterdir(), key=lambda path: read(path).times[0])
     assert sorted(path.name for path in files) == [f"{name}{number}" for number in range(3)]
     numbers = recorded(*files)
