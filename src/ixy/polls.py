@@ -200,29 +200,12 @@ def _packet_by_packet(
     ask: Callable[[PathState, Any], int],
     by_batches: PollKernels,
 ) -> PollKernels:
-    begin, look, describe, replace, take = rx
-    load, send = tx
+    begin, look, describe, replace, _ = rx
+    load, keep, settle = tx.load, _keeping(ask), _settling(rx.finish, tx.finish)
 
     @outlined
     def poll_by_batches(path: PathState) -> int:
         return by_batches.poll(path)
-
-    @compiled
-    def keep(path: PathState, buffer: int, length: int, i: int) -> int:
-        """The length of packet `i` of the batch after the function has seen it; 0 if it is to be dropped."""
-        packet = packet_at_hand(path.pools.bytes, buffer & ID_MASK, length, path.packets, i, path.counts)
-        return packet.length if ask(path, packet) != DROP else 0
-
-    @compiled
-    def settle(path: PathState, received: int, kept: int) -> None:
-        """Note what has become of packets whose descriptors are written, and ring both doorbells."""
-        counts = path.counts
-        take(path.rx, path.pools, received, kept)
-        send(path.tx, kept)
-        counts[NOW] = counts[BEGUN] = counts[LEFT] = 0
-        counts[RECEIVED] += received
-        counts[FORWARDED] += kept
-        counts[DROPPED] += received - kept
 
     @compiled
     def poll(path: PathState) -> int:
@@ -257,6 +240,40 @@ def _packet_by_packet(
         settle(path, received, kept)
         return received
 
+    return PollKernels(poll, _recovering(replace, settle, by_batches))
+
+
+@cache
+def _keeping(ask: Callable[[PathState, Any], int]) -> Callable[[PathState, Any, int, int], int]:
+    @compiled
+    def keep(path: PathState, buffer: int, length: int, i: int) -> int:
+        """The length of packet `i` of the batch after the function has seen it; 0 if it is to be dropped."""
+        packet = packet_at_hand(path.pools.bytes, buffer & ID_MASK, length, path.packets, i, path.counts)
+        return packet.length if ask(path, packet) != DROP else 0
+
+    return keep
+
+
+@cache
+def _settling(take: Callable[..., None], send: Callable[..., None]) -> Callable[[PathState, int, int], None]:
+    @compiled
+    def settle(path: PathState, received: int, kept: int) -> None:
+        """Note what has become of packets whose descriptors are written, and ring both doorbells."""
+        counts = path.counts
+        take(path.rx, path.pools, received, kept)
+        send(path.tx, kept)
+        counts[NOW] = counts[BEGUN] = counts[LEFT] = 0
+        counts[RECEIVED] += received
+        counts[FORWARDED] += kept
+        counts[DROPPED] += received - kept
+
+    return settle
+
+
+@cache
+def _recovering(
+    replace: Callable[..., None], settle: Callable[[PathState, int, int], None], by_batches: PollKernels
+) -> Callable[[PathState], None]:
     @compiled
     def recover(path: PathState) -> None:
         begun = path.counts[BEGUN]
@@ -267,4 +284,4 @@ def _packet_by_packet(
             settle(path, begun, begun - 1 - path.counts[LEFT])
         by_batches.recover(path)
 
-    return PollKernels(poll, recover)
+    return recover

@@ -71,12 +71,16 @@ def start(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
     """Start `ixy` in the test's directory, with pipes for its output, likewise."""
 
     def popen(
-        *arguments: str, variables: Mapping[str, str] = MappingProxyType({}), stdout: int = subprocess.PIPE
+        *arguments: str,
+        variables: Mapping[str, str] = MappingProxyType({}),
+        stdout: int = subprocess.PIPE,
+        stdin: int | None = None,
     ) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [*COMMAND, *arguments],
             cwd=tmp_path,
             env=ENVIRONMENT | dict(variables),
+            stdin=stdin,
             stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 
 import pytest
@@ -67,12 +68,108 @@ def test_objects(ixy):
     assert "udp" not in first
 
 
-def test_decoded(ixy):
-    """What tcpdump would not print in a line Scapy says below it."""
-    first, second, *_ = ixy("dump", "-r", "in.pcap", "-t", "--decode").output.splitlines()
-    assert first == DNS_LINE
-    assert second.startswith("\t")
-    assert "DNS" in second
+TSHARK = shutil.which("tshark")
+DECODERS = [
+    pytest.param("tshark", marks=pytest.mark.skipif(not TSHARK, reason="there is no tshark: apt-get install tshark")),
+    "scapy",
+]
+
+
+def decoding_by(tmp_path, name):
+    """Variables by which a command finds this decoder."""
+    (tmp_path / "programs").mkdir()
+    if name == "tshark":
+        (tmp_path / "programs" / "tshark").symlink_to(TSHARK)
+    return {"PATH": str(tmp_path / "programs")}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", DECODERS)
+def test_decoded(ixy, tmp_path, name):
+    """What tcpdump would not print is said below each packet's line: in a line, and with -v in many."""
+    variables = decoding_by(tmp_path, name)
+    lines = ixy("dump", "-r", "in.pcap", "-t", "--decode", variables=variables).output.splitlines()
+    assert lines[::2] == [DNS_LINE, WEB_LINE, WEB_LINE, DNS_LINE, WEB_LINE]
+    assert ["DNS" in line for line in lines[1::2]] == [True, False, False, True, False]
+    assert all(line.startswith("\t") for line in lines[1::2])
+    ended = ixy("dump", "-r", "in.pcap", "-tq", "--decode", "-v", variables=variables)
+    assert ended.code == 0, ended.errors
+    below = [part.splitlines()[1:] for part in ended.output.split("IP (")[1:]]
+    for part, port in zip(below, (53, 8000, 8000, 53, 8000), strict=True):
+        assert len(part) > 20
+        assert sum("10.0.0.1" in line for line in part) >= 1
+        assert any(str(port) in line or "domain" in line for line in part)
+
+
+@pytest.mark.once
+@pytest.mark.skipif(not TSHARK, reason="there is no tshark: apt-get install tshark")
+def test_one_decoder_decodes_packets_as_they_come(start, tmp_path):
+    """A packet's lines are there before the next packet is; its number and its time are what tshark says."""
+    content = (tmp_path / "in.pcap").read_bytes()
+    process = start("dump", "-r", "-", "-l", "-t", "--decode", variables=decoding_by(tmp_path, "tshark"), stdin=-1)
+    at, place = 0, 24
+    for line in (DNS_LINE, WEB_LINE, WEB_LINE):
+        size = place + 16 + int.from_bytes(content[place + 8 : place + 12], "little")
+        process.stdin.buffer.write(content[at:size])
+        process.stdin.flush()
+        at = place = size
+        assert process.stdout.readline().rstrip() == line
+        assert "10.0.0." in process.stdout.readline()
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output) == (0, ""), errors
+
+
+@pytest.mark.once
+def test_a_decoder_that_dies_is_told(ixy, tmp_path):
+    """One that decodes two packets: their lines are there, and one more says why there are not more."""
+    variables = decoding_by(tmp_path, "none")
+    dying = tmp_path / "programs" / "tshark"
+    sizes = 24 + 16 + len(DNS), 16 + len(WEB)
+    reading = "\n".join(f"{shutil.which('head')} -c {size} >/dev/null; echo line" for size in sizes)
+    dying.write_text(f"#!/bin/sh\n{reading}\necho tshark: no more >&2\nexit 3\n")
+    dying.chmod(0o755)
+    ended = ixy("dump", "-r", "in.pcap", "-t", "--decode", variables=variables)
+    assert (ended.code, ended.output.splitlines()) == (2, [DNS_LINE, "\tline", WEB_LINE, "\tline"])
+    assert ended.errors.splitlines()[-1] == "ixy: --decode: tshark has ended by exit code 3: tshark: no more"
+
+
+@pytest.mark.once
+def test_a_pipe(start, tmp_path):
+    """Each packet's line comes when the packet came, of a capture that does not end; -c ends it."""
+    content = (tmp_path / "in.pcap").read_bytes()
+    process = start("dump", "-r", "-", "-t", "-c", "2", stdin=-1)
+    first = 24 + 16 + len(DNS)
+    process.stdin.buffer.write(content[: first + 20])
+    process.stdin.flush()
+    assert process.stdout.readline().rstrip() == DNS_LINE
+    process.stdin.buffer.write(content[first + 20 : -1])
+    process.stdin.flush()
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output.splitlines()) == (0, [WEB_LINE]), errors
+
+
+@pytest.mark.once
+def test_times_that_a_file_cannot_tell(ixy, tmp_path):
+    """All packets are written, those of times that no pcap has with the nearest; that is said in one line."""
+
+    def block(kind, body):
+        size = struct.pack("<I", len(body) + 12)
+        return struct.pack("<I", kind) + size + body + size
+
+    content = block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1)) + block(1, struct.pack("<HHI", 1, 0, 0))
+    for stamp in (-5, 5, 1 << 52):  # the last is in 2112
+        stamp &= (1 << 64) - 1
+        head = struct.pack("<IIIII", 0, stamp >> 32, stamp & 0xFFFFFFFF, 60, 60)
+        content += block(6, head + WEB[:60])
+    (tmp_path / "in.pcapng").write_bytes(content)
+    ended = ixy("dump", "-r", "in.pcapng", "-tttt", variables={"TZ": "UTC"})
+    assert ended.code == 0, ended.errors
+    years = [line.split("-")[0] for line in ended.output.splitlines()]
+    assert years == ["1969", "1970", "2112"]
+    ended = ixy("dump", "-r", "in.pcapng", "-w", "out.pcap")
+    what = "out.pcap: times before 1970 or beyond 2106, written as the nearest that there are: 2"
+    assert (ended.code, ended.errors.splitlines()[-1]) == (2, f"ixy: {what}")
+    assert read_pcap(tmp_path / "out.pcap") == [WEB[:60]] * 3
 
 
 def test_ctrl_c(start):

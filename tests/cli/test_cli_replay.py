@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import struct
+import subprocess
 
 import dpkt
 import pytest
 from captures import frames, read_pcap, write_pcap
+from conftest import COMMAND, ENVIRONMENT
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 
@@ -140,7 +144,7 @@ def test_a_filter_and_a_vlan(ixy, tmp_path):
         (["in.pcap", OUT, "--map", "10.0.0.0/8"], "--map"),
         (["none.pcap", OUT], "none.pcap: No such file"),
         (["in.pcap", "sim:a,tx_pcap=../{}/in.pcap"], "is both read and written"),
-        (["-", OUT, "sim:b,clock=virtual"], "standard input is read once"),
+        (["-", OUT, "sim:b,clock=virtual"], "a pipe is read once"),
         (["in.pcap", OUT, OUT, OUT], "name one device or two"),
     ],
 )
@@ -189,3 +193,59 @@ def test_a_wire_does_not_compress(ixy, recorded):
     """One line, instead of a file that nobody can read."""
     assert recorded
     assert "not compressed here" in ixy("replay", "in.pcap", "sim:a,tx_pcap=out.pcap.gz,clock=virtual").complaint()
+
+
+@pytest.mark.once
+def test_what_comes_through_a_pipe_is_sent_as_it_comes(tmp_path):
+    """The next packet is written when the report has it that the one before was sent."""
+    packets = [(10**9 * n, n.to_bytes(60, "big")) for n in range(2)]
+    record(tmp_path / "in.pcap", packets)
+    content = (tmp_path / "in.pcap").read_bytes()
+    command = [*COMMAND, "replay", "-", f"sim:a,tx_pcap={tmp_path / 'out.pcap'}", "--topspeed", "--json"]
+    with subprocess.Popen(
+        command, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(content[:100])
+        assert any(json.loads(line)["sent"] == 1 for line in process.stdout)
+        process.stdin.write(content[100:])
+        process.stdin.close()
+        *_, summary = process.stdout
+    assert (process.returncode, json.loads(summary)["sent"]) == (0, 2)
+    assert read_pcap(tmp_path / "out.pcap") == [frame for _, frame in packets]
+
+
+@pytest.mark.once
+def test_a_pipe_that_is_sent_twice(ixy, tmp_path, recorded):
+    """It is read to its end first."""
+    with (tmp_path / "in.pcap").open("rb") as file:
+        reader, writer = os.pipe()
+        os.write(writer, file.read())
+    os.close(writer)
+    ended = ixy("replay", "-", OUT, "--topspeed", "--loop", "2", preexec_fn=lambda: os.dup2(reader, 0))
+    os.close(reader)
+    assert ended.code == 0, ended.errors
+    assert read_pcap(tmp_path / "out.pcap") == [packet.ljust(60, b"\0") for packet in recorded] * 2
+
+
+@pytest.mark.once
+def test_times_that_cannot_be_told(ixy, tmp_path):
+    """All packets are sent, and then it is said; at a rate of its own nobody asks for the times."""
+
+    def block(kind, body):
+        size = struct.pack("<I", len(body) + 12)
+        return struct.pack("<I", kind) + size + body + size
+
+    content = block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1)) + block(1, struct.pack("<HHI", 1, 0, 0))
+    for stamp in (5, 1 << 62):
+        content += block(6, struct.pack("<IIIII", 0, stamp >> 32, stamp & 0xFFFFFFFF, 60, 60) + bytes(60))
+    (tmp_path / "in.pcapng").write_bytes(content)
+    ended = ixy("replay", "in.pcapng", OUT, "--max-gap", "1")
+    *_, last = ended.errors.splitlines()
+    assert (ended.code, last) == (
+        2,
+        "ixy: in.pcapng: times beyond the years 1677 to 2262, taken for the nearest of these: 1",
+    )
+    assert gaps(tmp_path / "out.pcap") == [0, SECOND]
+    assert ixy("replay", "in.pcapng", OUT, "--pps", "10").code == 0

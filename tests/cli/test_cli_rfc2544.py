@@ -89,10 +89,9 @@ def test_frame_loss_of_a_cable_that_loses_half(ixy):
 
 
 def test_bursts_in_ipv6_within_a_vlan_both_ways(ixy):
-    """A cable takes all: as many as can be sent in a trial's time, in each direction."""
+    """A cable takes all: as many as can be sent in a trial's time, in each direction; compiled."""
     ended = ixy(
-        *("test", "back-to-back", *PAIR, *SHORT, "--sizes", "88", "--ipv6", "--vlan", "5", "--both-ways", "--json"),
-        variables=INTERPRETED,
+        "test", "back-to-back", *PAIR, *SHORT, "--sizes", "88", "--ipv6", "--vlan", "5", "--both-ways", "--json"
     )
     assert ended.code == 0, ended.errors
     trial, summary = map(json.loads, ended.output.splitlines())
@@ -101,9 +100,39 @@ def test_bursts_in_ipv6_within_a_vlan_both_ways(ixy):
     assert row["packets"] == row["least"] == row["most"] == trial["sent"] // 2
 
 
+def test_streams_of_a_file_behind_routers(ixy, tmp_path):
+    """All of them at once are one row, by the file's name: as many packets a second as the line takes of 110
+    bytes and 130 with all that goes between, on average. Flows make no difference to a cable."""
+    (tmp_path / "mix.yaml").write_text("streams:\n  - {size: 76}\n  - {size: 136, packet: {ipv6: {}, udp: {}}}\n")
+    ended = ixy(
+        *("test", "throughput", *PAIR, *SHORT, "--streams", "mix.yaml", "--routed", "--both-ways", "--json"),
+        variables=INTERPRETED,
+    )
+    assert ended.code == 0, ended.errors
+    assert [(row["frame"], row["pps"]) for row in ended.summary["results"]] == [("mix.yaml", 10**10 // (8 * 130))]
+    ended = ixy(
+        *("test", "frame-loss", *PAIR, *SHORT, "--sizes", "1518", "--flows", "7", "--routed", "--json"),
+        variables=INTERPRETED,
+    )
+    assert ended.code == 0, ended.errors
+    assert [row["1518"] for row in ended.summary["results"]][:2] == [0, 0]
+
+
+def test_a_rate_above_the_line_of_a_larger_size(ixy):
+    """Is refused before the first trial, of which there is no line."""
+    ended = ixy(
+        *("test", "latency", *PAIR, *SHORT, "--rate", "1Mpps", "--sizes", "64,1518", "--json"), variables=INTERPRETED
+    )
+    assert (ended.output, ended.complaint()) == (
+        "",
+        "ixy: --rate 1000000 packets per second: of the packets 1518 the line takes 812743 a second",
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (["--streams", "no.yaml", "--vlan", "0"], "--streams says all of its packets"),
         (["--sizes", "10"], "--sizes 10: 64 to 1518 are possible"),
         (["--sizes", "64", "--ipv6"], "--sizes 64: 84 to 1518 are possible"),
         (["--sizes", "64,128,64"], "--sizes 64,128,64: 64 is there twice"),

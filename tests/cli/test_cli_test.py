@@ -9,7 +9,9 @@ import signal
 import time
 from contextlib import ExitStack
 
+import dpkt
 import pytest
+from captures import read_pcap
 
 from ixy.apps import tester
 from ixy.apps.rate import parse_rate
@@ -66,7 +68,7 @@ def test_a_table(ixy, tmp_path):
 @pytest.mark.once
 def test_lines_for_people(ixy):
     """A line a second, with what was lost so far; then a row a stream, and a histogram."""
-    ended = ixy("test", *IMPAIRED, "--rate", "1kpps", "--seconds", "2.5", "--settle", "0.1")
+    ended = ixy("test", *IMPAIRED, "--rate", "1kpps", "--seconds", "2.5", "--settle", "0.1", "--no-learning")
     assert ended.code == 1
     lines = ended.output.splitlines()
     live = [line for line in lines if line.startswith("sent ")]
@@ -182,3 +184,16 @@ def test_interrupted(start):
     summary = json.loads(output.splitlines()[-1])
     assert (summary["type"], summary["lost"]) == ("summary", 0)
     assert summary["sent"] >= first["sent"] > 0
+
+
+@pytest.mark.once
+def test_flows_are_sent(ixy, tmp_path):
+    """So many, in turn, told apart by source address and port; what is sent is recorded, and nothing arrives."""
+    pair = ("sim:a,tx_pcap=out.pcap,clock=virtual", "sim:b,clock=virtual")
+    for options, version in (((), "ip"), (("--ipv6",), "ip6")):
+        ended = ixy("test", *pair, "--flows", "5", "--count", "20", *options, variables={"IXY_JIT": "0"})
+        assert ended.code == 1, ended.errors
+        assert "sent 20, received 0, lost 20" in ended.output
+        frames = [dpkt.ethernet.Ethernet(frame) for frame in read_pcap(tmp_path / "out.pcap")]
+        flows = [(bytes(getattr(frame, version).src), frame.data.data.sport) for frame in frames]
+        assert (len(set(flows[:5])), flows[5:]) == (5, flows[:5] * 3)

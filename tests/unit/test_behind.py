@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +14,8 @@ import pytest
 
 from ixy.errors import CaptureError
 from ixy.formats.behind import Behind
+from ixy.formats.reading import read
+from ixy.formats.rotation import RotatingWriter, Rotation
 from ixy.formats.writing import Writer, append
 
 if TYPE_CHECKING:
@@ -94,3 +98,73 @@ def test_an_error_is_told_to_who_hands_over() -> None:
     with pytest.raises(CaptureError):
         file.finish()
     assert file.pending == 0
+
+
+FRAMES = np.random.default_rng(7).integers(0, 256, (PACKETS, 200), np.uint8)  # which hardly anything compresses
+FORMATS = ["out.pcap", "out.pcapng", "out.pcap.gz", "out.pcapng.zst"]
+
+
+def hand_over(file: Behind) -> None:
+    """Ten frames at a time, in buffers that are used again, until all are written; each at the microsecond of its
+    number."""
+    buffers = np.zeros((file.parts, 1 << 13), np.uint8)
+    for first in range(0, PACKETS, 10):
+        used, buffer = 0, buffers[first // 10 % file.parts]
+        for number in range(first, first + 10):
+            used = append(buffer, used, file.formats[0], 1000 * number, FRAMES[number], 0, 200)
+        file.flush(buffer, used, 10)
+    file.finish()
+
+
+def recorded(*paths: Path) -> list[int]:
+    """The numbers of the frames in several files, which are all whole."""
+    numbers: list[int] = []
+    for path in paths:
+        capture = read(path)
+        assert capture.damage is None
+        for start, time in zip(capture.offsets.tolist(), capture.times.tolist(), strict=True):
+            numbers.append(time // 1000)
+            assert capture.data[start : start + 200].tobytes() == FRAMES[numbers[-1]].tobytes()
+    return numbers
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(("reason", "words"), [(errno.ENOSPC, "disk full"), (errno.EPIPE, "pipe closed")])
+def test_what_was_recorded_before_a_disk_is_full_stays_readable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, reason: int, words: str
+) -> None:
+    """100,000 bytes find room, also of what is compressed: as many packets are in the file as it is said."""
+    path, room, write = tmp_path / name, 100_000, os.write
+
+    def full(fd: int, data: memoryview) -> int:
+        nonlocal room
+        if not room:
+            raise OSError(reason, os.strerror(reason))
+        taken = write(fd, data[:room])
+        room -= taken
+        return taken
+
+    file = Behind(RotatingWriter(str(path), 0))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(CaptureError) as caught:
+            hand_over(file)
+        room = 1000  # what ends a compressed file still has some
+        file.close()
+    said = str(caught.value)
+    assert said.startswith(f"{path}: {words}; packets written whole: ")
+    count = int(said.rpartition(" ")[2])
+    assert 300 < count < 500
+    assert recorded(path) == list(range(count))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_files_in_turn(tmp_path: Path, name: str) -> None:
+    """Of files of 20,000 bytes, before they are compressed, the last three are there, each whole, and say when."""
+    with Behind(RotatingWriter(str(tmp_path / name), 0, Rotation(size=20_000, files=3))) as file:
+        hand_over(file)
+    files = sorted(tmp_path.iterdir(), key=lambda path: read(path).times[0])
+    assert sorted(path.name for path in files) == [f"{name}{number}" for number in range(3)]
+    numbers = recorded(*files)
+    assert numbers == list(range(numbers[0], PACKETS))
+    assert 180 < len(numbers) <= 280

@@ -1,4 +1,4 @@
-"""What lies between a tester's ports has to know where packets are to go, before any are counted (RFC 2544, section 23).
+"""What lies between a tester's ports has to know where packets are to go before any are counted (RFC 2544, section 23).
 
 A switch learns it from frames that come from where packets are to go. A router asks, by ARP (RFC 826) or by IPv6's
 neighbour discovery (RFC 4861), and asks again now and then. So a port announces who is behind it, and answers.

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ixy import clock
 from ixy.apps.report import Report
 from ixy.apps.rewriting import Rewriting, copy_rewritten, most_bytes, rewriting
 from ixy.apps.sending import SENT, lay, pad, sender_kernels, sending_pool
@@ -24,10 +26,12 @@ from ixy.counts import COUNTS
 from ixy.errors import CaptureError, ConfigurationError, OwnershipError
 from ixy.formats.frames import MIN_FRAME
 from ixy.formats.links import HEADER
+from ixy.formats.piped import Piped, arriving, is_piped, read_only
 from ixy.formats.reading import Source
 from ixy.formats.words import LENGTH, OFFSET, ORIGINAL, ROWS, TIME
 from ixy.jit import compiled
 from ixy.pacing import (
+    AS_RECORDED,
     AT_ONCE,
     BACK,
     CATCH_UP_PACKETS,
@@ -65,6 +69,7 @@ log = logging.getLogger("ixy.apps")
 
 _PART = 4096  # packets of a table
 _TURN = 8  # polls of a device before it is the other one's turn
+_PATIENCE = 0.01  # seconds that a packet is waited for that is to come through a pipe: signals and reports wait too
 _BOTH = -1  # of a recording's sides
 
 # Rows of a table of packets that are to be sent, besides those of `words`: when they are due after the first, and who
@@ -114,10 +119,10 @@ class PlayerState(NamedTuple):
 
 
 class Recording:
-    """The packets of a capture file that are to be sent, in order, each with the time when it is due.
+    """The packets of a capture that are to be sent, in order, each with the time when it is due.
 
     Args:
-        path: of the file; "-" is standard input.
+        source: the capture. One that comes through a pipe is sent once.
         timing: when packets are due.
         loops: how often the file is sent, 0 for without end.
         limit: of packets in all, None for none.
@@ -126,19 +131,19 @@ class Recording:
         room: bytes that a frame may have.
 
     Attributes:
-        source: the file.
+        source: the capture.
+        data: where its packets lie; a copy of those that are not sent yet, if they come through a pipe.
+        over: there are no further packets.
         plan: when its packets are due.
         found: packets that were cut when they were recorded, and that were left out as they have no whole Ethernet
             header or are too long.
+        clamped: packets whose times are beyond what can be told.
         damage: why the file ended early, or None.
-
-    Raises:
-        CaptureError: the file cannot be read.
     """
 
     def __init__(
         self,
-        path: str,
+        source: Source | Piped,
         timing: Timing,
         *,
         loops: int = 1,
@@ -147,34 +152,59 @@ class Recording:
         side: int | None = None,
         room: int = BUFFER_SIZE,
     ) -> None:
-        self.source = Source(path)
+        self.source = source
+        self._waiting = np.zeros(0 if isinstance(source, Source) else 2 * _PART * BUFFER_SIZE, np.uint8)
+        self.data = source.data if isinstance(source, Source) else read_only(self._waiting[:])
         self.plan, self.found = new_plan(timing, room), np.zeros(FOUND, np.int64)
         self._left, self._limit = loops, limit or 0
         self._rows = np.zeros((ALL_ROWS, _PART), np.int64)
         self._only, self._room = only.address if only else 0, room
         self._side, self._sides = _BOTH if side is None else side, None if side is None else Sides()
-        self._over = False
+        self.over = False
+        self.clamped = 0
         self.damage: str | None = None
 
     def fill(self, table: Table, kept: int = 0) -> int:
         """Fill a table with the next packets, of a short file with those of several loops; how many it holds then,
-        fewer than `_PART` only at the end.
+        fewer than `_PART` only at the end, or where no more have come through a pipe. The first one is waited for.
 
         Args:
             table: shape (ALL_ROWS, 2 * _PART), int64; it holds `kept`, fewer than `_PART`.
         """
-        rows, data = self._rows, self.source.data
-        while kept < _PART and not self._over:
-            count = self.source.fill(rows[:ROWS])
+        if isinstance(self.source, Piped):
+            return self._take(self.source, table, kept)
+        while kept < _PART and not self.over:
+            count = self.source.fill(self._rows[:ROWS])
             if count == 0:
                 self._rewind()
                 continue
-            if self._sides:
-                self._sides.divide(data, rows[OFFSET, :count], rows[LENGTH, :count], rows[SIDE, :count])
-            kept = _select(
-                data, rows, count, self._only, self._side, self._room, self._limit, self.plan, self.found, table, kept
-            )
-            self._over = 0 < self._limit <= self._planned
+            kept = self._keep(table, count, kept)
+        return kept
+
+    def _take(self, pipe: Piped, table: Table, kept: int) -> int:
+        """The same, of what has come through a pipe. Packets that are not sent yet move to the front of `data`."""
+        _gather(self._waiting, 0, self.data, table, 0, kept)
+        enough = CATCH_UP_PACKETS if clock.is_virtual() else 1  # that the next packets need not be waited for
+        while kept < _PART and not self.over:
+            forever = clock.is_virtual() or self._planned == 0
+            count = pipe.fill(self._rows[:ROWS], 0.0 if kept >= enough else None if forever else _PATIENCE)
+            self.over, self.clamped, self.damage = pipe.over, pipe.clamped, pipe.damage if pipe.over else None
+            if count == 0:
+                break
+            end = int(table[OFFSET, kept - 1] + table[LENGTH, kept - 1]) if kept else 0
+            before, kept = kept, self._keep(table, count, kept)
+            _gather(self._waiting, end, pipe.data, table, before, kept)
+        return kept
+
+    def _keep(self, table: Table, count: int, kept: int) -> int:
+        """Put those that are to be sent of the next packets into a table that has `kept`; how many it has now."""
+        rows, data = self._rows, self.source.data
+        if self._sides:
+            self._sides.divide(data, rows[OFFSET, :count], rows[LENGTH, :count], rows[SIDE, :count])
+        kept = _select(
+            data, rows, count, self._only, self._side, self._room, self._limit, self.plan, self.found, table, kept
+        )
+        self.over = self.over or 0 < self._limit <= self._planned
         return kept
 
     @property
@@ -184,9 +214,10 @@ class Recording:
 
     def _rewind(self) -> None:
         """Begin once more, right after the last packet, if that is asked for and there is one."""
-        self.damage = self.source.damage
+        assert isinstance(self.source, Source)
+        self.clamped, self.damage = self.source.clamped, self.source.damage
         self._left -= 1
-        self._over = self._left == 0 or self._planned == 0
+        self.over = self._left == 0 or self._planned == 0
         self.source.rewind()
         begin_again(self.plan)
 
@@ -231,7 +262,7 @@ class Player:
             bytes=pools().bytes.reshape(-1),
             pool=sending_pool(device, batch).number,
             packets=new_packets(batch),
-            data=recording.source.data,
+            data=recording.data,
             table=np.zeros((ALL_ROWS, 2 * _PART), np.int64),
             rules=rules,
             rewrites=rules.vlan != rewriting().vlan or rules.families.size > 0,
@@ -260,7 +291,7 @@ class Player:
             left -= tried
             if self.at_end and polls:
                 self.fill()
-            if left <= 0 or self._over:
+            if left <= 0 or self.at_end:
                 break
         if self.sent > before:
             self._device._rouse()  # pyright: ignore[reportPrivateUsage]
@@ -269,7 +300,7 @@ class Player:
     def due(self) -> int | None:
         """When the next packet is due, by the clock in nanoseconds; None if that is not known yet."""
         started, at = int(self.state.keeping[STARTED]), int(self._place[AT])
-        if self._over or not started:
+        if self.at_end or not started:
             return None
         return started + int(self.state.table[DUE, at])
 
@@ -293,7 +324,7 @@ class Player:
         table[:, : end - at] = table[:, at:end].copy()
         count = self._recording.fill(table, end - at)
         self._place[AT], self._place[END], self._place[ENDS] = 0, count, count < _PART
-        self._over = count == 0
+        self._over = count == 0 and self._recording.over
 
 
 def replay(
@@ -317,30 +348,20 @@ def replay(
         rules: what is changed in each frame.
 
     Raises:
-        CaptureError: the file cannot be read; or it ends within a packet, and what is before that was sent.
-        ConfigurationError: there is no packet to send; or standard input is to be read twice.
+        CaptureError: the file cannot be read; or it ends within a packet, and what is before that was sent; or it has
+            times that cannot be told.
+        ConfigurationError: there is no packet to send; or a pipe is to be read twice.
         FilterError: the filter is malformed, or libpcap not installed.
         Error: as `ixy.open`.
     """
     rules = rewriting() if rules is None else rules
-    only = chosen_by(expression)
-    room = BUFFER_SIZE - (most_bytes(0, rules))
-    if path == "-" and len(addresses) > 1:
-        raise ConfigurationError("standard input is read once, and two devices read it by themselves: name a file")
-    recordings = [
-        Recording(
-            path,
-            timing,
-            loops=loops,
-            limit=settings.count,
-            only=only,
-            side=side if len(addresses) > 1 else None,
-            room=room,
-        )
-        for side in range(len(addresses))
-    ]
     keeping = np.zeros(KEEPING, np.int64)
-    with stop_on_signals() as stop, open_devices(addresses, settings, reads=[path]) as devices:
+    with ExitStack() as stack:
+        room = BUFFER_SIZE - most_bytes(0, rules)
+        sources = _sources(path, len(addresses), loops, stack)
+        recordings = _recordings(sources, timing, loops, settings.count, chosen_by(expression), room)
+        stop = stack.enter_context(stop_on_signals())
+        devices = stack.enter_context(open_devices(addresses, settings, reads=[path]))
         players = [
             Player(device, recording, settings.batch, rules, keeping)
             for device, recording in zip(devices, recordings, strict=True)
@@ -355,9 +376,47 @@ def replay(
                 drain(device, player.sent)
             report.results = _results(players, recordings, keeping, seconds)
     _tell(path, recordings)
-    if damage := recordings[0].damage:
-        raise CaptureError(f"{path}: damaged, sent what was before: {damage}")
+    _check(path, recordings[0])
     return 0 if over() else stop.exit_code(settings)
+
+
+def _sources(path: str, number: int, loops: int, stack: ExitStack) -> list[Source | Piped]:
+    """The capture, for so many devices, each of which reads it by itself. What comes through a pipe is sent as it
+    comes, but if it is to be sent several times.
+
+    Raises:
+        CaptureError: it cannot be read.
+        ConfigurationError: a pipe cannot be read by two.
+    """
+    piped = is_piped(path)
+    if piped and number > 1:
+        raise ConfigurationError(f"{path}: a pipe is read once, and two devices read it by themselves: name a file")
+    if piped and loops == 1:
+        return [stack.enter_context(arriving(path))]
+    return [Source(path) for _ in range(number)]
+
+
+def _recordings(
+    sources: Sequence[Source | Piped], timing: Timing, loops: int, limit: int | None, only: Filter | None, room: int
+) -> list[Recording]:
+    """What each device sends: all, or of two what clients and what servers sent."""
+    sides = range(len(sources)) if len(sources) > 1 else [None]
+    return [
+        Recording(source, timing, loops=loops, limit=limit, only=only, side=side, room=room)
+        for source, side in zip(sources, sides, strict=True)
+    ]
+
+
+def _check(path: str, recording: Recording) -> None:
+    """
+    Raises:
+        CaptureError: the file was damaged, or its times were not what they should be.
+    """
+    wrong = [f"damaged, sent what was before: {recording.damage}"] if recording.damage else []
+    if recording.clamped and recording.plan.timing.kind == AS_RECORDED:
+        wrong.append(f"times beyond the years 1677 to 2262, taken for the nearest of these: {recording.clamped}")
+    if wrong:
+        raise CaptureError(f"{path}: {'; '.join(wrong)}")
 
 
 def _all(players: Sequence[Player]) -> Callable[[], bool]:
@@ -453,6 +512,18 @@ def _select(
             table[OFFSET, kept], table[LENGTH, kept], table[DUE, kept] = start, size, moment
             kept += 1
     return kept
+
+
+@compiled
+def _gather(target: Bytes, end: int, source: Bytes, table: Table, first: int, last: int) -> None:
+    """Move the packets from number `first` up to `last` of a table to `target[end:]`, one right after the other, where
+    none lies further ahead than before if both arrays are one."""
+    for i in range(first, last):
+        start, size = table[OFFSET, i], table[LENGTH, i]
+        for k in range(size):
+            target[end + k] = source[start + k]
+        table[OFFSET, i] = end
+        end += size
 
 
 @compiled

@@ -315,8 +315,8 @@ class Tester:
     def run(
         self, trial: Trial, on_progress: Callable[[float], object] | None = None, stop: Stop | None = None
     ) -> TrialResult:
-        """Send what a trial says, and wait for what arrives. What is left of trials before is ignored. Who asks a port for
-        the address of a packet's sender or receiver, by ARP or neighbour discovery, is answered meanwhile.
+        """Send what a trial says, and wait for what arrives. What is left of trials before is ignored. Who asks a port
+        for the address of a packet's sender or receiver, by ARP or neighbour discovery, is answered meanwhile.
 
         Args:
             on_progress: called with the time, in seconds by `ixy.clock`, every few milliseconds; `so_far` says how it

@@ -26,7 +26,7 @@ from ixy.device import Device, open_device
 from ixy.filters import Filter
 from ixy.formats.behind import Behind
 from ixy.formats.frames import udp_frame
-from ixy.formats.reading import Capture, read
+from ixy.formats.reading import Capture, Source, read
 from ixy.formats.writing import Writer
 from ixy.jit import compiled
 from ixy.pacing import AS_RECORDED, AT_ONCE, KEEPING, Timing
@@ -128,7 +128,7 @@ def _replay(kind: int, suffix: str) -> float:
         path = stack.enter_context(_place(suffix))
         _write(path, bytes(_FRAME), _PACKETS)
         device = stack.enter_context(_open("sim:a", host))
-        recording = Recording(str(path), Timing(kind), loops=0)
+        recording = Recording(Source(path), Timing(kind), loops=0)
         player = Player(device, recording, _BATCH, rewriting(), np.zeros(KEEPING, np.int64))
         rounds, card = _rounds(player.kernels.run, _drain), host.cards["a"].index
 

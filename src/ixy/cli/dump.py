@@ -66,7 +66,7 @@ def dump(
     and TCP. What UDP and TCP carry is not looked at, whatever their ports: DNS is printed as any other UDP, and
     --decode says more. Names are never looked up.
 
-    Runs until Ctrl-C, a limit, or the end of the file.
+    Runs until Ctrl-C, a limit, or the end of the file. What comes through a pipe (-r -) is printed as it comes.
 
     \b
     Examples:
@@ -75,6 +75,7 @@ def dump(
       sudo ixy dump 0000:03:00.0 -ev "udp port 53 and not host 10.0.0.1"
       ixy dump -r in.pcap -ttt tcp port 80
       ixy dump -r in.pcap -w dns.pcap udp port 53
+      ssh host tcpdump -i eth0 -U -w - | ixy dump -r - --decode
       ixy dump sim:a,gen=60,rate=1000 --json --seconds 1
     """
     from ixy.apps.dump import Look, dump_device, dump_file

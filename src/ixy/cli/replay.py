@@ -65,8 +65,8 @@ def replay(
 ) -> int:
     """Send the packets of a capture FILE from device A, with the times between them that it recorded.
 
-    FILE may be pcap or pcapng, compressed by gzip or zstd, and larger than memory; - is standard input. Packets of raw
-    IP, of Linux cooked captures and of BSD's loopback become Ethernet.
+    FILE may be pcap or pcapng, compressed by gzip or zstd, and larger than memory; - is standard input. What comes
+    through a pipe is sent as it comes. Packets of raw IP, Linux cooked captures and BSD's loopback become Ethernet.
 
     With B, what clients sent goes out of A, and what servers sent out of B. Of each pair of addresses, the client is
     who sent the first packet, unless that one is a TCP SYN with ACK. Both keep the recorded times.

@@ -45,14 +45,15 @@ class Piped:
         data: shape (any,), uint8.
         path: as it was given.
         converted: the packets are of another link, and were made frames of Ethernet.
+        over: there are no more packets.
 
     Raises:
         CaptureError: what comes is no capture.
     """
 
     def __init__(self, path: str | Path, file: IO[bytes]) -> None:
-        self.path = path
-        self.converted = False
+        self.path, self._file = path, file
+        self.converted = self.over = False
         self._count = self._known = 0
         parts = _parts(path, file)
         head = _gathered(b"", parts, compression.MAGIC_BYTES)
@@ -70,9 +71,13 @@ class Piped:
         head = _gathered(head, self._parts, pcapng.SECTION_BYTES)
         return _gathered(head, self._parts, min(pcapng.section_bytes(head), _MOST))
 
-    def fill(self, table: Table) -> int:
+    def fill(self, table: Table, patience: float | None = None) -> int:
         """Fill the columns of a table with the next packets, from the first on, and wait until there is one; how many,
         0 at the end.
+
+        Args:
+            patience: seconds that each part of a packet is waited for, None for no end; then there may be no packet,
+                though it is not `over`.
 
         Raises:
             CaptureError: they are of a link that no Ethernet can be made of; or the pipe cannot be read.
@@ -82,7 +87,7 @@ class Piped:
             count = self._records.fill(table)
             self._count += count
             count = self._as_ethernet(table, count)
-            if count == 0 and not self._wait():
+            if count == 0 and not self._wait(patience):
                 break
         return count
 
@@ -101,15 +106,17 @@ class Piped:
         """Why there is no further packet; None if the pipe is over."""
         return self._records.damage(self._count) or (self._packed.damage if self._packed else None)
 
-    def _wait(self) -> bool:
-        """Wait for more; False if there is none, or nothing can be made of it."""
+    def _wait(self, patience: float | None) -> bool:
+        """Wait for more; False if there is none, nothing can be made of it, or it does not come in so many seconds."""
         rest = self._records.rest
-        if self._records.missing is None or rest.size > _MOST:
+        self.over = self.over or self._records.missing is None or rest.size > _MOST
+        if self.over or (patience is not None and not select.select([self._file], [], [], patience)[0]):
             return False
         part = next(self._parts, None)
+        self.over = part is None
         if part is None:
             return False
-        self._records.go_on(_read_only(np.concatenate([rest, np.frombuffer(part, np.uint8)])))
+        self._records.go_on(read_only(np.concatenate([rest, np.frombuffer(part, np.uint8)])))
         return True
 
     def _as_ethernet(self, table: Table, count: int) -> int:
@@ -124,7 +131,7 @@ class Piped:
         self.converted = True
         frames = np.empty(int(table[LENGTH, :count].sum()) + HEADER * count, np.uint8)
         count = _convert(self.data, table, count, np.array(links, np.int64), frames)
-        self.data = _read_only(frames)
+        self.data = read_only(frames)
         return count
 
 
@@ -141,6 +148,14 @@ def arriving(path: str | Path) -> Generator[Source | Piped]:
         raise CaptureError(f"{path}: {error.strerror}") from None
     with file:
         yield Source(path) if is_mappable(file) else Piped(path, file)
+
+
+def is_piped(path: str | Path) -> bool:
+    """Whether what a name stands for is no file that can be read again."""
+    if str(path) != "-":
+        return Path(path).exists() and not Path(path).is_file()
+    with opened(path) as file:
+        return not is_mappable(file)
 
 
 def _parts(path: str | Path, file: IO[bytes]) -> Iterator[bytes]:
@@ -162,7 +177,7 @@ def _parts(path: str | Path, file: IO[bytes]) -> Iterator[bytes]:
         yield part
 
 
-def _read_only(data: Bytes) -> Bytes:
+def read_only(data: Bytes) -> Bytes:
     """As a mapped file is, so that kernels are compiled for one kind of array."""
     data.flags.writeable = False
     return data

@@ -258,8 +258,8 @@ class _Session:
             "tested": f"what lies between {a.address} and {b.address}",
             "directions": "both at once" if conditions.both_ways else f"from {a.address} to {b.address}",
             "line": " and ".join(f"{rate / 1e9:g} Gbit/s" if rate else "no rate" for rate in map(line_rate, (a, b))),
-            "trials": f"{conditions.seconds:g} s each, {conditions.settle:g} s before for addresses to be learned, and as much after for "
-            "late packets; RFC: 60, 2, and 7 s",
+            "trials": f"{conditions.seconds:g} s each, {conditions.settle:g} s before to learn addresses, and as much "
+            "after for late packets; RFC: 60, 2, and 7 s",
             "machine": describe(),
             "ixy": our_version(),
             "date": date(),
