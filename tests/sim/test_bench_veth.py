@@ -160,17 +160,19 @@ def test_a_tally_is_read_while_it_is_written(tmp_path: Path) -> None:
 
 @pytest.mark.once
 def test_slices_in_which_a_program_stood_still_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four slices of 50 ms: in the second the program waited for its core, in the third only one of its threads did,
-    in the fourth it waited for packets. The counter moves 1,000, 10, 1,100 and 1,203.
+    """Six slices of 50 ms, in which the counter moves 1,000, 0, 10, 1,100, 1,203 and 1: the program runs, waits for its
+    core, and still does; then only one of its threads waits, then it waits for packets; and in the last slice it waits
+    for its core, which it tells one later. Such a wait can have begun in the slice before, which does not count either.
     """
     ms = 1_000_000
-    schedules = iter([(0, 0), (50 * ms, 0), (60 * ms, 40 * ms), (110 * ms, 90 * ms), (120 * ms, 90 * ms)])
-    counts, moments = iter([0, 1000, 1010, 2110, 3313]), iter(range(0, 1000 * ms, 50 * ms))
+    run, waited = [50, 0, 10, 50, 10, 0, 10], [0, 0, 90, 50, 0, 0, 90]
+    schedules = iter([(sum(run[:i]) * ms, sum(waited[:i]) * ms) for i in range(8)])
+    counts, moments = iter([0, 1000, 1000, 1010, 2110, 3313, 3314, 3315]), iter(range(0, 1000 * ms, 50 * ms))
     monkeypatch.setattr(slices, "_schedule", lambda _: next(schedules))
     monkeypatch.setattr(slices.time, "monotonic_ns", lambda: next(moments))
     monkeypatch.setattr(slices.time, "sleep", lambda _: None)
-    found = slices.rates([lambda: next(counts)], ["1/task/*"], 0.2)
-    assert found == ([pytest.approx(3303 / 0.15)], 3, 4)
+    found = slices.rates([lambda: next(counts)], ["1/task/*"], 0.3)
+    assert found == ([pytest.approx(1100 / 0.05)], 1, 6)
 
 
 @pytest.mark.once

@@ -1,14 +1,14 @@
 """Rates of programs that run, by short slices of time: those count in which they had their cores.
 
-The kernel tells how long threads have run, and how long they have waited for a core (schedstat). A program stood still
-if it did wait and ran for less than the slice. One whose threads wait for each other runs all the time, and one that
-waits for packets waits for no core.
+The kernel tells how long threads have run, and how long they have waited for a core (schedstat), the latter once a wait
+is over. A program stood still if it did wait and ran for less than the slice. One whose threads wait for each other
+runs all the time, and one that waits for packets waits for no core.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -52,12 +52,13 @@ def rates(counters: Sequence[Callable[[], int]], threads: Sequence[str], seconds
         threads: of each program, as a pattern below /proc: PID/task/*.
     """
     samples = [_sample(counters, threads)]
-    for number in range(max(round(seconds / SLICE), 1)):
+    for number in range(max(round(seconds / SLICE), 1) + 1):  # one more: what has waited in the last, it tells
         due = samples[0].at / 1e9 + (number + 1) * SLICE
         time.sleep(max(due - time.monotonic(), 0))
         samples.append(_sample(counters, threads))
-    pairs = list(pairwise(samples))
-    calm = [pair for pair in pairs if _is_calm(*pair)]
+    *pairs, _ = pairwise(samples)
+    disturbed = [span for pair in pairwise(samples) for span in _waits(*pair)]
+    calm = [(a, b) for a, b in pairs if not any(begun < b.at and a.at < ended for begun, ended in disturbed)]
     return Rates(_rates_of(calm or pairs), len(calm), len(pairs))
 
 
@@ -84,10 +85,10 @@ def _rates_of(pairs: Sequence[tuple[Sample, Sample]]) -> list[float]:
     return [sum(steps) / seconds for steps in counts]
 
 
-def _is_calm(before: Sample, after: Sample) -> bool:
-    """Whether no program stood still."""
+def _waits(before: Sample, after: Sample) -> Iterator[tuple[int, int]]:
+    """From when to when programs may have stood still: a wait that is told of now can have begun long ago."""
     passed = after.at - before.at
-    return all(
-        min(passed - (new[0] - old[0]), new[1] - old[1]) <= _STILL * passed
-        for old, new in zip(before.schedules, after.schedules, strict=True)
-    )
+    for old, new in zip(before.schedules, after.schedules, strict=True):
+        run, waited = new[0] - old[0], new[1] - old[1]
+        if min(passed - run, waited) > _STILL * passed:
+            yield before.at - waited, after.at
