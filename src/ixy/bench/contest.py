@@ -64,19 +64,23 @@ class Task(NamedTuple):
 
 def measure(task: Task) -> Iterator[dict[str, Any]]:
     """All that is to be measured: objects of what is missing, and then a row for each contender, work and batch. Each
-    start is told on standard error.
+    start is told on standard error. After an interrupt there are rows of what was measured until then.
 
     Raises:
         Error: as `veth.started_there`.
     """
     found: list[dict[str, Any]] = []
-    for each in veth.started_there(__name__, task._asdict()):
-        if "missing" in each:
-            yield each
-            continue
-        said = "{left}: {work}, {how}: {contender} {mpps:.3f} Mpps".format(**each, how=_batch(each["batch"]))
-        print(said, file=sys.stderr)
-        found.append(each)
+    try:
+        for each in veth.started_there(__name__, task._asdict()):
+            if "missing" in each:
+                yield each
+                continue
+            said = "{left}: {work}, {how}: {contender} {mpps:.3f} Mpps".format(**each, how=_batch(each["batch"]))
+            print(said, file=sys.stderr)
+            found.append(each)
+    except KeyboardInterrupt:
+        yield from rows(found)
+        raise
     yield from rows(found)
 
 

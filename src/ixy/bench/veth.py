@@ -42,7 +42,13 @@ NEAR, FAR = "ixy0", "ixy1"
 MEMORY = Path("/mnt")  # a file system in memory, in the namespace
 CORES = 2  # of which the first is that of the program, and the last that of the far end
 
-_PROGRAMS = {"setpriv": "util-linux", "unshare": "util-linux", "taskset": "util-linux", "ip": "iproute2"}
+_PROGRAMS = {
+    "mount": "mount",
+    "setpriv": "util-linux",
+    "unshare": "util-linux",
+    "taskset": "util-linux",
+    "ip": "iproute2",
+}
 _NAMESPACES = ("setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
 _MOUNTS = {"sysfs": Path("/sys"), "tmpfs": MEMORY}
 _BATCH = 64  # packets that the far end sends at a time
