@@ -16,10 +16,12 @@ import json
 import os
 import statistics
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import product
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +38,7 @@ from ixy.formats.writing import Writer
 SECONDS = 1.0  # that a start is measured
 _SETTLE = 0.2  # seconds that a program gets to come into its stride
 _PATIENCE = 120.0  # seconds that a program gets to begin: it may compile first
+_FIRST = -20  # a priority, as nice(2) has it
 _RECORDED = 1000  # packets of the file that is replayed
 _NEAR_BEST = 1.15  # a start that is slower than the best by more is of the slow group
 
@@ -208,7 +211,7 @@ def _measured(contender: Contender, job: Job, seconds: float) -> dict[str, Any]:
             first = count()
             _await(running, lambda: count() > first, "no packet comes")
             threads = [f"{running.pid}/task/*", *([f"self/task/{far.thread}"] if far.thread else [])]
-            with on_core(-1):
+            with on_core(-1), _favoured(threads):
                 time.sleep(_SETTLE)
                 found = rates([count, lambda: far.sent], threads, seconds)
             counted = count()
@@ -220,6 +223,29 @@ def _measured(contender: Contender, job: Job, seconds: float) -> dict[str, Any]:
         "share": min(speed / offered, 1.0) if receives and offered else None,
         "calm": found.calm / found.slices,
     }
+
+
+@contextmanager
+def _favoured(threads: Sequence[str]) -> Generator[None]:
+    """The programs, and who measures them, come before all others for the moment; the programs are ended soon."""
+    for place in (path for pattern in threads for path in Path("/proc").glob(pattern)):
+        with suppress(OSError):  # the thread has just ended
+            os.setpriority(os.PRIO_PROCESS, int(place.name), _FIRST)
+    mine, usual = threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0)
+    try:
+        os.setpriority(os.PRIO_PROCESS, mine, _FIRST)
+        _favour_session(_FIRST)
+        yield
+    finally:
+        _favour_session(usual)
+        os.setpriority(os.PRIO_PROCESS, mine, usual)
+
+
+def _favour_session(priority: int) -> None:
+    """Set how this session stands to others, where the kernel divides cores among sessions first (sched(7), autogroup):
+    all that is measured is of this one."""
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(priority))
 
 
 def _await(running: Running, condition: Callable[[], bool], otherwise: str) -> None:
