@@ -57,10 +57,10 @@ def measure(window: float, repeat: int) -> dict[str, list[float]]:
 
 def main(window: float, repeat: int) -> None:
     """Measure in this namespace, which is nobody else's, and print the rates."""
-    _link("in0", "rx0")
-    _link("tx0", "out0")
+    new_link("in0", "rx0")
+    new_link("tx0", "out0")
     frame = udp_frame(_FRAME_BYTES)
-    with _socket("in0") as sender, _socket("rx0") as receiver, _socket("tx0") as forwarder:
+    with open_socket("in0") as sender, open_socket("rx0") as receiver, open_socket("tx0") as forwarder:
         rates = {"send": _rates(lambda: _send(sender, frame), window, repeat)}
         with _flood(sender, frame):
             rates["receive"] = _rates(lambda: _receive(receiver), window, repeat)
@@ -68,14 +68,15 @@ def main(window: float, repeat: int) -> None:
     print(json.dumps(rates))
 
 
-def _link(one: str, other: str) -> None:
+def new_link(one: str, other: str) -> None:
+    """A veth pair, both ends up; who cannot make it ends this process, with the reason."""
     for arguments in (f"add {one} type veth peer name {other}", f"set {one} up", f"set {other} up"):
         ended = subprocess.run(["ip", "link", *arguments.split()], capture_output=True, text=True, check=False)
         if ended.returncode != 0:
             sys.exit(f"ip link {arguments}: {ended.stderr.strip()}")
 
 
-def _socket(interface: str) -> socket.socket:
+def open_socket(interface: str) -> socket.socket:
     """A socket on an interface that sees what arrives there, and not what it sends."""
     packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     packets.setsockopt(_PACKET_LEVEL, _IGNORE_OUTGOING, 1)

@@ -122,7 +122,11 @@ class Testpmd(Prompt):
         mode: what to do with packets: io, macswap, rxonly, txonly.
         eal: more options for DPDK's environment.
         options: more options for testpmd.
-        core: that it runs on.
+        core: that packets are handled on.
+        prompt_core: that its prompt runs on, by default the same.
+
+    Attributes:
+        pid: of the process.
 
     Raises:
         Error: testpmd is not installed, or does not start.
@@ -130,11 +134,20 @@ class Testpmd(Prompt):
 
     __test__ = False  # for pytest, which takes the name for a test's
 
-    def __init__(self, port: str, mode: str, eal: list[str], options: list[str], core: int = 0) -> None:
+    def __init__(
+        self,
+        port: str,
+        mode: str,
+        eal: list[str],
+        options: list[str],
+        core: int = 0,
+        prompt_core: int | None = None,
+    ) -> None:
         if shutil.which(PROGRAM) is None:
             raise Error(f"{PROGRAM} is not installed; run: apt-get install dpdk dpdk-dev")
         name = f"ixy{os.getpid()}-{id(self):x}"
-        environment = ["--lcores", f"0@{core},1@{core}", "--no-pci", "--no-telemetry", "--file-prefix", name]
+        cores = f"0@{core if prompt_core is None else prompt_core},1@{core}"
+        environment = ["--lcores", cores, "--no-pci", "--no-telemetry", "--file-prefix", name]
         own = ["-i", "--nb-cores=1", f"--forward-mode={mode}", "--port-topology=loop", "--total-num-mbufs=16384"]
         self._log = os.memfd_create("testpmd")  # apart from the answers, which it would tear apart
         self._process = subprocess.Popen(
@@ -145,6 +158,7 @@ class Testpmd(Prompt):
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        self.pid = self._process.pid
         super().__init__(self._process.stdout.fileno(), self._process.stdin.fileno())
         self.read_to_prompt(_START_TIMEOUT)
 

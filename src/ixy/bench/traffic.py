@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ixy.bench import costs, filters, generating, judging, recording
+from ixy.bench import beside, costs, filters, generating, judging, recording
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,4 +27,5 @@ SECTIONS = {
     "record": Section(recording.measure, recording.lines),
     "generate": Section(generating.measure, costs.lines),
     "judge": Section(judging.measure, costs.lines),
+    "beside": Section(beside.tools, beside.lines),
 }

@@ -19,29 +19,20 @@ from contextlib import ExitStack, closing, contextmanager
 from itertools import product
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from ixy.apps.echo import swap_addresses
 from ixy.bench.testpmd import Testpmd, back_end
-from ixy.device import Device, open_device
-from ixy.drivers.rings import enter, exit_from
+from ixy.bench.works import FRAME_BYTES, LOOPS, Turn
+from ixy.device import open_device
 from ixy.errors import Error, MemoryUnavailable
-from ixy.jit import compiled
-from ixy.packets.buffers import STRIDE
 from ixy.packets.hugepages import free_huge_pages
-from ixy.packets.packets import Packets, new_packets
-from ixy.packets.pool import Pools, give, pools, release, take, wait_for
-from ixy.path import Path, run
-from ixy.unsafe import copy
 
 PEER_CORE, OWN_CORE = 0, 1
 ENDS = "front", "back"
 RING_SIZE = 256
-FRAME_BYTES = 60
 WINDOW = 0.05  # seconds over which a rate is taken; the best of some windows counts, as other programs only take away
 WINDOWS = 5
 BATCHES = (8, 32, 64)
 SEEDS = 8  # batches of 32 packets that the peer lets loose to be forwarded in a circle
+_TURN = 1 << 12  # polls
 _MEMORY = ["-m", "256", "--in-memory"]  # of 2 MiB huge pages, from anonymous files: no mount is needed, nothing stays
 PAGES = 2 * 128 + 16  # huge pages that two DPDK processes need, or one and ours
 
@@ -216,77 +207,20 @@ def main(address: str) -> None:
     """Measure as told on standard input: a kind of work and a batch size per line."""
     os.sched_setaffinity(0, {OWN_CORE})
     with open_device(address, ring_size=RING_SIZE, link_timeout=0) as device:
-        loops = {"receive": _receive_loop, "transmit": _transmit_loop, "forward": _forward_loop}
         print("ready", flush=True)
         for line in sys.stdin:
             work, batch = line.split()
-            turn = loops[work](device, int(batch))
-            turn()  # compiles the loop
+            turn = LOOPS[work](device, int(batch))
+            turn(_TURN)  # compiles the loop
             print(max(_window(turn) for _ in range(WINDOWS)), flush=True)
 
 
-def _window(turn: Callable[[], int]) -> float:
+def _window(turn: Turn) -> float:
     """Packets per second; a turn says how many it moved."""
     start, packets = time.perf_counter(), 0
     while (spent := time.perf_counter() - start) < WINDOW:
-        packets += turn()
+        packets += turn(_TURN)
     return packets / spent
-
-
-_TURN = 1 << 12  # polls
-
-
-def _receive_loop(device: Device, batch: int) -> Callable[[], int]:
-    """Receive, count, and give the buffers back."""
-    ring = device.rx[0].ring
-    kernel = ring.kernel
-
-    @compiled
-    def loop(state: Any, pools: Pools, packets: Packets, polls: int) -> int:
-        received = 0
-        enter(state, pools)
-        for _ in range(polls):
-            count = kernel(state, pools, packets, packets.ids.size)
-            give(pools, packets, 0, count)
-            received += count
-        exit_from(state, pools)
-        return received
-
-    packets = new_packets(batch)
-    return lambda: loop(ring.state, pools(), packets, _TURN)
-
-
-def _transmit_loop(device: Device, batch: int) -> Callable[[], int]:
-    """Take buffers, copy one prepared frame into each, send; what the ring does not take goes back."""
-    ring = device.tx[0].ring
-    kernel = ring.kernel
-    pool = device.rx[0].pool.number
-
-    @compiled
-    def loop(state: Any, pools: Pools, packets: Packets, frame: Any, polls: int) -> int:
-        memory = pools.bytes.reshape(-1)
-        sent = 0
-        wait_for(pools.words, pool)
-        for _ in range(polls):
-            count = take(pools, pool, packets, packets.ids.size)
-            for i in range(count):
-                copy(memory, int(packets.ids[i]) * STRIDE, frame, 0, frame.size)
-            taken = kernel(state, pools, packets, 0, count)
-            give(pools, packets, taken, count)
-            sent += taken
-        release(pools.words, pool)
-        return sent
-
-    packets = new_packets(batch)
-    packets.lengths[:] = FRAME_BYTES
-    frame = np.frombuffer(bytes(12) + b"\x88\xb5" + bytes(FRAME_BYTES - 14), np.uint8).copy()
-    return lambda: loop(ring.state, pools(), packets, frame, _TURN)
-
-
-def _forward_loop(device: Device, batch: int) -> Callable[[], int]:
-    """Receive, swap the addresses of each packet, send."""
-    path = Path(device.rx[0], device.tx[0], swap_addresses, batch=batch)
-    return lambda: run([path], _TURN)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,8 @@ def bench() -> None:
     ixy bench kernels      what functions cost that read headers, keep flows, choose outputs
     ixy bench cores        what handing packets to another core costs, and what two cores do at once
     ixy bench latency      from wire to wire, polling and waiting
-    ixy bench traffic      what the tester's tools cost: filters, captures, packets made to measure
+    ixy bench traffic      what the tester's tools cost: filters, captures, packets made, beside others' tools
+    ixy bench xdp          interfaces of the kernel, beside DPDK, tcpreplay, a socket and Scapy
     ixy bench start        seconds until packets flow, with an empty cache and with a full one
     """
 
@@ -246,10 +247,13 @@ def traffic(sections: tuple[str, ...], repeat: int, as_json: bool) -> None:
               of packets, and into columns of their headers' fields
     generate  packets of one stream, of four with random fields, of flows, at a rate, in lock step
     judge     test packets that are received and judged, with latency, in lock step
+    beside    as root, on a veth pair: packets per second on two cores, of captures beside tcpdump, Scapy and a socket,
+              of what replays and generates beside tcpreplay, Scapy and a socket; what is not installed is named
 
     \b
     ixy bench traffic
     ixy bench traffic filter --repeat 9 --json
+    sudo ixy bench traffic beside
     """
     from ixy.bench.traffic import SECTIONS
 
@@ -264,6 +268,36 @@ def traffic(sections: tuple[str, ...], repeat: int, as_json: bool) -> None:
             else (SECTIONS[name].lines(results))
         ):
             click.echo(line)
+
+
+@bench.command()
+@click.argument("works", nargs=-1)
+@click.option("--batch", "batches", type=Batches(), default="32,64", show_default=True, help="Batch sizes to measure.")
+@_options(_seconds_option, _repeat_option, _json_option, logging_options)
+def xdp(works: tuple[str, ...], batches: list[int], seconds: float, repeat: int, as_json: bool) -> None:
+    """What the driver of AF_XDP costs, and how fast xdp: and packet: are beside others: all WORKS or receive, transmit,
+    forward.
+
+    As root, on a veth pair in a network namespace of its own. The program under test has one core, the other end of the
+    pair another one. Beside DPDK's net_af_xdp and net_af_packet, tcpreplay, an AF_PACKET socket in Python, and Scapy;
+    what is not installed is named. All are started --repeat times in turns, and measured for --seconds. Starts fall
+    into a fast and a slow group, so they are compared within each. What counts are slices of time in which no
+    program had to wait for its core.
+
+    \b
+    sudo ixy bench xdp
+    sudo ixy bench xdp transmit --batch 64 --repeat 9 --json
+    """
+    from ixy.bench.contest import Task
+    from ixy.bench.xdp import WORKS, lines, measure
+
+    unknown = [name for name in works if name not in WORKS]
+    if unknown:
+        raise click.UsageError(f"no work {unknown[0]!r}: there is {', '.join(WORKS)}")
+    task = Task("drivers", repeat, works or tuple(WORKS), tuple(batches), seconds)
+    results = measure(task)
+    for line in map(json.dumps, results) if as_json else lines(results):
+        click.echo(line)
 
 
 @bench.command()

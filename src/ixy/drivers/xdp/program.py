@@ -19,7 +19,7 @@ from ixy.errors import FilterError
 if TYPE_CHECKING:
     from ixy.bpf import Instruction, Program
 
-XDP_PASS = 2
+XDP_DROP, XDP_PASS = 1, 2
 _DATA, _DATA_END, _QUEUE = 0, 4, 16  # in struct xdp_md
 _REDIRECT = 51  # bpf_redirect_map
 _MAP_FD = 1  # BPF_PSEUDO_MAP_FD
@@ -61,6 +61,14 @@ def redirecting(sockets: int, program: Program | None = None) -> bytes:
         code.label("reject")
         code.put(0xB7, 0, 0, 0, XDP_PASS)
         code.put(0x95)
+    return code.bytes()
+
+
+def dropping() -> bytes:
+    """Code that drops all packets, as a measurement's other end does."""
+    code = _Code()
+    code.put(0xB7, 0, 0, 0, XDP_DROP)
+    code.put(0x95)
     return code.bytes()
 
 

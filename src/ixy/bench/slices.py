@@ -1,0 +1,94 @@
+"""Rates of programs that run, by short slices of time: those count in which they had their cores.
+
+The kernel tells how long threads have run, and how long they have waited for a core (schedstat), the latter once a wait
+is over. A program stood still if it did wait and ran for less than the slice. One whose threads wait for each other
+runs all the time, and one that waits for packets waits for no core.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+SLICE = 0.05  # seconds
+_STILL = 0.02  # of a slice: for so long a program may stand still
+
+
+class Sample(NamedTuple):
+    """What was read at a moment.
+
+    Attributes:
+        at: the moment, ns.
+        counts: of packets.
+        schedules: of each program, how long it has run and waited, ns.
+    """
+
+    at: int
+    counts: list[int]
+    schedules: list[tuple[int, int]]
+
+
+class Rates(NamedTuple):
+    """Packets per second.
+
+    Attributes:
+        values: of each count, in the slices in which no program stood still, or in all if there are none.
+        calm: how many of those there were,
+        slices: and how many in all.
+    """
+
+    values: list[float]
+    calm: int
+    slices: int
+
+
+def rates(counters: Sequence[Callable[[], int]], threads: Sequence[str], seconds: float) -> Rates:
+    """Look at counters of packets for so long.
+
+    Args:
+        threads: of each program, as a pattern below /proc: PID/task/*.
+    """
+    samples = [_sample(counters, threads)]
+    for number in range(max(round(seconds / SLICE), 1) + 1):  # one more: what has waited in the last, it tells
+        due = samples[0].at / 1e9 + (number + 1) * SLICE
+        time.sleep(max(due - time.monotonic(), 0))
+        samples.append(_sample(counters, threads))
+    *pairs, _ = pairwise(samples)
+    disturbed = [span for pair in pairwise(samples) for span in _waits(*pair)]
+    calm = [(a, b) for a, b in pairs if not any(begun < b.at and a.at < ended for begun, ended in disturbed)]
+    return Rates(_rates_of(calm or pairs), len(calm), len(pairs))
+
+
+def _sample(counters: Sequence[Callable[[], int]], threads: Sequence[str]) -> Sample:
+    return Sample(time.monotonic_ns(), [count() for count in counters], [_schedule(each) for each in threads])
+
+
+def _schedule(threads: str) -> tuple[int, int]:
+    """How long threads have run, and waited for a core. A kernel that does not tell says 0."""
+    run = waited = 0
+    for path in Path("/proc").glob(f"{threads}/schedstat"):
+        try:
+            words = path.read_text().split()
+        except OSError:
+            continue  # the thread has just ended
+        run, waited = run + int(words[0]), waited + int(words[1])
+    return run, waited
+
+
+def _rates_of(pairs: Sequence[tuple[Sample, Sample]]) -> list[float]:
+    """How far the counts have moved in slices, in a second. Some move in steps, as a file does that is buffered."""
+    seconds = sum(after.at - before.at for before, after in pairs) / 1e9
+    counts = zip(*([new - old for old, new in zip(a.counts, b.counts, strict=True)] for a, b in pairs), strict=True)
+    return [sum(steps) / seconds for steps in counts]
+
+
+def _waits(before: Sample, after: Sample) -> Iterator[tuple[int, int]]:
+    """From when to when programs may have stood still: a wait that is told of now can have begun long ago."""
+    passed = after.at - before.at
+    for old, new in zip(before.schedules, after.schedules, strict=True):
+        run, waited = new[0] - old[0], new[1] - old[1]
+        if min(passed - run, waited) > _STILL * passed:
+            yield before.at - waited, after.at
