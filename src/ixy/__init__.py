@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ixy.path import Path, batch_kernel, kernel
     from ixy.record import Record, array, int8, int16, int32, uint8, uint16, uint32
     from ixy.ring import Ring
+    from ixy.sandboxing import Sandbox, sandbox
     from ixy.verdicts import DROP, FORWARD, UP, copy_to
     from ixy.workers import Workers
 
@@ -62,6 +63,7 @@ __all__ = [
     "Rule",
     "Rules",
     "RxQueue",
+    "Sandbox",
     "Stats",
     "TxQueue",
     "Workers",
@@ -80,6 +82,7 @@ __all__ = [
     "prefetch",
     "random",
     "read_capture",
+    "sandbox",
     "sim",
     "tables",
     "to_scapy",
@@ -106,6 +109,7 @@ _HOME = {
     "Rule": ("ixy.drivers.rules", "Rule"),
     "Rules": ("ixy.device", "Rules"),
     "RxQueue": ("ixy.device", "RxQueue"),
+    **{name: ("ixy.sandboxing", name) for name in ("Sandbox", "sandbox")},
     "Stats": ("ixy.device", "Stats"),
     "TxQueue": ("ixy.device", "TxQueue"),
     "Workers": ("ixy.workers", "Workers"),

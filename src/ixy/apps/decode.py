@@ -8,6 +8,7 @@ import struct
 import subprocess
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, cast
 
 from ixy.errors import ConfigurationError
@@ -34,6 +35,11 @@ class Decoder:
     def text(self, data: bytes) -> str:
         lines = self._decode(data).rstrip().split("\n")
         return "".join(_INDENT + line.rstrip() for line in lines)
+
+
+def starts_programs() -> bool:
+    """Whether each packet takes a program to be started: there is no Scapy."""
+    return find_spec("scapy") is None
 
 
 def _scapy(verbose: bool) -> Callable[[bytes], str] | None:

@@ -14,8 +14,8 @@ import numpy as np
 
 from ixy import clock
 from ixy.addresses import listening
-from ixy.apps.decode import Decoder
-from ixy.apps.session import chosen_by, open_devices
+from ixy.apps.decode import Decoder, starts_programs
+from ixy.apps.session import chosen_by, confine, open_devices
 from ixy.apps.signals import stop_on_signals
 from ixy.dissect.line import Style
 from ixy.dissect.printer import Layout, Printer
@@ -28,7 +28,7 @@ from ixy.headers import HEADERS, Headers, fields
 from ixy.packets.buffers import BUFFER_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from ixy.apps.settings import Settings
     from ixy.apps.signals import Stop
@@ -118,9 +118,11 @@ def dump_device(address: str, settings: Settings, look: Look) -> int:
         with closing(look.sink()) as sink:
             _say(f"listening on {address}, link-type EN10MB (Ethernet), snapshot length {look.snaplen} bytes")
             live = _Live(device, chosen, settings)
+            found = live.received()  # which is compiled then: the clock starts after that
+            _confine(settings, look, [address])
             try:
                 with stop.looked_at():
-                    live.run(sink, stop)
+                    live.run(sink, stop, found)
             finally:
                 _say(_counted(sink.count, "captured"))
                 _say(_counted(live.matched, "received by filter"))
@@ -147,8 +149,11 @@ def dump_file(path: str, settings: Settings, look: Look) -> int:
     with closing(look.sink()) as sink:
         _say(f"reading from file {path}, link-type EN10MB (Ethernet)")
         packets = islice(_recorded(capture, chosen), settings.count)
-        while part := list(islice(packets, _AT_ONCE)):
+        part = list(islice(packets, _AT_ONCE))
+        _confine(settings, look)
+        while part:
             sink.take(part)
+            part = list(islice(packets, _AT_ONCE))
     if capture.damage:
         raise CaptureError(f"{path}: {capture.damage}")
     return 0
@@ -177,25 +182,33 @@ class _Live:
         self._filter, self._settings = chosen, settings
         self.matched = 0
 
-    def run(self, sink: Sink, stop: Stop) -> None:
-        """Let a sink have them, until a signal or the limit."""
+    def run(self, sink: Sink, stop: Stop, found: list[Seen]) -> None:
+        """Let a sink have them, after those that were found before, until a signal or the limit."""
         limit, seconds = self._settings.count, self._settings.seconds
-        found = self._received()  # which is compiled then: the clock starts after that
         end = None if seconds is None else clock.monotonic() + seconds
         while True:
             self.matched += len(found)
             sink.take(found if limit is None else found[: limit - sink.count])
             if stop or (limit is not None and sink.count >= limit) or (end is not None and clock.monotonic() >= end):
                 return
-            found = self._received()
+            found = self.received()
 
-    def _received(self) -> list[Seen]:
+    def received(self) -> list[Seen]:
+        """Those of the next batch, which is waited for for a moment."""
         with self._queue.receive(self._settings.batch, timeout=_WAIT) as batch:
             if not len(batch):
                 self._device.wait_for_link(0)  # which says if there is nothing any more that could receive
             passed = [True] * len(batch) if self._filter is None else self._filter(batch).tolist()
             seen = zip(batch.times.tolist(), batch, passed, strict=True)
             return [Seen(time, bytes(packet), len(packet)) for time, packet, passes in seen if passes]
+
+
+def _confine(settings: Settings, look: Look, addresses: Sequence[str] = ()) -> None:
+    """Give privileges up, and say so, unless a program is to be started for each packet."""
+    if look.decode and starts_programs():
+        log.warning("--decode by tshark starts a program for each packet, which a sandbox forbids: no sandbox")
+    elif (confined := confine(settings, addresses)) is not None:
+        _say(str(confined))
 
 
 def _remedy(address: str) -> str:
