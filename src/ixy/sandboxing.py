@@ -79,8 +79,9 @@ _ITSELF = (
 )
 """What a process asks about itself, and the end of its children, guardians of cards."""
 
-_FILES = "rename renameat renameat2 unlink unlinkat mkdir mkdirat rmdir truncate"
-_SOCKETS = "connect bind listen unlink unlinkat"
+_MAKING = "rename renameat renameat2 mkdir mkdirat rmdir truncate"
+_MEETING = "connect bind listen"
+_REMOVING = "unlink unlinkat"
 
 _GUARDIAN = (
     "poll ppoll recvmsg sendto sendmsg read write pread64 pwrite64 close fstat nanosleep clock_nanosleep clock_gettime "
@@ -90,12 +91,17 @@ _GUARDIAN = (
 """Messages, memory that comes and goes, and at the end the card's configuration space and its reset."""
 
 
-def _rules(files: bool, sockets: bool) -> Iterator[Rule]:
+def _allowed(names: str) -> Iterator[Rule]:
+    return map(Rule, dict.fromkeys(names.split()))
+
+
+def _rules(files: bool, sockets: bool, leftovers: bool) -> Iterator[Rule]:
     """The system calls of a process that handles packets."""
     groups = [_MEMORY, _OPEN_FILES, _LOOKING, _WAITING, _THREADS, _SIGNALS, _ITSELF]
-    groups += [_FILES] if files else []
-    groups += [_SOCKETS] if sockets else []
-    yield from (Rule(name) for name in dict.fromkeys(" ".join(groups).split()))
+    groups += [_MAKING] if files else []
+    groups += [_MEETING] if sockets else []
+    groups += [_REMOVING] if files or sockets or leftovers else []
+    yield from _allowed(" ".join(groups))
     reading = () if files else ((_MAKES, 0),)
     yield Rule("openat", tuple((2, mask, value) for mask, value in reading))
     yield Rule("open", tuple((1, mask, value) for mask, value in reading))
@@ -125,7 +131,7 @@ def _children() -> list[int]:
 def guardian_filter() -> bytes | None:
     """The filter of a card's guardian, as the kernel takes it; None without libseccomp."""
     try:
-        return Filter(map(Rule, _GUARDIAN.split())).program()
+        return Filter(_allowed(_GUARDIAN)).program()
     except Error:
         return None
 
@@ -140,7 +146,7 @@ def _code() -> list[Path]:
     found = [own.parent, Path(sys.prefix), Path(sys.base_prefix), *map(Path, site.getsitepackages())]
     found += map(Path, filter(None, sys.path[1:]))  # the first is the script's directory, where anything may lie
     found += jitcache.Store(own / "path.py").directories
-    system = "/usr /lib /lib64 /etc/ld.so.cache /etc/localtime /dev/null /dev/urandom /sys/devices"
+    system = "/usr /lib /lib64 /etc/ld.so.cache /etc/localtime /dev/null /dev/urandom /proc/cpuinfo /sys/devices"
     return [*found, *map(Path, system.split())]
 
 
@@ -168,10 +174,10 @@ class Sandbox(NamedTuple):
     missing: tuple[str, ...]
 
     def __str__(self) -> str:
-        said = [f"{', '.join(self.capabilities) or 'no capabilities'}, and none to be gained"]
+        said = [f"{', '.join(self.capabilities)} alone" if self.capabilities else "no capabilities"]
         said += [] if self.system_calls is None else [f"{self.system_calls} system calls"]
-        said += [f"files are made in {', '.join(self.files)}" if self.files else "no file is written anew"]
-        said += ["UNIX sockets can be connected to"] if self.sockets else []
+        said += [f"makes files in {', '.join(self.files)}"] if self.files else []
+        said += ["connects to UNIX sockets"] if self.sockets else []
         return "; ".join([*said, *self.missing])
 
     def as_dict(self) -> dict[str, Any]:
@@ -180,6 +186,12 @@ class Sandbox(NamedTuple):
 
 
 _active: Sandbox | None = None
+_leftovers: set[Path] = set()
+
+
+def removes(path: Path) -> None:
+    """A file of this process's, such as a socket on which it listens, that it removes in the end: in a sandbox too."""
+    _leftovers.add(path.absolute())
 
 
 def active() -> Sandbox | None:
@@ -210,7 +222,7 @@ def sandbox(*, files: Sequence[str | Path] = (), sockets: Sequence[str | Path] =
 
     Returns:
         What is possible still, and what the system lacks: without libseccomp, system calls are not filtered, and
-        without Landlock, all files that permissions allow can be read.
+        without Landlock, files are confined by their permissions alone.
 
     Raises:
         PermissionDenied: the kernel refuses, or a thread takes no signals.
@@ -220,7 +232,7 @@ def sandbox(*, files: Sequence[str | Path] = (), sockets: Sequence[str | Path] =
         return _active
     keeps = bool(files or sockets) and privileges.capabilities() >> _DAC_OVERRIDE & 1
     missing: list[str] = []
-    chosen = _filter(bool(files), bool(sockets), missing)
+    chosen = _filter(missing, _rules(bool(files), bool(sockets), bool(_leftovers)))
     try:
         ruleset = _ruleset(files, sockets, missing)
         try:
@@ -243,9 +255,9 @@ def sandbox(*, files: Sequence[str | Path] = (), sockets: Sequence[str | Path] =
     return _active
 
 
-def _filter(files: bool, sockets: bool, missing: list[str]) -> Filter | None:
+def _filter(missing: list[str], rules: Iterator[Rule]) -> Filter | None:
     try:
-        return Filter(_rules(files, sockets), _ABSENT)
+        return Filter(rules, _ABSENT)
     except Error as error:
         missing.append(f"system calls are not filtered: {error}")
         return None
@@ -254,9 +266,13 @@ def _filter(files: bool, sockets: bool, missing: list[str]) -> Filter | None:
 def _ruleset(files: Sequence[str | Path], sockets: Sequence[str | Path], missing: list[str]) -> int:
     """Of Landlock; below 0 if the kernel has none."""
     if not landlock.version():
-        missing.append("any file can be read, as this kernel has no Landlock")
+        missing.append("files are confined by their permissions alone, as this kernel has no Landlock")
         return -1
-    places = {Path(path).absolute().parent for path in sockets}
     return landlock.new_ruleset(
-        {landlock.READING: _code(), landlock.WRITING: map(Path, files), landlock.MEETING: places}
+        {
+            landlock.READING: _code(),
+            landlock.WRITING: map(Path, files),
+            landlock.MEETING: {Path(path).absolute().parent for path in sockets},
+            landlock.REMOVING: {path.parent for path in _leftovers},
+        }
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ctypes import c_char_p, c_int, c_uint, c_uint32, c_uint64, c_void_p
 from functools import cache
 from typing import Any, ClassVar, NamedTuple
@@ -35,7 +35,7 @@ class Rule(NamedTuple):
     """
 
     name: str
-    arguments: tuple[tuple[int, int, int], ...] = ()
+    arguments: Sequence[tuple[int, int, int]] = ()
 
 
 class _Comparison(ctypes.Structure):

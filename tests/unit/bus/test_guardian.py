@@ -292,6 +292,18 @@ def test_the_end_of_a_child_is_not_the_drivers(card: Path, memory: FakeMemory) -
 # The driver lives
 
 
+def test_it_has_no_privileges(card: Path, memory: FakeMemory) -> None:
+    """No capability, none to be gained, and few system calls, once it has its first memory."""
+    with driver(card, memory) as (process, (pid, _)):
+        (guardian,) = guardians(pid)
+        lines = Path(f"/proc/{guardian}/status").read_text().splitlines()
+        status = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        assert {int(status[name], 16) for name in ("CapPrm", "CapEff", "CapInh", "CapBnd", "CapAmb")} == {0}
+        assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+        process.kill()
+    check_stopped(card, memory)
+
+
 @pytest.mark.usefixtures("card")
 def test_unmapped_memory_is_returned() -> None:
     """Each of two pieces is kept until it is unmapped. Unmapping what is not mapped does nothing."""

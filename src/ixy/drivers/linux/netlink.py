@@ -70,11 +70,11 @@ class Questions:
         body = _LINK.pack(socket.AF_UNSPEC, 0, index, 0, 0) + attributes
         self._number += 1
         self._socket.send(_MESSAGE.pack(_MESSAGE.size + len(body), _GETLINK, _REQUEST, self._number, 0) + body)
-        number = 0
-        while number != self._number:  # others answer questions that were interrupted
+        while True:
             answer = self._socket.recv(_ROOM)
             _size, kind, _flags, number, _port = _MESSAGE.unpack_from(answer)
-        return _parsed(answer[_MESSAGE.size :]) if kind == _NEWLINK else None
+            if number == self._number:  # others answer questions that were interrupted
+                return _parsed(answer[_MESSAGE.size :]) if kind == _NEWLINK else None
 
     def close(self) -> None:
         self._socket.close()
