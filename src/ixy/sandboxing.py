@@ -21,10 +21,10 @@ from __future__ import annotations
 import os
 import site
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ixy import jitcache
 from ixy.errors import Error, PermissionDenied
@@ -180,13 +180,17 @@ class Sandbox(NamedTuple):
         said += ["connects to UNIX sockets"] if self.sockets else []
         return "; ".join([*said, *self.missing])
 
-    def as_dict(self) -> dict[str, Any]:
-        """For reports."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in self._asdict().items()}
-
 
 _active: Sandbox | None = None
 _leftovers: set[Path] = set()
+_beforehand: list[Callable[[], None]] = []
+
+
+def beforehand(work: Callable[[], None]) -> Callable[[], None]:
+    """A decorator: the function is called before privileges are given up. It has kernels compiled that will be called
+    in the end, by calls that change nothing, so that they are kept in the cache."""
+    _beforehand.append(work)
+    return work
 
 
 def removes(path: Path) -> None:
@@ -230,6 +234,8 @@ def sandbox(*, files: Sequence[str | Path] = (), sockets: Sequence[str | Path] =
     global _active
     if _active is not None:
         return _active
+    for work in _beforehand:
+        work()
     keeps = bool(files or sockets) and privileges.capabilities() >> _DAC_OVERRIDE & 1
     missing: list[str] = []
     chosen = _filter(missing, _rules(bool(files), bool(sockets), bool(_leftovers)))

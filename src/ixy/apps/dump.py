@@ -15,7 +15,7 @@ import numpy as np
 from ixy import clock
 from ixy.addresses import listening
 from ixy.apps.decode import Decoder, starts_programs
-from ixy.apps.session import chosen_by, confine, open_devices
+from ixy.apps.session import chosen_by, confine, open_devices, wants_sandbox
 from ixy.apps.signals import stop_on_signals
 from ixy.dissect.line import Style
 from ixy.dissect.printer import Layout, Printer
@@ -119,7 +119,7 @@ def dump_device(address: str, settings: Settings, look: Look) -> int:
             _say(f"listening on {address}, link-type EN10MB (Ethernet), snapshot length {look.snaplen} bytes")
             live = _Live(device, chosen, settings)
             found = live.received()  # which is compiled then: the clock starts after that
-            _confine(settings, look, [address])
+            _confine(settings, look, sink, [address])
             try:
                 with stop.looked_at():
                     live.run(sink, stop, found)
@@ -150,7 +150,7 @@ def dump_file(path: str, settings: Settings, look: Look) -> int:
         _say(f"reading from file {path}, link-type EN10MB (Ethernet)")
         packets = islice(_recorded(capture, chosen), settings.count)
         part = list(islice(packets, _AT_ONCE))
-        _confine(settings, look)
+        _confine(settings, look, sink)
         while part:
             sink.take(part)
             part = list(islice(packets, _AT_ONCE))
@@ -203,9 +203,10 @@ class _Live:
             return [Seen(time, bytes(packet), len(packet)) for time, packet, passes in seen if passes]
 
 
-def _confine(settings: Settings, look: Look, addresses: Sequence[str] = ()) -> None:
+def _confine(settings: Settings, look: Look, sink: Sink, addresses: Sequence[str] = ()) -> None:
     """Give privileges up, and say so, unless a program is to be started for each packet."""
-    if look.decode and starts_programs():
+    sink.take([])  # which compiles what it needs
+    if look.decode and starts_programs() and wants_sandbox(settings):
         log.warning("--decode by tshark starts a program for each packet, which a sandbox forbids: no sandbox")
     elif (confined := confine(settings, addresses)) is not None:
         _say(str(confined))
@@ -231,7 +232,7 @@ def _say(line: str) -> None:
 
 
 class Sink(Protocol):
-    """Takes packets."""
+    """Takes packets, or none."""
 
     @property
     def count(self) -> int:
@@ -275,12 +276,10 @@ class _File:
         Raises:
             CaptureError: a packet's time is none that the file can tell, or the file has no room.
         """
-        if not packets:
-            return
-        sizes = np.array([len(packet.data) for packet in packets])
+        sizes = np.array([len(packet.data) for packet in packets], np.int64)
         data = np.frombuffer(b"".join(packet.data for packet in packets), np.uint8)
-        lengths = np.array([packet.length for packet in packets])
-        times = np.array([packet.time for packet in packets])
+        lengths = np.array([packet.length for packet in packets], np.int64)
+        times = np.array([packet.time for packet in packets], np.int64)
         try:
             self._writer.write(times, data, np.cumsum(sizes) - sizes, sizes, lengths)
         except ValueError as error:

@@ -169,7 +169,12 @@ class Confined(NamedTuple):
 
     def as_dict(self) -> dict[str, Any]:
         """For reports."""
-        return self.sandbox.as_dict() | {"reach_all_memory": list(self.cards)}
+        return self.sandbox._asdict() | {"reach_all_memory": list(self.cards)}
+
+
+def wants_sandbox(settings: Settings) -> bool:
+    """Whether privileges are to be given up: by whoever has some, if nothing else is said."""
+    return privileged() if settings.sandbox is None else settings.sandbox
 
 
 def confine(settings: Settings, addresses: Sequence[str], files: Sequence[str] = ()) -> Confined | None:
@@ -182,8 +187,7 @@ def confine(settings: Settings, addresses: Sequence[str], files: Sequence[str] =
     Raises:
         PermissionDenied: the kernel refuses.
     """
-    wanted = privileged() if settings.sandbox is None else settings.sandbox
-    if not wanted or active() is not None:
+    if not wants_sandbox(settings) or active() is not None:
         return None
     cards = [address for address in addresses if unconfined(address)]
     sockets = [path for path in map(meets_at, addresses) if path]
@@ -212,6 +216,7 @@ def repeat(
         files: directories in which files are yet to be made.
     """
     work(0)
+    done()
     report.confined(confine(settings, report.addresses, files))
     started = report.start()
 

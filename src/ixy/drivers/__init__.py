@@ -154,6 +154,10 @@ class RxRing(Protocol):
         """Let nobody run the ring any more; False if a thread still does after `timeout` seconds."""
         ...
 
+    def compile_end(self) -> None:
+        """Have compiled what the ring's end takes, without anything being done."""
+        ...
+
 
 class TxRing(Protocol):
     """A transmit ring behind its kernel.
@@ -182,6 +186,10 @@ class TxRing(Protocol):
 
     def retire(self, timeout: float) -> bool:
         """Let nobody run the ring any more; False if a thread still does after `timeout` seconds."""
+        ...
+
+    def compile_end(self) -> None:
+        """Have compiled what the ring's end takes, without anything being done."""
         ...
 
 

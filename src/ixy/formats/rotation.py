@@ -87,7 +87,8 @@ class RotatingWriter:
         self.files, self.ended = 0, False
         self._begin(now)
         self.formats = self._writer.formats
-        _until(np.zeros(0, np.uint8), 0, self.formats[0], 0, 0)  # which compiles it
+        if rotation != ONE_FILE:
+            self._compile()
 
     @property
     def packets(self) -> int:
@@ -120,6 +121,13 @@ class RotatingWriter:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _compile(self) -> None:
+        """Have compiled what divides records, before there are any."""
+        nothing, form = np.zeros(32, np.uint8), self.formats[0]
+        _until(nothing[:0], 0, form, 0, 0)
+        record_time(nothing, 0, form)
+        self._writer.flush(nothing, 0)
 
     def _next(self, now: int) -> None:
         """Go on to the file of a packet of this time."""
