@@ -100,7 +100,7 @@ $(VENV)/.ready: pyproject.toml
 
 # What the tests with real traffic need besides Python; without it they say so and are skipped.
 tools:
-	tools/install-debian-packages arping curl dnsmasq-base dpdk dpdk-dev ethtool iproute2 iputils-ping iperf3 procps tcpdump tshark wireshark-common
+	tools/install-debian-packages arping curl dnsmasq-base dpdk dpdk-dev ethtool iproute2 iputils-ping iperf3 libseccomp2 procps tcpdump tshark wireshark-common
 
 clean:
 	rm -rf $(VENV) .cache .coverage .hypothesis .pytest_cache .ruff_cache .import_linter_cache

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ixy.path import Path, batch_kernel, kernel
     from ixy.record import Record, array, int8, int16, int32, uint8, uint16, uint32
     from ixy.ring import Ring
+    from ixy.sandboxing import Sandbox, sandbox
     from ixy.telemetry.server import Telemetry, serve_telemetry
     from ixy.verdicts import DROP, FORWARD, UP, copy_to
     from ixy.workers import Workers
@@ -65,6 +66,7 @@ __all__ = [
     "Rule",
     "Rules",
     "RxQueue",
+    "Sandbox",
     "Stats",
     "Telemetry",
     "TxQueue",
@@ -84,6 +86,7 @@ __all__ = [
     "prefetch",
     "random",
     "read_capture",
+    "sandbox",
     "serve_telemetry",
     "sim",
     "tables",
@@ -112,6 +115,7 @@ _HOME = {
     "Rule": ("ixy.drivers.rules", "Rule"),
     "Rules": ("ixy.device", "Rules"),
     "RxQueue": ("ixy.device", "RxQueue"),
+    **{name: ("ixy.sandboxing", name) for name in ("Sandbox", "sandbox")},
     "Stats": ("ixy.device", "Stats"),
     "TxQueue": ("ixy.device", "TxQueue"),
     "Workers": ("ixy.workers", "Workers"),

@@ -92,6 +92,21 @@ def listening(address: str) -> str:
     return f"{address},outgoing" if address.startswith(packet.PREFIX) and "," not in address else address
 
 
+def meets_at(address: str) -> str | None:
+    """The path of the UNIX socket at which a device meets another process, also when that comes back later; None if it
+    does not."""
+    if address.startswith(vhost_user.PREFIX):
+        return vhost_user.parse(address)[0]
+    if address.startswith("sim:"):
+        return next((wire.meets_at for wire in parse_spec(address).wires if wire.meets_at), None)
+    return None
+
+
+def unconfined(address: str) -> bool:
+    """Whether a device reaches all of the machine's memory: a card that no IOMMU stands before."""
+    return _PCI_ADDRESS.fullmatch(address) is not None and PciDevice(address).driver != VFIO_PCI
+
+
 def open_driver(address: str, shape: Shape, circumstances: Circumstances) -> Driver:
     """The driver for what is behind an address, up and running.
 

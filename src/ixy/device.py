@@ -35,6 +35,7 @@ from ixy.packets.mempool import Mempool
 from ixy.packets.packets import METADATA, Packets, check_metadata
 from ixy.packets.pool import NOWHERE, Pools, abandon, free_count, pools, refill
 from ixy.process import Owner
+from ixy.sandboxing import beforehand
 from ixy.sim.machine import Machine
 from ixy.unsafe import load_acquire, store_release, swap_if
 from ixy.waiting import MAX_TIMEOUT, Sight, WaitingQueue
@@ -654,6 +655,13 @@ def _disown() -> None:
         port.closed, port._open = True, False
     _open.clear()
     _devices.clear()
+
+
+@beforehand
+def _compile_end() -> None:
+    for port in list(_open):
+        for queue in port._queues():
+            queue.ring.compile_end()
 
 
 atexit.register(_close_all)

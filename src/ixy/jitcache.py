@@ -48,6 +48,8 @@ class Store:
 
     def save(self, name: str, key: str, data: bytes) -> None:
         """Keep data. If that is impossible, it is said, once in a process."""
+        if _keeps_no_more:
+            return
         failures: list[str] = []
         for directory in self.directories:
             try:
@@ -163,6 +165,13 @@ def _await_lock(descriptor: int, place: int, waiting: Callable[[], object]) -> N
 
 _used: set[Path] = set()
 _failures: list[str] = []
+_keeps_no_more = False
+
+
+def keep_no_more() -> None:
+    """From now on this process only reads what others have kept."""
+    global _keeps_no_more
+    _keeps_no_more = True
 
 
 def used() -> set[Path]:

@@ -400,6 +400,8 @@ class PollOrWait:
             poll: `poll(polls)` polls so many times; how many packets came. With 0 it is only made ready.
         """
         if polls == 0:
+            for queue in self.queues:
+                queue.look()
             return poll(0)
         received = 0
         while polls > 0 and not self._idle:

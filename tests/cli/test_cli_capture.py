@@ -10,7 +10,7 @@ import time
 
 import dpkt
 from captures import frames, read_pcap, write_pcap
-from messages import complaints
+from messages import complaints, report
 
 PACKETS = 200
 
@@ -64,7 +64,7 @@ def test_standard_output(ixy, tmp_path):
 def test_interrupted(start, tmp_path):
     """Ctrl-C after the first report: the file holds as many packets as the summary says."""
     process = start("capture", "sim:a,gen=60,rate=1000", "out.pcap")
-    process.stdout.readline()
+    next(report(process.stdout))
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, complaints(errors)) == (0, "")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import signal
 import socket
+from itertools import islice
 
 import pytest
 from captures import frames, read_pcap, write_pcap
-from messages import COMPILING, complaints
+from messages import COMPILING, complaints, report
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
@@ -83,7 +84,7 @@ def test_a_signal_ends_the_run_cleanly(start, tmp_path, number, limited):
 def test_a_line_per_device_and_second(start):
     """As text: a line for each device with packets a second, here 1000, and Mbit/s in and out."""
     process = start("forward", "sim:a,gen=60,rate=1000", "sim:b,sink=a")
-    lines = [process.stdout.readline() for _ in range(2)]
+    lines = list(islice(report(process.stdout), 2))
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert [line.split()[0] for line in lines] == ["sim:a", "sim:b"]
@@ -95,7 +96,7 @@ def test_a_line_per_device_and_second(start):
 def test_output_that_nobody_reads(start):
     """The reader of the report goes away: the command ends without a word."""
     process = start("forward", "sim:a,gen=60,rate=1000", "sim:b,sink=a")
-    process.stdout.readline()
+    next(report(process.stdout))
     process.stdout.close()
     assert process.wait(timeout=60) == 1
     assert complaints(process.stderr.read()) == ""
@@ -113,7 +114,7 @@ def test_a_link_that_changes_is_said(start, tmp_path):
     """The other end of a cable comes and goes while a command runs: a line for each, and the run goes on."""
     path = str(tmp_path / "cable")
     process = start("echo", f"sim:a,cable=unix:{path}", "--link-timeout", "0", "--seconds", "100")
-    process.stdout.readline()  # it has begun
+    next(report(process.stdout))  # it has begun
     said = (line for line in process.stderr if line != COMPILING)
     with socket.socket(socket.AF_UNIX) as peer:
         peer.connect(path)

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 from captures import read_pcap
+from messages import report
 
 PACKETS = 200
 
@@ -36,7 +37,7 @@ def test_capture_waits(ixy, tmp_path):
 def test_a_signal_ends_a_command_that_sleeps(start, number):
     """No packet ever comes; the report of the first second has."""
     running = start("echo", "--wait", "sim:a,cable=b")
-    assert running.stdout.readline()
+    assert next(report(running.stdout))
     running.send_signal(number)
     output, errors = running.communicate(timeout=60)
     assert running.returncode == 0, errors

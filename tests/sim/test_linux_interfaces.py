@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -175,6 +176,23 @@ def test_a_killed_process_leaves_nothing() -> None:
         process.send_signal(signal.SIGKILL)
     wait_until(lambda: not has_program(), "the program stays")
     ixy.open(f"xdp:{OURS}").close()
+
+
+@pytest.mark.once
+@BOTH
+def test_in_a_sandbox(scheme: str) -> None:
+    """Link, addresses and statistics are told, packets pass, and it is closed; the program goes."""
+    script = f"""
+        import ixy
+        with ixy.open("{scheme}:{OURS}") as device:
+            ixy.sandbox()
+            device.tx[0].send(device.rx[0].pool.allocate(1))
+            with device.rx[0].receive(timeout=0.01):
+                print(device.link.up, len(device.mac), device.stats().tx_packets)
+    """
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
+    assert ended.stdout == "True 6 1\n", ended.stderr
+    assert not has_program()
 
 
 def passes(peer: socket.socket, device: ixy.Device) -> bool:

@@ -11,6 +11,9 @@ import os
 import select
 import signal
 import socket
+import subprocess
+import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -642,3 +645,33 @@ def test_log_is_quiet(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING), BackEnd(path), opened(path):
         pass
     assert caplog.messages == []
+
+
+@pytest.mark.once
+@pytest.mark.skipif(os.geteuid() != 0, reason="a sandbox for root")
+def test_a_sandbox_lets_a_back_end_come_back(path: Path) -> None:
+    """Only if it names the socket; else the link stays down, which is said once."""
+    script = """
+        import ixy, logging, sys, time
+        logging.basicConfig(stream=sys.stdout, format="%(message)s")
+        with ixy.open(sys.argv[1], ring_size=64, pool_size=128) as device:
+            ixy.sandbox(sockets=sys.argv[2:])
+            print("ready", flush=True)
+            sys.stdin.readline()
+            print(device.wait_for_link(10 if sys.argv[2:] else 1).up, flush=True)
+    """
+    for sockets, up in (([str(path)], "True"), ([], "False")):
+        command = [sys.executable, "-c", textwrap.dedent(script), f"vhost-user:{path}", *sockets]
+        pipe = subprocess.PIPE
+        with BackEnd(path) as first, subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            first.hang_up()
+            assert process.stdout.readline().endswith("waiting for it to come back\n")
+            process.stdin.close()
+            output = process.stdout.read()
+        path.unlink()
+        assert output.splitlines()[-1] == up
+        refused = "the back end that came does not do: [Errno 1] Operation not permitted"
+        assert output.count("the back end is back" if sockets else refused) == 1

@@ -202,7 +202,7 @@ def capture(
             with Report(devices, addresses, as_json=settings.as_json, file=path) as report:
                 report.progress = lambda: _counted(recorder, file, taker, devices)
                 try:
-                    repeat(work, lambda: recorder.done() or file.ended, settings, stop, report)
+                    repeat(work, lambda: recorder.done() or file.ended, settings, stop, report, rotation.folders(path))
                     with stop.looked_at():
                         _finish(path, taker)
                 finally:

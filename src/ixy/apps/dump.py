@@ -15,7 +15,7 @@ import numpy as np
 from ixy import clock
 from ixy.addresses import listening
 from ixy.apps.decode import below, decoder
-from ixy.apps.session import chosen_by, open_devices
+from ixy.apps.session import chosen_by, confine, open_devices
 from ixy.apps.signals import stop_on_signals
 from ixy.dissect.frame import Frame
 from ixy.dissect.line import Style
@@ -31,7 +31,7 @@ from ixy.packets.buffers import BUFFER_SIZE
 from ixy.packets.packets import Flags
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -131,9 +131,11 @@ def dump_device(address: str, settings: Settings, look: Look) -> int:
         with closing(look.sink()) as sink:
             _say(f"listening on {address}, link-type EN10MB (Ethernet), snapshot length {look.snaplen} bytes")
             live = _Live(device, chosen, settings)
+            found = live.received()  # which is compiled then: the clock starts after that
+            _confine(settings, sink, [address])
             try:
                 with stop.looked_at():
-                    live.run(sink, stop)
+                    live.run(sink, stop, found)
             finally:
                 _say(_counted(sink.count, "captured"))
                 _say(_counted(live.matched, "received by filter"))
@@ -162,13 +164,14 @@ def dump_file(path: str, settings: Settings, look: Look) -> int:
     with arriving(path) as source, closing(look.sink()) as sink:
         _say(f"reading from file {path}, link-type EN10MB (Ethernet)")
         table = np.empty((ROWS, _PART), np.int64)
-        while limit is None or sink.count < limit:
-            count = source.fill(table)
-            if count == 0:
-                wrong = [f"{path}: {source.damage}"] if source.damage else []
-                break
+        count = source.fill(table)
+        _confine(settings, sink)
+        while count > 0:
             found = _recorded(source.data, table[:, :count], chosen)
             sink.take(list(islice(found, None if limit is None else limit - sink.count)))
+            count = source.fill(table) if limit is None or sink.count < limit else 0
+        if source.damage and (limit is None or sink.count < limit):
+            wrong.append(f"{path}: {source.damage}")
         if source.clamped:
             wrong.append(f"{path}: times beyond the years 1677 to 2262, told as the nearest of these: {source.clamped}")
         wrong += [sink.complaint] if sink.complaint else []
@@ -200,10 +203,9 @@ class _Live:
         self._filter, self._settings = chosen, settings
         self.matched = self.unfinished = 0
 
-    def run(self, sink: Sink, stop: Stop) -> None:
-        """Let a sink have them, until a signal or the limit."""
+    def run(self, sink: Sink, stop: Stop, found: list[Seen]) -> None:
+        """Let a sink have them, after those that were found before, until a signal or the limit."""
         limit, seconds = self._settings.count, self._settings.seconds
-        found = self._received()  # which is compiled then: the clock starts after that
         end = None if seconds is None else clock.monotonic() + seconds
         while True:
             self.matched += len(found)
@@ -211,9 +213,10 @@ class _Live:
             sink.take(found if limit is None else found[: limit - sink.count])
             if stop or (limit is not None and sink.count >= limit) or (end is not None and clock.monotonic() >= end):
                 return
-            found = self._received()
+            found = self.received()
 
-    def _received(self) -> list[Seen]:
+    def received(self) -> list[Seen]:
+        """Those of the next batch, which is waited for for a moment."""
         with self._queue.receive(self._settings.batch, timeout=_WAIT) as batch:
             if not len(batch):
                 self._device.wait_for_link(0)  # which says if there is nothing any more that could receive
@@ -231,9 +234,23 @@ class _Live:
         return [False] * len(batch)
 
 
+<<<<<<< HEAD
 def _metadata(address: str) -> tuple[str, ...]:
     """What is to be told of each packet: AF_PACKET tells which have no checksum."""
     return ("flags", "time") if address.startswith("packet:") else ("time",)
+=======
+def _confine(settings: Settings, sink: Sink, addresses: Sequence[str] = ()) -> None:
+    """Give privileges up, and say so."""
+    sink.take([])  # which compiles what it needs
+    if (confined := confine(settings, addresses)) is not None:
+        _say(str(confined))
+
+
+def _remedy(address: str) -> str:
+    """How to have the kernel hand over frames as they were on the wire, and not several as one."""
+    kind, _, name = address.partition(":")
+    return f"; ethtool -K {name.split(',')[0]} gro off gso off tso off" if kind in ("packet", "xdp") else ""
+>>>>>>> sandbox
 
 
 def _counted(count: int, what: str) -> str:
@@ -250,7 +267,7 @@ def _say(line: str) -> None:
 
 
 class Sink(Protocol):
-    """Takes packets."""
+    """Takes packets, or none."""
 
     @property
     def count(self) -> int:
@@ -309,12 +326,10 @@ class _File:
         Raises:
             CaptureError: the file has no room.
         """
-        if not packets:
-            return
-        sizes = np.array([len(packet.data) for packet in packets])
+        sizes = np.array([len(packet.data) for packet in packets], np.int64)
         data = np.frombuffer(b"".join(packet.data for packet in packets), np.uint8)
-        lengths = np.array([packet.length for packet in packets])
-        times = np.array([packet.time for packet in packets])
+        lengths = np.array([packet.length for packet in packets], np.int64)
+        times = np.array([packet.time for packet in packets], np.int64)
         self._writer.write(times, data, np.cumsum(sizes) - sizes, sizes, lengths)
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from ixy.addresses import by_virtual_clock
 from ixy.apps.crew import Crew
 from ixy.apps.relay import Relay
 from ixy.apps.report import Report
-from ixy.apps.session import chosen_by, open_devices, patiently, repeat
+from ixy.apps.session import chosen_by, confine, open_devices, patiently, repeat
 from ixy.apps.signals import stop_on_signals
 from ixy.drivers.rules import parse_rule
 from ixy.errors import ConfigurationError
@@ -186,6 +186,7 @@ def _by_workers(
 ) -> None:
     crew = Crew(relays, cores, settings.count)
     _announce(crew, [source for source, _ in ways], report)
+    report.confined(confine(settings, report.addresses))  # before workers begin
     with report:
         with crew:
             repeat(crew.watch, crew.done, settings, stop, report)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import TextIO
 
+    from ixy.apps.session import Confined
     from ixy.device import Device, Stats
 
 log = logging.getLogger("ixy.apps")
@@ -44,6 +45,7 @@ class Report:
         progress: asked once a second for what the application has counted so far.
         workers: what each of its workers has done, if it has some.
         sinks_content: whether, by the summary, no sink saw that a packet was lost or wrong.
+        addresses: as they were given.
     """
 
     def __init__(
@@ -53,6 +55,8 @@ class Report:
         self.progress: Callable[[], dict[str, Any]] | None = None
         self.workers: list[dict[str, Any]] = []
         self.sinks_content = True
+        self.addresses = addresses
+        self._confined: dict[str, Any] = {}
         self._devices = devices
         self._sinks = _sinks(addresses)
         self._cables = _cables(addresses)
@@ -75,6 +79,14 @@ class Report:
             return
         for line in lines:
             self._print(line)
+
+    def confined(self, confined: Confined | None) -> None:
+        """Say which privileges were given up, if that was done."""
+        if confined is None:
+            return
+        self._confined = {"sandbox": confined.as_dict()}
+        if not self._as_json:
+            self._print(str(confined))
 
     def tick(self, now: float) -> None:
         """Print the rates if a second has passed since they were printed, and say whose link has changed meanwhile."""
@@ -115,7 +127,7 @@ class Report:
         if self._as_json:
             workers = {"workers": self.workers} if self.workers else {}
             impaired = {"cables": cables} if cables else {}
-            found = self.results | workers | {"devices": devices, "sinks": sinks} | impaired
+            found = self.results | workers | {"devices": devices, "sinks": sinks} | impaired | self._confined
             self._print_json({"type": "summary", "seconds": seconds} | found)
             return
         self._print(f"after {seconds:.3f} s:")

@@ -6,13 +6,14 @@ import logging
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ixy import clock
-from ixy.addresses import check_address
+from ixy.addresses import check_address, meets_at, unconfined
 from ixy.device import open_device
 from ixy.filters import Filter
 from ixy.path import POLLS
+from ixy.sandboxing import active, privileged, sandbox
 from ixy.sim.machine import machine
 from ixy.sim.spec import check_files, parse_spec
 from ixy.telemetry.server import try_to_serve
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ixy.apps.settings import Settings
     from ixy.apps.signals import Stop
     from ixy.device import Device, RxQueue
+    from ixy.sandboxing import Sandbox
 
 log = logging.getLogger("ixy.apps")
 
@@ -151,18 +153,76 @@ def _await_arrival(card: str) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Privileges
+
+
+class Confined(NamedTuple):
+    """What a command may still do.
+
+    Attributes:
+        sandbox: its process.
+        cards: devices that reach all of the machine's memory, as the bus does not confine them.
+    """
+
+    sandbox: Sandbox
+    cards: Sequence[str]
+
+    def __str__(self) -> str:
+        reach = f"; {' and '.join(self.cards)} can reach all memory: ixy bind prevents it" if self.cards else ""
+        return f"sandboxed: {self.sandbox}{reach}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For reports."""
+        return self.sandbox._asdict() | {"reach_all_memory": list(self.cards)}
+
+
+def wants_sandbox(settings: Settings) -> bool:
+    """Whether privileges are to be given up: by whoever has some, if nothing else is said."""
+    return privileged() if settings.sandbox is None else settings.sandbox
+
+
+def confine(settings: Settings, addresses: Sequence[str], files: Sequence[str] = ()) -> Confined | None:
+    """Give privileges up, if that is wanted and was not done before. All that the run needs is open, and compiled.
+
+    Args:
+        addresses: of the devices.
+        files: directories in which files are yet to be made.
+
+    Raises:
+        PermissionDenied: the kernel refuses.
+    """
+    if not wants_sandbox(settings) or active() is not None:
+        return None
+    clock.settle()  # by a virtual clock, which compiles what lets cards work
+    cards = [address for address in addresses if unconfined(address)]
+    sockets = [path for path in map(meets_at, addresses) if path]
+    return Confined(sandbox(files=files, sockets=sockets), cards)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # The loop
 
 
 def repeat(
-    work: Callable[[int], object], done: Callable[[], bool], settings: Settings, stop: Stop, report: Report
+    work: Callable[[int], object],
+    done: Callable[[], bool],
+    settings: Settings,
+    stop: Stop,
+    report: Report,
+    files: Sequence[str] = (),
 ) -> float:
     """Call `work(polls)`, a slice of compiled code, until `done()`, the time limit or a signal; how long, in seconds.
 
     The number of polls is adapted to what they cost; by a virtual clock it is always the same, so that a run can be
-    repeated. A slice of none comes first: it compiles what is to run, so that the clock starts after that.
+    repeated. A slice of none comes first: it compiles what is to run, so that the clock starts after that. Privileges
+    are given up then.
+
+    Args:
+        files: directories in which files are yet to be made.
     """
     work(0)
+    done()
+    report.confined(confine(settings, report.addresses, files))
     started = report.start()
 
     def ended(now: float) -> bool:

@@ -30,6 +30,7 @@ class Settings:
         batch: the most packets handled at a time, up to a whole ring.
         count, seconds: the run ends after so many packets, 1 to 10^15, or seconds; None for no limit.
         as_json: report in JSON.
+        sandbox: give privileges up before the run; None for whoever has some.
 
     Raises:
         ConfigurationError: a value is out of bounds.
@@ -44,6 +45,7 @@ class Settings:
     count: int | None = None
     seconds: float | None = None
     as_json: bool = False
+    sandbox: bool | None = None
 
     def __post_init__(self) -> None:
         self._check("ring", self._ring())

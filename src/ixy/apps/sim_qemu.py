@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from itertools import pairwise
 
+from ixy.apps.session import confine
+from ixy.apps.settings import Settings
 from ixy.apps.signals import stop_on_signals
 from ixy.apps.sim_report import show
 from ixy.errors import Error
@@ -21,12 +23,15 @@ _PATIENCE = 2.0  # seconds
 _STDERR = 2
 
 
-def run_qemu(addresses: Sequence[str], arguments: Sequence[str], program: str = "qemu-system-x86_64") -> int:
+def run_qemu(
+    addresses: Sequence[str], arguments: Sequence[str], program: str = "qemu-system-x86_64", sandbox: bool | None = None
+) -> int:
     """Start QEMU with a card for each address and serve them until it ends; QEMU's exit code.
 
     Args:
         addresses: of simulated cards, such as `sim:a,tap=ixy0`; the first is PCI device 0000:00:10.0 of the guest.
         arguments: of QEMU. The machine is a q35 whose memory the cards can reach; its size is that of `-m`.
+        sandbox: give privileges up once QEMU has started, which keeps its own; None for whoever has some.
 
     Raises:
         AddressError: a card's address is malformed.
@@ -43,6 +48,9 @@ def run_qemu(addresses: Sequence[str], arguments: Sequence[str], program: str = 
         try:
             with stop.held():
                 process = subprocess.Popen(command, pass_fds=attachment.fds, stdout=output)
+            attachment.release()
+            if (confined := confine(Settings(sandbox=sandbox), addresses)) is not None:
+                print(confined, file=sys.stderr, flush=True)
             code = _serve(attachment, process)
             _report(attachment)
             return code
@@ -54,7 +62,6 @@ def run_qemu(addresses: Sequence[str], arguments: Sequence[str], program: str = 
 
 def _serve(attachment: Attachment, process: subprocess.Popen[bytes]) -> int:
     """Answer QEMU until it ends; its exit code. After an error the guest's accesses to the cards give ones."""
-    attachment.release()
     try:
         attachment.serve()
     except Exception:

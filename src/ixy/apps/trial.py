@@ -14,7 +14,7 @@ import numpy as np
 from ixy.apps.compose import DEFAULT_FILL, compose
 from ixy.apps.rate import bounded
 from ixy.apps.report import Report
-from ixy.apps.session import open_devices
+from ixy.apps.session import confine, open_devices
 from ixy.apps.signals import stop_on_signals
 from ixy.apps.streams import MAX_FLOWS, Choice, Stream, parse_sizes, payload_start
 from ixy.apps.streamtable import SIGNATURE_BYTES, table_of
@@ -128,6 +128,7 @@ def run_trial(
         with Report(ports, addresses, as_json=settings.as_json, file=table) as report:
             report.progress = lambda: _progress(tester.so_far())
             tester.prepare()
+            report.confined(confine(settings, addresses))
             if learning:
                 _learn(tester, routed, stop)
             report.start()

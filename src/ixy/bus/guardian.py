@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING
 from ixy.bus.pci import explained
 from ixy.errors import Error
 from ixy.process import forget_in_child
+from ixy.sandboxing import guardian_filter
+from ixy.unsafe import privileges
 
 if TYPE_CHECKING:
     from ixy.packets.dma import DmaMemory
@@ -101,15 +103,23 @@ class Guardian:
 
 
 def _start(channel: int, driver: int, config: int, lock: int, reset: Path) -> subprocess.Popen[bytes]:
-    """Start the program in a session of its own, out of reach of Ctrl-C, with no file of ours but these four."""
-    command = [sys.executable, "-I", "-S", str(_PROGRAM), *map(str, (channel, driver, config, reset))]
-    nothing = subprocess.DEVNULL
-    return subprocess.Popen(
-        command,
-        stdin=nothing,
-        stdout=nothing,
-        stderr=nothing,
-        cwd="/",
-        start_new_session=True,
-        pass_fds=(channel, driver, config, lock),
-    )
+    """Start the program in a session of its own, out of reach of Ctrl-C, with no file of ours but these four, and a
+    filter of its system calls, if there is one."""
+    nothing, program = subprocess.DEVNULL, guardian_filter()
+    with ExitStack() as stack:
+        files, filter_ = [channel, driver, config, lock], -1
+        if program is not None:
+            filter_ = os.memfd_create("ixy-filter", os.MFD_CLOEXEC)
+            stack.callback(os.close, filter_)
+            os.pwrite(filter_, program, 0)
+            files.append(filter_)
+        arguments = map(str, (channel, driver, config, reset, privileges.__file__, filter_))
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", str(_PROGRAM), *arguments],
+            stdin=nothing,
+            stdout=nothing,
+            stderr=nothing,
+            cwd="/",
+            start_new_session=True,
+            pass_fds=files,
+        )

@@ -1,4 +1,5 @@
-"""What a guardian process runs: `guardian_main.py CHANNEL DRIVER CONFIG RESET`. It imports the standard library only.
+"""What a guardian process runs: `guardian_main.py CHANNEL DRIVER CONFIG RESET PRIVILEGES FILTER`. It imports the
+standard library only.
 
 CHANNEL is the number of a socket whose other end the driver has. Each message on it is answered by itself:
 
@@ -10,11 +11,16 @@ If the driver ends without a farewell, nobody is left who could stop the card, a
 the number of the open configuration space, and the file RESET. Until then it keeps the memory, and, since it inherited
 the lock's file, the lock. DRIVER is the number of a pidfd (pidfd_open(2)), which tells that the driver has ended even
 where a child of it has the other end of the channel.
+
+All that it will need is open then. So it begins by giving its privileges up, with what the file PRIVILEGES defines
+(`unsafe/privileges.py`), and has its system calls filtered by the program in the file FILTER, the number of an open one
+or -1. Whatever goes wrong about that, it guards.
 """
 
 from __future__ import annotations
 
 import os
+import runpy
 import select
 import signal
 import socket
@@ -57,18 +63,17 @@ def watch(channel: socket.socket, driver: int, held: dict[bytes, int]) -> bool:
     return False
 
 
-def stop(config: int, reset: str) -> None:
+def stop(config: int, reset: int) -> None:
     """No more requests to the bus, the pending ones done, and the card's rings forgotten.
 
-    Without the reset, whoever enables bus mastering next would let the card go on where it was. Some cards have none.
+    Without the reset, whoever enables bus mastering next would let the card go on where it was. Some cards have none,
+    and -1 instead of its file.
     """
     with suppress(OSError):
         os.pwrite(config, (_read(config, _COMMAND, 2) & ~_BUS_MASTER).to_bytes(2, "little"), _COMMAND)
         _drain(config)
     with suppress(OSError):
-        file = os.open(reset, os.O_WRONLY)
-        os.write(file, b"1")
-        os.close(file)
+        os.write(reset, b"1")
 
 
 def _drain(config: int) -> None:
@@ -95,13 +100,31 @@ def _read(config: int, offset: int, size: int) -> int:
     return int.from_bytes(os.pread(config, size, offset), "little")
 
 
-def main(channel: str, driver: str, config: str, reset: str) -> None:
+def give_up(privileges: str, filter_: int) -> None:
+    """Keep no privilege that only opening files takes."""
+    with suppress(Exception):
+        own = runpy.run_path(privileges)
+        own["give_up"]()
+        if filter_ >= 0:
+            own["filter_calls"](os.pread(filter_, os.fstat(filter_).st_size, 0))
+
+
+def _opened(path: str) -> int:
+    """A file to be written to; -1 if there is none."""
+    with suppress(OSError):
+        return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    return -1
+
+
+def main(channel: str, driver: str, config: str, reset: str, privileges: str, filter_: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    end, reset_file = socket.socket(fileno=int(channel)), _opened(reset)
+    give_up(privileges, int(filter_))
     held: dict[bytes, int] = {}
-    if watch(socket.socket(fileno=int(channel)), int(driver), held):
+    if watch(end, int(driver), held):
         return
-    stop(int(config), reset)
+    stop(int(config), reset_file)
     for file in held.values():  # before the lock goes with this process: the next one may need the pages
         os.close(file)
 

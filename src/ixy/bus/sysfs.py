@@ -13,7 +13,7 @@ import logging
 import mmap
 import os
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +23,7 @@ from ixy.bus.guardian import Guardian
 from ixy.bus.pagemap import physical_addresses
 from ixy.bus.pci import PciDevice, explained
 from ixy.bus.ports import FilePorts
-from ixy.errors import Error, MemoryUnavailable, UnsupportedDevice
+from ixy.errors import Error, MemoryUnavailable, PermissionDenied, UnsupportedDevice
 from ixy.packets.dma import HUGE_PAGE, DmaMapping, DmaMemory
 from ixy.process import forget_in_child
 
@@ -116,7 +116,13 @@ class SysfsFunction:
         """Wake the device and let it decode memory accesses, which it may not do while no driver has it."""
         if self._device.read("enable") == "0":
             self._device.write("enable", "1")
-            undo.callback(self._device.write, "enable", "0")
+            undo.callback(self._let_sleep)
+
+    def _let_sleep(self) -> None:
+        """Put the device back to sleep, which takes the right of root that a sandbox takes: then it stays awake, at
+        rest, as who opens it next wants it."""
+        with suppress(PermissionDenied):
+            self._device.write("enable", "0")
 
     def _warn_of_iommu(self) -> None:
         kind = self._device.path / "iommu_group/type"

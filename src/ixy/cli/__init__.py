@@ -61,9 +61,9 @@ def run(arguments: Sequence[str]) -> int:
     except click.UsageError as error:
         return _complain(f"{error.format_message()} (see {error.ctx.command_path if error.ctx else 'ixy'} --help)")
     except (Error, click.ClickException) as error:
-        return _complain(str(error))
+        return _complain(str(error), error)
     except OSError as error:
-        return _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))
+        return _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror), error)
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -75,9 +75,18 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
 
 
-def _complain(message: str) -> int:
-    print("ixy:", " ".join(message.split()), file=sys.stderr)
+def _complain(message: str, error: BaseException | None = None) -> int:
+    print("ixy:", " ".join(f"{message}{_blame(error)}".split()), file=sys.stderr)
     return BAD_INPUT
+
+
+def _blame(error: BaseException | None) -> str:
+    """What to do about a refusal that may be the sandbox's."""
+    while error is not None and not isinstance(error, PermissionError):
+        error = error.__cause__ or error.__context__
+    if error is None or not (sandboxing := sys.modules.get("ixy.sandboxing")) or not sandboxing.active():
+        return ""
+    return " (the command had given its privileges up by then: --no-sandbox)"
 
 
 def _print_version(context: click.Context, _option: click.Parameter, given: bool) -> None:

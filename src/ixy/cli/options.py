@@ -127,6 +127,7 @@ def device_options(function: Callable[..., int]) -> Callable[..., int]:
             show_default=True,
             help="Descriptors per ring, a power of two.",
         ),
+        sandbox_option,
         json_option,
         batch_option,
     ):
@@ -136,6 +137,11 @@ def device_options(function: Callable[..., int]) -> Callable[..., int]:
 
 wait_option = click.option("--wait", is_flag=True, help="Sleep while no packets come, and poll while they do.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Report in JSON, an object a line.")
+sandbox_option = click.option(
+    "--sandbox/--no-sandbox",
+    default=None,
+    help="Give up privileges before the run: capabilities, files, most system calls.  [default: for root]",
+)
 batch_option = click.option(
     "--batch",
     type=Whole(1, MAX_RING),

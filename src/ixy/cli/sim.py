@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ixy.cli.options import logging_options
+from ixy.cli.options import logging_options, sandbox_option
 
 
 @click.group()
@@ -44,8 +44,9 @@ def report(cards: tuple[str, ...], as_json: bool) -> None:
 @click.option("--card", "cards", multiple=True, metavar="SIM", help="A card; may be repeated.  [default: sim:a]")
 @click.option("--qemu", "program", default="qemu-system-x86_64", show_default=True, help="QEMU's program.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="-- QEMU ARGUMENTS")
+@sandbox_option
 @logging_options
-def qemu(cards: tuple[str, ...], program: str, arguments: tuple[str, ...]) -> int:
+def qemu(cards: tuple[str, ...], program: str, arguments: tuple[str, ...], sandbox: bool | None) -> int:
     """Start QEMU with simulated 82599s in its PCI slots: test any 82599 driver without a card.
 
     The cards are those of `ixy --help`, with the same wires; the first is PCI device 0000:00:10.0 of the guest. The
@@ -60,4 +61,4 @@ def qemu(cards: tuple[str, ...], program: str, arguments: tuple[str, ...]) -> in
     """
     from ixy.apps.sim_qemu import run_qemu
 
-    return run_qemu(cards or ("sim:a",), arguments, program)
+    return run_qemu(cards or ("sim:a",), arguments, program, sandbox)

@@ -156,6 +156,10 @@ class RxRing(Protocol):
         """Let nobody run the ring any more; False if a thread still does after `timeout` seconds."""
         ...
 
+    def compile_end(self) -> None:
+        """Have compiled what the ring's end takes, without anything being done."""
+        ...
+
 
 class TxRing(Protocol):
     """A transmit ring behind its kernel.
@@ -184,6 +188,10 @@ class TxRing(Protocol):
 
     def retire(self, timeout: float) -> bool:
         """Let nobody run the ring any more; False if a thread still does after `timeout` seconds."""
+        ...
+
+    def compile_end(self) -> None:
+        """Have compiled what the ring's end takes, without anything being done."""
         ...
 
 

@@ -13,7 +13,7 @@ from ixy.errors import OwnershipError
 from ixy.jit import compiled
 from ixy.packets.packets import Packets
 from ixy.packets.pool import NOWHERE, Pools, give, pools, release, take_soon, wait_for
-from ixy.unsafe import load_acquire, store_release, swap_if, this_thread
+from ixy.unsafe import load_acquire, own_lines, store_release, swap_if, this_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -130,6 +130,10 @@ class Ring:
             time.sleep(0.0001)
         return True
 
+    def compile_end(self) -> None:
+        """Have compiled what the ring's end takes."""
+        _retire(own_lines(COMMON_WORDS))
+
 
 @compiled
 def _retire(words: NDArray[np.int64]) -> bool:
@@ -166,6 +170,10 @@ class FilledRing(Ring):
         words = self.state.state
         _drain(pools(), self.state.held, words, self._filled - words[CLEAN])
 
+    def compile_end(self) -> None:
+        super().compile_end()
+        _drain(pools(), self.state.held, own_lines(COMMON_WORDS), 0)
+
     @property
     def dropped(self) -> int:
         return int(self.state.state[DROPPED])
@@ -183,6 +191,10 @@ class SendingRing(Ring):
     def drain(self) -> None:
         """Take the buffers back that the device has not sent, or not reported. It has stopped."""
         _drain(pools(), self.state.held, self.state.state, self.in_flight)
+
+    def compile_end(self) -> None:
+        super().compile_end()
+        _drain(pools(), self.state.held, own_lines(COMMON_WORDS), 0)
 
     @property
     def in_flight(self) -> int:

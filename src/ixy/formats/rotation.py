@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -37,6 +39,12 @@ class Rotation(NamedTuple):
     size: int = 0
     seconds: int = 0
     files: int = 0
+
+    def folders(self, path: str) -> list[str]:
+        """Where further files are made: in the folder of the first one, as far as it tells no time; nowhere if there
+        are none."""
+        parts = takewhile(lambda part: not (self.seconds and "%" in part), Path(path).absolute().parent.parts)
+        return [str(Path(*parts))] if self.size or self.seconds else []
 
 
 ONE_FILE = Rotation()
@@ -79,6 +87,8 @@ class RotatingWriter:
         self.files, self.ended = 0, False
         self._begin(now)
         self.formats = self._writer.formats
+        if rotation != ONE_FILE:
+            self._compile()
 
     @property
     def packets(self) -> int:
@@ -111,6 +121,13 @@ class RotatingWriter:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _compile(self) -> None:
+        """Have compiled what divides records, before there are any."""
+        nothing, form = np.zeros(32, np.uint8), self.formats[0]
+        _until(nothing[:0], 0, form, 0, 0)
+        record_time(nothing, 0, form)
+        self._writer.flush(nothing, 0)
 
     def _next(self, now: int) -> None:
         """Go on to the file of a packet of this time."""

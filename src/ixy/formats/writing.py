@@ -236,7 +236,8 @@ class Writer:
     def write(
         self, times: Integers, data: Bytes, starts: Integers, lengths: Integers, originals: Integers | None = None
     ) -> None:
-        """Write frames: number i is `data[starts[i]:][:lengths[i]]`, at `times[i]` ns since 1970.
+        """Write frames: number i is `data[starts[i]:][:lengths[i]]`, at `times[i]` ns since 1970. To write none only
+        compiles what writes some.
 
         Args:
             times, starts, lengths: integers, all of shape (n,). Times are written as the nearest that the format can
@@ -256,11 +257,13 @@ class Writer:
         if self._buffer is None:
             self._buffer = np.empty(4 * MAX_LENGTH, np.uint8)
         done = 0
-        while done < times.size:
+        while True:
             used, done = _append_some(self._buffer, self.format, times, data, starts, lengths, originals, done)
-            if not used:
+            if not used and done < times.size:
                 raise ValueError(f"frame {done} lies outside the data")
             self.flush(self._buffer, used)
+            if done >= times.size:
+                return
 
     def flush(self, buffer: Bytes, used: int, packets: int | None = None) -> None:
         """Write the records that `append` put into the first `used` bytes of `buffer`; the buffer is free afterwards.

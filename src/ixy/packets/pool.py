@@ -26,6 +26,7 @@ from ixy.packets.buffers import ID_MASK, POOL_BUFFERS, POOL_SHIFT, POOLS, STRIDE
 from ixy.packets.checking import hand_over, taken
 from ixy.packets.dma import PACKET_REGION, window
 from ixy.packets.packets import FREE, INDEX_MASK, Packets
+from ixy.sandboxing import beforehand
 from ixy.unsafe import fetch_add, load_acquire, monotonic_ns, nap, store_release, swap_if, this_thread
 
 if TYPE_CHECKING:
@@ -398,6 +399,11 @@ def available(pools: Pools, pool: int) -> int:
 def owner(pools: Pools, pool: int) -> int:
     """Who works on a pool's stack: a thread, 0, or CLOSED."""
     return int(pools.words[_word(pool, _OWNER)])
+
+
+@beforehand
+def _compile_end() -> None:
+    wait_for(np.zeros_like(pools().words), 0)  # words of no pool
 
 
 def close_pool(pools: Pools, pool: int) -> bool:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -182,21 +182,44 @@ def test_a_guardian_ignores_signals(card: Path, memory: FakeMemory, number: int)
     check_stopped(card, memory)
 
 
-def test_the_next_start_waits_for_the_guardian(card: Path, memory: FakeMemory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reset, a FIFO here, takes until somebody reads. Memory and lock stay; who opens the card waits and has it."""
+@contextmanager
+def slow_reset(card: Path) -> Iterator[Callable[[], str]]:
+    """In place of the reset's file a FIFO that is full: who writes into it waits until the function that this gives is
+    called, whose value is what was written."""
     (card / "reset").unlink()
     os.mkfifo(card / "reset")
-    with driver(card, memory) as (process, _):
-        process.kill()
-    resets: list[str] = []
+    fifo = os.open(card / "reset", os.O_RDWR | os.O_NONBLOCK)
+    filled = 0
+    with suppress(BlockingIOError):
+        while True:
+            filled += os.write(fifo, bytes(select.PIPE_BUF))
+    os.set_blocking(fifo, True)
 
-    def read_reset(_: float) -> None:
-        assert resets or not memory.gone()
-        resets.append("" if resets else (card / "reset").read_text())
+    def written() -> str:
+        left, last = filled + 1, b""
+        while left:
+            last = os.read(fifo, left)
+            left -= len(last)
+        return last[-1:].decode()
 
-    monkeypatch.setattr(lock.time, "sleep", read_reset)
-    function = SysfsFunction(SLOT)
-    assert memory.gone()
+    yield written
+    os.close(fifo)
+
+
+def test_the_next_start_waits_for_the_guardian(card: Path, memory: FakeMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reset takes until somebody reads. Memory and lock stay; who opens the card waits and has it."""
+    with slow_reset(card) as written:
+        with driver(card, memory) as (process, _):
+            process.kill()
+        resets: list[str] = []
+
+        def read_reset(_: float) -> None:
+            assert resets or not memory.gone()
+            resets.append("" if resets else written())
+
+        monkeypatch.setattr(lock.time, "sleep", read_reset)
+        function = SysfsFunction(SLOT)
+        assert memory.gone()
     assert resets[0] == "1"
     assert command(card) == MEMORY_ONLY
     function.close()
@@ -204,14 +227,13 @@ def test_the_next_start_waits_for_the_guardian(card: Path, memory: FakeMemory, m
 
 def test_the_next_start_does_not_wait_for_ever(card: Path, memory: FakeMemory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A guardian whose card cannot be reset: refused after the time that is granted, here none."""
-    (card / "reset").unlink()
-    os.mkfifo(card / "reset")
-    with driver(card, memory) as (process, _):
-        process.kill()
-    monkeypatch.setattr(lock, "_PATIENCE", 0)
-    with pytest.raises(DeviceBusy, match=f"^{SLOT} is in use by another process$"):
-        SysfsFunction(SLOT)
-    assert (card / "reset").read_text() == "1"
+    with slow_reset(card) as written:
+        with driver(card, memory) as (process, _):
+            process.kill()
+        monkeypatch.setattr(lock, "_PATIENCE", 0)
+        with pytest.raises(DeviceBusy, match=f"^{SLOT} is in use by another process$"):
+            SysfsFunction(SLOT)
+        assert written() == "1"
     assert memory.gone(timeout=60)
 
 
@@ -268,6 +290,18 @@ def test_the_end_of_a_child_is_not_the_drivers(card: Path, memory: FakeMemory) -
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The driver lives
+
+
+def test_it_has_no_privileges(card: Path, memory: FakeMemory) -> None:
+    """No capability, none to be gained, and few system calls, once it has its first memory."""
+    with driver(card, memory) as (process, (pid, _)):
+        (guardian,) = guardians(pid)
+        lines = Path(f"/proc/{guardian}/status").read_text().splitlines()
+        status = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        assert {int(status[name], 16) for name in ("CapPrm", "CapEff", "CapInh", "CapBnd", "CapAmb")} == {0}
+        assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+        process.kill()
+    check_stopped(card, memory)
 
 
 @pytest.mark.usefixtures("card")
@@ -443,7 +477,8 @@ def test_pending_transactions_are_waited_for(config: int, tmp_path: Path, monkey
             os.pwrite(config, b"\0", 0xAA)
 
     monkeypatch.setattr(guardian_main.time, "sleep", pass_time)
-    guardian_main.stop(config, str(reset))
+    with reset.open("r+") as file:
+        guardian_main.stop(config, file.fileno())
     assert looks == [(MEMORY_ONLY, "")] * 3
     assert reset.read_text() == "1"
 
@@ -454,19 +489,19 @@ def test_transactions_that_stay_pending(config: int, tmp_path: Path, monkeypatch
     monkeypatch.setattr(guardian_main.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(guardian_main.time, "sleep", lambda _: now.append(now.pop() + 0.25))
     (tmp_path / "reset").touch()
-    guardian_main.stop(config, str(tmp_path / "reset"))
+    with (tmp_path / "reset").open("r+") as file:
+        guardian_main.stop(config, file.fileno())
     assert now == [1.25]
     assert (tmp_path / "reset").read_text() == "1"
 
 
-def test_a_card_without_pci_express(config: int, tmp_path: Path) -> None:
+def test_a_card_without_pci_express(config: int) -> None:
     """The list of capabilities is a ring, or there is none; nor is there a way to reset the card: it is stopped."""
     for place, value in ((0x41, 0x40), (0x34, 0)):
         os.pwrite(config, bytes([MEMORY_AND_MASTER]), COMMAND)
         os.pwrite(config, bytes([value]), place)
-        guardian_main.stop(config, str(tmp_path / "reset"))
+        guardian_main.stop(config, -1)
         assert os.pread(config, 1, COMMAND)[0] == MEMORY_ONLY
-    assert not (tmp_path / "reset").exists()
 
 
 def raises(error: BaseException) -> Callable[..., None]:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from ixy.apps.rate import line_rate
 from ixy.apps.rfc2544.trials import Attempt, Traffic, Trials
-from ixy.apps.session import open_devices
+from ixy.apps.session import confine, open_devices
 from ixy.apps.signals import stop_on_signals
 from ixy.apps.tester import Tester, Trial, TrialResult, mean_bits
 from ixy.clock import monotonic
@@ -132,10 +132,12 @@ def run(
         for traffic in traffics.values():
             test.check(traffic)
         with _Session(test, devices, conditions, settings, output, stop) as session:
+            testers = {name: session.tester(streams) for name, streams in kinds.items()}
+            session.confine(settings, addresses)
             expected = test.trials * (conditions.seconds + 2 * conditions.settle)
             with progress(dict.fromkeys(kinds, expected), quiet=settings.as_json) as begin, stop.looked_at():
-                for name, streams in kinds.items():
-                    session.measure(traffics[name], streams, begin(name))
+                for name, tester in testers.items():
+                    session.measure(traffics[name], tester, begin(name))
         return stop.exit_code(settings) or (NOTHING_FOUND if test.failed(session.found) else 0)
 
 
@@ -157,6 +159,7 @@ class _Session:
     ) -> None:
         self.found: list[Any] = []
         self._attempts: list[Attempt] = []
+        self._confined: dict[str, Any] = {}
         self._test, self._devices, self._conditions = test, devices, conditions
         self._batch, self._link_timeout, self._as_json = settings.batch, settings.link_timeout, settings.as_json
         self._output, self._stop = output, stop
@@ -173,12 +176,11 @@ class _Session:
             self._finish()
         return stopped
 
-    def measure(self, traffic: Traffic, streams: Sequence[Stream], told: Told) -> None:
-        """Make the test with packets of one kind.
+    def tester(self, streams: Sequence[Stream]) -> Tester:
+        """What makes trials with packets of one kind, compiled.
 
         Raises:
-            Error: nothing arrives, or as `Tester`.
-            _Stopped: a signal ended it.
+            Error: as `Tester`.
         """
         conditions = self._conditions
         tester = Tester(
@@ -189,6 +191,25 @@ class _Session:
             routed=conditions.routed,
             settle=conditions.settle,
         )
+        tester.prepare()
+        return tester
+
+    def confine(self, settings: Settings, addresses: Sequence[str]) -> None:
+        """Give privileges up; files are still made for the report."""
+        confined = confine(settings, addresses, [str(self._output)] if self._output else [])
+        if confined is not None:
+            self._confined = {"sandbox": confined.as_dict()}
+            if not self._as_json:
+                print(confined, flush=True)
+
+    def measure(self, traffic: Traffic, tester: Tester, told: Told) -> None:
+        """Make the test with packets of one kind.
+
+        Raises:
+            Error: nothing arrives, or as `Tester`.
+            _Stopped: a signal ended it.
+        """
+        conditions = self._conditions
         watched = _Watched(tester, self._test.trials, conditions.seconds, told, self._stop)
         self._greet(watched)
 
@@ -237,7 +258,7 @@ class _Session:
         if self._as_json:
             results = [row for part in parts[:1] if isinstance(part, Table) for row in self._report().objects(part)]
             summary = {"type": "summary", "test": self._test.name, "stopped": bool(self._stop), "results": results}
-            print(json.dumps(summary), flush=True)
+            print(json.dumps(summary | self._confined), flush=True)
         else:
             _show(parts)
         files = self._write()

@@ -97,6 +97,8 @@ class LinuxDevice:
     def _take_interface(self) -> None:
         """Let all packets in, until `set_promiscuous` says otherwise."""
         with self._explained("open a packet socket"):
+            self._undo.callback(self.interface.close)
+            self.interface.keep_asking()
             self._membership = Membership(self.interface)
             self._undo.callback(self._membership.close)
             self._membership.promiscuous(True)
@@ -296,6 +298,7 @@ class LinuxDevice:
         while self._interrupts:
             self._interrupts.popitem()[1].close()
         self._membership.close()
+        self.interface.close()
         for sock in self._sockets:
             sock.close()
 

@@ -9,13 +9,13 @@ import socket
 import struct
 import sys
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from ixy.bus import Slot
 from ixy.bus.interfaces import interface_use
 from ixy.bus.pci import PciDevice
-from ixy.drivers.linux.netlink import LinkInfo, link_by_index, link_by_name
+from ixy.drivers.linux.netlink import LinkInfo, Questions, link_by_name
 from ixy.errors import AddressError, DeviceBusy, Error, PermissionDenied
 
 _CLASS = Path("/sys/class/net")
@@ -57,14 +57,25 @@ class Interface:
             raise AddressError(f"{address}: no interface {name}: there are {there}")
         self.index = found.number
         self.first = found
+        self._questions: Questions | None = None
+
+    def keep_asking(self) -> None:
+        """Open what `now` asks by, until `close`: a process that has given privileges up opens no more sockets."""
+        self._questions = self._questions or Questions()
+
+    def close(self) -> None:
+        if self._questions is not None:
+            self._questions.close()
+            self._questions = None
 
     def now(self) -> LinkInfo:
-        """What the kernel says of it now.
+        """What the kernel says of it now. One thread at a time asks.
 
         Raises:
             Error: it is gone.
         """
-        found = link_by_index(self.index)
+        with nullcontext(self._questions) if self._questions else Questions() as questions:
+            found = questions.by_index(self.index)
         if found is None:
             raise Error(f"{self._address}: the interface is gone: it was removed, or moved to another namespace")
         return found

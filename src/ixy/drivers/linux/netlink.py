@@ -62,25 +62,47 @@ class LinkInfo(NamedTuple):
         return self.flags & (UP | RUNNING) == UP | RUNNING
 
 
+class Questions:
+    """A socket for questions about interfaces of the network namespace that the thread was in when it was opened."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+        self._number = 0
+
+    def by_name(self, name: str) -> LinkInfo | None:
+        """The interface of that name, None if there is none."""
+        text = os.fsencode(name) + b"\0"
+        size = _ATTRIBUTE.size + len(text)
+        return self._ask(0, (_ATTRIBUTE.pack(size, _NAME) + text).ljust(-(-size // 4) * 4, b"\0"))
+
+    def by_index(self, index: int) -> LinkInfo | None:
+        """The interface with that number, None if there is none."""
+        return self._ask(index, b"")
+
+    def _ask(self, index: int, attributes: bytes) -> LinkInfo | None:
+        body = _LINK.pack(socket.AF_UNSPEC, 0, index, 0, 0) + attributes
+        self._number += 1
+        self._socket.send(_MESSAGE.pack(_MESSAGE.size + len(body), _GETLINK, _REQUEST, self._number, 0) + body)
+        while True:
+            answer = self._socket.recv(_ROOM)
+            _size, kind, _flags, number, _port = _MESSAGE.unpack_from(answer)
+            if number == self._number:  # others answer questions that were interrupted
+                return _parsed(answer[_MESSAGE.size :]) if kind == _NEWLINK else None
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> Questions:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 def link_by_name(name: str) -> LinkInfo | None:
     """The interface of that name, None if there is none."""
-    text = os.fsencode(name) + b"\0"
-    size = _ATTRIBUTE.size + len(text)
-    return _ask(0, (_ATTRIBUTE.pack(size, _NAME) + text).ljust(-(-size // 4) * 4, b"\0"))
-
-
-def link_by_index(index: int) -> LinkInfo | None:
-    """The interface with that number, None if there is none."""
-    return _ask(index, b"")
-
-
-def _ask(index: int, attributes: bytes) -> LinkInfo | None:
-    body = _LINK.pack(socket.AF_UNSPEC, 0, index, 0, 0) + attributes
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as sock:
-        sock.send(_MESSAGE.pack(_MESSAGE.size + len(body), _GETLINK, _REQUEST, 1, 0) + body)
-        answer = sock.recv(_ROOM)
-    _size, kind, _flags, _number, _port = _MESSAGE.unpack_from(answer)
-    return _parsed(answer[_MESSAGE.size :]) if kind == _NEWLINK else None
+    with Questions() as questions:
+        return questions.by_name(name)
 
 
 def _parsed(body: bytes) -> LinkInfo:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ixy.sandboxing import removes
 from ixy.sim.checklist import report_of
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class ReportSocket:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self._socket.bind(str(self.path))
         self._socket.listen()
+        removes(self.path)
 
     def fileno(self) -> int:
         return self._socket.fileno()

@@ -84,6 +84,7 @@ class Record(Wire):
         """
         with Writer(self.path, _SNAPLEN) as writer, port.output_memory(RECORDS_SIZE):
             port.output[FD], port.output[INTERFACE] = writer.fileno(), writer.format.interface
+            writer.flush(_records(port), 0)  # nothing, which compiles what the end takes
             yield
             _finish(port, writer)
 
@@ -96,4 +97,9 @@ def _finish(port: Port, writer: Writer) -> None:
         # The card met an error amid a write: take its part back, so that the whole is written again or reported.
         os.ftruncate(fd, os.lseek(fd, -written, os.SEEK_CUR))
     writer.packets += int(wire[WRITTEN_PACKETS])
-    writer.flush(port.rack.tape[port.output_part :][:RECORDS_SIZE], int(wire[USED]))
+    writer.flush(_records(port), int(wire[USED]))
+
+
+def _records(port: Port) -> NDArray[np.uint8]:
+    """The memory in which records are gathered."""
+    return port.rack.tape[port.output_part :][:RECORDS_SIZE]

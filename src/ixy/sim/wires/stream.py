@@ -374,6 +374,10 @@ class Stream(Wire):
         return cls(path, Impairments.parse(options))
 
     @property
+    def meets_at(self) -> str:
+        return self.path
+
+    @property
     def far(self) -> str:
         """The other end, as a user knows it."""
         return f"{_PREFIX}{self.path}"

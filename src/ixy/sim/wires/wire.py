@@ -163,6 +163,11 @@ class Wire(ABC):
         """The file that it writes, if any; "-" is standard output."""
         return None
 
+    @property
+    def meets_at(self) -> str | None:
+        """The path of the socket at which it meets another process, if it does."""
+        return None
+
     @classmethod
     def named(cls, values: dict[str, str]) -> bool:
         """Whether the options of an address ask for this kind."""
