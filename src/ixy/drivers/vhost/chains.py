@@ -26,6 +26,7 @@ from ixy.drivers.vhost.state import (
     NEXT_FLAG,
     PACKED,
     PLACE,
+    SAID,
     SIZE,
     WRITE_FLAG,
     GuestRing,
@@ -95,49 +96,57 @@ def use_chains(ring: GuestRing, chains: int) -> None:
 def take_chain(ring: GuestRing, buffer: int) -> int:
     """Put a frame together in a buffer of ours, and give the front end's back; its length.
 
-    It is 0 if the frame was dropped, -1 if the ring has stopped. The first byte of its header is in `places`, 0.
+    It is 0 if the frame was dropped, -1 if the ring has stopped.
     """
     state = ring.state
     first = first_descriptor(ring, 0, 0)
     if first < 0:
         return -1
-    start: Any = (np.int64(buffer) & ID_MASK) * STRIDE
-    descriptor, descriptors = first, 0
-    length, to_skip, said_of_frame = -state[HEADER], state[HEADER], 0
-    said = 0
+    descriptor, descriptors, said = first, 0, 0
+    length = -state[HEADER]
     going = True
     while going:
         word = (state[DESCRIPTORS] >> 3) + 2 * descriptor
         address, said = load_acquire(ring.words, word), load_acquire(ring.words, word + 1)
-        flags, left = flags_of(ring, said), said & 0xFFFFFFFF
+        flags = flags_of(ring, said)
         descriptors += 1
         if flags & (WRITE_FLAG | INDIRECT_FLAG) != 0 or descriptors > state[SIZE]:
             state[BROKEN] = BAD_CHAIN
             return -1
-        while left > 0:
-            part = min(extent(ring, address), left)
-            if part <= 0:
-                state[BROKEN] = BAD_ADDRESS
-                return -1
-            if to_skip > 0:
-                part = min(part, to_skip)
-                if to_skip == state[HEADER]:
-                    said_of_frame = load_acquire(ring.memory, locate(ring, address, part))
-                to_skip -= part
-            elif length + part <= BUFFER_SIZE:
-                copy(ring.bytes, start + length, ring.memory, locate(ring, address, part), part)
-            length += part
-            address += part
-            left -= part
+        length = take_piece(ring, buffer, length, address, said & 0xFFFFFFFF)
+        if state[BROKEN] != 0:
+            return -1
         going = flags & NEXT_FLAG != 0
         if going:
             descriptor = following(ring, descriptor, said)
     ring.names[0], ring.sizes[0], ring.places[0] = name_of(ring, first, said), 0, descriptors
     use_chains(ring, 1)
-    ring.places[0] = said_of_frame
     if length <= 0 or length > BUFFER_SIZE:
         state[DROPPED] += 1
         return 0
+    return length
+
+
+@compiled
+def take_piece(ring: GuestRing, buffer: int, length: int, address: int, size: int) -> int:
+    """Append a piece to a frame of so many bytes, less than 0 as long as its header is not over; how many it has then.
+
+    What finds no room in the buffer is left out.
+    """
+    start: Any = (np.int64(buffer) & ID_MASK) * STRIDE
+    while size > 0:
+        part = min(extent(ring, address), size)
+        if part <= 0:
+            ring.state[BROKEN] = BAD_ADDRESS
+            return length
+        place = locate(ring, address, part)
+        if length < 0:
+            if length == -ring.state[HEADER]:
+                ring.state[SAID] = load_acquire(ring.memory, place)
+            part = min(part, -length)
+        elif length + part <= BUFFER_SIZE:
+            copy(ring.bytes, start + length, ring.memory, place, part)
+        length, address, size = length + part, address + part, size - part
     return length
 
 
@@ -178,14 +187,11 @@ def put_chain(ring: GuestRing, buffer: int, length: int) -> bool:
                     state[BROKEN] = BAD_CHAIN if room < state[HEADER] else BAD_ADDRESS
                     return False
                 address, room, written = address + state[HEADER], room - state[HEADER], state[HEADER]
-            while room > 0 and left > 0:
-                part = min(extent(ring, address), min(room, left))
-                if part <= 0:
-                    state[BROKEN] = BAD_ADDRESS
-                    return False
-                copy(ring.memory, locate(ring, address, part), ring.bytes, source, part)
-                address, room, written = address + part, room - part, written + part
-                source, left = source + part, left - part
+            part = min(room, left)
+            put_piece(ring, address, part, source)
+            if state[BROKEN] != 0:
+                return False
+            source, left, written = source + part, left - part, written + part
             going = flags & NEXT_FLAG != 0
             if going:
                 descriptor = following(ring, descriptor, said)
@@ -197,3 +203,15 @@ def put_chain(ring: GuestRing, buffer: int, length: int) -> bool:
         store_release(ring.memory, header_place + NUM_BUFFERS, chains)
     use_chains(ring, chains)
     return True
+
+
+@compiled
+def put_piece(ring: GuestRing, address: int, size: int, source: int) -> None:
+    """Copy a part of a frame to the front end's memory, where regions may be next to each other."""
+    while size > 0:
+        part = min(extent(ring, address), size)
+        if part <= 0:
+            ring.state[BROKEN] = BAD_ADDRESS
+            return
+        copy(ring.memory, locate(ring, address, part), ring.bytes, source, part)
+        address, size, source = address + part, size - part, source + part

@@ -34,6 +34,7 @@ from ixy.drivers.vhost.state import (
     FENCE,
     HEADER,
     PACKED,
+    SAID,
     TO_READ,
     WRITE_FLAG,
     GuestRing,
@@ -189,7 +190,7 @@ def take_odd(ring: GuestRing, packets: Packets, buffer: int) -> int:
         return 0
     packets.ids[0] = buffer
     packets.lengths[0] = length
-    describe(packets, 0, ring.places[0])
+    describe(packets, 0, ring.state[SAID])
     return 1
 
 

@@ -17,6 +17,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import numpy as np
+
 from ixy.drivers.vhost.memory import Shared
 from ixy.drivers.vhost.rings import Setting, VhostRxRing, VhostTxRing
 from ixy.drivers.virtio.features import Features
@@ -38,6 +40,8 @@ from ixy.errors import Error, MemoryUnavailable
 from ixy.registers import virtio as reg
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from ixy.drivers.vhost.interrupts import KickInterrupt
     from ixy.drivers.vhost.memory import GuestMemory
 
@@ -455,6 +459,8 @@ class FrontEnd:
             self._found(index, ring.available, driver, 2),
             self._found(index, ring.used, device, 4),
         )
+        if packed:
+            place = packed_place(self._port.memory.bytes[parts[0] :][: size * reg.DESCRIPTOR_BYTES], place)
         long_header = has(reg.VERSION_1) or has(reg.MRG_RXBUF)
         return Setting(
             size,
@@ -487,6 +493,29 @@ class FrontEnd:
         for index in self._calling & waiting:
             self._port.ring(index).release()
         self._calling = waiting
+
+
+def packed_place(descriptors: NDArray[np.uint8], base: int) -> int:
+    """Where a packed ring goes on: at its base, unless the ring contradicts that.
+
+    QEMU does not find out where a back end had come to that has ended, and says where that began. But each descriptor
+    has a bit that changes when it is used: all from the base on must not have changed in its round. If some have, and
+    there is one place where those that have end and the others begin, the ring goes on there. Of a buffer of several
+    descriptors only the first changes, so a ring with such can be told only as long as it does not contradict.
+
+    Args:
+        descriptors: shape (16 * size,), uint8.
+        base: a place counted without wrapping, within the first two rounds.
+    """
+    changed = np.signbit(descriptors.view(np.int64)[1::2])  # the highest bit of the flags (2.8.13)
+    size = changed.size
+    mine = base & size == 0  # what the bit is once it is used in this round
+    borders = np.flatnonzero(changed[1:] != changed[:-1]) + 1
+    if not np.any(changed[base % size :] == mine) or borders.size > 1:
+        return base
+    if borders.size == 1:
+        return int(borders[0]) + (0 if changed[0] else size)
+    return size if changed[0] else 0
 
 
 def _wakes(request: Request, fd: int) -> bool:

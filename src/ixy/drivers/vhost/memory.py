@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _ADDRESS_SPACE = 512 << 30  # reserved for each device; more memory than that cannot be mapped
 _ALIGNMENT = 1 << 30  # of the window, that of the largest pages
-_END = 1 << 63  # no memory is at or beyond this address: addresses are positive int64
+_END = 1 << 63  # all memory ends before this address: addresses are positive int64
 
 # Words of a row of `GuestMemory.regions`
 START, SIZE, PLACE, WIDTH = 0, 1, 2, 3
@@ -105,7 +105,7 @@ class GuestMemory:
         region, offset = shared
         what = f"memory at {region.guest:#x}+{region.size:#x}"
         status = os.fstat(region.fd)
-        if region.size == 0 or max(region.guest, region.user, offset) + region.size > _END:
+        if region.size == 0 or max(region.guest, region.user, offset) + region.size >= _END:
             raise MemoryUnavailable(f"{what} is empty, or longer than addresses are")
         if offset + region.size > status.st_size:
             raise MemoryUnavailable(f"{what} is not part of its file of {status.st_size:#x} bytes")

@@ -35,6 +35,7 @@ CALL = OWN_WORDS + 11  # the file by which the front end is called, -1 if there 
 CALLING = OWN_WORDS + 12  # 1 while it is being written to
 FENCE = OWN_WORDS + 13
 REGION = OWN_WORDS + 14  # the region of the last buffer, as a place in `regions`
+SAID = OWN_WORDS + 15  # the first byte of the header of the last frame that was received in pieces
 STATE_WORDS = 32
 
 # Values of BROKEN: what the front end did

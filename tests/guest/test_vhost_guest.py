@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from harness import Guest
@@ -27,12 +26,37 @@ PINGS = 200
 CRC = 4  # we count bytes with the frame check sequence, Linux without
 
 
-class Cable(NamedTuple):
-    """Both back ends, and the guest."""
+class Cable:
+    """Both back ends, and a thread in which paths join them.
 
-    guest: Guest
-    split: ixy.Device
-    packed: ixy.Device
+    Args:
+        sockets: where they listen.
+    """
+
+    def __init__(self, sockets: Path) -> None:
+        self.sockets = sockets
+        self.start()
+
+    def start(self) -> None:
+        shape = {"rx_queues": PAIRS, "tx_queues": PAIRS, "link_timeout": 0}
+        self.split, self.packed = (ixy.open(f"vhost-server:{self.sockets / kind}", **shape) for kind in CARDS)
+        self._stop = threading.Event()
+        self._worker = threading.Thread(target=self._forward)
+        self._worker.start()
+
+    def _forward(self) -> None:
+        """Both ways of each pair of queues in turn, asleep while nothing comes."""
+        pairs = list(zip(self.split.rx, self.packed.tx, self.packed.rx, self.split.tx, strict=True))
+        paths = [[PacketPath(a, b, unchanged), PacketPath(c, d, unchanged)] for a, b, c, d in pairs]
+        while not self._stop.is_set():
+            for both in paths:
+                run(both, 1 << 10, 0.01)
+
+    def end(self) -> None:
+        self._stop.set()
+        self._worker.join()
+        self.split.close()
+        self.packed.close()
 
 
 def arguments(sockets: Path) -> list[str]:
@@ -41,41 +65,24 @@ def arguments(sockets: Path) -> list[str]:
         card = f"virtio-net-pci,netdev={kind},addr={slot:#x},mac=52:54:00:00:00:{slot:02x}"
         # Without KVM, QEMU 7.2 dies of a vhost-user card that has MSI-X.
         more = f"disable-legacy=on,mq=on,vectors=0,packed={'on' if kind == 'packed' else 'off'}"
-        result += ["-chardev", f"socket,id=c-{kind},path={sockets / kind}"]
+        result += ["-chardev", f"socket,id=c-{kind},path={sockets / kind},reconnect=1"]
         result += ["-netdev", f"vhost-user,id={kind},chardev=c-{kind},queues={PAIRS}"]
         result += ["-device", f"{card},{more}"]
     return result
 
 
-def forward(paths: list[list[PacketPath]], stop: threading.Event) -> None:
-    """Each two paths in turn, which sleep while nothing comes."""
-    while not stop.is_set():
-        for pair in paths:
-            run(pair, 1 << 10, 0.01)
+@pytest.fixture(scope="module")
+def cable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cable]:
+    cable = Cable(tmp_path_factory.mktemp("vhost"))
+    yield cable
+    cable.end()
 
 
 @pytest.fixture(scope="module")
-def cable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cable]:
-    sockets = tmp_path_factory.mktemp("vhost")
-    shape = {"rx_queues": PAIRS, "tx_queues": PAIRS, "link_timeout": 0}
-    with (
-        ixy.open(f"vhost-server:{sockets / 'split'}", **shape) as split,
-        ixy.open(f"vhost-server:{sockets / 'packed'}", **shape) as packed,
-    ):
-        paths = [
-            [PacketPath(split.rx[i], packed.tx[i], unchanged), PacketPath(packed.rx[i], split.tx[i], unchanged)]
-            for i in range(PAIRS)
-        ]
-        stop = threading.Event()
-        worker = threading.Thread(target=forward, args=(paths, stop))
-        worker.start()
-        try:
-            directory = tmp_path_factory.mktemp("guest") / "vhost"
-            with Guest(directory, arguments(sockets), shared_memory=True, processors=PAIRS) as guest:
-                yield Cable(guest, split, packed)
-        finally:
-            stop.set()
-            worker.join()
+def guest(tmp_path_factory: pytest.TempPathFactory, cable: Cable) -> Iterator[Guest]:
+    directory = tmp_path_factory.mktemp("guest") / "vhost"
+    with Guest(directory, arguments(cable.sockets), shared_memory=True, processors=PAIRS) as guest:
+        yield guest
 
 
 def namespaces(guest: Guest) -> None:
@@ -120,13 +127,12 @@ def ours(device: ixy.Device) -> list[int]:
     return [sent, stats.tx_bytes - CRC * sent, received, stats.rx_bytes - CRC * received]
 
 
-def test_every_packet_is_counted_at_both_ends(cable: Cable) -> None:
+def test_every_packet_is_counted_at_both_ends(guest: Guest, cable: Cable) -> None:
     """Pings, and a second of TCP both ways: what Linux has counted at each card, its back end has, to the byte."""
-    guest, split, packed = cable
     namespaces(guest)
     ping(guest, PINGS)
-    assert split.link.up
-    assert packed.link.up
+    assert cable.split.link.up
+    assert cable.packed.link.up
     server = guest.start("/usr/sbin/ip netns exec packed iperf3 --server --one-off")
     client = f"/usr/sbin/ip netns exec split iperf3 --client {CARDS['packed'][1]} --bidir --time 1 --json"
     done = guest.run(f"until {client} > report; do usleep 100000; done; cat report", 120)
@@ -134,22 +140,30 @@ def test_every_packet_is_counted_at_both_ends(cable: Cable) -> None:
     assert guest.wait(server).exit_code == 0
     report = json.loads(done.output)["end"]
     assert min(report["sum_received"]["bytes"], report["sum_received_bidir_reverse"]["bytes"]) > 100_000
-    for kind, device in (("split", split), ("packed", packed)):
+    for kind, device in (("split", cable.split), ("packed", cable.packed)):
         assert counts(guest, kind) == ours(device)
 
 
-def test_the_guest_reboots_under_traffic(cable: Cable) -> None:
+def test_the_guest_reboots_under_traffic(guest: Guest, cable: Cable) -> None:
     """Linux starts anew while frames fly both ways: the back ends do as QEMU says, and then no ping is lost."""
-    guest, split, packed = cable
     guest.start(f"/usr/sbin/ip netns exec split ping -f -q {CARDS['packed'][1]}")
-    before = split.stats().rx_packets
+    before = cable.split.stats().rx_packets
     deadline = time.monotonic() + 60
-    while split.stats().rx_packets < before + 100:
+    while cable.split.stats().rx_packets < before + 100:
         assert time.monotonic() < deadline, "nothing flows"
         time.sleep(0.01)
     guest.reboot()
     namespaces(guest)
     ping(guest, PINGS)
-    assert split.link.up
-    assert packed.link.up
-    assert split.stats().rx_errors == packed.stats().rx_errors == 0
+    assert cable.split.stats().rx_errors == cable.packed.stats().rx_errors == 0
+
+
+def test_the_back_ends_start_anew(guest: Guest, cable: Cable) -> None:
+    """They end and are there again while Linux runs: QEMU comes back to them, with the rings as they are."""
+    cable.end()
+    cable.start()
+    assert cable.split.wait_for_link(60).up
+    assert cable.packed.wait_for_link(60).up
+    ping(guest, PINGS)
+    assert ours(cable.split)[0] >= PINGS
+    assert ours(cable.packed)[0] >= PINGS
