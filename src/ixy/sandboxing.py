@@ -46,8 +46,8 @@ _MEMORY = "mmap munmap mremap mprotect madvise brk memfd_create fallocate ftrunc
 """Pools that come and go, threads' stacks, and machine code of what is rare, which is compiled when it comes."""
 
 _OPEN_FILES = (
-    "read write readv writev pread64 pwrite64 lseek close close_range fsync fdatasync fadvise64 fcntl flock dup dup2 "
-    "dup3 pipe pipe2 eventfd2 sendto recvfrom sendmsg recvmsg sendmmsg recvmmsg accept accept4 shutdown getsockopt "
+    "read write readv writev pread64 pwrite64 preadv2 lseek close close_range fsync fdatasync fadvise64 fcntl flock dup "
+    "dup2 dup3 pipe pipe2 eventfd2 sendto recvfrom sendmsg recvmsg sendmmsg recvmmsg accept accept4 shutdown getsockopt "
     "setsockopt getsockname getpeername"
 )
 """Rings of the kernel, wires, captures, what is printed, and who asks on a socket that listens already."""
@@ -79,9 +79,9 @@ _ITSELF = (
 )
 """What a process asks about itself, and the end of its children, guardians of cards."""
 
-_MAKING = "rename renameat renameat2 mkdir mkdirat rmdir truncate"
+_MAKING = "rename renameat renameat2 mkdir mkdirat truncate"
 _MEETING = "connect bind listen"
-_REMOVING = "unlink unlinkat"
+_REMOVING = "unlink unlinkat rmdir"
 
 _GUARDIAN = (
     "poll ppoll recvmsg sendto sendmsg read write pread64 pwrite64 close fstat nanosleep clock_nanosleep clock_gettime "
@@ -194,7 +194,8 @@ def beforehand(work: Callable[[], None]) -> Callable[[], None]:
 
 
 def removes(path: Path) -> None:
-    """A file of this process's, such as a socket on which it listens, that it removes in the end: in a sandbox too."""
+    """A file or directory of this process's, such as a socket on which it listens, that it removes in the end: in a
+    sandbox too."""
     _leftovers.add(path.absolute())
 
 

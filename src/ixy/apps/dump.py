@@ -234,23 +234,16 @@ class _Live:
         return [False] * len(batch)
 
 
-<<<<<<< HEAD
 def _metadata(address: str) -> tuple[str, ...]:
     """What is to be told of each packet: AF_PACKET tells which have no checksum."""
     return ("flags", "time") if address.startswith("packet:") else ("time",)
-=======
+
+
 def _confine(settings: Settings, sink: Sink, addresses: Sequence[str] = ()) -> None:
     """Give privileges up, and say so."""
     sink.take([])  # which compiles what it needs
     if (confined := confine(settings, addresses)) is not None:
         _say(str(confined))
-
-
-def _remedy(address: str) -> str:
-    """How to have the kernel hand over frames as they were on the wire, and not several as one."""
-    kind, _, name = address.partition(":")
-    return f"; ethtool -K {name.split(',')[0]} gro off gso off tso off" if kind in ("packet", "xdp") else ""
->>>>>>> sandbox
 
 
 def _counted(count: int, what: str) -> str:

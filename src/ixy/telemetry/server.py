@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ixy.errors import Error
 from ixy.process import Owner, forget_in_child
+from ixy.sandboxing import removes
 from ixy.telemetry import places
 from ixy.telemetry.commands import MAX_OUTPUT, answer_to, greeting
 
@@ -64,6 +65,8 @@ class _Server:
         unfinished.chmod(0o600)
         self._listener.listen(_MAX_CLIENTS)
         unfinished.rename(self.path)
+        removes(self.path)
+        removes(self._place)
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._selector.register(self._wake, selectors.EVENT_READ)
 

@@ -10,10 +10,13 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+from ixy.bus import Slot
 from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, DeviceCounters, Link, check_pool
-from ixy.drivers.linux.device import NOMINAL_SPEED, RING_SIZES, ThisProcess
+from ixy.drivers.info import Facts
+from ixy.drivers.linux.device import RING_SIZES, ThisProcess
 from ixy.drivers.linux.rings import GROUP
 from ixy.drivers.pools import AttachedPools
+from ixy.drivers.rings import counts
 from ixy.drivers.rss import DEFAULT_KEY, Rss
 from ixy.drivers.rules import no_such_rule
 from ixy.drivers.vhost.front_end import Offer
@@ -21,9 +24,12 @@ from ixy.drivers.vhost.interrupts import KickInterrupt
 from ixy.drivers.vhost.memory import GuestMemory
 from ixy.drivers.vhost.rings import VhostRxRing, VhostTxRing
 from ixy.drivers.vhost.server import Server
+from ixy.drivers.virtio.features import Features
 from ixy.drivers.virtio.transports import vhost_user
 from ixy.dropped import close_dropped
-from ixy.errors import ConfigurationError, Error
+from ixy.errors import ConfigurationError, Error, UnsupportedDevice
+from ixy.formats.links import HEADER
+from ixy.packets.buffers import BUFFER_SIZE
 from ixy.packets.mempool import Mempool
 from ixy.packets.packets import check_metadata
 from ixy.process import Owner, forget_in_child
@@ -34,6 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ixy.drivers.rules import Rule
+    from ixy.registers import Reading
 
 log = logging.getLogger("ixy.vhost")
 
@@ -224,7 +231,7 @@ class VhostDevice:
         """Up while a front end has started its first pair of rings, and broken no rule."""
         with self._control():
             up = not self._breaches() and self._receiving[0].running and self._sending[0].running
-            return Link(up, NOMINAL_SPEED if up else 0)
+            return Link(up, 0)
 
     def wait_for_link(self, timeout: float) -> Link:
         deadline = time.monotonic() + timeout
@@ -270,6 +277,31 @@ class VhostDevice:
     def sent(self) -> int:
         """Packets that the front end has buffers for, and has been given."""
         return sum(ring.sent() for ring in self._sending)
+
+    def facts(self) -> Facts:
+        """What front ends are offered, and which of that the one that is there has accepted."""
+        with self._control():
+            accepted = self._server.features
+            return Facts(
+                model="back end of a VirtIO network device",
+                slot=Slot("vhost-user"),
+                mtu=BUFFER_SIZE - HEADER,
+                max_rx_queues=MAX_PAIRS,
+                max_tx_queues=MAX_PAIRS,
+                features=accepted.names(),
+                refused=Features(_OFFERED & ~accepted).names(),
+            )
+
+    def xstats(self) -> dict[str, int]:
+        with self._control():
+            return counts(self._receiving, self._sending)
+
+    def registers(self, *, clear: bool = False) -> Sequence[Reading]:  # noqa: ARG002
+        """
+        Raises:
+            UnsupportedDevice: there are none.
+        """
+        raise UnsupportedDevice(f"{self.address}: a VirtIO device has no registers to show: ixy info has its features")
 
     def attach(self, pool: Mempool) -> None:
         """Keep `pool`; its packets are copied when they are sent."""

@@ -116,6 +116,9 @@ class FrontEnd:
         port: what its rings are connected to. None of them runs yet.
         offer: what it is offered.
         closing: an eventfd that is readable once the device is to be closed. Nobody waits for the front end then.
+
+    Attributes:
+        features: that it has accepted.
     """
 
     def __init__(self, sock: socket.socket, port: Port, offer: Offer, closing: int) -> None:
@@ -125,7 +128,7 @@ class FrontEnd:
         self._offer = offer
         self._closing = closing
         self._rings = [_Ring() for _ in range(2 * offer.pairs)]
-        self._features = Features(0)
+        self.features = Features(0)
         self._settled = False
         self._acknowledges = False
         self._calling: set[int] = set()
@@ -273,7 +276,7 @@ class FrontEnd:
         if strange:
             raise Broken(f"accepts {', '.join(strange.names())}, which it was not offered")
         with self._all_changed():
-            self._features = Features(features)
+            self.features = Features(features)
             self._settled = True
         log.info("the front end accepts %s", ", ".join(Features(features & ~(1 << PROTOCOL_FEATURES)).names()))
 
@@ -339,7 +342,7 @@ class FrontEnd:
             ring.kicked = False
         for request in (Request.SET_VRING_KICK, Request.SET_VRING_CALL):
             self._set_file(index, request, -1)
-        packed = self._features.has(reg.RING_PACKED)
+        packed = self.features.has(reg.RING_PACKED)
         return _RING.pack(index, ring.base << 16 | ring.base if packed else ring.base)
 
     def _set_kick(self, payload: bytes) -> None:
@@ -427,7 +430,7 @@ class FrontEnd:
         ring = self._port.ring(index)
         if ring.has_begun:
             size, place = self._rings[index].size, ring.place
-            if self._features.has(reg.RING_PACKED):
+            if self.features.has(reg.RING_PACKED):
                 self._rings[index].base = place % size | (0x8000 if place & size == 0 else 0)
             else:
                 self._rings[index].base = place & 0xFFFF
@@ -435,7 +438,7 @@ class FrontEnd:
     def _go_on(self, index: int) -> None:
         """Let a ring run, if it may, from its base on."""
         ring = self._rings[index]
-        extended = self._features.has(PROTOCOL_FEATURES)
+        extended = self.features.has(PROTOCOL_FEATURES)
         described = min(ring.size, ring.descriptors + 1, ring.used + 1, ring.available + 1) > 0
         if self._settled and described and ring.kicked and (ring.enabled or not extended):
             self._port.ring(index).set_up(self._setting(index))
@@ -446,7 +449,7 @@ class FrontEnd:
         Raises:
             Broken: it does not lie in the memory that is shared.
         """
-        ring, has = self._rings[index], self._features.has
+        ring, has = self._rings[index], self.features.has
         size, packed = ring.size, has(reg.RING_PACKED)
         place = ring.base & 0x7FFF if packed else ring.base
         if packed and place >= size:

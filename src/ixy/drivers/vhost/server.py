@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 
 from ixy.bus.pci import explained
 from ixy.drivers.vhost.front_end import Broken, FrontEnd
+from ixy.drivers.virtio.features import Features
 from ixy.errors import AddressError, DeviceBusy, Error, PermissionDenied
 from ixy.process import forget_in_child
+from ixy.sandboxing import removes
 
 if TYPE_CHECKING:
     from ixy.drivers.vhost.front_end import Offer, Port
@@ -58,6 +60,7 @@ class Server:
         try:
             self._listen()
             self._inode = self._path.stat().st_ino
+            removes(self._path)
             self._thread = threading.Thread(target=self._serve, name="ixy-vhost-server", daemon=True)
             self._thread.start()
         except BaseException:
@@ -69,6 +72,12 @@ class Server:
     def connected(self) -> bool:
         """Whether a front end is there."""
         return self._front_end is not None
+
+    @property
+    def features(self) -> Features:
+        """What the front end that is there has accepted; none while none is there."""
+        front_end = self._front_end
+        return front_end.features if front_end is not None else Features(0)
 
     @property
     def failed(self) -> bool:
