@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import selectors
-import signal
 import socket
 import struct
 import threading
@@ -71,7 +70,6 @@ class _Server:
         self._selector.register(self._wake, selectors.EVENT_READ)
 
     def _serve(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the program's
         while not self._closed:
             for key, _ in self._selector.select():
                 if key.fileobj is self._listener:
