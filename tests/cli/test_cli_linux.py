@@ -35,8 +35,9 @@ def pair():
 
 
 def running(process):
-    """The process, once it has told of its first second: it receives then."""
-    assert process.stdout.readline(), process.stderr.read()
+    """The process, once it has told of its first second, or of its first packet: its run has begun then."""
+    begun = ("Mbit/s", "rx_mbits", "UDP, length")
+    assert any(word in line for line in process.stdout for word in begun), process.stderr.read()
     return process
 
 

@@ -134,6 +134,25 @@ def test_packets_come_in_the_buffers_that_the_kernel_names(pool: Mempool, order:
         assert ring.bytes == sum(64 + turn + i for turn in range(20) for i in range(24))
 
 
+@pytest.mark.parametrize("looks", [1, 2, 3, 7])
+def test_a_frame_in_parts_is_one_that_is_refused(pool: Mempool, looks: int) -> None:
+    """Whole frames, and between them one of three parts and one of two, of which the last is as long as a frame may be:
+    whenever the driver looks, after so many descriptors, the whole ones come, and each of the others is refused once.
+    """
+    goes_on = 1 << 32  # XDP_PKT_CONTD
+    lengths = [60, 2048 | goes_on, 2048 | goes_on, 904, 2048, 2048 | goes_on, 60, 61]
+    kernel = Kernel()
+    with receiving(kernel, pool) as ring:
+        found: list[int] = []
+        for place, length in enumerate(lengths * 21, 1):  # several times round the ring
+            kernel.deliver(*kernel.buffers(1), length)
+            if place % looks == 0:
+                found += [length for _, length in received(ring)]
+        found += [length for _, length in received(ring)]
+        assert found == [60, 2048, 61] * 21
+        assert (ring.packets, ring.dropped) == (63, 42)
+
+
 def test_what_the_kernel_cannot_mean_is_dropped(pool: Mempool) -> None:
     """A length of 0 and one beyond a buffer: the buffers are the kernel's again. A buffer that it does not have, and
     one named twice: nothing is handed out for those. What is between comes.
