@@ -46,9 +46,9 @@ _MEMORY = "mmap munmap mremap mprotect madvise brk memfd_create fallocate ftrunc
 """Pools that come and go, threads' stacks, and machine code of what is rare, which is compiled when it comes."""
 
 _OPEN_FILES = (
-    "read write readv writev pread64 pwrite64 preadv2 lseek close close_range fsync fdatasync fadvise64 fcntl flock dup "
-    "dup2 dup3 pipe pipe2 eventfd2 sendto recvfrom sendmsg recvmsg sendmmsg recvmmsg accept accept4 shutdown getsockopt "
-    "setsockopt getsockname getpeername"
+    "read write readv writev pread64 pwrite64 preadv2 lseek close close_range fsync fdatasync fadvise64 fcntl flock "
+    "dup dup2 dup3 pipe pipe2 eventfd2 sendto recvfrom sendmsg recvmsg sendmmsg recvmmsg accept accept4 shutdown "
+    "getsockopt setsockopt getsockname getpeername"
 )
 """Rings of the kernel, wires, captures, what is printed, and who asks on a socket that listens already."""
 

@@ -98,21 +98,22 @@ def test_a_switch_knows_both_ends() -> None:
 
 @needs_namespaces
 def test_a_router_is_answered(tmp_path: Path) -> None:
-    """By the command, for IPv4 and IPv6: the kernel asks for the receivers, and loses nothing."""
+    """By the command, for IPv4 and IPv6: the kernel asks for the receivers, and loses nothing either way."""
     for setting in ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"):
         inside("sysctl", "-qw", f"{setting}=1")
     for end, net in (("a", 1), ("b", 2)):
         inside("ip", "address", "add", f"10.{net}.0.254/16", "dev", end)
         inside("ip", "address", "add", f"fd00:{net}::254/32", "dev", end, "nodad")
-    mac = inside("cat", "/sys/class/net/a/address").strip()
+    near, far = (inside("cat", f"/sys/class/net/{end}/address").strip() for end in "ab")
+    ends = f'eth: {{src: "{far}", dst: "{near}"}}'
     (tmp_path / "streams.yaml").write_text(f"""streams:
   - size: 60
     flows: 4 in turn
-    packet: {{eth: {{dst: "{mac}"}}, ipv4: {{src: 10.1.0.1, dst: {{count: 10.2.0.1-10.2.0.4}}}}, udp: {{}}}}
+    packet: {{{ends}, ipv4: {{src: 10.1.0.1, dst: {{count: 10.2.0.1-10.2.0.4}}}}, udp: {{}}}}
   - size: 80
-    packet: {{eth: {{dst: "{mac}"}}, ipv6: {{src: "fd00:1::1", dst: "fd00:2::1"}}, udp: {{}}}}
+    packet: {{{ends}, ipv6: {{src: "fd00:1::1", dst: "fd00:2::1"}}, udp: {{}}}}
 """)
-    command = ["test", *(f"packet:{port}" for port in PORTS), "--routed", "--streams", "streams.yaml"]
+    command = ["test", *(f"packet:{port}" for port in PORTS), "--routed", "--both-ways", "--streams", "streams.yaml"]
     ended = subprocess.run(
         [sys.executable, "-m", "ixy", *command, "--rate", "1kpps", "--count", str(COUNT)],
         cwd=tmp_path,
@@ -122,4 +123,4 @@ def test_a_router_is_answered(tmp_path: Path) -> None:
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert f"sent {COUNT}, received {COUNT}, lost 0" in ended.stdout
+    assert f"sent {2 * COUNT}, received {2 * COUNT}, lost 0" in ended.stdout

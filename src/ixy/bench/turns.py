@@ -52,7 +52,7 @@ class Work(NamedTuple):
         Raises:
             Error: packets were lost.
         """
-        before, stretches = self.done(), PACKETS // BATCH // _STRETCH
+        before, stretches = self.done(), max(PACKETS // BATCH // _STRETCH, 1)
         spent = [self.run(_STRETCH) for _ in range(stretches)]
         if self.done() - before != stretches * _STRETCH * BATCH:
             raise Error(f"the benchmark's sender has handled {self.done() - before} packets")

@@ -131,7 +131,8 @@ def run(
     Before, the ports to which packets are to come announce their addresses, by ARP (IPv6: neighbour advertisements), so
     that a switch has learned them (RFC 2544, section 23). Who asks for the address of a packet's sender or receiver is
     answered all the time. With --routed each port is reached at its own Ethernet address, and routers get some packets
-    first, so that they ask; write a router's own into --streams, as eth: {dst: …}.
+    first, so that they ask; write a router's own into --streams, as eth: {dst: its one at A, src: its one at B}, which
+    is right for both ways.
 
     Exit code 1 says that packets were lost, duplicated or corrupted. Reordered ones alone are no failure: a device with
     several queues reorders those of different flows.
