@@ -25,7 +25,7 @@ from ixy.errors import CaptureError, ConfigurationError, OwnershipError
 from ixy.formats.frames import MIN_FRAME
 from ixy.formats.links import HEADER
 from ixy.formats.reading import Source
-from ixy.formats.words import LENGTH, OFFSET, ORIGINAL, ROWS, TIME
+from ixy.formats.words import INDEX, LENGTH, OFFSET, ORIGINAL, ROWS, TIME
 from ixy.jit import compiled
 from ixy.pacing import (
     AT_ONCE,
@@ -36,13 +36,12 @@ from ixy.pacing import (
     NUMBER,
     SHORTENED,
     STARTED,
-    Plan,
     Timing,
     begin_again,
     lateness,
     look,
     new_plan,
-    planned,
+    planned_all,
 )
 from ixy.packets.buffers import BUFFER_SIZE, STRIDE
 from ixy.packets.packets import Packets, new_packets
@@ -150,7 +149,6 @@ class Recording:
         self.source = Source(path)
         self.plan, self.found = new_plan(timing, room), np.zeros(FOUND, np.int64)
         self._left, self._limit = loops, limit or 0
-        self._rows = np.zeros((ALL_ROWS, _PART), np.int64)
         self._only, self._room = only.address if only else 0, room
         self._side, self._sides = _BOTH if side is None else side, None if side is None else Sides()
         self._over = False
@@ -163,17 +161,19 @@ class Recording:
         Args:
             table: shape (ALL_ROWS, 2 * _PART), int64; it holds `kept`, fewer than `_PART`.
         """
-        rows, data = self._rows, self.source.data
+        data = self.source.data
         while kept < _PART and not self._over:
-            count = self.source.fill(rows[:ROWS])
-            if count == 0:
+            end = self.source.fill(table, kept, kept + _PART)
+            if end == kept:
                 self._rewind()
                 continue
             if self._sides:
-                self._sides.divide(data, rows[OFFSET, :count], rows[LENGTH, :count], rows[SIDE, :count])
-            kept = _select(
-                data, rows, count, self._only, self._side, self._room, self._limit, self.plan, self.found, table, kept
-            )
+                rows = table[:, kept:end]
+                self._sides.divide(data, rows[OFFSET], rows[LENGTH], rows[SIDE])
+            left = self._limit - self._planned if self._limit else end
+            end = _choose(data, table, kept, end, self._only, self._side, self._room, left, self.found)
+            planned_all(self.plan, table[TIME, kept:end], table[LENGTH, kept:end], table[DUE, kept:end])
+            kept = end if self._side == _BOTH else _of_side(table, kept, end, self._side)
             self._over = 0 < self._limit <= self._planned
         return kept
 
@@ -419,40 +419,64 @@ def _tell(path: str, recordings: Sequence[Recording]) -> None:
 
 
 @compiled
-def _select(
+def _choose(
     data: Bytes,
-    rows: Table,
-    count: int,
+    table: Table,
+    first: int,
+    end: int,
     only: int,
     side: int,
     room: int,
     limit: int,
-    plan: Plan,
     found: NDArray[np.int64],
-    table: Table,
-    kept: int,
 ) -> int:
-    """Put those of the first `count` packets of `rows` that are to be sent into `table`, which has `kept` of them, and
-    say when they are due; how many it has now.
-
-    All sides have the same plan, so that what they send keeps its times.
-    """
-    for i in range(count):
-        if 0 < limit <= plan.words[NUMBER]:
+    """Leave only those in the columns `first` to `end` of a table that are to be sent, of both sides and up to `limit`;
+    where they end."""
+    if only == 0 and end - first <= limit and _are_whole(table, first, end, room):
+        return end
+    kept = first
+    for i in range(first, end):
+        if kept - first == limit:
             break
-        start, size, original = rows[OFFSET, i], rows[LENGTH, i], rows[ORIGINAL, i]
+        start, size, original = table[OFFSET, i], table[LENGTH, i], table[ORIGINAL, i]
         if not accepts(only, data, start, size, original):
             continue
-        ours = side == _BOTH or rows[SIDE, i] == side
+        ours = side == _BOTH or table[SIDE, i] == side
         if size < HEADER or size > room:
             found[UNFIT] += 1 if ours else 0
             continue
-        moment = planned(plan, rows[TIME, i], size)
-        if ours:
-            found[CUT] += 1 if size < original else 0
-            table[OFFSET, kept], table[LENGTH, kept], table[DUE, kept] = start, size, moment
+        found[CUT] += 1 if ours and size < original else 0
+        _move(table, kept, i)
+        kept += 1
+    return kept
+
+
+@compiled
+def _are_whole(table: Table, first: int, end: int, room: int) -> bool:
+    """Whether all packets are as they were, and fit; one loop without a branch, as this is so almost always."""
+    odd = False
+    for i in range(first, end):
+        size = table[LENGTH, i]
+        odd |= (size < HEADER) | (size > room) | (size < table[ORIGINAL, i])
+    return not odd
+
+
+@compiled
+def _of_side(table: Table, first: int, end: int, side: int) -> int:
+    """Leave only those that this side has sent; where they end. All sides have the same plan, so that what they send
+    keeps its times."""
+    kept = first
+    for i in range(first, end):
+        if table[SIDE, i] == side:
+            _move(table, kept, i)
             kept += 1
     return kept
+
+
+@compiled
+def _move(table: Table, to: int, source: int) -> None:
+    for row in range(ALL_ROWS):
+        table[row, to] = table[row, source]
 
 
 @compiled
@@ -468,7 +492,7 @@ def plan(state: PlayerState, room: int) -> int:
     place, table = state.place, state.table
     if not goes_on(place):
         return -1
-    at = place[AT]
+    at = place[AT] & INDEX
     end = min(place[END], at + min(room, state.packets.ids.size))
     if not state.paced:
         return end - at
@@ -484,7 +508,7 @@ def plan(state: PlayerState, room: int) -> int:
 @compiled
 def prepare(state: PlayerState, count: int) -> None:
     """Make the first `count` buffers the next packets, which will be sent; short ones are padded, as on a wire."""
-    table, at = state.table, state.place[AT]
+    table, at = state.table, state.place[AT] & INDEX
     for i in range(count):
         start, size = int(state.packets.ids[i]) * STRIDE, table[LENGTH, at + i]
         if state.rewrites:
@@ -501,9 +525,12 @@ def prepare(state: PlayerState, count: int) -> None:
 @compiled
 def _note_gaps(state: PlayerState, count: int) -> None:
     """Note how far the gaps before so many packets are from what they should be."""
-    place = state.place
+    place, errors = state.place, state.errors
+    now, at = place[NOW], place[AT] & INDEX
+    last, last_due = place[LAST], place[LAST_DUE]
     for i in range(count):
-        moment = state.table[DUE, place[AT] + i]
+        moment = state.table[DUE, at + i]
         if state.counts[SENT] + i > 0:
-            observe(state.errors, abs((place[NOW] - place[LAST]) - (moment - place[LAST_DUE])))
-        place[LAST], place[LAST_DUE] = place[NOW], moment
+            observe(errors, abs((now - last) - (moment - last_due)))
+        last, last_due = now, moment
+    place[LAST], place[LAST_DUE] = last, last_due

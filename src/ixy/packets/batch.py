@@ -278,9 +278,8 @@ def lent(batch: Batch) -> tuple[Packets, NDArray[np.int64]]:
         OwnershipError: the batch was sent or freed before.
         TypeError: it is none.
     """
-    given: object = batch
-    if not isinstance(given, Batch):
-        raise TypeError(f"a Batch is needed, not {type(given).__name__}: receive or allocate one")
+    if type(batch) is not Batch and not isinstance(cast(object, batch), Batch):
+        raise TypeError(f"a Batch is needed, not {type(batch).__name__}: receive or allocate one")
     batch._check()
     return batch._packets, batch._span
 
@@ -343,12 +342,12 @@ class BatchBytes:
         first, last = limits[0], limits[1]
         if known and key is known[0] and first == known[1] and last == known[2]:
             return known[3]  # `bytes[:, 48] += 1` reads and writes by one key
-        row, column = key if isinstance(key, tuple) else (key, _ALL)
+        row, column = cast("tuple[Any, Any]", key) if isinstance(key, tuple) else (key, _ALL)
         rows: Any = batch._packets.ids[first:last]
         if type(row) is not slice or row != _ALL:
             rows = rows[row]
         if isinstance(rows, np.ndarray):
-            rows = rows.astype(_INDEX)  # which NumPy would do by itself, at each index anew
+            rows = cast(Any, rows).astype(_INDEX)  # which NumPy would do by itself, at each index anew
         memory = batch.pool._pools.bytes
         if type(column) is int:  # one index at a time costs NumPy half of two together
             found = memory[:, _COLUMNS.item(column)], rows
