@@ -185,7 +185,8 @@ def append_record(
         return used
     seconds = time // SECOND
     store_word(target, used, seconds)
-    store_word(target, used + 4, (time - seconds * SECOND) // tick)
+    rest = time - seconds * SECOND
+    store_word(target, used + 4, rest if tick == 1 else rest // tick)
     store_word(target, used + 8, captured)
     store_word(target, used + 12, length)
     copy(target, used + RECORD_HEADER, source, start, captured)
