@@ -26,7 +26,7 @@ from ixy.formats.frames import MIN_FRAME
 from ixy.formats.links import HEADER
 from ixy.formats.reading import Source
 from ixy.formats.words import INDEX, LENGTH, OFFSET, ORIGINAL, ROWS, TIME
-from ixy.jit import compiled
+from ixy.jit import Direct, compiled
 from ixy.pacing import (
     AT_ONCE,
     BACK,
@@ -172,7 +172,7 @@ class Recording:
                 self._sides.divide(data, rows[OFFSET], rows[LENGTH], rows[SIDE])
             left = self._limit - self._planned if self._limit else end
             end = _choose(data, table, kept, end, self._only, self._side, self._room, left, self.found)
-            planned_all(self.plan, table[TIME, kept:end], table[LENGTH, kept:end], table[DUE, kept:end])
+            _plan_all((), self.plan, table[TIME, kept:end], table[LENGTH, kept:end], table[DUE, kept:end])
             kept = end if self._side == _BOTH else _of_side(table, kept, end, self._side)
             self._over = 0 < self._limit <= self._planned
         return kept
@@ -416,6 +416,8 @@ def _tell(path: str, recordings: Sequence[Recording]) -> None:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Kernels
+
+_plan_all = Direct(planned_all)
 
 
 @compiled
