@@ -529,10 +529,10 @@ def _note_gaps(state: PlayerState, count: int) -> None:
     """Note how far the gaps before so many packets are from what they should be."""
     place, errors = state.place, state.errors
     now, at = place[NOW], place[AT] & INDEX
-    last, last_due = place[LAST], place[LAST_DUE]
+    last, last_due, sent = place[LAST], place[LAST_DUE], state.counts[SENT]
     for i in range(count):
         moment = state.table[DUE, at + i]
-        if state.counts[SENT] + i > 0:
+        if sent + i > 0:
             observe(errors, abs((now - last) - (moment - last_due)))
         last, last_due = now, moment
     place[LAST], place[LAST_DUE] = last, last_due
