@@ -30,13 +30,17 @@ def integer(name: str, value: object, low: int, high: int, *, error: type[Error]
         TypeError: no integer: text, a fraction, None.
         Error: out of bounds, of the class `error`.
     """
-    try:
-        number = operator.index(cast(SupportsIndex, value))
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, not {_shown(value)}") from None
+    number = value if type(value) is int else _index(name, value)
     if not low <= number <= high:
         raise error(f"{name} {number}: {low} to {high} are possible")
     return number
+
+
+def _index(name: str, value: object) -> int:
+    try:
+        return operator.index(cast(SupportsIndex, value))
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {_shown(value)}") from None
 
 
 def number(name: str, value: object, low: float, high: float, *, error: type[Error] = ConfigurationError) -> float:

@@ -28,7 +28,7 @@ from ixy.drivers.rules import Rule, make_rule
 from ixy.dropped import close_dropped
 from ixy.errors import AddressError, ConfigurationError, Error, OwnershipError, UnsupportedDevice
 from ixy.formats.frames import MIN_FRAME
-from ixy.jit import Direct, compiled
+from ixy.jit import CHECKING, Direct, compiled
 from ixy.packets import checking
 from ixy.packets.batch import Batch, lent, no_copies
 from ixy.packets.mempool import Mempool
@@ -726,11 +726,13 @@ class RxQueue(WaitingQueue):
     def _poll(self, limit: int) -> Batch:
         clock.tick()
         batch, outcome = self._take(limit)
-        if outcome == _STARVED and self.ring.pool._sweep():
-            batch, outcome = self._take(limit)
-        if outcome in _REFUSALS:
-            self._refuse(outcome)
-        checking.report(self._pools)
+        if outcome != ENTERED:
+            if outcome == _STARVED and self.ring.pool._sweep():
+                batch, outcome = self._take(limit)
+            if outcome in _REFUSALS:
+                self._refuse(outcome)
+        if CHECKING:
+            checking.report(self._pools)
         return batch
 
     def look(self) -> Sight:
@@ -790,7 +792,7 @@ class TxQueue:
         if batch.pool.number not in self._suppliers:
             batch.pool.supply(self.device)
             self._suppliers.add(batch.pool.number)
-        first = span[0]
+        first = batch._limits[0]
         try:
             sent = self._send(batch.metadata, self.ring.state, self._pools, packets, span)
         except IndexError:
@@ -800,7 +802,8 @@ class TxQueue:
         if sent < 0:
             self.device._check()
             raise in_use(self)
-        checking.report(self._pools)
+        if CHECKING:
+            checking.report(self._pools)
         self.device._rouse()
         return int(sent)  # interpreted, NumPy's
 

@@ -120,8 +120,9 @@ class Direct:
         self._entries: dict[object, Callable[..., Any]] = {}
 
     def __call__(self, key: object, *arguments: object) -> Any:
-        entry = self._entries.get(key)
-        if entry is None:
+        try:
+            entry = self._entries[key]
+        except KeyError:
             entry = self._entries[key] = self._entry(arguments)
         return entry(*arguments)
 

@@ -231,36 +231,43 @@ def begin_again(plan: Plan) -> None:
 
 
 @compiled
-def planned(plan: Plan, time: int, size: int) -> int:
-    """The position of the recording's next packet, in nanoseconds; never before the one before it.
+def planned_all(plan: Plan, times: NDArray[np.int64], sizes: NDArray[np.int64], positions: NDArray[np.int64]) -> None:
+    """The positions of a recording's next packets, in nanoseconds; none is before that of the packet before it.
 
     Args:
-        time: as recorded, in nanoseconds.
-        size: bytes of its frame.
+        times: as recorded, in nanoseconds; shape (n,), as the others.
+        sizes: bytes of their frames.
+        positions: what is found.
     """
-    words, pace = plan.words, plan.pace
-    if words[NUMBER] > 0 and plan.timing.kind != AT_ONCE:
-        gap, part = _gap_before(plan, time)
-        pass_gap(pace, min(gap, _LONGEST - pace[NEXT]), part)
-    words[NUMBER] += 1
-    words[SIZE], words[RECORDED] = size, time
-    return rounded_up(pace, NEXT)
-
-
-@compiled
-def planned_all(plan: Plan, times: NDArray[np.int64], sizes: NDArray[np.int64], positions: NDArray[np.int64]) -> None:
-    """The positions of all packets of a recording; arrays of shape (n,)."""
+    words, pace, kind = plan.words, plan.pace, plan.timing.kind
+    number, recorded, size = words[NUMBER], words[RECORDED], words[SIZE]
+    following, part, per = pace[NEXT], pace[PART], pace[PER]
     for i in range(times.size):
-        positions[i] = planned(plan, times[i], sizes[i])
+        time = times[i]
+        if number > 0 and kind != AT_ONCE:
+            gap, more = _gap_between(plan, recorded, time) if kind == AS_RECORDED else _gap_behind(plan, size)
+            following += min(gap, _LONGEST - following)
+            part += more
+            if part >= per:
+                part -= per
+                following += 1
+        number, recorded, size = number + 1, time, sizes[i]
+        positions[i] = following + (part > 0)
+    words[NUMBER], words[RECORDED], words[SIZE] = number, recorded, size
+    pace[NEXT], pace[PART] = following, part
 
 
 @compiled
-def _gap_before(plan: Plan, time: int) -> tuple[int, int]:
-    """How long after the packet before it one of this time is due: nanoseconds, and parts of one."""
+def _gap_behind(plan: Plan, size: int) -> tuple[int, int]:
+    """How long after a packet of this size the next is due, by a rate: nanoseconds, and parts of one."""
+    return int(plan.gaps[size, 0]), int(plan.gaps[size, 1])
+
+
+@compiled
+def _gap_between(plan: Plan, before: int, time: int) -> tuple[int, int]:
+    """How long after the packet recorded before it one of this time is due, likewise."""
     words, timing = plan.words, plan.timing
-    if timing.kind != AS_RECORDED:
-        return int(plan.gaps[words[SIZE], 0]), int(plan.gaps[words[SIZE], 1])
-    gap = 0 if words[RECORDED] == _AGAIN else _passed(int(words[RECORDED]), int(time))
+    gap = 0 if before == _AGAIN else _passed(before, time)
     if gap < 0:
         words[BACK] += 1
         gap = 0

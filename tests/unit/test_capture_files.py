@@ -337,6 +337,70 @@ def test_what_is_written_is_in_the_file_at_once(tmp_path: Path, name: str) -> No
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Rows of packets of one length, which are read several at a time
+
+LENGTHS = st.lists(st.tuples(st.sampled_from([0, 1, 60, 61, 64]), st.integers(1, 40)), min_size=1, max_size=5).map(
+    lambda runs: [length for length, count in runs for _ in range(count)]
+)
+
+
+@settings(deadline=None)  # the first example compiles
+@given(LENGTHS, st.sampled_from("<>"), st.data())
+def test_rows_of_records_of_one_length(scratch: Path, lengths: list[int], order: str, data: st.DataObject) -> None:
+    """Of a file that is cut anywhere, all records are there that are whole."""
+    content, ends, expected = struct.pack(f"{order}IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 65535, 1), [], []
+    for number, length in enumerate(lengths):
+        frame = bytes((number + i) % 256 for i in range(length))
+        content += struct.pack(f"{order}IIII", number, 10 * number, length, length + number % 3) + frame
+        ends.append(len(content))
+        expected.append((number * SECOND + 10 * number, frame))
+    cut = data.draw(st.integers(24, len(content)))
+    capture = read(file_of(scratch, content[:cut], "row.pcap"))
+    whole = sum(end <= cut for end in ends)
+    assert contents(capture) == expected[:whole]
+    assert capture.original.tolist() == [length + number % 3 for number, length in enumerate(lengths[:whole])]
+    assert (capture.damage is None) == (cut in (24, *ends))
+
+
+# What may be odd about a block: where, the word that stands there instead, and whether it is passed over
+ODD = {
+    "of statistics": (0, 5, True),
+    "of no known kind": (0, 77, True),
+    "of no interface": (8, 2, False),
+    "with more bytes than it has": (20, 1 << 20, False),
+    "with another length at its end": (-4, 4, False),
+}
+
+
+@settings(deadline=None)  # the first example compiles
+@given(LENGTHS, st.sampled_from("<>"), st.sampled_from(["nothing", *ODD]), st.integers(0, 2**31), st.data())
+def test_rows_of_blocks_of_one_length(
+    scratch: Path, lengths: list[int], order: str, oddity: str, numbers: int, data: st.DataObject
+) -> None:
+    """Packets come from two interfaces, one of which counts nanoseconds and has a frame check sequence; a block that is
+    odd is passed over, or ends the file."""
+    fine = option(9, b"\x09", order) + option(13, b"\x04", order)
+    content = section(order) + interface(order) + interface(order, options=fine)
+    odd = data.draw(st.integers(0, len(lengths) - 1)) if oddity != "nothing" else len(lengths)
+    where, word, passed = ODD.get(oddity, (0, 0, True))
+    expected = []
+    for number, length in enumerate(lengths):
+        frame = bytes((number + i) % 256 for i in range(length))
+        second = numbers >> number % 32 & 1
+        found = bytearray(packet(-number - 1, frame, order, second))
+        if number == odd:
+            start = where % len(found)
+            found[start : start + 4] = struct.pack(f"{order}I", word)
+        elif number < odd or passed:
+            time = (-number - 1) * (1 if second else 1000)
+            expected.append((time, frame[: max(length - 4, 0)] if second else frame, second))
+        content += found
+    capture = read(file_of(scratch, content))
+    assert [(*each, n) for each, n in zip(contents(capture), capture.interfaces.tolist(), strict=True)] == expected
+    assert (capture.damage is None) == passed
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Other links
 
 IPV4 = bytes.fromhex("45000014000000004011000a0a0000010a000002")

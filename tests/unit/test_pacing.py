@@ -15,13 +15,13 @@ from ixy.pacing import (
     KEEPING,
     SHORTENED,
     STARTED,
+    Plan,
     Timing,
     begin_again,
     late_by,
     lateness,
     look,
     new_plan,
-    planned,
     planned_all,
 )
 
@@ -91,8 +91,12 @@ def test_any_clock(now: int, position: int, span: int) -> None:
 
 
 def positions(timing: Timing, times: list[int], sizes: list[int] | None = None) -> list[int]:
+    return go_on(new_plan(timing, 1514), times, sizes)
+
+
+def go_on(plan: Plan, times: list[int], sizes: list[int] | None = None) -> list[int]:
     found = np.zeros(len(times), np.int64)
-    planned_all(new_plan(timing, 1514), np.array(times), np.array(sizes or [60] * len(times)), found)
+    planned_all(plan, np.array(times, np.int64), np.array(sizes or [60] * len(times), np.int64), found)
     return found.tolist()
 
 
@@ -124,10 +128,20 @@ def test_long_frames_take_longer() -> None:
 def test_times_that_go_back_and_gaps_that_are_too_long() -> None:
     """Both are counted; what follows is due after them as it was recorded."""
     plan = new_plan(Timing(max_gap=100), 60)
-    assert [int(planned(plan, time, 60)) for time in (1000, 900, 905, 2000)] == [0, 0, 5, 105]
+    assert go_on(plan, [1000, 900, 905, 2000]) == [0, 0, 5, 105]
     assert (plan.words[BACK], plan.words[SHORTENED]) == (1, 1)
     begin_again(plan)
-    assert int(planned(plan, 1000, 60)) == 105
+    assert go_on(plan, [1000]) == [105]
+
+
+@pytest.mark.parametrize("timing", [Timing(), Timing(BY_BITS, 7), Timing(speed=0.3)])
+@given(cut=st.integers(0, 6))
+def test_a_recording_may_come_in_parts(timing: Timing, cut: int) -> None:
+    """Packets that are planned in two parts are due when they would be due in one."""
+    sizes = [60, 1514, 61, 60, 999, 60]
+    plan = new_plan(timing, 1514)
+    found = go_on(plan, TIMES[:cut], sizes[:cut]) + go_on(plan, TIMES[cut:], sizes[cut:])
+    assert found == positions(timing, TIMES, sizes)
 
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=2, max_size=20), st.sampled_from([1.0, 1e-6, 1e6]))

@@ -28,8 +28,8 @@ from ixy.formats.frames import MIN_FRAME
 from ixy.formats.links import HEADER
 from ixy.formats.piped import Piped, arriving, is_piped, read_only
 from ixy.formats.reading import Source
-from ixy.formats.words import LENGTH, OFFSET, ORIGINAL, ROWS, TIME
-from ixy.jit import compiled
+from ixy.formats.words import INDEX, LENGTH, OFFSET, ORIGINAL, ROWS, TIME
+from ixy.jit import Direct, compiled
 from ixy.pacing import (
     AS_RECORDED,
     AT_ONCE,
@@ -40,13 +40,12 @@ from ixy.pacing import (
     NUMBER,
     SHORTENED,
     STARTED,
-    Plan,
     Timing,
     begin_again,
     lateness,
     look,
     new_plan,
-    planned,
+    planned_all,
 )
 from ixy.packets.buffers import BUFFER_SIZE, STRIDE
 from ixy.packets.packets import Packets, new_packets
@@ -157,7 +156,6 @@ class Recording:
         self.data = source.data if isinstance(source, Source) else read_only(self._waiting[:])
         self.plan, self.found = new_plan(timing, room), np.zeros(FOUND, np.int64)
         self._left, self._limit = loops, limit or 0
-        self._rows = np.zeros((ALL_ROWS, _PART), np.int64)
         self._only, self._room = only.address if only else 0, room
         self._side, self._sides = _BOTH if side is None else side, None if side is None else Sides()
         self.over = False
@@ -174,11 +172,11 @@ class Recording:
         if isinstance(self.source, Piped):
             return self._take(self.source, table, kept)
         while kept < _PART and not self.over:
-            count = self.source.fill(self._rows[:ROWS])
-            if count == 0:
+            end = self.source.fill(table, kept, kept + _PART)
+            if end == kept:
                 self._rewind()
                 continue
-            kept = self._keep(table, count, kept)
+            kept = self._keep(table, kept, end)
         return kept
 
     def _take(self, pipe: Piped, table: Table, kept: int) -> int:
@@ -187,24 +185,27 @@ class Recording:
         enough = CATCH_UP_PACKETS if clock.is_virtual() else 1  # that the next packets need not be waited for
         while kept < _PART and not self.over:
             forever = clock.is_virtual() or self._planned == 0
-            count = pipe.fill(self._rows[:ROWS], 0.0 if kept >= enough else None if forever else _PATIENCE)
+            end = pipe.fill(table, 0.0 if kept >= enough else None if forever else _PATIENCE, kept, kept + _PART)
             self.over, self.clamped, self.damage = pipe.over, pipe.clamped, pipe.damage if pipe.over else None
-            if count == 0:
+            if end == kept:
                 break
-            end = int(table[OFFSET, kept - 1] + table[LENGTH, kept - 1]) if kept else 0
-            before, kept = kept, self._keep(table, count, kept)
-            _gather(self._waiting, end, pipe.data, table, before, kept)
+            place = int(table[OFFSET, kept - 1] + table[LENGTH, kept - 1]) if kept else 0
+            before, kept = kept, self._keep(table, kept, end)
+            _gather(self._waiting, place, pipe.data, table, before, kept)
         return kept
 
-    def _keep(self, table: Table, count: int, kept: int) -> int:
-        """Put those that are to be sent of the next packets into a table that has `kept`; how many it has now."""
-        rows, data = self._rows, self.source.data
+    def _keep(self, table: Table, first: int, end: int) -> int:
+        """Leave of the columns from `first` to `end` those packets that are to be sent, and say when; where they end.
+        All sides have the same plan, so that what they send keeps its times."""
+        data = self.source.data
         if self._sides:
-            self._sides.divide(data, rows[OFFSET, :count], rows[LENGTH, :count], rows[SIDE, :count])
-        kept = _select(
-            data, rows, count, self._only, self._side, self._room, self._limit, self.plan, self.found, table, kept
-        )
+            rows = table[:, first:end]
+            self._sides.divide(data, rows[OFFSET], rows[LENGTH], rows[SIDE])
+        left = self._limit - self._planned if self._limit else end
+        end = _choose(data, table, first, end, self._only, self._side, self._room, left, self.found)
+        _plan_all((), self.plan, table[TIME, first:end], table[LENGTH, first:end], table[DUE, first:end])
         self.over = self.over or 0 < self._limit <= self._planned
+        return end if self._side == _BOTH else _of_side(table, first, end, self._side)
         return kept
 
     @property
@@ -476,42 +477,68 @@ def _tell(path: str, recordings: Sequence[Recording]) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 # Kernels
 
+_plan_all = Direct(planned_all)
+
 
 @compiled
-def _select(
+def _choose(
     data: Bytes,
-    rows: Table,
-    count: int,
+    table: Table,
+    first: int,
+    end: int,
     only: int,
     side: int,
     room: int,
     limit: int,
-    plan: Plan,
     found: NDArray[np.int64],
-    table: Table,
-    kept: int,
 ) -> int:
-    """Put those of the first `count` packets of `rows` that are to be sent into `table`, which has `kept` of them, and
-    say when they are due; how many it has now.
-
-    All sides have the same plan, so that what they send keeps its times.
-    """
-    for i in range(count):
-        if 0 < limit <= plan.words[NUMBER]:
+    """Leave only those in the columns `first` to `end` of a table that are to be sent, of both sides and up to `limit`;
+    where they end."""
+    if only == 0 and end - first <= limit and _are_whole(table, first, end, room):
+        return end
+    kept = first
+    for i in range(first, end):
+        if kept - first == limit:
             break
-        start, size, original = rows[OFFSET, i], rows[LENGTH, i], rows[ORIGINAL, i]
+        start, size, original = table[OFFSET, i], table[LENGTH, i], table[ORIGINAL, i]
         if not accepts(only, data, start, size, original):
             continue
-        ours = side == _BOTH or rows[SIDE, i] == side
+        ours = side == _BOTH or table[SIDE, i] == side
         if size < HEADER or size > room:
             found[UNFIT] += 1 if ours else 0
             continue
-        moment = planned(plan, rows[TIME, i], size)
-        if ours:
-            found[CUT] += 1 if size < original else 0
-            table[OFFSET, kept], table[LENGTH, kept], table[DUE, kept] = start, size, moment
+        found[CUT] += 1 if ours and size < original else 0
+        _move(table, kept, i)
+        kept += 1
+    return kept
+
+
+@compiled
+def _are_whole(table: Table, first: int, end: int, room: int) -> bool:
+    """Whether all packets are as they were, and fit; one loop without a branch, as this is so almost always."""
+    odd = False
+    for i in range(first, end):
+        size = table[LENGTH, i]
+        odd |= (size < HEADER) | (size > room) | (size < table[ORIGINAL, i])
+    return not odd
+
+
+@compiled
+def _of_side(table: Table, first: int, end: int, side: int) -> int:
+    """Leave only those that this side has sent; where they end. All sides have the same plan, so that what they send
+    keeps its times."""
+    kept = first
+    for i in range(first, end):
+        if table[SIDE, i] == side:
+            _move(table, kept, i)
             kept += 1
     return kept
+
+
+@compiled
+def _move(table: Table, to: int, source: int) -> None:
+    for row in range(ALL_ROWS):
+        table[row, to] = table[row, source]
 
 
 @compiled
@@ -539,7 +566,7 @@ def plan(state: PlayerState, room: int) -> int:
     place, table = state.place, state.table
     if not goes_on(place):
         return -1
-    at = place[AT]
+    at = place[AT] & INDEX
     end = min(place[END], at + min(room, state.packets.ids.size))
     if not state.paced:
         return end - at
@@ -555,7 +582,7 @@ def plan(state: PlayerState, room: int) -> int:
 @compiled
 def prepare(state: PlayerState, count: int) -> None:
     """Make the first `count` buffers the next packets, which will be sent; short ones are padded, as on a wire."""
-    table, at = state.table, state.place[AT]
+    table, at = state.table, state.place[AT] & INDEX
     for i in range(count):
         start, size = int(state.packets.ids[i]) * STRIDE, table[LENGTH, at + i]
         if state.rewrites:
@@ -572,9 +599,12 @@ def prepare(state: PlayerState, count: int) -> None:
 @compiled
 def _note_gaps(state: PlayerState, count: int) -> None:
     """Note how far the gaps before so many packets are from what they should be."""
-    place = state.place
+    place, errors = state.place, state.errors
+    now, at = place[NOW], place[AT] & INDEX
+    last, last_due, sent = place[LAST], place[LAST_DUE], state.counts[SENT]
     for i in range(count):
-        moment = state.table[DUE, place[AT] + i]
-        if state.counts[SENT] + i > 0:
-            observe(state.errors, abs((place[NOW] - place[LAST]) - (moment - place[LAST_DUE])))
-        place[LAST], place[LAST_DUE] = place[NOW], moment
+        moment = state.table[DUE, at + i]
+        if sent + i > 0:
+            observe(errors, abs((now - last) - (moment - last_due)))
+        last, last_due = now, moment
+    place[LAST], place[LAST_DUE] = last, last_due

@@ -10,9 +10,21 @@ from typing import TYPE_CHECKING
 
 from ixy.errors import CaptureError
 from ixy.formats.links import ETHERNET
-from ixy.formats.words import AHEAD, INTERFACE, LENGTH, MAX_LENGTH, OFFSET, ORIGINAL, SECOND, TIME, put_word, word
+from ixy.formats.words import (
+    AHEAD,
+    ALIKE,
+    INDEX,
+    INTERFACE,
+    LENGTH,
+    MAX_LENGTH,
+    OFFSET,
+    ORIGINAL,
+    SECOND,
+    TIME,
+    word,
+)
 from ixy.jit import compiled
-from ixy.unsafe import copy, prefetch
+from ixy.unsafe import copy, prefetch, store_word
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,10 +93,10 @@ class Records:
         self._gone += self._end
         self.data, self._end = data, 0
 
-    def fill(self, table: Table, count: int = 0) -> int:
-        """Fill the columns of a table, from number `count` on, with the next packets; how many it holds then, fewer
-        than it has room for only at the end."""
-        count, self._end = _scan(self.data, self._end, self._big, self._tick, self._fcs, table, count)
+    def fill(self, table: Table, count: int, end: int) -> int:
+        """Fill the columns of a table, from number `count` up to `end`, with the next packets; how many it holds then,
+        fewer than `end` only at the end of the file."""
+        count, self._end = _scan(self.data, self._end, self._big, self._tick, self._fcs, table, count, end)
         return count
 
     def rewind(self) -> None:
@@ -112,8 +124,14 @@ class Records:
 
 
 @compiled
-def _scan(data: Bytes, position: int, big: bool, tick: int, fcs: int, table: Table, count: int) -> tuple[int, int]:
-    """Fill the columns of `table`, from number `count` on, with the records from `position` on.
+def _scan(
+    data: Bytes, position: int, big: bool, tick: int, fcs: int, table: Table, count: int, end: int
+) -> tuple[int, int]:
+    """Fill the columns of `table`, from number `count` up to `end`, with the records from `position` on.
+
+    Where a record lies is known when the length of the one before it has been read. So where many are of one length,
+    that is taken for granted of some more, which are read at the same time, and looked at then. Files of the other byte
+    order are rare, and read one by one.
 
     Args:
         tick: ns in one unit of a time stamp's fraction.
@@ -122,21 +140,50 @@ def _scan(data: Bytes, position: int, big: bool, tick: int, fcs: int, table: Tab
     Returns:
         The number of records that the table holds, and the position after them.
     """
-    while count < table.shape[1] and position + RECORD_HEADER <= data.size:
-        body = position + RECORD_HEADER
-        prefetch(data, position + AHEAD)
-        length = word(data, position + 8, big)
-        if length > MAX_LENGTH or length > data.size - body:
+    alike = length = 0
+    while count < end and position + RECORD_HEADER <= data.size:
+        if alike == ALIKE:
+            while count + ALIKE <= end and _goes_on(data, position, length):
+                for i in range(ALIKE):
+                    at = position + i * (RECORD_HEADER + length)
+                    _note(data, at, False, tick, fcs, length, table, count + i)
+                position += ALIKE * (RECORD_HEADER + length)
+                count += ALIKE
+            alike = 0
+            continue
+        before, length = length, word(data, position + 8, big)
+        if length > MAX_LENGTH or length > data.size - position - RECORD_HEADER:
             break
-        original = max(word(data, position + 12, big) - fcs, 0)
-        table[OFFSET, count] = body
-        table[LENGTH, count] = min(length, original) if fcs > 0 else length
-        table[ORIGINAL, count] = original
-        table[TIME, count] = word(data, position, big) * SECOND + word(data, position + 4, big) * tick
-        table[INTERFACE, count] = 0
-        position = body + length
+        _note(data, position, big, tick, fcs, length, table, count)
+        alike = alike + 1 if length == before and not big else 0
+        position += RECORD_HEADER + length
         count += 1
     return count, position
+
+
+@compiled
+def _goes_on(data: Bytes, position: int, length: int) -> bool:
+    """Whether at `position` ALIKE little-endian records begin that are of this length, all of them within the file."""
+    step = RECORD_HEADER + length
+    if step * ALIKE > data.size - position:
+        return False
+    different = 0
+    for i in range(ALIKE):
+        different |= word(data, position + i * step + 8, False) ^ length
+    return different == 0
+
+
+@compiled
+def _note(data: Bytes, at: int, big: bool, tick: int, fcs: int, length: int, table: Table, column: int) -> None:
+    """Fill a column of `table` with the record at `data[at:]`, of a frame of `length` bytes."""
+    prefetch(data, at + AHEAD)
+    column &= INDEX
+    original = max(word(data, at + 12, big) - fcs, 0)
+    table[OFFSET, column] = at + RECORD_HEADER
+    table[LENGTH, column] = min(length, original) if fcs > 0 else length
+    table[ORIGINAL, column] = original
+    table[TIME, column] = word(data, at, big) * SECOND + word(data, at + 4, big) * tick
+    table[INTERFACE, column] = 0
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -158,9 +205,10 @@ def append_record(
     if end > target.size:
         return used
     seconds = time // SECOND
-    put_word(target, used, seconds)
-    put_word(target, used + 4, (time - seconds * SECOND) // tick)
-    put_word(target, used + 8, captured)
-    put_word(target, used + 12, length)
+    store_word(target, used, seconds)
+    rest = time - seconds * SECOND
+    store_word(target, used + 4, rest if tick == 1 else rest // tick)
+    store_word(target, used + 8, captured)
+    store_word(target, used + 12, length)
     copy(target, used + RECORD_HEADER, source, start, captured)
     return end

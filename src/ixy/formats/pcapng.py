@@ -14,9 +14,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ixy.errors import CaptureError
-from ixy.formats.words import AHEAD, INTERFACE, LENGTH, MAX_LENGTH, OFFSET, ORIGINAL, SECOND, TIME, put_word, word
+from ixy.formats.words import (
+    AHEAD,
+    ALIKE,
+    INDEX,
+    INTERFACE,
+    LENGTH,
+    MAX_LENGTH,
+    OFFSET,
+    ORIGINAL,
+    SECOND,
+    TIME,
+    word,
+)
 from ixy.jit import compiled
-from ixy.unsafe import copy, prefetch
+from ixy.unsafe import copy, prefetch, store_word
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -78,11 +90,7 @@ class Records:
         self._problem: str | None = None
         self._first = self._end = self._gone = 0  # number of the section's first interface; place in the file
         self._interfaces = np.zeros((0, COLUMNS), np.int64)
-        self._clamped = np.zeros(1, np.int64)
-
-    @property
-    def clamped(self) -> int:
-        return int(self._clamped[0])
+        self.clamped = 0
 
     @property
     def rest(self) -> Bytes:
@@ -94,14 +102,15 @@ class Records:
         self._gone += self._end
         self.data, self._end = data, 0
 
-    def fill(self, table: Table, count: int = 0) -> int:
-        """Fill the columns of a table, from number `count` on, with the next packets; how many it holds then, fewer
-        than it has room for only at the end."""
-        why = _BLOCK
+    def fill(self, table: Table, count: int, end: int) -> int:
+        """Fill the columns of a table, from number `count` up to `end`, with the next packets; how many it holds then,
+        fewer than `end` only at the end of the file."""
+        why, before = _BLOCK, count
         while why == _BLOCK and self._describe():
             count, self._end, why = _scan(
-                self.data, self._end, self._big, self._interfaces, self._first, table, count, self._clamped
+                self.data, self._end, self._big, self._interfaces, self._first, table, count, end
             )
+        self.clamped += _clamped(table, before, count)
         return count
 
     def damage(self, packets: int) -> str | None:
@@ -232,30 +241,35 @@ def _padded(size: int) -> int:
 
 @compiled
 def _scan(
-    data: Bytes,
-    position: int,
-    big: bool,
-    interfaces: NDArray[np.int64],
-    first: int,
-    table: Table,
-    count: int,
-    clamped: NDArray[np.int64],
+    data: Bytes, position: int, big: bool, interfaces: NDArray[np.int64], first: int, table: Table, count: int, end: int
 ) -> tuple[int, int, int]:
-    """Fill the columns of `table` from number `count` on with the packets from `position` on.
+    """Fill the columns of `table` from number `count` up to `end` with the packets from `position` on.
+
+    Where a block lies is known when the length of the one before it has been read. So where many are of one length,
+    that is taken for granted of some more, which are read at the same time, and looked at then. Sections of the other
+    byte order are rare, and read one by one.
 
     Args:
         interfaces: what is known of the section's interfaces, shape (n, COLUMNS).
         first: the number of the first of them in the file.
-        clamped: a counter of packets with times that cannot be told.
 
     Returns:
         How many packets the table holds, the position after them, and why it ends there: the table is full, a block is
         to be looked at, or nothing can be read.
     """
-    while count < table.shape[1]:
+    alike = total = 0
+    while count < end:
+        if alike == ALIKE:
+            while count + ALIKE <= end and _goes_on(data, position, total, interfaces):
+                _take_alike(data, position, total, interfaces, first, table, count)
+                position += ALIKE * total
+                count += ALIKE
+            alike = 0
+            continue
         if position + _FRAME > data.size:
             return count, position, _STOP
         prefetch(data, position + AHEAD)
+        before = total
         kind, total = word(data, position, big), word(data, position + 4, big)
         if kind in (SECTION, DESCRIPTION):
             return count, position, _BLOCK
@@ -264,18 +278,71 @@ def _scan(
         if word(data, position + total - 4, big) != total:
             return count, position, _STOP
         if kind in (PACKET, OLD_PACKET, SIMPLE):
-            if not _packet(data, position, big, kind, total, interfaces, table, count):
+            if not _packet(data, position, big, kind, total, interfaces, first, table, count):
                 return count, position, _STOP
-            table[INTERFACE, count] += first
-            clamped[0] += table[TIME, count] == EARLIEST or table[TIME, count] == LATEST
             count += 1
+        alike = alike + 1 if kind == PACKET and total == before and not big else 0
         position += total
     return count, position, _FULL
 
 
 @compiled
+def _clamped(table: Table, first: int, end: int) -> int:
+    """How many packets in these columns have times that cannot be told."""
+    count = 0
+    for i in range(first, end):
+        count += (table[TIME, i] == EARLIEST) | (table[TIME, i] == LATEST)
+    return count
+
+
+@compiled
+def _goes_on(data: Bytes, position: int, total: int, interfaces: NDArray[np.int64]) -> bool:
+    """Whether at `position` ALIKE little-endian blocks of packets begin, each `total` bytes long and within the
+    file, all of one interface, and whether none contradicts itself."""
+    if total * ALIKE > data.size - position:
+        return False
+    interface = word(data, position + 8, False)
+    different = captured = 0
+    for i in range(ALIKE):
+        at = position + i * total
+        different |= (word(data, at, False) ^ PACKET) | (word(data, at + 4, False) ^ total)
+        different |= (word(data, at + 8, False) ^ interface) | (word(data, at + total - 4, False) ^ total)
+        captured = max(captured, word(data, at + 20, False))
+    return different == 0 and interface < interfaces.shape[0] and captured <= min(total - _AROUND, MAX_LENGTH)
+
+
+@compiled
+def _take_alike(
+    data: Bytes,
+    position: int,
+    total: int,
+    interfaces: NDArray[np.int64],
+    first: int,
+    table: Table,
+    column: int,
+) -> None:
+    """Fill columns of `table`, from `column` on, with the packets of such blocks."""
+    interface = word(data, position + 8, False)
+    units, seconds, fcs = interfaces[interface, UNITS], interfaces[interface, SECONDS], interfaces[interface, FCS]
+    for i in range(ALIKE):
+        at = position + i * total
+        prefetch(data, at + AHEAD)
+        captured, original = word(data, at + 20, False), word(data, at + 24, False)
+        time = nanoseconds(_stamp_at(data, at, False), units, seconds)
+        _note(table, column + i, at + _AROUND - 4, captured, original, time, first + interface, fcs)
+
+
+@compiled
 def _packet(
-    data: Bytes, at: int, big: bool, kind: int, total: int, interfaces: NDArray[np.int64], table: Table, column: int
+    data: Bytes,
+    at: int,
+    big: bool,
+    kind: int,
+    total: int,
+    interfaces: NDArray[np.int64],
+    first: int,
+    table: Table,
+    column: int,
 ) -> bool:
     """Fill a column of `table` with the packet of the block at `data[at:]`; False if the block contradicts itself."""
     around = 16 if kind == SIMPLE else _AROUND
@@ -294,19 +361,32 @@ def _packet(
     if interface >= interfaces.shape[0] or captured > total - around or captured > MAX_LENGTH:
         return False
     if kind != SIMPLE:
-        high = word(data, at + 12, big)
-        stamp = (high - (high >> 31 << 32)) << 32 | word(data, at + 16, big)
-        time = nanoseconds(stamp, interfaces[interface, UNITS], interfaces[interface, SECONDS])
-    fcs = interfaces[interface, FCS]
+        time = nanoseconds(_stamp_at(data, at, big), interfaces[interface, UNITS], interfaces[interface, SECONDS])
+    _note(table, column, at + around - 4, captured, original, time, first + interface, interfaces[interface, FCS])
+    return True
+
+
+@compiled
+def _stamp_at(data: Bytes, at: int, big: bool) -> int:
+    """The time of the packet of the block at `data[at:]`, in units of its interface."""
+    high = word(data, at + 12, big)
+    return (high - (high >> 31 << 32)) << 32 | word(data, at + 16, big)
+
+
+@compiled
+def _note(
+    table: Table, column: int, start: int, captured: int, original: int, time: int, interface: int, fcs: int
+) -> None:
+    """Fill a column of `table`; the last `fcs` bytes of the frame are left out."""
     if fcs > 0:
         original = max(original - fcs, 0)
         captured = min(captured, original)
-    table[OFFSET, column] = at + around - 4
+    column &= INDEX
+    table[OFFSET, column] = start
     table[LENGTH, column] = captured
     table[ORIGINAL, column] = original
     table[TIME, column] = time
     table[INTERFACE, column] = interface
-    return True
 
 
 @compiled
@@ -404,14 +484,14 @@ def append_block(
     if end > target.size:
         return used
     stamp = time if tick == 1 else time // tick
-    put_word(target, end - 8, 0)  # the padding; the rest is written over what it covers besides
-    put_word(target, used, PACKET)
-    put_word(target, used + 4, total)
-    put_word(target, used + 8, interface)
-    put_word(target, used + 12, stamp >> 32)
-    put_word(target, used + 16, stamp)
-    put_word(target, used + 20, captured)
-    put_word(target, used + 24, length)
+    store_word(target, end - 8, 0)  # the padding; the rest is written over what it covers besides
+    store_word(target, used, PACKET)
+    store_word(target, used + 4, total)
+    store_word(target, used + 8, interface)
+    store_word(target, used + 12, stamp >> 32)
+    store_word(target, used + 16, stamp)
+    store_word(target, used + 20, captured)
+    store_word(target, used + 24, length)
     copy(target, used + 28, source, start, captured)
-    put_word(target, end - 4, total)
+    store_word(target, end - 4, total)
     return end

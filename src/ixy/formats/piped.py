@@ -71,23 +71,25 @@ class Piped:
         head = _gathered(head, self._parts, pcapng.SECTION_BYTES)
         return _gathered(head, self._parts, min(pcapng.section_bytes(head), _MOST))
 
-    def fill(self, table: Table, patience: float | None = None) -> int:
-        """Fill the columns of a table with the next packets, from the first on, and wait until there is one; how many,
-        0 at the end.
+    def fill(self, table: Table, patience: float | None = None, first: int = 0, end: int | None = None) -> int:
+        """Fill the columns of a table with the next packets, and wait until there is one; how many it holds then,
+        `first` at the end.
 
         Args:
+            table: shape (words.ROWS or more, any), int64, contiguous.
             patience: seconds that each part of a packet is waited for, None for no end; then there may be no packet,
                 though it is not `over`.
+            first, end: the columns to fill, see `Source.fill`.
 
         Raises:
             CaptureError: they are of a link that no Ethernet can be made of; or the pipe cannot be read.
         """
-        count = 0
-        while count == 0:
-            count = self._records.fill(table)
-            self._count += count
-            count = self._as_ethernet(table, count)
-            if count == 0 and not self._wait(patience):
+        count = first
+        while count == first:
+            count = self._records.fill(table, first, table.shape[1] if end is None else end)
+            self._count += count - first
+            count = self._as_ethernet(table, first, count)
+            if count == first and not self._wait(patience):
                 break
         return count
 
@@ -119,20 +121,20 @@ class Piped:
         self._records.go_on(read_only(np.concatenate([rest, np.frombuffer(part, np.uint8)])))
         return True
 
-    def _as_ethernet(self, table: Table, count: int) -> int:
-        """Let the first `count` packets of a table lie in `data`, as frames of Ethernet; how many there are."""
+    def _as_ethernet(self, table: Table, first: int, end: int) -> int:
+        """Let the packets in columns `first` to `end` of a table lie in `data`, as frames of Ethernet; where they end."""
         self.data, links = self._records.data, self._records.links
         for link in links[self._known :]:
             if link not in CONVERTIBLE:
                 raise CaptureError(f"{self.path}: {refusal(link)}")
         self._known = len(links)
         if all(link == ETHERNET for link in links):
-            return count
+            return end
         self.converted = True
-        frames = np.empty(int(table[LENGTH, :count].sum()) + HEADER * count, np.uint8)
-        count = _convert(self.data, table, count, np.array(links, np.int64), frames)
+        frames = np.empty(int(table[LENGTH, first:end].sum()) + HEADER * (end - first), np.uint8)
+        end = _convert(self.data, table, first, end, np.array(links, np.int64), frames)
         self.data = read_only(frames)
-        return count
+        return end
 
 
 @contextmanager
@@ -191,11 +193,11 @@ def _gathered(head: bytes, parts: Iterator[bytes], size: int) -> bytes:
 
 
 @compiled
-def _convert(data: Bytes, table: Table, count: int, links: NDArray[np.int64], frames: Bytes) -> int:
-    """Make frames of Ethernet of the first `count` packets of a table, and let the table tell where they lie in
-    `frames`; how many there are. What is too short for its link's header is left out."""
-    used = kept = 0
-    for i in range(count):
+def _convert(data: Bytes, table: Table, first: int, end: int, links: NDArray[np.int64], frames: Bytes) -> int:
+    """Make frames of Ethernet of the packets in columns `first` to `end` of a table, and let it tell where they lie in
+    `frames`; where they end. What is too short for its link's header is left out."""
+    used, kept = 0, first
+    for i in range(first, end):
         if to_ethernet(data, table[:, i], int(links[table[INTERFACE, i]]), frames[used:]):
             table[OFFSET, i] = used
             used += table[LENGTH, i]

@@ -99,18 +99,19 @@ class Source:
         self._count = 0
         self._known = len(self._records.links)
 
-    def fill(self, table: Table, first: int = 0) -> int:
+    def fill(self, table: Table, first: int = 0, end: int | None = None) -> int:
         """Fill the columns of a table with the next packets; how many it holds then, fewer than it has room for only at
         the end.
 
         Args:
-            table: shape (words.ROWS, any), int64, contiguous.
+            table: shape (words.ROWS or more, any), int64, contiguous.
             first: the column to begin with.
+            end: the column that stays as it is, with those after it; None for none.
 
         Raises:
             CaptureError: an interface that is described amid the file is of another link.
         """
-        count = self._records.fill(table, first)
+        count = self._records.fill(table, first, table.shape[1] if end is None else end)
         self._count += count - first
         if len(self._records.links) > self._known:
             self._look_at_links()
@@ -231,7 +232,7 @@ class _Converter:
         described = packets = 0
         table, target = np.empty((ROWS, _PART), np.int64), np.empty(_CONVERTED, np.uint8)
         frame = np.empty(MAX_LENGTH + HEADER, np.uint8)
-        while count := records.fill(table):
+        while count := records.fill(table, 0, _PART):
             packets += count
             for link, name in zip(records.links[described:], records.names[described:], strict=True):
                 if link not in CONVERTIBLE:

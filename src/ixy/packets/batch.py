@@ -21,7 +21,7 @@ import numpy as np
 from ixy.arguments import integer
 from ixy.errors import ConfigurationError, OwnershipError
 from ixy.headers import Header, Headers, ManyHeaders
-from ixy.jit import Direct, compiled
+from ixy.jit import CHECKING, Direct, compiled
 from ixy.once import once
 from ixy.packets import checking
 from ixy.packets.buffers import BUFFER_SIZE, STRIDE
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_zeros: Any = np.zeros
 _FREED = 1 << 40  # both ends of the span of a batch that was freed: no packet is so far back
 
 
@@ -136,13 +137,11 @@ class Batch(ManyHeaders):
     __slots__ = ("__weakref__", "_limits", "_loan", "_packets", "_span", "pool")
 
     def __init__(self, pool: Lender, room: int, metadata: Sequence[str] = ()) -> None:
-        self.pool = pool
-        self._packets = new_packets(room, metadata)
-        self._span = np.zeros(2, np.int64)
-        self._limits = memoryview(cast(Any, self._span))  # the same, as Python's integers
-        loan = Loan(self)
-        loan.metadata, loan.packets, loan.span = tuple(metadata), self._packets, self._span
-        self._loan = loan
+        packets, span = new_packets(room, metadata), _zeros(2, np.int64)
+        self.pool, self._packets, self._span = pool, packets, span
+        self._limits = memoryview(span)  # the same, as Python's integers
+        self._loan = loan = Loan(self)
+        loan.metadata, loan.packets, loan.span = tuple(metadata), packets, span
         pool._loans.add(loan)
 
     def __len__(self) -> int:
@@ -151,22 +150,30 @@ class Batch(ManyHeaders):
 
     def __iter__(self) -> Iterator[Packet]:
         self._check()
-        memory, ids, lengths = self._views()
-        for position in range(*self._limits):
-            yield Packet(self, position, memory, ids[position] * STRIDE, lengths[position])
+        first, last = limits = self._limits
+        memory, lengths = _memory(), self._lengths()
+        for position, buffer in enumerate(self._packets.ids[first:last].tolist(), first):
+            packet = Packet()  # whose attributes are set here: to hand them to a function takes as long as all the rest
+            packet._batch, packet._limits, packet._memory = self, limits, memory
+            packet._position, packet._offset, packet._size = position, buffer * STRIDE, lengths[position]
+            yield packet
 
     def __getitem__(self, index: int) -> Packet:
         self._check()
-        count, number = len(self), as_index(index)
+        first, last = limits = self._limits
+        count, number = last - first, as_index(index)
         if not -count <= number < count:
             raise IndexError(f"packet {number} of a batch of {count}")
-        memory, ids, lengths = self._views()
-        position = self._limits[0] + number % count
-        return Packet(self, position, memory, ids[position] * STRIDE, lengths[position])
+        packet, packets = Packet(), self._packets
+        packet._batch, packet._limits, packet._memory = self, limits, _memory()
+        packet._position = position = first + number % count
+        packet._offset, packet._size = packets.ids.item(position) * STRIDE, packets.lengths.item(position)
+        return packet
 
-    def _views(self) -> tuple[memoryview, memoryview, memoryview]:
-        """All buffers in a row, and the packets' buffers and lengths: as Python's integers, faster than NumPy's."""
-        return _memory(), memoryview(cast(Any, self._packets.ids)), memoryview(cast(Any, self._packets.lengths))
+    def _lengths(self) -> memoryview:
+        """The packets' lengths, as Python's integers: faster than NumPy's."""
+        lengths: Any = self._packets.lengths
+        return memoryview(lengths)
 
     @property
     def metadata(self) -> tuple[str, ...]:
@@ -225,11 +232,11 @@ class Batch(ManyHeaders):
         checking.report(self.pool._pools)
 
     def _return(self) -> None:
-        limits = self._limits
-        if limits[0] < limits[1] and self.pool._takes_back():
-            free_loan(self.pool._pools, self._loan)
+        limits, pool = self._limits, self.pool
+        if limits[0] < limits[1] and pool._takes_back():
+            free_loan(pool._pools, self._loan)
         limits[0] = limits[1] = _FREED
-        self.pool._loans.discard(self._loan)
+        pool._loans.discard(self._loan)
 
     def __enter__(self) -> Batch:
         return self
@@ -240,7 +247,8 @@ class Batch(ManyHeaders):
     def __del__(self, _ending: Callable[[], bool] = sys.is_finalizing) -> None:
         if hasattr(self, "_loan") and not _ending():
             self._return()
-            checking.log_report(self.pool._pools)
+            if CHECKING:
+                checking.log_report(self.pool._pools)
 
     def __repr__(self) -> str:
         return f"<Batch of {len(self)} packets{', moved' if self._moved() else ''}>"
@@ -250,7 +258,8 @@ class Batch(ManyHeaders):
         return 0 < first == last
 
     def _check(self) -> None:
-        if self._moved() or self.pool.closed:
+        limits = self._limits
+        if 0 < limits[0] == limits[1] or self.pool.closed:
             self.pool._owner.check("this batch")
             raise OwnershipError("this batch was sent or freed, or its device closed: receive or allocate a new one")
 
@@ -269,7 +278,7 @@ def lent(batch: Batch) -> tuple[Packets, NDArray[np.int64]]:
         OwnershipError: the batch was sent or freed before.
         TypeError: it is none.
     """
-    if not isinstance(cast(object, batch), Batch):
+    if type(batch) is not Batch and not isinstance(cast(object, batch), Batch):
         raise TypeError(f"a Batch is needed, not {type(batch).__name__}: receive or allocate one")
     batch._check()
     return batch._packets, batch._span
@@ -329,13 +338,16 @@ class BatchBytes:
         """The bytes of all buffers, or one column of theirs, and the index that `key` means there."""
         batch, known = self._batch, self._known
         batch._check()
-        first, last = batch._limits
+        limits = batch._limits
+        first, last = limits[0], limits[1]
         if known and key is known[0] and first == known[1] and last == known[2]:
             return known[3]  # `bytes[:, 48] += 1` reads and writes by one key
-        row, column = cast("tuple[Any, Any]", key) if isinstance(key, tuple) else (key, slice(None))
-        rows: Any = batch._packets.ids[first:last][row]
+        row, column = cast("tuple[Any, Any]", key) if isinstance(key, tuple) else (key, _ALL)
+        rows: Any = batch._packets.ids[first:last]
+        if type(row) is not slice or row != _ALL:
+            rows = rows[row]
         if isinstance(rows, np.ndarray):
-            rows = cast(Any, rows).astype(np.intp)  # which NumPy would do by itself, at each index anew
+            rows = cast(Any, rows).astype(_INDEX)  # which NumPy would do by itself, at each index anew
         memory = batch.pool._pools.bytes
         if type(column) is int:  # one index at a time costs NumPy half of two together
             found = memory[:, _COLUMNS.item(column)], rows
@@ -350,6 +362,8 @@ class BatchBytes:
 
 
 _COLUMNS = np.arange(BUFFER_SIZE)
+_ALL = slice(None)
+_INDEX: Any = np.dtype(np.intp)
 
 
 def _within_buffer(columns: slice) -> slice:
@@ -369,13 +383,12 @@ class Packet(Headers):
 
     __slots__ = ("_batch", "_limits", "_memory", "_offset", "_position", "_size")
 
-    def __init__(self, batch: Batch, position: int, memory: memoryview, offset: int, size: int) -> None:
-        self._batch = batch
-        self._limits = batch._limits
-        self._position = position
-        self._memory = memory
-        self._offset = offset
-        self._size = size
+    _batch: Batch
+    _limits: memoryview
+    _memory: memoryview  # all buffers in a row
+    _offset: int  # where in it the packet begins
+    _position: int  # of the packet among the batch's
+    _size: int
 
     def __len__(self) -> int:
         return self._size
@@ -385,6 +398,10 @@ class Packet(Headers):
     @overload
     def __getitem__(self, index: slice) -> bytes: ...
     def __getitem__(self, index: int | slice) -> int | bytes:
+        if type(index) is int and 0 <= index < self._size:  # the usual, without a call
+            if self._limits[0] > self._position or self._batch.pool.closed:
+                self._refuse()
+            return self._memory[self._offset + index]
         if isinstance(index, slice):
             return self._memory[self._range(index)].tobytes()
         return self._memory[self._place(index)]
@@ -394,7 +411,11 @@ class Packet(Headers):
     @overload
     def __setitem__(self, index: slice, value: bytes) -> None: ...
     def __setitem__(self, index: Any, value: Any) -> None:
-        if isinstance(index, slice):
+        if type(index) is int and 0 <= index < self._size and type(value) is int:  # likewise
+            if self._limits[0] > self._position or self._batch.pool.closed:
+                self._refuse()
+            self._memory[self._offset + index] = value & 0xFF
+        elif isinstance(index, slice):
             self._memory[self._range(cast(slice, index))] = value
         else:
             self._memory[self._place(index)] = as_index(value) & 0xFF

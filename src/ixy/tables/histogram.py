@@ -13,6 +13,7 @@ import numpy as np
 from ixy.arguments import number
 from ixy.jit import compiled, shared
 from ixy.record import Elements, array
+from ixy.unsafe import bit_length
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 _BITS = 6
 _PARTS = 1 << _BITS
 _MOST = (1 << 63) - 1
-_STEPS = (32, 16, 8, 4, 2, 1)
 
 
 def histogram() -> Elements[int]:
@@ -37,15 +37,7 @@ def observe(counters: Elements[int] | NDArray[np.int64], value: int, amount: int
 @shared(compiled)
 def _part(value: int) -> int:
     """In which part of the histogram a number lies."""
-    shift, rest = 0, value >> _BITS + 1  # what is above the bits that count
-    if rest > 0:
-        for step in _STEPS:
-            if rest >> step > 0:
-                rest >>= step
-                shift += step
-        shift += 1
-    elif value < _PARTS:
-        return value
+    shift = max(bit_length(value) - _BITS - 1, 0)
     return shift * _PARTS + (value >> shift)
 
 

@@ -22,7 +22,7 @@ import struct
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -41,7 +41,28 @@ if TYPE_CHECKING:
 # ---------------------------------------------------------------------------------------------------------------------
 # Shared memory, the clock and system calls, as kernels see them
 
+
+def _bit_length(value: int) -> int:
+    """How many bits a number has that is not below 0: 0 of 0, 1 of 1, 2 of 2 and 3."""
+    return int(value).bit_length()
+
+
+def called_interpreted(interpreted: Callable[..., Any]) -> Callable[[Any], Any]:
+    """Let Python call an intrinsic too, as what the interpreter would."""
+
+    def call(_: Any, *arguments: Any) -> Any:
+        return interpreted(*arguments)
+
+    def make(made: Any) -> Any:
+        kind = cast("type[Any]", type(made))
+        made.__class__ = type(kind.__name__, (kind,), {"__call__": call})
+        return made
+
+    return make
+
+
 if INTERPRETED or TYPE_CHECKING:
+    bit_length = _bit_length
 
     def load_acquire(array: Words, index: int) -> int:
         """Read `array[index]`; nothing that follows is read earlier."""
@@ -121,6 +142,15 @@ if INTERPRETED or TYPE_CHECKING:
     def equal(one: Bytes, start: int, other: Bytes, begin: int, size: int) -> bool:
         """Whether `one[start:]` and `other[begin:]` agree in `size` bytes; the caller has checked both ranges."""
         return bytes(one[start : start + size]) == bytes(other[begin : begin + size])
+
+    def load_word(array: Bytes, index: int) -> int:
+        """The 4 bytes from `array[index]` on as an integer without a sign, the lowest byte first; the caller has
+        checked that they are there."""
+        return int.from_bytes(array[index : index + 4].tobytes(), "little")
+
+    def store_word(array: Bytes, index: int, value: int) -> None:
+        """Write 32 bits likewise."""
+        array[index : index + 4] = np.frombuffer((int(value) & 0xFFFF_FFFF).to_bytes(4, "little"), np.uint8)
 
     def load_big(array: Bytes, index: int) -> int:
         """The 8 bytes from `array[index]` on as an integer with a sign, the highest byte first; the caller has checked
@@ -222,6 +252,15 @@ else:
     from numba.extending import intrinsic
 
     from ixy.unsafe.fetching import fetch
+
+    @called_interpreted(_bit_length)
+    @intrinsic
+    def bit_length(typingctx: Any, value: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            bits = args[0].type
+            return builder.sub(bits(bits.width), builder.ctlz(args[0], ir.IntType(1)(0)))
+
+        return types.int64(types.int64), codegen
 
     def _element(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
         """The address of `array[index]`."""
@@ -380,6 +419,29 @@ else:
     def _swaps(builder: Any, value: Any) -> Any:
         """64 bits in network byte order, or out of it."""
         return value if sys.byteorder == "big" else builder.bswap(value)
+
+    def _turned(builder: Any, value: Any) -> Any:
+        """A word in the order of files that are written here, the lowest byte first, or out of it."""
+        return value if sys.byteorder == "little" else builder.bswap(value)
+
+    @intrinsic
+    def load_word(typingctx: Any, array: Any, index: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            place = _element(context, builder, array, args[0], args[1])
+            word = builder.load(builder.bitcast(place, ir.IntType(32).as_pointer()), align=1)
+            return builder.zext(_turned(builder, word), ir.IntType(64))
+
+        return types.int64(array, types.int64), codegen
+
+    @intrinsic
+    def store_word(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            place = _element(context, builder, array, args[0], args[1])
+            word = _turned(builder, builder.trunc(args[2], ir.IntType(32)))
+            builder.store(word, builder.bitcast(place, ir.IntType(32).as_pointer()), align=1)
+            return context.get_dummy_value()
+
+        return types.void(array, types.int64, types.int64), codegen
 
     @intrinsic
     def load_big(typingctx: Any, array: Any, index: Any) -> Any:

@@ -33,23 +33,14 @@ else:
     from numba.extending import intrinsic
 
     from ixy.jittypes import ElementsType
-
-    def _shared(interpreted: Any) -> Any:
-        """Let Python call an intrinsic too, as what the interpreter would."""
-
-        def make(made: Any) -> Any:
-            called = {"__call__": lambda _, *arguments: interpreted(*arguments)}
-            made.__class__ = type(type(made).__name__, (type(made),), called)
-            return made
-
-        return make
+    from ixy.unsafe import called_interpreted
 
     def _element(context: Any, builder: Any, kind: ElementsType, elements: Any, place: Any) -> Any:
         """The address of an element; the caller has checked that it is there."""
         data = cgutils.create_struct_proxy(kind)(context, builder, value=elements).data
         return builder.gep(data, [builder.mul(place, ir.Constant(place.type, kind.dtype.itemsize))])
 
-    @_shared(_clear)
+    @called_interpreted(_clear)
     @intrinsic
     def clear(typingctx: Any, elements: Any, place: Any) -> Any:
         """Let all fields of the record `elements[place]` be 0; the caller has checked that it is there."""
@@ -61,7 +52,7 @@ else:
 
         return types.void(elements, types.int64), codegen
 
-    @_shared(_publish)
+    @called_interpreted(_publish)
     @intrinsic
     def publish(typingctx: Any, elements: Any, place: Any, value: Any) -> Any:
         """Write an element, an int64: what was written before is visible first, what is written after it only then."""

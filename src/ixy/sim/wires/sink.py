@@ -19,7 +19,7 @@ from ixy.sim.wires.generator import SEQUENCE_BYTES, Generator
 from ixy.sim.wires.tape import WORD
 from ixy.sim.wires.wire import Options, Port, Wire
 from ixy.tables.order import DUPLICATED, MISSING, NEXT, REORDERED, TOO_LATE, WINDOW, arrive
-from ixy.unsafe import equal
+from ixy.unsafe import equal, load_big
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,9 +47,7 @@ def emit(rack: Rack, card: int, start: int, length: int) -> int:
     ):
         wire[WRONG] += 1
         return -1
-    sequence = 0
-    for i in range(SEQUENCE_BYTES):
-        sequence = (sequence << 8) | np.int64(tape[start + body + i])
+    sequence = load_big(tape, start + length - 8) & 0xFFFFFFFF
     number = wire[ORDER + NEXT]
     number += ((sequence - number + _HALF) & 0xFFFFFFFF) - _HALF
     arrive(wire, ORDER, rack.tape_words, expected // WORD + _SEEN, number)
