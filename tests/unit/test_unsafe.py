@@ -355,6 +355,37 @@ def test_file_errors_are_negative() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Memory that goes away
+
+SHORTENED = """
+import mmap, os
+from ixy.unsafe import Window
+from ixy.unsafe.faults import Guard
+
+fd, other = os.memfd_create("guarded"), os.memfd_create("other")
+for file in (fd, other):
+    os.ftruncate(file, 8192)
+window = Window(1 << 20, 4096)
+guard = Guard(window, 4096, 8192)
+window.map(4096, 8192, fd)
+window.bytes[4096:12288] = 7
+os.ftruncate(fd, 0)
+print(guard.lost, window.bytes[4096 + 5000], guard.lost, window.bytes[4096], flush=True)
+strange = mmap.mmap(other, 8192)
+os.ftruncate(other, 0)
+strange[0]
+"""
+
+
+@pytest.mark.once
+def test_only_guarded_memory_may_go_away() -> None:
+    """A process reads what was shortened: zeros, and that it is lost. Elsewhere it ends by the signal, as ever."""
+    done = subprocess.run([sys.executable, "-c", SHORTENED], stdout=subprocess.PIPE, text=True, timeout=60)
+    assert done.stdout == "False 0 True 0\n"
+    assert done.returncode == -signal.SIGBUS
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Nobody else does so
 
 # Names of the standard library, NumPy and Numba with which a module makes memory of an address, or gets at one.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ixy.vhost")
 
-_MODE = 0o600  # of the socket: who may connect may write all memory that other front ends share, but none of ours
+_MODE = 0o600  # of the socket: only its owner's processes connect
 _LOOK = 0.2  # seconds between two looks after a front end
 _BACKLOG = 16
 
