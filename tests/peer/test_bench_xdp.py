@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.peer, pytest.mark.skipif(os.geteuid() != 0, reason="ne
 
 
 def test_all_are_measured_and_compared() -> None:
-    """A start of each: costs of our driver, then a row for each program, ours beside DPDK's."""
+    """A start of each: costs of our driver, then a row for each program, ours beside the faster one of DPDK's."""
     done = CliRunner().invoke(bench, ["xdp", "receive", "--batch", "32", "--seconds", "0.1", "--repeat", "1", "--json"])
     assert done.exit_code == 0, done.output
     found = [json.loads(line) for line in done.stdout.splitlines()]
@@ -22,7 +22,9 @@ def test_all_are_measured_and_compared() -> None:
     assert sorted({each["batch"] for each in costs}) == [1, 8, 32, 64]
     assert all(each["median"] > 0 for each in costs)
     rows = {each["contender"]: each for each in found if "contender" in each}
-    for ours, theirs in (("ixy xdp:", "net_af_xdp"), ("ixy packet:", "net_af_packet")):
+    rivals = {"ixy xdp:": ["net_af_xdp", "net_af_xdp,busy_budget=0"], "ixy packet:": ["net_af_packet"]}
+    for ours, names in rivals.items():
+        theirs = max(names, key=lambda name: rows[name]["mpps"]["median"])
         assert rows[ours]["beside"]["rival"] == theirs
         assert rows[ours]["beside"]["fast"] == pytest.approx(
             rows[ours]["mpps"]["median"] / rows[theirs]["mpps"]["median"], abs=0.001

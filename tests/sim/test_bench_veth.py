@@ -171,8 +171,8 @@ def test_slices_in_which_a_program_stood_still_do_not_count(monkeypatch: pytest.
     monkeypatch.setattr(slices, "_schedule", lambda _: next(schedules))
     monkeypatch.setattr(slices.time, "monotonic_ns", lambda: next(moments))
     monkeypatch.setattr(slices.time, "sleep", lambda _: None)
-    found = slices.rates([lambda: next(counts)], ["1/task/*"], 0.3)
-    assert found == ([pytest.approx(1100 / 0.05)], 1, 6)
+    found = slices.rates(lambda: next(counts), ["1/task/*"], 0.3)
+    assert found == (pytest.approx(1100 / 0.05), 1, 6)
 
 
 @pytest.mark.once

@@ -68,7 +68,7 @@ class Contender(NamedTuple):
         needs: a program that has to be installed,
         package: and of which package of Debian it is.
         batches: whether it can be told how many packets to take at a time.
-        rival: the contender that it is compared with, if there is one.
+        rivals: the contenders with the faster of which it is compared.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Contender(NamedTuple):
     needs: str = "taskset"
     package: str = ""
     batches: bool = False
-    rival: str = ""
+    rivals: tuple[str, ...] = ()
 
     def missing(self) -> str:
         """What keeps it from being measured; empty if nothing does."""
@@ -144,10 +144,13 @@ def _peer(kind: str, work: str = "") -> Callable[[Job], AbstractContextManager[R
 
 
 def _testpmd(driver: str) -> Callable[[Job], AbstractContextManager[Running]]:
+    """A driver of DPDK's, with its options behind a comma."""
+
     @contextmanager
     def start(job: Job) -> Generator[Running]:
         options = [f"--burst={job.batch}", f"--txpkts={FRAME_BYTES}", f"--rxd={RING_SIZE}", f"--txd={RING_SIZE}"]
-        port, memory = f"{driver}0,iface={NEAR}", ["--no-huge", "-m", "256"]
+        name, _, more = driver.partition(",")
+        port, memory = ",".join(filter(None, [f"{name}0", f"iface={NEAR}", more])), ["--no-huge", "-m", "256"]
         program = Testpmd(port, _TESTPMD_MODES[job.work], memory, options, *job.cores)
         try:
             program.command("start")
@@ -191,12 +194,13 @@ def _sends(command: list[str]) -> Callable[[Job], AbstractContextManager[Running
 # Which there are
 
 _ALL = (RECEIVE, TRANSMIT, FORWARD)
+_AF_XDP = ("net_af_xdp", "net_af_xdp,busy_budget=0")  # as it comes, and without busy polling
 _TCPREPLAY = ["tcpreplay", "--quiet", "--preload-pcap", "--topspeed", "--loop=0", f"--intf1={NEAR}", str(RECORDED)]
 
 DRIVERS = [
-    Contender("ixy xdp:", _ALL, _ours("xdp"), batches=True, rival="net_af_xdp"),
-    Contender("net_af_xdp", _ALL, _testpmd("net_af_xdp"), PROGRAM, "dpdk dpdk-dev", batches=True),
-    Contender("ixy packet:", _ALL, _ours("packet"), batches=True, rival="net_af_packet"),
+    Contender("ixy xdp:", _ALL, _ours("xdp"), batches=True, rivals=_AF_XDP),
+    *(Contender(name, _ALL, _testpmd(name), PROGRAM, "dpdk dpdk-dev", batches=True) for name in _AF_XDP),
+    Contender("ixy packet:", _ALL, _ours("packet"), batches=True, rivals=("net_af_packet",)),
     Contender("net_af_packet", _ALL, _testpmd("net_af_packet"), PROGRAM, "dpdk dpdk-dev", batches=True),
     Contender("tcpreplay", (TRANSMIT,), _sends(_TCPREPLAY), "tcpreplay", "tcpreplay"),
     Contender("AF_PACKET socket", _ALL, _peer("socket")),

@@ -1,8 +1,8 @@
 """Programs in turns on a veth pair, each started several times: packets per second of each, and how they compare.
 
 On the first core the program under test does what it can, on the last one is the far end. Each start has a pair of its
-own. What a program sends, the far end's interface counts; what it receives, it says itself, or the file tells that it
-writes.
+own. What a program sends, the far end's interface counts. Of what it is sent, it says itself which share it has
+received, or the file tells that it writes; it is asked before and after, since an answer takes time from both ends.
 
 Starts of programs that use AF_XDP fall into two groups, a fast one and one a third slower, whichever program it is. So
 rates are compared within a group: of both, the starts that are near their best, and the others.
@@ -103,9 +103,11 @@ def _row(work: str, batch: int, name: str, starts: dict[tuple[str, int, str], li
     row |= dict(zip(("fast", "slow"), map(_spread, _groups(speeds)), strict=True))
     if shares := [each["share"] for each in mine if each["share"] is not None]:
         row["share"] = round(statistics.median(shares), 4)
-    rival = next(each.rival for each in (*DRIVERS, *TOOLS) if each.name == name)
-    if (work, batch, rival) in starts:
-        theirs = _groups([each["mpps"] for each in starts[work, batch, rival]])
+    rivals = next(each.rivals for each in (*DRIVERS, *TOOLS) if each.name == name)
+    measured = {rival: [each["mpps"] for each in starts.get((work, batch, rival), [])] for rival in rivals}
+    if any(measured.values()):
+        rival, speeds_of_it = max(measured.items(), key=lambda item: statistics.median(item[1] or [0.0]))
+        theirs = _groups(speeds_of_it)
         row["beside"] = {"rival": rival} | {
             group: round(statistics.median(one) / statistics.median(other), 3) if one and other else None
             for group, one, other in zip(("fast", "slow"), _groups(speeds), theirs, strict=True)
@@ -213,14 +215,15 @@ def _measured(contender: Contender, job: Job, seconds: float) -> dict[str, Any]:
             threads = [f"{running.pid}/task/*", *([f"self/task/{far.thread}"] if far.thread else [])]
             with on_core(-1), _favoured(threads):
                 time.sleep(_SETTLE)
-                found = rates([count, lambda: far.sent], threads, seconds)
-            counted = count()
-        if far.sent and counted > far.sent:
-            raise Error(f"of {far.sent} packets that were sent to it, {counted} are counted")
-    speed, offered = found.values
+                before = count(), far.sent
+                found = rates(lambda: far.sent if receives else far.arrived, threads, seconds)
+                after = count(), far.sent
+        if far.sent and after[0] > far.sent:
+            raise Error(f"of {far.sent} packets that were sent to it, {after[0]} are counted")
+    share = min((after[0] - before[0]) / max(after[1] - before[1], 1), 1.0) if receives else None
     return {
-        "mpps": round(speed / 1e6, 6),
-        "share": min(speed / offered, 1.0) if receives and offered else None,
+        "mpps": round(found.rate * (1.0 if share is None else share) / 1e6, 6),
+        "share": share,
         "calm": found.calm / found.slices,
     }
 

@@ -22,12 +22,12 @@ class Sample(NamedTuple):
 
     Attributes:
         at: the moment, ns.
-        counts: of packets.
+        packets: how many were counted.
         schedules: of each program, how long it has run and waited, ns.
     """
 
     at: int
-    counts: list[int]
+    packets: int
     schedules: list[tuple[int, int]]
 
 
@@ -35,41 +35,42 @@ class Rates(NamedTuple):
     """Packets per second.
 
     Attributes:
-        values: of each count, in the slices in which no program stood still, or in all if there are none.
+        rate: in the slices in which no program stood still, or in all if there are none.
         calm: how many of those there were,
         slices: and how many in all.
     """
 
-    values: list[float]
+    rate: float
     calm: int
     slices: int
 
 
-def rates(counters: Sequence[Callable[[], int]], threads: Sequence[str], seconds: float) -> Rates:
-    """Look at counters of packets for so long.
+def rates(counter: Callable[[], int], threads: Sequence[str], seconds: float) -> Rates:
+    """Look at a counter of packets for so long.
 
     Args:
         threads: of each program, as a pattern below /proc: PID/task/*.
     """
-    samples = [_sample(counters, threads)]
+    programs = [[path / "schedstat" for path in Path("/proc").glob(pattern)] for pattern in threads]
+    samples = [_sample(counter, programs)]
     for number in range(max(round(seconds / SLICE), 1) + 1):  # one more: what has waited in the last, it tells
         due = samples[0].at / 1e9 + (number + 1) * SLICE
         time.sleep(max(due - time.monotonic(), 0))
-        samples.append(_sample(counters, threads))
+        samples.append(_sample(counter, programs))
     *pairs, _ = pairwise(samples)
     disturbed = [span for pair in pairwise(samples) for span in _waits(*pair)]
     calm = [(a, b) for a, b in pairs if not any(begun < b.at and a.at < ended for begun, ended in disturbed)]
-    return Rates(_rates_of(calm or pairs), len(calm), len(pairs))
+    return Rates(_rate_of(calm or pairs), len(calm), len(pairs))
 
 
-def _sample(counters: Sequence[Callable[[], int]], threads: Sequence[str]) -> Sample:
-    return Sample(time.monotonic_ns(), [count() for count in counters], [_schedule(each) for each in threads])
+def _sample(counter: Callable[[], int], programs: Sequence[Sequence[Path]]) -> Sample:
+    return Sample(time.monotonic_ns(), counter(), [_schedule(threads) for threads in programs])
 
 
-def _schedule(threads: str) -> tuple[int, int]:
+def _schedule(threads: Sequence[Path]) -> tuple[int, int]:
     """How long threads have run, and waited for a core. A kernel that does not tell says 0."""
     run = waited = 0
-    for path in Path("/proc").glob(f"{threads}/schedstat"):
+    for path in threads:
         try:
             words = path.read_text().split()
         except OSError:
@@ -78,11 +79,9 @@ def _schedule(threads: str) -> tuple[int, int]:
     return run, waited
 
 
-def _rates_of(pairs: Sequence[tuple[Sample, Sample]]) -> list[float]:
-    """How far the counts have moved in slices, in a second. Some move in steps, as a file does that is buffered."""
-    seconds = sum(after.at - before.at for before, after in pairs) / 1e9
-    counts = zip(*([new - old for old, new in zip(a.counts, b.counts, strict=True)] for a, b in pairs), strict=True)
-    return [sum(steps) / seconds for steps in counts]
+def _rate_of(pairs: Sequence[tuple[Sample, Sample]]) -> float:
+    """How far the count has moved in slices, in a second."""
+    return sum(b.packets - a.packets for a, b in pairs) / sum(b.at - a.at for a, b in pairs) * 1e9
 
 
 def _waits(before: Sample, after: Sample) -> Iterator[tuple[int, int]]:

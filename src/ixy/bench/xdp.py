@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,13 +49,11 @@ def measure(task: contest.Task) -> Iterator[dict[str, Any]]:
 
 def lines(results: Iterator[dict[str, Any]]) -> Iterator[str]:
     """The same for people."""
-    others: list[dict[str, Any]] = []
     for each in results:
-        if "unit" in each:
-            yield from costs.lines(iter([each]))
-        else:
-            others.append(each)
-    yield from contest.lines(iter(others))
+        if "unit" not in each:
+            yield from contest.lines(chain([each], results))
+            return
+        yield from costs.lines(iter([each]))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
