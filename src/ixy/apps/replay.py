@@ -185,7 +185,8 @@ class Recording:
         enough = CATCH_UP_PACKETS if clock.is_virtual() else 1  # that the next packets need not be waited for
         while kept < _PART and not self.over:
             forever = clock.is_virtual() or self._planned == 0
-            end = pipe.fill(table, 0.0 if kept >= enough else None if forever else _PATIENCE, kept, kept + _PART)
+            patience = 0.0 if kept >= enough else None if forever else _PATIENCE
+            end = pipe.fill(table, patience, kept, kept + _PART)
             self.over, self.clamped, self.damage = pipe.over, pipe.clamped, pipe.damage if pipe.over else None
             if end == kept:
                 break
@@ -206,7 +207,6 @@ class Recording:
         _plan_all((), self.plan, table[TIME, first:end], table[LENGTH, first:end], table[DUE, first:end])
         self.over = self.over or 0 < self._limit <= self._planned
         return end if self._side == _BOTH else _of_side(table, first, end, self._side)
-        return kept
 
     @property
     def _planned(self) -> int:

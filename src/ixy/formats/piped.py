@@ -122,7 +122,7 @@ class Piped:
         return True
 
     def _as_ethernet(self, table: Table, first: int, end: int) -> int:
-        """Let the packets in columns `first` to `end` of a table lie in `data`, as frames of Ethernet; where they end."""
+        """Let packets in columns `first` to `end` of a table lie in `data`, as frames of Ethernet; where they end."""
         self.data, links = self._records.data, self._records.links
         for link in links[self._known :]:
             if link not in CONVERTIBLE:
