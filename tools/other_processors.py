@@ -31,20 +31,20 @@ VECTORS = {X86: re.compile(r"%[xyz]mm\d"), ARM: re.compile(r"\bv\d+\.\d+[bhsd]\b
 def linked_loop(batch: int) -> str:
     """The intermediate representation of a path between two 82599s, with all that it calls, before it is optimised."""
     os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp()  # what is cached is machine code already
-    from ixy import jitnumba
+    from ixy import jitpasses
     from ixy.device import open_device
     from ixy.path import Path as PacketPath
     from ixy.path import touch
     from ixy.sim.machine import Machine
 
-    link, texts = jitnumba._link, []
+    link, texts = jitpasses._link, []
 
     def note(module: Any, library: Any) -> None:
         link(module, library)
-        if isinstance(library, jitnumba.EntryLibrary) and library.name.endswith("loop_one"):
+        if isinstance(library, jitpasses.EntryLibrary) and library.name.endswith("loop_one"):
             texts.append(str(module))
 
-    jitnumba._link = note
+    jitpasses._link = note
     machine = Machine(stepped=True)
     with (
         open_device("sim:a", sim=machine, link_timeout=0) as a,
@@ -55,7 +55,7 @@ def linked_loop(batch: int) -> str:
 
 
 def assembly(loop: str, triple: str, processor: str) -> str:
-    """What becomes of the loop for a processor, by the passes that `ixy.jitnumba` runs."""
+    """What becomes of the loop for a processor, by the passes that `ixy.jitpasses` runs."""
     target: Any = llvm.Target.from_triple(triple).create_target_machine(cpu=processor, opt=3, jit=True)
     loop = re.sub(r'^target triple = ".*"', f'target triple = "{triple}"', loop, flags=re.MULTILINE)
     if triple == ARM:
@@ -65,11 +65,10 @@ def assembly(loop: str, triple: str, processor: str) -> str:
     for function in module.functions:
         if not function.is_declaration and "loop_one" not in function.name:
             function.linkage = "internal"
-    for _ in range(2):
-        options = llvm.create_pipeline_tuning_options(speed_level=3)
-        options.loop_vectorization = options.slp_vectorization = True
-        builder: Any = llvm.create_pass_builder(target, options)
-        builder.getModulePassManager().run(module, builder)
+    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    options.loop_vectorization = options.slp_vectorization = True
+    builder: Any = llvm.create_pass_builder(target, options)
+    builder.getModulePassManager().run(module, builder)
     return target.emit_assembly(module)
 
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dis import EXTENDED_ARG, opmap
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any
@@ -42,25 +42,60 @@ def fingerprint(*values: object) -> str:
     Raises:
         Unknown: two processes would not mean the same by it.
     """
+    seen: Seen = {}
+    return _digest(part for value in values for part in _content(value, frozenset(), seen))
+
+
+def _digest(parts: Iterable[str]) -> str:
     digest = hashlib.sha256()
-    seen: set[object] = set()
-    for value in values:
-        for part in _content(value, frozenset(), seen):
-            digest.update(part.encode())
-            digest.update(b"\0")
+    for part in parts:
+        digest.update(part.encode())
+        digest.update(b"\0")
     return digest.hexdigest()
+
+
+Seen = dict[object, int]  # what was gone through, by number
+
+
+class _Own(Seen):
+    """What was gone through for one function alone.
+
+    Attributes:
+        others: the functions that it refers to, which are set aside, by number.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.others: dict[Any, int] = {}
+
+
+_known: dict[Any, tuple[str, list[Any]]] | None = None  # of functions alone, digests, and the others
+
+
+@contextmanager
+def remembering() -> Generator[None]:
+    """Within the block a function's content is gone through once. Nothing that it refers to may change meanwhile."""
+    global _known
+    outermost = _known is None
+    if outermost:
+        _known = {}
+    try:
+        yield
+    finally:
+        if outermost:
+            _known = None
 
 
 def reachable(dispatcher: Any) -> list[Any]:
     """All Numba functions that may be compiled with one, itself included."""
-    seen: set[object] = set()
+    seen: Seen = {}
     with suppress(Unknown):
         for _ in _content(dispatcher, frozenset(), seen):
             pass
     return [each for each in seen if isinstance(each, Dispatcher)]
 
 
-def _content(value: Any, names: frozenset[str], seen: set[object]) -> Iterator[str]:
+def _content(value: Any, names: frozenset[str], seen: Seen) -> Iterator[str]:
     """The parts of `value` that machine code depends on.
 
     Args:
@@ -106,11 +141,27 @@ def _content(value: Any, names: frozenset[str], seen: set[object]) -> Iterator[s
         yield from _object(value, names, seen)
 
 
-def _dispatcher(value: Any, seen: set[object]) -> Iterator[str]:
-    """A function, how it is compiled, and where its lines are if it may raise."""
-    if value in seen:
+def _dispatcher(value: Any, seen: Seen) -> Iterator[str]:
+    """A function, all that it refers to, and where these are functions again, theirs."""
+    if isinstance(seen, _Own):
+        yield f"function {seen.others.setdefault(value, len(seen.others))}"
         return
-    seen.add(value)
+    if value in seen:
+        yield f"again {seen[value]}"
+        return
+    seen[value] = len(seen)
+    known = _known if _known is not None else {}
+    if value not in known:
+        own = _Own()
+        known[value] = _digest(_alone(value, own)), list(own.others)
+    digest, others = known[value]
+    yield digest
+    for other in others:
+        yield from _dispatcher(other, seen)
+
+
+def _alone(value: Any, seen: Seen) -> Iterator[str]:
+    """A function without others, how it is compiled, and where its lines are if it may raise."""
     options = value.targetoptions
     yield repr(sorted(options.items(), key=lambda option: option[0])) + " apart" * getattr(value, "apart", False)
     if options.get("boundscheck"):
@@ -119,10 +170,10 @@ def _dispatcher(value: Any, seen: set[object]) -> Iterator[str]:
     yield from _content(value.py_func, frozenset(), seen)
 
 
-def _function(function: FunctionType, seen: set[object]) -> Iterator[str]:
+def _function(function: FunctionType, seen: Seen) -> Iterator[str]:
     if function in seen:
         return
-    seen.add(function)
+    seen[function] = len(seen)
     yield f"{function.__module__}.{function.__qualname__}"
     if _versioned(function):
         return
@@ -143,7 +194,7 @@ def _in_cell(cell: CellType) -> object:
         return None
 
 
-def _code(code: CodeType, seen: set[object]) -> Iterator[str]:
+def _code(code: CodeType, seen: Seen) -> Iterator[str]:
     yield f"{code.co_code.hex()} {code.co_exceptiontable.hex()} {code.co_flags} {code.co_argcount}"
     yield f"{code.co_kwonlyargcount} {code.co_names} {code.co_varnames} {code.co_freevars} {code.co_cellvars}"
     yield from _content(code.co_consts, frozenset(), seen)
@@ -167,7 +218,7 @@ def _global_names(code: CodeType) -> Iterator[str]:
             yield code.co_names[argument >> 1]
 
 
-def _namespace(value: Any, names: frozenset[str], seen: set[object]) -> Iterator[str]:
+def _namespace(value: Any, names: frozenset[str], seen: Seen) -> Iterator[str]:
     """A module or class: the attributes that a function which uses `names` may mean."""
     yield f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value.__name__)}"
     if _versioned(value):
@@ -176,7 +227,7 @@ def _namespace(value: Any, names: frozenset[str], seen: set[object]) -> Iterator
     key = (id(value), used)
     if key in seen:
         return
-    seen.add(key)
+    seen[key] = len(seen)
     if isinstance(value, enum.EnumMeta):
         members: Any = value.__members__
         yield from _content({name: member.value for name, member in members.items()}, names, seen)
@@ -187,14 +238,15 @@ def _namespace(value: Any, names: frozenset[str], seen: set[object]) -> Iterator
         yield from _content(getattr(value, name, None), names, seen)
 
 
-def _type(value: Any, seen: set[object]) -> Iterator[str]:
+def _type(value: Any, seen: Seen) -> Iterator[str]:
     """A type of Numba's. Its name says it all, but for what Python objects stand behind it."""
-    elements: Any = value
     if isinstance(value, types.Dispatcher):
         yield from _content(value.dispatcher, frozenset(), seen)
     elif isinstance(value, types.BaseTuple):
-        yield from _content(getattr(value, "instance_class", None), frozenset(), seen)
-        yield from _elements(type(value), elements, frozenset(), seen)
+        known = _known if _known is not None else {}
+        if value not in known:
+            known[value] = _digest(_tuple(value, {})), []
+        yield known[value][0]
     elif isinstance(value, types.Optional):
         yield from _content(("optional", value.type), frozenset(), seen)
     elif hasattr(value, "instance_class"):  # of an enumeration
@@ -209,14 +261,19 @@ def _type(value: Any, seen: set[object]) -> Iterator[str]:
         yield f"{value} {getattr(value, 'symbol', '')} {getattr(value, 'sig', '')}"  # these, of a C function
 
 
-def _elements(kind: type, elements: Iterable[object], names: frozenset[str], seen: set[object]) -> Iterator[str]:
+def _tuple(value: Any, seen: Seen) -> Iterator[str]:
+    yield from _content(getattr(value, "instance_class", None), frozenset(), seen)
+    yield from _elements(type(value), value, frozenset(), seen)
+
+
+def _elements(kind: type, elements: Iterable[object], names: frozenset[str], seen: Seen) -> Iterator[str]:
     yield from _namespace(kind, frozenset(), seen)
     for element in elements:
         yield from _content(element, names, seen)
     yield "end"
 
 
-def _object(value: Any, names: frozenset[str], seen: set[object]) -> Iterator[str]:
+def _object(value: Any, names: frozenset[str], seen: Seen) -> Iterator[str]:
     """An object of a class that nothing is known of: its attributes that the function may mean."""
     kind = type(value)
     yield f"{kind.__module__}.{kind.__qualname__}"
@@ -224,7 +281,7 @@ def _object(value: Any, names: frozenset[str], seen: set[object]) -> Iterator[st
     used = names.intersection(attributes)
     key = (id(value), used)
     if key not in seen:
-        seen.add(key)
+        seen[key] = len(seen)
         for name in sorted(used):
             yield name
             yield from _content(attributes[name], names, seen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import itertools
 import os
 import subprocess
 import sys
@@ -11,13 +12,14 @@ from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 from numba import types
 
 from ixy.headers import Ipv4Address, MacAddress
 from ixy.jit import INTERPRETED, Direct, apart, checked, compiled, outlined
-from ixy.jitcontent import Unknown, fingerprint
+from ixy.jitcontent import Unknown, fingerprint, remembering
 from ixy.jittypes import AddressType, WideAddressType
 from ixy.packets.packets import new_packets
 
@@ -50,10 +52,39 @@ def kernel(
     return function(source, helper=called, CONSTANT=constant, package=package(outer, nested))
 
 
+def dispatcher(python: Callable[..., Any]) -> Any:
+    """What Numba makes of a function, without compiling it."""
+    njit: Any = numba.njit
+    return njit(python)
+
+
 def test_fingerprint_of_equal_content_is_equal() -> None:
     """Two functions made from the same text are the same to the cache, and names that they do not use are nothing."""
     assert fingerprint(kernel()) == fingerprint(kernel())
     assert fingerprint(kernel()) == fingerprint(kernel(UNUSED=5))
+
+
+def test_fingerprint_is_the_same_where_functions_are_remembered() -> None:
+    """And afterwards nothing is: a constant that has changed meanwhile is seen."""
+    one, other = dispatcher(kernel()), dispatcher(kernel(constant=7))
+    expected = fingerprint(one), fingerprint(other)
+    with remembering():
+        for _ in range(2):
+            assert (fingerprint(one), fingerprint(other)) == expected
+    one.py_func.__globals__["CONSTANT"] = 7
+    with remembering():
+        assert fingerprint(one) == expected[1]
+
+
+def test_fingerprint_tells_which_function_stands_where() -> None:
+    """Three calls of two functions: one of them twice, or the other."""
+    source = "def kernel(x):\n    return f(x) + g(x) + h(x)\n"
+    one, other = (dispatcher(function(f"def called(x):\n    return x {sign} 1\n", "called")) for sign in "+-")
+    fingerprints = {
+        fingerprint(dispatcher(function(source, f=f, g=g, h=h)))
+        for f, g, h in itertools.product((one, other), repeat=3)
+    }
+    assert len(fingerprints) == 8
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,10 @@ import numpy as np
 import pytest
 from numba.core import event
 
-from ixy import jitnumba
+from ixy import jitpasses
 from ixy.compiling import watched
-from ixy.jitnumba import TRIED, UNTRIED, CalleeLibrary, EntryLibrary, Kernel, kernel
+from ixy.jitnumba import Kernel, kernel
+from ixy.jitpasses import TRIED, UNTRIED, CalleeLibrary, EntryLibrary
 
 # As `ixy.jit` compiles.
 OPTIONS: dict[str, Any] = {"nogil": True, "_nrt": False, "error_model": "numpy", "boundscheck": False}
@@ -138,14 +139,14 @@ def test_collector_rests_while_kernels_are_compiled_and_is_left_as_it_was() -> N
 def test_operator_is_looked_up_once_and_for_each_types_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """What an operator means of some types is not looked up again; of others, it means something else."""
     looked_up: list[Any] = []
-    find = jitnumba._find_meaning  # pyright: ignore[reportPrivateUsage]
+    find = jitpasses._find_meaning  # pyright: ignore[reportPrivateUsage]
 
     def noted(function: Any, context: Any, args: Any, kws: Any) -> Any:
         looked_up.append(tuple(args))
         return find(function, context, args, kws)
 
-    monkeypatch.setattr(jitnumba, "_find_meaning", noted)
-    monkeypatch.setattr(jitnumba, "_meanings", {})
+    monkeypatch.setattr(jitpasses, "_find_meaning", noted)
+    monkeypatch.setattr(jitpasses, "_meanings", {})
 
     @inlined
     def doubled(x: Any) -> Any:
@@ -161,6 +162,108 @@ def test_operator_is_looked_up_once_and_for_each_types_anew(monkeypatch: pytest.
     assert looked_up == [(numba.int64, numba.int64)]
     assert sum_of(0.25) == 0.5
     assert looked_up[1:] == [(numba.float64, numba.float64)]
+
+
+def test_choosing_among_integers_compiles_no_functions() -> None:
+    """`min`, `max` and `int` of integers of any width and sign are what they are in Python; Numba has functions."""
+
+    @inlined
+    def chosen(a: Any, b: Any) -> Any:
+        return min(a, b), max(a, b), int(a)
+
+    for one, other in ((3, -4), (np.int32(-7), 5), (np.uint8(200), np.uint8(100)), (np.uint16(9), np.int64(-1))):
+        with compilations() as counts:
+            assert chosen(one, other) == (min(one, other), max(one, other), int(one))
+        assert counts == {"chosen": 1}
+    assert chosen(2, 2) == (2, 2, 2)
+
+    @inlined
+    def of_others(a: Any, b: Any) -> Any:
+        return min(a, b), max(a, b, 1), int(b)
+
+    assert of_others(3, -0.5) == (-0.5, 3, 0)
+
+
+def test_types_that_follow_late_from_others() -> None:
+    """A variable is an integer at first, and in the loop, a float; another one depends on it before."""
+
+    @inlined
+    def late(count: int) -> float:
+        total = step = 0
+        for _ in range(count):
+            total = total + step
+            step = step + 0.5
+        return total
+
+    assert late(4) == 0.5 + 1.0 + 1.5
+
+
+def test_variables_that_swap_in_loops() -> None:
+    """What a variable is in the next turn is not taken for what it is in this one; nor outside for inside."""
+
+    @inlined
+    def swapped(a: int, b: int, count: int) -> tuple[int, int, int]:
+        last = -1
+        for i in range(count):
+            a, b = b, a + b
+            if a & 1:
+                last = i
+        return a, b, last
+
+    @inlined
+    def nested(count: int) -> int:
+        total = 0
+        for i in range(count):
+            j = i
+            while j > 0:
+                before, j = j, j // 2
+                total += before
+                if total > 100:
+                    break
+            total += j
+        return total
+
+    assert swapped(0, 1, 10) == swapped.py_func(0, 1, 10) == (55, 89, 9)
+    assert [nested(n) for n in range(40)] == [nested.py_func(n) for n in range(40)]
+
+
+def test_who_may_raise() -> None:
+    """Neither a kernel that computes, nor who calls it; but a user's function that indexes, and who calls that."""
+
+    @inlined
+    def computes(x: int) -> int:
+        return x // 3
+
+    @users
+    def indexes(array: np.ndarray[Any, Any], x: int) -> int:
+        return array[x]
+
+    @inlined
+    def calls_one(x: int) -> int:
+        return computes(x)
+
+    @inlined
+    def calls_both(array: np.ndarray[Any, Any], x: int) -> int:
+        return indexes(array, calls_one(x))
+
+    @outlined
+    def middle(array: np.ndarray[Any, Any], x: int) -> int:
+        return calls_both(array, x)
+
+    @inlined
+    def entry(array: np.ndarray[Any, Any], x: int) -> int:
+        return middle(array, x)
+
+    array = np.arange(5)
+    assert entry(array, 12) == 4
+    with pytest.raises(IndexError):
+        entry(array, 15)
+    raises = {
+        each.py_func.__name__: callee.library.raises
+        for each in (computes, calls_one, indexes, calls_both, middle)
+        for callee in each.callee.overloads.values()
+    }
+    assert raises == {"computes": False, "calls_one": False, "indexes": True, "calls_both": True, "middle": True}
 
 
 def test_kernel_is_compiled_once_for_many_callers() -> None:
@@ -408,7 +511,7 @@ import json, logging, sys
 import numba
 logging.basicConfig(level=logging.WARNING, format="%(message)s")
 {before}
-from ixy.jit import compiled, outlined
+from ixy.jit import checked, compiled, outlined
 
 @outlined
 def rare(x):
@@ -418,7 +521,7 @@ def rare(x):
 def common(x, y):
     return rare(x) if x > 5 else x + y
 
-@compiled
+@checked
 def entry(x):
     return common(x, 1) + common(x, 2)
 
@@ -451,6 +554,13 @@ def test_what_was_cached_runs_in_another_process(tmp_path: Path) -> None:
     """Outlined kernels included, which are not part of their caller."""
     assert run(tmp_path) == ([5, 2012, 0], "")
     assert run(tmp_path) == ([5, 2012, 1], "")
+
+
+def test_kept_is_what_a_users_function_calls(tmp_path: Path) -> None:
+    """And not what that calls in turn, of which it is made."""
+    run(tmp_path)
+    kept = {path.name.rpartition("-")[0] for path in (tmp_path / "__pycache__").glob("*.ixy")}
+    assert kept == {"program.entry", "program.common.callee"}
 
 
 def cut(path: Path) -> None:

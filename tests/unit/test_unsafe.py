@@ -395,7 +395,7 @@ WAYS = {
 }
 # The C references are called from Python with arrays; what they do with their addresses is C's. How kernels are
 # compiled has to do with LLVM's modules, not with the memory that kernels work on.
-EXCEPTIONS = {"bench/reference.py": {"ctypes", "ctypeslib"}, "jitnumba.py": {"llvmlite"}}
+EXCEPTIONS = {"bench/reference.py": {"ctypes", "ctypeslib"}, "jitnumba.py": {"llvmlite"}, "jitpasses.py": {"llvmlite"}}
 
 
 def names(source: str) -> set[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ixy.errors import OwnershipError
 from ixy.jit import compiled
 from ixy.packets.packets import Packets
-from ixy.packets.pool import NOWHERE, Pools, give, pools, release, take_soon, wait_for
+from ixy.packets.pool import NOWHERE, Pools, give_seldom, pools, release, take_soon, wait_for
 from ixy.unsafe import load_acquire, own_lines, store_release, swap_if, this_thread
 
 if TYPE_CHECKING:
@@ -207,5 +207,5 @@ def _drain(pools: Pools, held: Packets, words: NDArray[np.int64], count: int) ->
     size = held.ids.size
     start = words[CLEAN] & (size - 1)
     words[CLEAN] += count
-    give(pools, held, start, min(start + count, size))
-    give(pools, held, 0, start + count - size)
+    give_seldom(pools, held, start, min(start + count, size))
+    give_seldom(pools, held, 0, start + count - size)
