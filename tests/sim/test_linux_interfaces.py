@@ -181,7 +181,8 @@ def test_a_killed_process_leaves_nothing() -> None:
 @pytest.mark.once
 @BOTH
 def test_in_a_sandbox(scheme: str) -> None:
-    """Link, addresses and statistics are told, packets pass, and it is closed; the program goes."""
+    """Link, addresses, statistics and all that `ixy info` asks are told, packets pass, and it is closed; the program
+    goes."""
     script = f"""
         import ixy
         with ixy.open("{scheme}:{OURS}") as device:
@@ -189,9 +190,10 @@ def test_in_a_sandbox(scheme: str) -> None:
             device.tx[0].send(device.rx[0].pool.allocate(1))
             with device.rx[0].receive(timeout=0.01):
                 print(device.link.up, len(device.mac), device.stats().tx_packets)
+            print(device.info.model, device.info.mtu, device.xstats()["interface_tx_packets"] > 0)
     """
     ended = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
-    assert ended.stdout == "True 6 1\n", ended.stderr
+    assert ended.stdout == "True 6 1\nveth 1500 True\n", ended.stderr
     assert not has_program()
 
 
