@@ -294,7 +294,7 @@ class VhostDevice:
 
     def xstats(self) -> dict[str, int]:
         with self._control():
-            return counts(self._receiving, self._sending)
+            return counts(self.rx_rings, self.tx_rings)
 
     def registers(self, *, clear: bool = False) -> Sequence[Reading]:  # noqa: ARG002
         """
