@@ -151,23 +151,28 @@ def test_a_pipe(start, tmp_path):
 
 @pytest.mark.once
 def test_times_that_a_file_cannot_tell(ixy, tmp_path):
-    """All packets are written, those of times that no pcap has with the nearest; that is said in one line."""
+    """All packets are printed or written, those of times that cannot be told with the nearest; how many, is said in one
+    line."""
 
     def block(kind, body):
         size = struct.pack("<I", len(body) + 12)
         return struct.pack("<I", kind) + size + body + size
 
     content = block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1)) + block(1, struct.pack("<HHI", 1, 0, 0))
-    for stamp in (-5, 5, 1 << 52):  # the last is in 2112
+    for stamp in (-5, 5, 1 << 52, 1 << 62):  # the third is in 2112, and the last in 148108
         stamp &= (1 << 64) - 1
         head = struct.pack("<IIIII", 0, stamp >> 32, stamp & 0xFFFFFFFF, 60, 60)
         content += block(6, head + WEB[:60])
     (tmp_path / "in.pcapng").write_bytes(content)
     ended = ixy("dump", "-r", "in.pcapng", "-tttt", variables={"TZ": "UTC"})
+    what = "in.pcapng: times beyond the years 1677 to 2262, told as the nearest of these: 1"
+    assert (ended.code, ended.errors.splitlines()[-1]) == (2, f"ixy: {what}")
+    assert ended.output.splitlines()[-1].startswith("2262-")
+    ended = ixy("dump", "-r", "in.pcapng", "-tttt", "-c", "3", variables={"TZ": "UTC"})
     assert ended.code == 0, ended.errors
     years = [line.split("-")[0] for line in ended.output.splitlines()]
     assert years == ["1969", "1970", "2112"]
-    ended = ixy("dump", "-r", "in.pcapng", "-w", "out.pcap")
+    ended = ixy("dump", "-r", "in.pcapng", "-w", "out.pcap", "-c", "3")
     what = "out.pcap: times before 1970 or beyond 2106, written as the nearest that there are: 2"
     assert (ended.code, ended.errors.splitlines()[-1]) == (2, f"ixy: {what}")
     assert read_pcap(tmp_path / "out.pcap") == [WEB[:60]] * 3

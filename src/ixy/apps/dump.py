@@ -23,6 +23,7 @@ from ixy.dissect.printer import Layout, Printer
 from ixy.dissect.unfinished import is_unfinished
 from ixy.errors import CaptureError
 from ixy.formats.files import check_place
+from ixy.formats.pcapng import EARLIEST, LATEST
 from ixy.formats.piped import arriving
 from ixy.formats.words import LENGTH, MAX_LENGTH, OFFSET, ORIGINAL, ROWS, TIME
 from ixy.formats.writing import Writer
@@ -160,7 +161,7 @@ def dump_file(path: str, settings: Settings, look: Look) -> int:
         FilterError: the filter is malformed.
     """
     chosen, limit = look.filter(), settings.count
-    wrong = list[str]()
+    wrong, clamped = list[str](), 0
     with arriving(path) as source, closing(look.sink()) as sink:
         _say(f"reading from file {path}, link-type EN10MB (Ethernet)")
         table = np.empty((ROWS, _PART), np.int64)
@@ -169,12 +170,14 @@ def dump_file(path: str, settings: Settings, look: Look) -> int:
         _confine(settings, sink)
         while count > 0:
             found = _recorded(source.data, table[:, :count], chosen)
-            sink.take(list(islice(found, None if limit is None else limit - sink.count)))
+            taken = list(islice(found, None if limit is None else limit - sink.count))
+            clamped += sum(packet.time in (EARLIEST, LATEST) for packet in taken)
+            sink.take(taken)
             count = source.fill(table) if limit is None or sink.count < limit else 0
         if (limit is None or sink.count < limit) and source.damage:
             wrong.append(f"{path}: {source.damage}")
-        if source.clamped:
-            wrong.append(f"{path}: times beyond the years 1677 to 2262, told as the nearest of these: {source.clamped}")
+        if clamped:
+            wrong.append(f"{path}: times beyond the years 1677 to 2262, told as the nearest of these: {clamped}")
         wrong += [sink.complaint] if sink.complaint else []
     if wrong:
         raise CaptureError("; ".join(wrong))
