@@ -195,8 +195,15 @@ def beforehand(work: Callable[[], None]) -> Callable[[], None]:
 
 def removes(path: Path) -> None:
     """A file or directory of this process's, such as a socket on which it listens, that it removes in the end: in a
-    sandbox too."""
+    sandbox too. Root keeps CAP_DAC_OVERRIDE for that where the directory around it is another user's."""
     _leftovers.add(path.absolute())
+
+
+def _is_among_anothers(path: Path) -> bool:
+    """Whether a file is in a directory of another user's."""
+    with suppress(OSError):
+        return path.parent.stat().st_uid != os.geteuid()
+    return False
 
 
 def active() -> Sandbox | None:
@@ -237,7 +244,8 @@ def sandbox(*, files: Sequence[str | Path] = (), sockets: Sequence[str | Path] =
         return _active
     for work in _beforehand:
         work()
-    keeps = bool(files or sockets) and privileges.capabilities() >> _DAC_OVERRIDE & 1
+    elsewhere = bool(files or sockets) or any(map(_is_among_anothers, _leftovers))
+    keeps = elsewhere and privileges.capabilities() >> _DAC_OVERRIDE & 1
     missing: list[str] = []
     chosen = _filter(missing, _rules(bool(files), bool(sockets), bool(_leftovers)))
     try:

@@ -288,6 +288,26 @@ def test_sockets(tmp_path: Path) -> None:
 
 
 @pytest.mark.once
+@pytest.mark.skipif(not ROOT, reason="only root has files among another user's")
+@pytest.mark.parametrize("owner", [0, 65534])
+def test_what_is_removed_in_the_end(tmp_path: Path, owner: int) -> None:
+    """Also from another user's folder, for which a capability is kept, and said."""
+    (tmp_path / "left").touch()
+    os.chown(tmp_path, owner, owner)
+    source = """
+        from pathlib import Path
+        from ixy.sandboxing import removes
+        left = Path(sys.argv[1]) / "left"
+        removes(left)
+        print(*ixy.sandbox().capabilities)
+        left.unlink()
+        print(attempt(left.touch))
+    """
+    assert program(source, tmp_path) == ["CAP_DAC_OVERRIDE" if owner else "", "1"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.once
 def test_without_libseccomp() -> None:
     """It is said, with what to install; all the rest is given up, files too."""
     source = """
