@@ -72,7 +72,7 @@ def test_demo(caches: Path) -> None:
     assert program("demo", caches / "demo") == {}
 
 
-@pytest.mark.parametrize(("what", "driver", "most"), [("forward", IXGBE, 72), ("virtio", VIRTIO, 87)])
+@pytest.mark.parametrize(("what", "driver", "most"), [("forward", IXGBE, 74), ("virtio", VIRTIO, 88)])
 def test_forwarder_on_other_devices(caches: Path, what: str, driver: set[str], most: int) -> None:
     """Without simulated cards nothing of the model is compiled, nor another driver's rings; nor what recovers a path,
     as nothing has gone wrong. What a function of the user's is part of is not kept for others."""
