@@ -132,7 +132,7 @@ class Kernel(Dispatcher):
         usual = ApartCalleeCompiler if self.apart else CalleeCompiler
         callee: Any = Callee(self.py_func, {}, options, FullCalleeCompiler if self._full else usual)
         callee.apart = self.apart
-        if not self._full and not self.py_func.__module__.startswith(_APART):
+        if not self._full and not self.py_func.__module__.startswith(_SIMULATED):
             callee._cache = CalleeCache(callee)
         return callee
 
@@ -353,7 +353,7 @@ class Cache(NullCache):
         return self._keys[args]
 
 
-_APART = "ixy.sim."  # kernels that are never part of one with a user's function
+_SIMULATED = "ixy.sim."  # kernels that are never part of one with a user's function
 
 
 class CalleeCache(Cache):

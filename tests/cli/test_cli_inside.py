@@ -209,6 +209,10 @@ def test_the_loopback_interface(capsys):
         (["info", "fffe:ff:1f.7"], "no such PCI device"),
         (["info", "packet:nosuch0"], "no interface nosuch0: there are "),
         (["info", "vhost-user:/no/such"], "to open it would disturb who serves it"),
+        (
+            ["info", "vhost-server:/no/such"],
+            "vhost-server:/no/such: no process has it open that would tell: see ixy ps",
+        ),
         (["info", "sim:a", "--pid", "0"], "--pid 0: 1 to 4194304 are possible"),
         (["info", "sim:a", "--pid", "1"], "sim:a: process 1 has no such device open that it would tell of: see ixy ps"),
         (["stats", "sim:a"], "sim:a: no process has it open that would tell: see ixy ps"),

@@ -7,6 +7,9 @@ import os
 import random
 import socket
 import struct
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -50,6 +53,7 @@ from vhost_front_end import (
 import ixy
 from ixy.errors import AddressError, DeviceBusy
 from ixy.path import run
+from ixy.telemetry.client import ask
 
 RINGS = {"split": VERSION_1, "packed": VERSION_1 | RING_PACKED}
 RX, TX = 0, 1  # the front end's first pair
@@ -412,13 +416,72 @@ def test_the_socket(path: Path) -> None:
 
 @pytest.mark.once
 def test_what_a_front_end_is_offered(path: Path) -> None:
-    with ixy.open(f"vhost-server:{path},ring=split", rx_queues=3, tx_queues=2, link_timeout=0), FrontEnd(path) as front:
+    with (
+        ixy.open(f"vhost-server:{path},ring=split", rx_queues=3, tx_queues=2, link_timeout=0) as device,
+        FrontEnd(path) as front,
+    ):
         offered = front.word(GET_FEATURES)
         assert offered & VERSION_1
         assert offered & MRG_RXBUF
         assert not offered & (RING_PACKED | LOG_ALL | 1)  # no checksums
         assert front.word(GET_PROTOCOL_FEATURES) == 0b1001
         assert front.word(GET_QUEUE_NUM) == 3
+        assert [name for name in device.xstats() if name.endswith("_packets")] == [
+            *("rx_q0_packets", "rx_q1_packets", "rx_q2_packets"),
+            *("tx_q0_packets", "tx_q1_packets"),
+        ]
+
+
+@pytest.mark.once
+def test_what_is_told_of_features(path: Path) -> None:
+    """Those of the device, as far as they are offered; the protocol's own bit is none."""
+    with ixy.open(f"vhost-server:{path},ring=split", link_timeout=0) as device:
+        assert device.info.features == []
+        assert device.info.refused == ["MRG_RXBUF", "MQ", "ANY_LAYOUT", "VERSION_1"]
+        with FrontEnd(path, VERSION_1 | MRG_RXBUF) as front:
+            front.introduce()
+            assert front.table() == 0
+            assert device.info.features == ["MRG_RXBUF", "VERSION_1"]
+            assert device.info.refused == ["MQ", "ANY_LAYOUT"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a sandbox for root")
+def test_in_a_sandbox(path: Path, tmp_path: Path) -> None:
+    """Front ends come and go, and who asks is told so; in the end no socket is left. The kernels for that are there
+    before, as nothing is kept of what is compiled in a sandbox."""
+    script = """
+        import ixy, sys
+        from ixy.jitcache import Store
+        late, load = [], Store.load
+        with ixy.open(sys.argv[1], link_timeout=0) as device, ixy.serve_telemetry() as telemetry:
+            ixy.sandbox()
+            Store.load = lambda store, name, key: late.append(name) or load(store, name, key)
+            print(telemetry.path, flush=True)
+            sys.stdin.readline()
+            device.sent()
+        print(late)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), f"vhost-server:{path}"]
+    environment = os.environ | {"RUNTIME_DIRECTORY": str(tmp_path)}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        telemetry = Path(process.stdout.readline().strip())
+        for ring in RINGS.values():
+            with FrontEnd(path, ring) as front:
+                front.introduce()
+                assert front.table() == 0
+                front.start(RX)
+                front.start(TX)
+                assert front.word(GET_FEATURES)  # what it said before was heard
+                assert ask(telemetry, "/ixy/info,0")["link_up"]
+            until(lambda: not ask(telemetry, "/ixy/info,0")["link_up"])
+        process.stdin.close()
+        assert process.stdout.read() == "[]\n"
+        assert process.wait(TIMEOUT) == 0
+    assert not path.exists()
+    assert not telemetry.parent.exists()
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -165,12 +165,13 @@ def dump_file(path: str, settings: Settings, look: Look) -> int:
         _say(f"reading from file {path}, link-type EN10MB (Ethernet)")
         table = np.empty((ROWS, _PART), np.int64)
         count = source.fill(table)
+        list(_recorded(source.data, table[:, :0], chosen))  # which compiles what a filter needs
         _confine(settings, sink)
         while count > 0:
             found = _recorded(source.data, table[:, :count], chosen)
             sink.take(list(islice(found, None if limit is None else limit - sink.count)))
             count = source.fill(table) if limit is None or sink.count < limit else 0
-        if source.damage and (limit is None or sink.count < limit):
+        if (limit is None or sink.count < limit) and source.damage:
             wrong.append(f"{path}: {source.damage}")
         if source.clamped:
             wrong.append(f"{path}: times beyond the years 1677 to 2262, told as the nearest of these: {source.clamped}")

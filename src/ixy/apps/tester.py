@@ -42,6 +42,7 @@ from ixy.arguments import integer, number
 from ixy.errors import ConfigurationError, Error, OwnershipError
 from ixy.formats.frames import MIN_FRAME
 from ixy.formats.signature import sign
+from ixy.pacing import next_due
 from ixy.tables.histogram import quantile
 from ixy.tables.order import DUPLICATED, MISSING, NEXT, REORDERED, TOO_LATE
 
@@ -269,6 +270,7 @@ class Tester:
         self._loop = run_in_turn(one.kernels, other.kernels)
         self._started = self._ended = 0.0
         self._skip = skip
+        self._prepared = False
         self._neighbours = [
             Neighbours(way, port.mac if routed else None) for port, way in zip(ports, ways, strict=True)
         ]
@@ -346,7 +348,13 @@ class Tester:
 
     def prepare(self) -> None:
         """Compile what is to run, unless that is done: the first trial does it else, before it begins."""
-        self._poll(0)
+        if not self._prepared:
+            self._poll(0)
+            self._signed(b"", 0)
+            for port, sender in zip(self.ports, self._senders, strict=True):
+                port.tx[0]._compile_sending()  # pyright: ignore[reportPrivateUsage]
+                next_due(sender.state.pace)  # of the first trial that has a rate
+            self._prepared = True
 
     def so_far(self) -> TrialResult:
         """How the trial at hand stands: lost are packets that others have overtaken."""

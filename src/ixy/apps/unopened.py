@@ -21,6 +21,7 @@ from ixy.drivers.ixgbe.cards import INTEL
 from ixy.drivers.ixgbe.statistics import SETS, Statistics
 from ixy.drivers.linux.interface import Interface
 from ixy.drivers.packet import device as packet
+from ixy.drivers.vhost import device as vhost
 from ixy.drivers.virtio.transports import vhost_user
 from ixy.drivers.xdp import device as xdp
 from ixy.errors import ConfigurationError, DeviceBusy, Error, UnsupportedDevice
@@ -260,7 +261,9 @@ def _info_of_interface(address: str, interface: Interface) -> Info:
 def _refuse_back_end(address: str) -> None:
     """
     Raises:
-        Error: it is one, which only who has it open can ask.
+        Error: it is an end of vhost-user, which only who has it open can tell of.
     """
     if address.startswith(vhost_user.PREFIX):
         raise Error(f"{address}: no process has it open that would tell, and to open it would disturb who serves it")
+    if address.startswith(vhost.PREFIX):
+        raise Error(f"{address}: no process has it open that would tell: see ixy ps")

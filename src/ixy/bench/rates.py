@@ -21,8 +21,6 @@ from ixy.sim.machine import Machine
 if TYPE_CHECKING:
     from ixy.device import RxQueue, TxQueue
 
-PYTHON_BATCH = 64
-
 
 @dataclass(frozen=True)
 class Rate:

@@ -75,7 +75,7 @@ class Records:
     """
 
     def __init__(self, path: object, data: Bytes) -> None:
-        self._path, self.data = path, data
+        self.data = data
         self._big = False
         self.rewind()
         problem = self._section()

@@ -11,8 +11,6 @@ from ixy.reporting.parts import Cell, Chart, Part, Table
 if TYPE_CHECKING:
     from ixy.apps.rfc2544.trials import Attempt, Traffic, Trials
 
-_ENOUGH = 2  # trials in a row without loss
-
 
 class Losses(NamedTuple):
     """The loss with packets of one kind.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ixy.drivers.linux.rings import CountingRing
+    from ixy.drivers.linux.rings import CountingRing, CountingTxRing
     from ixy.drivers.rss import Rss
     from ixy.drivers.rules import Rule
     from ixy.packets.dma import DmaMemory
@@ -67,7 +67,7 @@ class LinuxDevice:
     rss: Rss | None = None
     rules: Sequence[Rule] = ()
     _receiving: Sequence[CountingRing]
-    _sending: Sequence[CountingRing]
+    _sending: Sequence[CountingTxRing]
 
     def __init__(self, address: str, name: str, capabilities: str) -> None:
         self.address = address

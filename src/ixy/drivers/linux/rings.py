@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ixy.drivers.rings import COMMON_WORDS
+from ixy.drivers.rings import COMMON_WORDS, SendingRing
 from ixy.jit import compiled
 from ixy.packets.packets import INDEX_MASK, Packets
 
@@ -45,6 +45,14 @@ class CountingRing:
         """Of these packets, with their frame check sequences."""
         return int(self.state.state[BYTES]) + 4 * self.packets
 
+
+class CountingTxRing(SendingRing, CountingRing):
+    """A transmit ring with these counters, in which packets wait until the other end takes them."""
+
     def sent(self) -> int:
-        """Of `packets`, those that the kernel has taken from a transmit ring; what waits there is tried once more."""
+        """Of `packets`, those that the other end has taken; what waits is tried once more."""
         raise NotImplementedError
+
+    def compile_end(self) -> None:
+        super().compile_end()
+        self.sent()

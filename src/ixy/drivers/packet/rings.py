@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ixy.drivers.linux.rings import CountingRing
+from ixy.drivers.linux.rings import CountingRing, CountingTxRing
 from ixy.drivers.packet import datapath
 from ixy.drivers.packet.datapath import REFUSED, STATE_WORDS, RxState, TxState
-from ixy.drivers.rings import DROPPED, STARVED, Ring, SendingRing
+from ixy.drivers.rings import DROPPED, STARVED, Ring
 from ixy.jit import Direct
 from ixy.packets.packets import new_packets, slots
 from ixy.packets.pool import pools
@@ -57,7 +57,7 @@ class PacketRxRing(Ring, CountingRing):
         return int(self.state.state[STARVED])
 
 
-class PacketTxRing(SendingRing, CountingRing):
+class PacketTxRing(CountingTxRing):
     """A transmit ring; see `ixy.drivers.TxRing`.
 
     Args:

@@ -281,7 +281,7 @@ class VhostDevice:
     def facts(self) -> Facts:
         """What front ends are offered, and which of that the one that is there has accepted."""
         with self._control():
-            accepted = self._server.features
+            accepted, offered = self._server.features, self._server.offered
             return Facts(
                 model="back end of a VirtIO network device",
                 slot=Slot("vhost-user"),
@@ -289,12 +289,12 @@ class VhostDevice:
                 max_rx_queues=MAX_PAIRS,
                 max_tx_queues=MAX_PAIRS,
                 features=accepted.names(),
-                refused=Features(_OFFERED & ~accepted).names(),
+                refused=Features(offered & ~accepted).names(),
             )
 
     def xstats(self) -> dict[str, int]:
         with self._control():
-            return counts(self._receiving, self._sending)
+            return counts(self.rx_rings, self.tx_rings)
 
     def registers(self, *, clear: bool = False) -> Sequence[Reading]:  # noqa: ARG002
         """

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ixy.drivers.linux.rings import CountingRing
-from ixy.drivers.rings import DROPPED, STARVED, Ring, SendingRing
+from ixy.drivers.linux.rings import CountingRing, CountingTxRing
+from ixy.drivers.rings import DROPPED, STARVED, Ring
 from ixy.drivers.vhost import datapath
 from ixy.drivers.vhost.state import (
     BAD_CALL,
@@ -169,12 +169,18 @@ class VhostRxRing(Ring, _GuestRing):
         """Have the front end tell of the next frame, or not. One that came before need not be told: look once more."""
         self._want((), self.state, wanted)
 
+    def compile_end(self) -> None:
+        """Besides: what front ends take that come later."""
+        super().compile_end()
+        with self.stopped():
+            pass
+
     @property
     def starved(self) -> int:
         return int(self.state.state[STARVED])
 
 
-class VhostTxRing(SendingRing, _GuestRing):
+class VhostTxRing(CountingTxRing, _GuestRing):
     """What the front end receives; see `ixy.drivers.TxRing`.
 
     Args:

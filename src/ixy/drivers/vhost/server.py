@@ -75,9 +75,15 @@ class Server:
 
     @property
     def features(self) -> Features:
-        """What the front end that is there has accepted; none while none is there."""
+        """What the front end that is there has accepted of what the device is offered with; none while none is
+        there."""
         front_end = self._front_end
-        return front_end.features if front_end is not None else Features(0)
+        return Features(front_end.features & self._offer.features if front_end is not None else 0)
+
+    @property
+    def offered(self) -> Features:
+        """What front ends are offered."""
+        return Features(self._offer.features)
 
     @property
     def failed(self) -> bool:

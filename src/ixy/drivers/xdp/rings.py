@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ixy.drivers.linux.rings import CountingRing
-from ixy.drivers.rings import NEXT, FilledRing, SendingRing
+from ixy.drivers.linux.rings import CountingRing, CountingTxRing
+from ixy.drivers.rings import NEXT, FilledRing
 from ixy.drivers.xdp import datapath
 from ixy.drivers.xdp.datapath import SPARES, STATE_WORDS, RxState, TxState
 from ixy.jit import Direct
@@ -103,7 +103,7 @@ class XdpRxRing(FilledRing, CountingRing):
         super().__init__(state, pool, datapath.offer, metadata)
 
 
-class XdpTxRing(SendingRing, CountingRing):
+class XdpTxRing(CountingTxRing):
     """A transmit ring; see `ixy.drivers.TxRing`. Its buffers for copies, as many as it has places, are the pool's."""
 
     kernel = staticmethod(datapath.tx_batch)
@@ -148,3 +148,7 @@ class XdpTxRing(SendingRing, CountingRing):
         super().drain()
         give(pools(), self.state.spares, 0, int(self.state.state[SPARES]))
         self.state.state[SPARES] = 0
+
+    def compile_end(self) -> None:
+        super().compile_end()
+        give(pools(), self.state.spares, 0, 0)
