@@ -5,7 +5,7 @@
 # make coverage    which lines the interpreted tests reach, in twice the time that they take
 # make test-check  the tests with traffic in the checking mode: bounds, and who has each packet buffer
 # make check   formatting, lint, types, and the layers of the architecture
-# make bench   the figures of the README
+# make bench   the first figures of the README
 # make evaluate  docs/evaluation.md, on a quiet machine; DPDK beside needs: sudo ixy setup --pages 340
 # make soak    threads, then interrupts, then waits, for MINUTES=5 each: is a packet or a buffer lost, or stranded?
 # make soak-workers  PACKETS=1000000000 through two workers: is one lost, does memory grow?

@@ -30,6 +30,29 @@ def test_every_command_shows_examples(capsys):
         assert any(line.startswith(f"ixy {command.name} ") or line == f"ixy {command.name}" for line in lines)
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("arguments", [[], ["bench"], ["test"], ["sim"]])
+def test_a_list_of_commands_has_whole_sentences(capsys, monkeypatch, arguments):
+    """In 80 columns each command is told in a line, which nothing is cut off."""
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run([*arguments, "--help"]) == 0
+    _, _, commands = capsys.readouterr().out.partition("Commands:\n")
+    assert commands.splitlines()
+    assert [line for line in commands.splitlines() if not line.endswith(".") or line.endswith("..")] == []
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("words", "completion"),
+    [("ixy re", "plain,registers\nplain,replay"), ("ixy replay ", "file,"), ("ixy dump -r ", "file,")],
+)
+def test_a_shell_completes_commands_and_files(ixy, words, completion):
+    """As Click's scripts for shells ask: what can stand in the place of the last word."""
+    place = str(words.count(" "))
+    ended = ixy(variables={"_IXY_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": place})
+    assert ended.output.strip() == completion
+
+
 def test_no_arguments_print_the_help(capsys):
     """`ixy` alone lists the commands."""
     assert run([]) == 0

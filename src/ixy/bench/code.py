@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 _SOURCE = Path(__file__).parents[1]
-# Applications and what only they use; the model of the hardware; the datasheet's tables
-_APART = {"__main__.py", "apps", "bench", "cli", "dissect", "evaluate", "formats", "sim", "registers"}
+# Applications and what only they use; captures and telemetry; the model of the hardware; the datasheet's tables
+_APART = {
+    *("__main__.py", "apps", "bench", "cli", "dissect", "evaluate", "formats", "reporting"),
+    *("captures", "telemetry", "sim", "registers"),
+}
 _UNSAFE = "unsafe"  # the package that may touch raw addresses
 _COMPILES = "jit"  # so begin the names of modules that have no part in the driver but compile it
 _UNCHECKED = {"compiled", "outlined", "shared(compiled)", "shared(outlined)"}  # decorators of `ixy.jit`

@@ -117,6 +117,7 @@ def group() -> None:
     \b
     vhost-server:/path/to/socket             the back end of a virtual machine's virtio-net, which connects there
     packet:eth0                              copies of what eth0 receives, by AF_PACKET
+    packet:eth0,outgoing                     … and of what this machine sends there
     xdp:eth0                                 its packets themselves, by AF_XDP: the kernel gets none
     xdp:eth0,filter=udp port 4789            … but those that the filter leaves; also mode=driver|generic|zerocopy
     sim:a                                    nothing plugged in

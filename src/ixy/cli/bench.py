@@ -56,19 +56,15 @@ _seconds_option = click.option(
 
 @click.group()
 def bench() -> None:
-    """Measure the driver on simulated cards.
+    """Measure drivers and tools, beside C and other programs.
+
+    What a packet costs is found in lock step: driver and a simulated card take turns on one core. Close other
+    programs: figures suffer from whatever else runs.
 
     \b
-    ixy bench forward      cycles per packet, beside the same algorithm in C
-    ixy bench rate         packets per second, compiled
-    ixy bench python       packets per second of ordinary Python
-    ixy bench virtio       cycles per packet of the VirtIO driver, or its rates beside DPDK's
-    ixy bench kernels      what functions cost that read headers, keep flows, choose outputs
-    ixy bench cores        what handing packets to another core costs, and what two cores do at once
-    ixy bench latency      from wire to wire, polling and waiting
-    ixy bench traffic      what the tester's tools cost: filters, captures, packets made, beside others' tools
-    ixy bench xdp          interfaces of the kernel, beside DPDK, tcpreplay, a socket and Scapy
-    ixy bench start        seconds until packets flow, with an empty cache and with a full one
+    Examples:
+      ixy bench forward --batch 32
+      sudo ixy bench xdp
     """
 
 
@@ -83,16 +79,18 @@ def bench() -> None:
 @_options(_repeat_option, _json_option)
 @logging_options
 def forward(batches: list[int], rounds: int | None, metadata: str, repeat: int, as_json: bool) -> None:
-    """Cycles per packet to receive, change one byte, transmit and clean.
+    """Cycles per packet to forward it, beside the same algorithm in C.
 
-    Driver and model take turns on one core, and only the driver's turns are timed. With a C compiler, ixy's algorithm
-    in plain C is measured in turns with the driver, on the same model: with the layout of this driver (packet buffers
-    2112 bytes apart, one status report in 32), and as published (2048 bytes, a report for each packet).
+    It is received, one byte is changed, it is transmitted, and its buffer comes back. Driver and model take turns on
+    one core, and only the driver's turns are timed. With a C compiler, ixy's algorithm in plain C is measured in turns
+    with the driver, on the same model: with the layout of this driver (packet buffers 2112 bytes apart, one status
+    report in 32), and as published (2048 bytes, a report for each packet).
 
     \b
-    ixy bench forward
-    ixy bench forward --batch 32,64 --repeat 11 --json
-    ixy bench forward --metadata flags,hash,vlan
+    Examples:
+      ixy bench forward
+      ixy bench forward --batch 32,64 --repeat 11 --json
+      ixy bench forward --metadata flags,hash,vlan
     """
     from ixy.bench import lockstep
     from ixy.bench.report import costs_table
@@ -109,11 +107,12 @@ def forward(batches: list[int], rounds: int | None, metadata: str, repeat: int, 
 @_options(_seconds_option, _repeat_option, _json_option)
 @logging_options
 def rate(batch: int, seconds: float, repeat: int, as_json: bool) -> None:
-    """Million packets per second that the compiled forwarder reaches, the model on another core.
+    """Packets per second, compiled; the model is on another core.
 
     \b
-    ixy bench rate
-    ixy bench rate --batch 256 --json
+    Examples:
+      ixy bench rate
+      ixy bench rate --batch 256 --json
     """
     _rates(["compiled"], batch, seconds, repeat, as_json)
 
@@ -123,11 +122,14 @@ def rate(batch: int, seconds: float, repeat: int, as_json: bool) -> None:
 @_options(_seconds_option, _repeat_option, _json_option)
 @logging_options
 def python(batch: int, seconds: float, repeat: int, as_json: bool) -> None:
-    """Million packets per second that ordinary Python reaches: NumPy over a batch, and packet by packet.
+    """Packets per second of ordinary Python.
+
+    By NumPy over a batch, and packet by packet.
 
     \b
-    ixy bench python
-    ixy bench python --batch 256 --json
+    Examples:
+      ixy bench python
+      ixy bench python --batch 256 --json
     """
     _rates(["numpy", "packets"], batch, seconds, repeat, as_json)
 
@@ -141,19 +143,27 @@ def python(batch: int, seconds: float, repeat: int, as_json: bool) -> None:
     show_default=True,
     help="Of vhost-user: the driver, or the back end, vhost-server.",
 )
-@click.option("--ring", type=click.Choice(["split", "packed", "both"]), default="both", show_default=True)
+@click.option(
+    "--ring",
+    type=click.Choice(["split", "packed", "both"]),
+    default="both",
+    show_default=True,
+    help="Kinds of rings to measure.",
+)
 @_options(_repeat_option, _json_option, logging_options)
 def virtio(peer: str | None, end: str, ring: str, repeat: int, as_json: bool) -> None:
-    """Cycles per packet of the VirtIO driver, in lock step with a model; with --peer, its rates beside DPDK's driver.
+    """Cycles per packet on VirtIO, or rates beside DPDK's.
 
-    With --end back, those of the back end, in lock step with our driver. The comparison takes turns, and starts each
-    process anew for each measurement.
+    They are those of the VirtIO driver, in lock step with a model; with --peer, its rates beside DPDK's driver. With
+    --end back, those of the back end, in lock step with our driver. The comparison takes turns, and starts each process
+    anew for each measurement.
 
     \b
-    ixy bench virtio
-    ixy bench virtio --peer dpdk --json
-    ixy bench virtio --end back
-    ixy bench virtio --end back --peer dpdk --repeat 5
+    Examples:
+      ixy bench virtio
+      ixy bench virtio --peer dpdk --json
+      ixy bench virtio --end back
+      ixy bench virtio --end back --peer dpdk --repeat 5
     """
     from ixy.bench.virtio import lock_step_lines, peer_lines
 
@@ -167,13 +177,14 @@ def virtio(peer: str | None, end: str, ring: str, repeat: int, as_json: bool) ->
 @click.option("--rounds", type=Whole(1, 10**7), help="Batches in one measurement.  [default: 262144 packets' worth]")
 @_options(_repeat_option, _json_option, logging_options)
 def kernels(batch: int, rounds: int | None, repeat: int, as_json: bool) -> None:
-    """Cycles per packet of functions that do real work, and how many more that are than of plain forwarding.
+    """Cycles per packet of functions that do real work.
 
-    In lock step with the model, as `ixy bench forward`, in turns.
+    And how many more those are than of plain forwarding. In lock step with the model, as `ixy bench forward`, in turns.
 
     \b
-    ixy bench kernels
-    ixy bench kernels --batch 256 --repeat 9 --json
+    Examples:
+      ixy bench kernels
+      ixy bench kernels --batch 256 --repeat 9 --json
     """
     from ixy.bench.kernels import lines, measure
 
@@ -188,13 +199,15 @@ def kernels(batch: int, rounds: int | None, repeat: int, as_json: bool) -> None:
 @click.option("--rounds", type=Whole(1, 10**7), help="Batches in one measurement.  [default: 262144 packets' worth]")
 @_options(_repeat_option, _json_option, logging_options)
 def cores(batch: int, cores: list[int] | None, rounds: int | None, repeat: int, as_json: bool) -> None:
-    """Cycles per packet to hand it to another worker through a ring, and of two queues on two cores at once.
+    """Cycles per packet to hand it to another core, and of two at once.
 
-    In lock step with the model, as `ixy bench forward`. What more queues would do is computed from the cost of two.
+    It is handed to another worker through a ring; and two queues are forwarded on two cores. In lock step with the
+    model, as `ixy bench forward`. What more queues would do is computed from the cost of two.
 
     \b
-    ixy bench cores
-    ixy bench cores --batch 64 --cores 2,3 --json
+    Examples:
+      ixy bench cores
+      ixy bench cores --batch 64 --cores 2,3 --json
     """
     from ixy.bench.cores import lines, measure
 
@@ -207,14 +220,15 @@ def cores(batch: int, cores: list[int] | None, rounds: int | None, repeat: int, 
 @click.option("--rate", type=Whole(1, 10**7), default=1000, show_default=True, help="Frames a second.")
 @_options(_seconds_option, _json_option, logging_options)
 def latency(rate: int, seconds: float, as_json: bool) -> None:
-    """Latency from wire to wire of a path that polls, and of one that waits: how many frames took how long.
+    """Latency from wire to wire, polling and waiting.
 
-    Time is cut into slices of a millisecond; calm are those in which neither thread stood still, since the system or
-    another program had its core.
+    How many frames took how long. Time is cut into slices of a millisecond; calm are those in which neither thread
+    stood still, since the system or another program had its core.
 
     \b
-    ixy bench latency
-    ixy bench latency --rate 100000 --seconds 5 --json
+    Examples:
+      ixy bench latency
+      ixy bench latency --rate 100000 --seconds 5 --json
     """
     from ixy.bench.latency import measure
     from ixy.bench.report import latency_table
@@ -238,7 +252,9 @@ def latency(rate: int, seconds: float, as_json: bool) -> None:
 @click.argument("sections", nargs=-1)
 @_options(_repeat_option, _json_option, logging_options)
 def traffic(sections: tuple[str, ...], repeat: int, as_json: bool) -> None:
-    """What the tools for traffic cost a packet, all of them or those SECTIONS that are named.
+    """What the tools for traffic cost a packet.
+
+    All of them, or those SECTIONS that are named:
 
     \b
     filter    a filter in tcpdump's language, on mixed traffic in random order, and where all packets miss;
@@ -251,9 +267,10 @@ def traffic(sections: tuple[str, ...], repeat: int, as_json: bool) -> None:
               of what replays and generates beside tcpreplay, Scapy and a socket; what is not installed is named
 
     \b
-    ixy bench traffic
-    ixy bench traffic filter --repeat 9 --json
-    sudo ixy bench traffic beside
+    Examples:
+      ixy bench traffic
+      ixy bench traffic filter --repeat 9 --json
+      sudo ixy bench traffic beside
     """
     from ixy.bench.traffic import SECTIONS
 
@@ -275,18 +292,19 @@ def traffic(sections: tuple[str, ...], repeat: int, as_json: bool) -> None:
 @click.option("--batch", "batches", type=Batches(), default="32,64", show_default=True, help="Batch sizes to measure.")
 @_options(_seconds_option, _repeat_option, _json_option, logging_options)
 def xdp(works: tuple[str, ...], batches: list[int], seconds: float, repeat: int, as_json: bool) -> None:
-    """What the driver of AF_XDP costs, and how fast xdp: and packet: are beside others: all WORKS or receive, transmit,
-    forward.
+    """Interfaces of the kernel, by xdp: and packet:, beside others.
 
-    As root, on a veth pair in a network namespace of its own. The program under test has one core, the other end of the
-    pair another one. Beside DPDK's net_af_xdp and net_af_packet, tcpreplay, an AF_PACKET socket in Python, and Scapy;
-    what is not installed is named. All are started --repeat times in turns, and measured for --seconds. Starts fall
-    into a fast and a slow group, so they are compared within each. What counts are slices of time in which no
-    program had to wait for its core.
+    What the driver of AF_XDP costs, and how fast both are: all WORKS, or receive, transmit, forward. As root, on a veth
+    pair in a network namespace of its own. The program under test has one core, the other end of the pair another one.
+    Beside DPDK's net_af_xdp and net_af_packet, tcpreplay, an AF_PACKET socket in Python, and Scapy; what is not
+    installed is named. All are started --repeat times in turns, and measured for --seconds. Starts fall into a fast and
+    a slow group, so they are compared within each. What counts are slices of time in which no program had to wait for
+    its core.
 
     \b
-    sudo ixy bench xdp
-    sudo ixy bench xdp transmit --batch 64 --repeat 9 --json
+    Examples:
+      sudo ixy bench xdp
+      sudo ixy bench xdp transmit --batch 64 --repeat 9 --json
     """
     from ixy.bench.contest import Task
     from ixy.bench.xdp import WORKS, lines, measure
@@ -303,15 +321,17 @@ def xdp(works: tuple[str, ...], batches: list[int], seconds: float, repeat: int,
 @bench.command()
 @_options(_repeat_option, _json_option, logging_options)
 def start(repeat: int, as_json: bool) -> None:
-    """Seconds until packets flow: the first start, which compiles, and later ones.
+    """Seconds until packets flow: the first start, and later ones.
 
-    Each start is a process of its own: the demo; a forwarder between two 82599 cards, and one between VirtIO devices,
-    both without the simulated cards' own code. The last columns are what one more path costs, in processor seconds,
-    with a function that is new, and with one that is known. With --json also the processor seconds of each kernel.
+    The first one compiles. Each start is a process of its own: the demo; a forwarder between two 82599 cards, and one
+    between VirtIO devices, both without the simulated cards' own code. The last columns are what one more path costs,
+    in processor seconds, with a function that is new, and with one that is known. With --json also the processor
+    seconds of each kernel.
 
     \b
-    ixy bench start
-    ixy bench start --json
+    Examples:
+      ixy bench start
+      ixy bench start --json
     """
     from ixy.bench.report import starts_table
     from ixy.bench.start import PROGRAMS, measure

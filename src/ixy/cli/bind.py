@@ -14,10 +14,11 @@ from ixy.cli.options import logging_options
 @click.option("--force", is_flag=True, help="Even if the card's interface is up with an address or carries a route.")
 @logging_options
 def bind(address: str, driver: str, user: str | None, force: bool) -> None:
-    """Take a card from its kernel driver and bind it to another, vfio-pci unless told otherwise.
+    """Take a card from its kernel driver, and bind it to vfio-pci.
 
-    Bound to vfio-pci, a card is kept within the process's memory by the IOMMU, and with --user needs no root. A card
-    that another driver has is taken from it when it is opened, and reached without IOMMU. `ixy unbind` gives it back.
+    Or to another one that --driver names. Bound to vfio-pci, a card is kept within the process's memory by the IOMMU,
+    and with --user needs no root. A card that another driver has is taken from it when it is opened, and reached
+    without IOMMU. `ixy unbind` gives it back.
 
     \b
     Examples:

@@ -9,7 +9,7 @@ import click
 
 from ixy.apps.settings import MAX_COUNT, MAX_QUEUES, MAX_SECONDS, MAX_SNAPLEN
 from ixy.arguments import whole_number
-from ixy.cli.options import ParamType, Whole, logging_options, packet_options, wait_option
+from ixy.cli.options import FILE, ParamType, Whole, logging_options, packet_options, wait_option
 from ixy.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class FileSize(ParamType):
 
 
 @click.command()
-@click.argument("words", metavar="A [B…] FILE [FILTER]", nargs=-1, required=True)
+@click.argument("words", metavar="A [B…] FILE [FILTER]", type=FILE, nargs=-1, required=True)
 @click.option(
     "-s",
     "--snaplen",
@@ -63,11 +63,12 @@ def capture(
     queues: int,
     wait: bool,
 ) -> int:
-    """Write what devices receive to FILE, with time stamps in nanoseconds, in the order of time.
+    """Write what devices receive to FILE.
 
-    FILE's name says the format: pcapng for .pcapng, else pcap; with .gz or .zst behind that it is compressed. pcapng
-    tells from which device a packet came, and how many it has dropped. FILE may be - for standard output. FILTER is
-    tcpdump's language. --count counts the packets that match it.
+    Packets have time stamps in nanoseconds, and come in the order of time. FILE's name says the format: pcapng for
+    .pcapng, else pcap; with .gz or .zst behind that it is compressed. pcapng tells from which device a packet came, and
+    how many it has dropped. FILE may be - for standard output. FILTER is tcpdump's language. --count counts the packets
+    that match it.
 
     Runs until Ctrl-C or a limit. What was written stays readable, whatever happens. At the end it says how many packets
     were received, matched and captured, and how many were lost because the card, or the file, had no room.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ixy.apps.settings import MAX_SNAPLEN
-from ixy.cli.options import Whole, packet_options, trace_option
+from ixy.cli.options import FILE, Whole, packet_options, trace_option
 from ixy.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("words", metavar="[A] [FILTER]", nargs=-1)
-@click.option("-r", "--read", "source", metavar="FILE", help="Packets of a capture file; - is standard input.")
-@click.option("-w", "--write", "target", metavar="FILE", help="Write packets to a capture file, instead of lines.")
+@click.option(
+    "-r", "--read", "source", metavar="FILE", type=FILE, help="Packets of a capture file; - is standard input."
+)
+@click.option(
+    "-w", "--write", "target", metavar="FILE", type=FILE, help="Write packets to a capture file, instead of lines."
+)
 @click.option("-e", "--link", is_flag=True, help="Print the Ethernet header.")
 @click.option("-v", "verbose", count=True, help="Print more: TTL, checksums, options; -vv and -vvv yet more.")
 @click.option("-q", "--quiet", is_flag=True, help="Print less.")
@@ -60,11 +64,11 @@ def dump(
     line: bool,
     decode: bool,
 ) -> int:
-    """Print what device A receives, or what is in a file, a line a packet, as tcpdump -n does.
+    """Print what device A receives, or a file, as tcpdump does.
 
-    FILTER is in tcpdump's language (man pcap-filter). The lines are tcpdump's for ARP, IPv4, IPv6, ICMP, ICMPv6, UDP
-    and TCP. What UDP and TCP carry is not looked at, whatever their ports: DNS is printed as any other UDP, and
-    --decode says more. Names are never looked up.
+    FILTER is in tcpdump's language (man pcap-filter). A packet's line is that of tcpdump -n for ARP, IPv4, IPv6, ICMP,
+    ICMPv6, UDP and TCP. What UDP and TCP carry is not looked at, whatever their ports: DNS is printed as any other UDP,
+    and --decode says more. Names are never looked up.
 
     Runs until Ctrl-C, a limit, or the end of the file. What comes through a pipe (-r -) is printed as it comes.
 

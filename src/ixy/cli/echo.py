@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 @packet_options
 @logging_options
 def echo(settings: Settings, address: str, wait: bool) -> int:
-    """Send each packet that device A receives back to its sender: its MAC addresses are swapped.
+    """Send each packet that device A receives back to its sender.
 
-    Runs until Ctrl-C or a limit. Exit code 1 says that a sink saw a packet lost or wrong.
+    Its MAC addresses are swapped. Runs until Ctrl-C or a limit. Exit code 1 says that a sink saw a packet lost or
+    wrong.
 
     \b
     Examples:

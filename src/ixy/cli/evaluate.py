@@ -43,7 +43,7 @@ class Sections(ParamType):
 @click.option("--json", "as_json", is_flag=True, help="Print the report too, a JSON object a line, for programs.")
 @logging_options
 def evaluate(quick: bool, only: Sequence[str], output: Path, as_json: bool) -> None:
-    """Repeat the thesis's evaluation on this machine, and write a report.
+    """Repeat the thesis's evaluation here, and write a report.
 
     Throughput by batch size, clock frequency, ring and frame size, beside C and the published curves; what each
     function costs; how much code is unsafe; latency from wire to wire; what NumPy and plain Python reach; a socket of

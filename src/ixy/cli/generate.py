@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ixy.cli.options import ParamType, Whole, logging_options, packet_options
+from ixy.cli.options import FILE, ParamType, Whole, logging_options, packet_options
 from ixy.errors import CaptureError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ class RateType(ParamType):
 @click.option("--poisson", is_flag=True, help="At random moments, by a Poisson process of that rate.")
 @click.option("--burst", type=Whole(1, 4096), default=1, help="Packets at once, and then a pause that keeps the rate.")
 @click.option("--strict-rate", is_flag=True, help="End with exit code 1 if the rate was not reached.")
-@click.option("--streams", metavar="FILE", help="Send the streams that a YAML file describes.")
-@click.option("--template", metavar="FILE", help="Send the packets of a pcap file, in turn, over and over.")
+@click.option("--streams", metavar="FILE", type=FILE, help="Send the streams that a YAML file describes.")
+@click.option("--template", metavar="FILE", type=FILE, help="Send the packets of a pcap file, in turn, over and over.")
 @click.option("--scapy", metavar="EXPRESSION", help="Send the packets that a Scapy expression stands for, likewise.")
 @click.option("--no-sequence", is_flag=True, help="Do not write a sequence number into the last 4 bytes.")
 @click.option("--seed", type=Whole(0, (1 << 32) - 1), default=0, help="Of all that is random.")
@@ -53,11 +53,12 @@ def generate(
     seed: int,
     **sources: str | None,
 ) -> int:
-    """Send packets from device A: UDP packets, or those of a file or of a Scapy expression, or streams.
+    """Send packets from device A, at a rate.
 
-    The last 4 bytes of each packet are its number, from 0, the highest byte first; checksums are kept right. What the
-    device receives meanwhile is counted and thrown away. Packets longer than a buffer (2048 bytes) are left out and
-    counted. Bits per second are those on the wire, with preamble, check sequence and gap.
+    They are UDP packets, or those of a file or of a Scapy expression, or streams. The last 4 bytes of each packet are
+    its number, from 0, the highest byte first; checksums are kept right. What the device receives meanwhile is counted
+    and thrown away. Packets longer than a buffer (2048 bytes) are left out and counted. Bits per second are those on
+    the wire, with preamble, check sequence and gap.
 
     Runs until Ctrl-C or a limit.
 

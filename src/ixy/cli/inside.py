@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ixy.apps.settings import MAX_SECONDS
-from ixy.cli.options import Seconds, Whole, json_option, logging_options
+from ixy.cli.options import FILE, Seconds, Whole, json_option, logging_options
 from ixy.errors import ConfigurationError
 
 _MAX_PROCESS = 1 << 22  # proc(5): pid_max
@@ -22,10 +22,11 @@ process_option = click.option(
 @json_option
 @logging_options
 def info(address: str, process: int | None, as_json: bool) -> None:
-    """Say what device A is: its driver, link, queues, features, offloads, firmware, NUMA node and PCI Express link.
+    """Say what device A is, and what it can do.
 
-    Who has it open is asked by a socket, see `ixy ps`. If nobody has, or nobody who tells, the kernel is asked, and as
-    root those registers are read whose reading changes nothing. The device is neither taken nor reset.
+    That is its driver, link, queues, features, offloads, firmware, NUMA node and PCI Express link. Who has it open is
+    asked by a socket, see `ixy ps`. If nobody has, or nobody who tells, the kernel is asked, and as root those
+    registers are read whose reading changes nothing. The device is neither taken nor reset.
 
     \b
     Examples:
@@ -56,12 +57,13 @@ def stats(
     process: int | None,
     as_json: bool,
 ) -> None:
-    """Print the counters of device A: the card's by the datasheet's names (GPRC, QPRC[0]), the kernel's, the driver's.
+    """Print the counters of device A.
 
-    They count since the device was opened, or cleared; those of an interface of the kernel, since it came to be. There
-    are 16 of each kind for queues, which queues 16 apart share. Who has the device open is asked by a socket, see `ixy
-    ps`. With --clear, the next look begins at 0; the summary of the command that has it open does not. The counters of
-    a card that nobody has open cannot be read without clearing them, so --clear must be said.
+    The card's have the datasheet's names (GPRC, QPRC[0]); beside them are the kernel's and the driver's. They count
+    since the device was opened, or cleared; those of an interface of the kernel, since it came to be. There are 16 of
+    each kind for queues, which queues 16 apart share. Who has the device open is asked by a socket, see `ixy ps`. With
+    --clear, the next look begins at 0; the summary of the command that has it open does not. The counters of a card
+    that nobody has open cannot be read without clearing them, so --clear must be said.
 
     \b
     Examples:
@@ -83,7 +85,7 @@ def stats(
 @click.option("--all", "show_all", is_flag=True, help="Of several alike also those that are as after a reset.")
 @click.option("--clear", is_flag=True, help="Also those that reading clears: counters, and causes of interrupts.")
 @click.option("--diff", type=Seconds(0, MAX_SECONDS), help="Look again after so many seconds, and show what changed.")
-@click.option("--since", metavar="FILE", help="Show what changed since --json has written this file.")
+@click.option("--since", metavar="FILE", type=FILE, help="Show what changed since --json has written this file.")
 @process_option
 @json_option
 @logging_options
@@ -97,12 +99,12 @@ def registers(
     process: int | None,
     as_json: bool,
 ) -> None:
-    """Print what the registers of an 82599, X540 or X550 hold: offset, name, value, fields, section of the datasheet.
+    """Print what the registers of a card hold, decoded.
 
-    REGISTER is a name such as CTRL, RXDCTL for those of all queues, or RXDCTL[3]; * stands for any characters. Who has
-    the card open is asked by a socket, see `ixy ps`; else, as root, they are read through sysfs, which neither takes
-    nor resets the card. Registers that change when they are read are left out, those of semaphores and time stamps
-    always.
+    For an 82599, X540 or X550: offset, name, value, fields, section of the datasheet. REGISTER is a name such as CTRL,
+    RXDCTL for those of all queues, or RXDCTL[3]; * stands for any characters. Who has the card open is asked by a
+    socket, see `ixy ps`; else, as root, they are read through sysfs, which neither takes nor resets the card. Registers
+    that change when they are read are left out, those of semaphores and time stamps always.
 
     \b
     Examples:
@@ -131,10 +133,10 @@ def registers(
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array, an object a process.")
 @logging_options
 def ps(as_json: bool) -> None:
-    """List the processes that have devices open and tell of them, with those devices; for root those of all users.
+    """List the processes that have devices open, and these devices.
 
-    Commands tell while they run, and programs by ixy.serve_telemetry(). What a process has left that was killed is
-    removed. Clients of DPDK's telemetry read the same sockets.
+    For root it lists those of all users. Commands tell while they run, and programs by ixy.serve_telemetry(). What a
+    process has left that was killed is removed. Clients of DPDK's telemetry read the same sockets.
 
     \b
     Examples:

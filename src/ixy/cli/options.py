@@ -68,6 +68,7 @@ def _name(option: click.Parameter | None) -> str:
 
 
 FRAME_SIZE = Whole(MIN_FRAME, MAX_FRAME)
+FILE = click.Path(readable=False)  # a shell completes it; who opens it says what is wrong
 
 
 def logging_options(function: F) -> F:

@@ -8,7 +8,7 @@ import click
 
 from ixy.apps.settings import MAX_COUNT, MAX_RATE, MAX_SECONDS
 from ixy.arguments import quantity
-from ixy.cli.options import ParamType, Seconds, Whole, logging_options, packet_options
+from ixy.cli.options import FILE, ParamType, Seconds, Whole, logging_options, packet_options
 from ixy.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Bits(ParamType):
 
 
 @click.command()
-@click.argument("file")
+@click.argument("file", type=FILE)
 @click.argument("addresses", metavar="A [B]", nargs=-1, required=True)
 @click.option("--speed", type=Seconds(1 / _MAX_SPEED, _MAX_SPEED), help="So many times as fast as recorded.")
 @click.option("--pps", type=Whole(1, MAX_RATE), help="So many packets per second.")
@@ -63,10 +63,11 @@ def replay(
     no_vlan: bool,
     **timing: Any,
 ) -> int:
-    """Send the packets of a capture FILE from device A, with the times between them that it recorded.
+    """Send the packets of a capture FILE from device A.
 
-    FILE may be pcap or pcapng, compressed by gzip or zstd, and larger than memory; - is standard input. What comes
-    through a pipe is sent as it comes. Packets of raw IP, Linux cooked captures and BSD's loopback become Ethernet.
+    Between them are the times that it recorded, or what the options say. FILE may be pcap or pcapng, compressed by gzip
+    or zstd, and larger than memory; - is standard input. What comes through a pipe is sent as it comes. Packets of raw
+    IP, Linux cooked captures and BSD's loopback become Ethernet.
 
     With B, what clients sent goes out of A, and what servers sent out of B. Of each pair of addresses, the client is
     who sent the first packet, unless that one is a TCP SYN with ACK. Both keep the recorded times.

@@ -138,14 +138,15 @@ _tolerance_option = click.option(
 
 
 @click.command()
-@_made
 @_tolerance_option
+@_made
 def throughput(make: Made, resolution: float, tolerance: float) -> int:
-    """The highest rate at which nothing is lost between devices A and B, for each size of frames (RFC 2544, 26.1).
+    """The highest rate at which nothing is lost between A and B.
 
-    The search begins at the rate of the line, or with as much as can be sent if it has none, and halves what lies
-    between a rate without loss and one with loss. What could not be offered, as this side is too slow, is told apart
-    from what was lost. A frame with a wrong bit is lost. Trials are of 2 seconds, where the RFC has 60.
+    For each size of frames, by RFC 2544, section 26.1. The search begins at the rate of the line, or with as much as
+    can be sent if it has none, and halves what lies between a rate without loss and one with loss. What could not be
+    offered, as this side is too slow, is told apart from what was lost. A frame with a wrong bit is lost. Trials are of
+    2 seconds, where the RFC has 60.
 
     Sizes are those of the RFC, with the 4 bytes of the frame check sequence that other commands count without. IPv6
     needs 84 bytes, a VLAN 68, both 88: the least of the usual sizes is raised to that.
@@ -166,9 +167,6 @@ def throughput(make: Made, resolution: float, tolerance: float) -> int:
 
 
 @click.command()
-@_made
-@_tolerance_option
-@click.option("--rate", type=RateType(), help="Measure at this rate, and look for no throughput.")
 @click.option(
     "--loads",
     type=Numbers(1, _HUNDRED),
@@ -176,12 +174,16 @@ def throughput(make: Made, resolution: float, tolerance: float) -> int:
     show_default=True,
     help="In % of the throughput, or of --rate.",
 )
+@click.option("--rate", type=RateType(), help="Measure at this rate, and look for no throughput.")
+@_tolerance_option
+@_made
 def latency(make: Made, resolution: float, tolerance: float, rate: Rate | None, loads: list[int]) -> int:
-    """How long packets take from device A to B at the throughput, and at shares of it (RFC 2544, section 26.2).
+    """How long packets take from A to B.
 
-    The throughput is looked for first, as by ixy test throughput. The latency is that of all packets, from the handing
-    over to the device until a poll has found it; the RFC has that of one, in each of 20 trials. Exit code 1 says that
-    there was no throughput with one of the sizes.
+    They do so at the throughput, and at shares of it (RFC 2544, section 26.2). The throughput is looked for first, as
+    by ixy test throughput. The latency is that of all packets, from the handing over to the device until a poll has
+    found it; the RFC has that of one, in each of 20 trials. Exit code 1 says that there was no throughput with one of
+    the sizes.
 
     \b
     Examples:
@@ -195,15 +197,16 @@ def latency(make: Made, resolution: float, tolerance: float, rate: Rate | None, 
 
 
 @click.command()
-@_made
 @click.option(
     "--step", type=Whole(1, 10), default=10, show_default=True, help="From one load to the next, in % of the line."
 )
+@_made
 def frame_loss(make: Made, resolution: float, step: int) -> int:
-    """What is lost from device A to B at which load: 100 % of the line, 90 %, and so on (RFC 2544, section 26.3).
+    """What is lost from A to B at which load.
 
-    It ends when two trials in a row lose nothing. Where the line has no rate, 100 % is as much as can be sent. A load
-    that could not be offered has no figure.
+    Loads are 100 % of the line, 90 %, and so on (RFC 2544, section 26.3). It ends when two trials in a row lose
+    nothing. Where the line has no rate, 100 % is as much as can be sent. A load that could not be offered has no
+    figure.
 
     \b
     Examples:
@@ -216,18 +219,18 @@ def frame_loss(make: Made, resolution: float, step: int) -> int:
 
 
 @click.command()
-@_made
 @click.option("--repeat", type=Whole(1, 1000), default=3, show_default=True, help="Searches; the RFC has 50.")
+@_made
 def back_to_back(make: Made, resolution: float, repeat: int) -> int:
-    """The longest burst of packets from device A to B of which none is lost (RFC 2544, section 26.4).
+    """The longest burst from A to B of which nothing is lost.
 
-    Packets follow each other as closely as can be, at most for --seconds, which by the RFC are 2 at least. Exit code 1
-    says that of one of the sizes not even one packet arrives.
+    By RFC 2544, section 26.4. Packets follow each other as closely as can be, at most for --seconds, which by the RFC
+    are 2 at least. Exit code 1 says that of one of the sizes not even one packet arrives.
 
     \b
     Examples:
       sudo ixy test back-to-back 0000:03:00.0 0000:03:00.1 --repeat 50 --output report
-      sudo ixy test back-to-back 0000:03:00.0 0000:03:00.1 --sizes 64 --ipv6 --vlan 5
+      sudo ixy test back-to-back 0000:03:00.0 0000:03:00.1 --sizes 128 --ipv6 --vlan 5
     """
     from ixy.apps.rfc2544.back_to_back import BackToBack
 

@@ -13,9 +13,10 @@ from ixy.packets.hugepages import MAX_PAGES
 @click.option("--compile", "compiling", is_flag=True, help="Compile what the commands need, and nothing else.")
 @logging_options
 def setup(pages: int, compiling: bool) -> int:
-    """Reserve huge pages and mount hugetlbfs, and say what was done. What is there already is kept.
+    """Reserve huge pages and mount hugetlbfs.
 
-    A device takes about 6 pages. The reservation lasts until the next boot.
+    It says what was done, and keeps what is there already. A device takes about 6 pages. The reservation lasts until
+    the next boot.
 
     With --compile, what the commands would compile when they first run is compiled now: for an image, or a machine on
     which nothing can be kept later. Fails if it cannot be kept.

@@ -23,12 +23,12 @@ def sim() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array, an object a card.")
 @logging_options
 def report(cards: tuple[str, ...], as_json: bool) -> None:
-    """Say what the drivers of simulated cards did: a check-list, and the rules they broke.
+    """Say what the drivers of simulated cards did.
 
-    Asks the `ixy sim qemu` of yours that is running; when it ends, it prints the same on standard error. For each step
-    of the datasheet's initialisation: done, left out, wrong order, not waited for. Rules that are punished do on the
-    card what they do on a real one; the others cards bear. A program that opens simulated cards itself has the same by
-    `ixy.sim.report("a")`.
+    It is a check-list, and the rules that they broke. It asks the `ixy sim qemu` of yours that is running; when it
+    ends, it prints the same on standard error. For each step of the datasheet's initialisation: done, left out, wrong
+    order, not waited for. Rules that are punished do on the card what they do on a real one; the others cards bear. A
+    program that opens simulated cards itself has the same by `ixy.sim.report("a")`.
 
     \b
     Examples:
@@ -47,11 +47,12 @@ def report(cards: tuple[str, ...], as_json: bool) -> None:
 @sandbox_option
 @logging_options
 def qemu(cards: tuple[str, ...], program: str, arguments: tuple[str, ...], sandbox: bool | None) -> int:
-    """Start QEMU with simulated 82599s in its PCI slots: test any 82599 driver without a card.
+    """Start QEMU with simulated 82599s in its PCI slots.
 
-    The cards are those of `ixy --help`, with the same wires; the first is PCI device 0000:00:10.0 of the guest. The
-    machine is a q35 with 1 GiB of memory unless -m says otherwise. Ends when QEMU does, with its exit code; Ctrl-C
-    and SIGTERM end both. At the end it says what the cards' drivers did; `ixy sim report` asks meanwhile.
+    So any driver for an 82599 is tested without a card. The cards are those of `ixy --help`, with the same wires; the
+    first is PCI device 0000:00:10.0 of the guest. The machine is a q35 with 1 GiB of memory unless -m says otherwise.
+    Ends when QEMU does, with its exit code; Ctrl-C and SIGTERM end both. At the end it says what the cards' drivers
+    did; `ixy sim report` asks meanwhile.
 
     \b
     Examples:

@@ -8,7 +8,7 @@ import click
 
 from ixy.apps.settings import MAX_SECONDS
 from ixy.cli.generate import RateType
-from ixy.cli.options import Seconds, Whole, logging_options, packet_options
+from ixy.cli.options import FILE, Seconds, Whole, logging_options, packet_options
 from ixy.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -47,7 +47,10 @@ def stream_options(function: Any) -> Any:
         click.option("--vlan", type=Whole(0, _MAX_VLAN), help="Packets have the tag of this VLAN."),
         click.option("--ipv6", is_flag=True, help="Packets are IPv6."),
         click.option(
-            "--streams", metavar="FILE", help="Send the streams that a YAML file describes, see ixy generate."
+            "--streams",
+            metavar="FILE",
+            type=FILE,
+            help="Send the streams that a YAML file describes, see ixy generate.",
         ),
     ):
         function = option(function)
@@ -73,14 +76,10 @@ def streams_of(
 
 @click.group(cls=DefaultGroup)
 def test() -> None:
-    """Send test packets from device A to B through whatever lies between, and judge what arrives.
+    """Measure what lies between devices A and B by test packets.
 
-    \b
-    ixy test A B                one trial; its options: ixy test run --help
-    ixy test throughput A B     RFC 2544: the highest rate without loss, for each size of frames
-    ixy test latency A B        latency at that rate, and at shares of it
-    ixy test frame-loss A B     what is lost at which load
-    ixy test back-to-back A B   the longest burst without loss
+    They are sent from A, and judged as they arrive at B. `ixy test A B` is one trial, and `ixy test run --help` has its
+    options; the other commands are the tests of RFC 2544.
 
     The last 18 bytes of each packet are its signature: stream, number, time, and sums by which every inverted bit is
     found. For each stream it is said how many packets were sent and received, lost, duplicated, reordered (RFC 4737,
@@ -89,6 +88,7 @@ def test() -> None:
     \b
     Examples:
       sudo ixy test 0000:03:00.0 0000:03:00.1 --rate 1Mpps --seconds 60
+      sudo ixy test throughput 0000:03:00.0 0000:03:00.1 --sizes 64,1518
       ixy test sim:a,cable=b,wire=10G,loss=0.001,seed=1,clock=virtual sim:b,clock=virtual --rate 1Mpps --count 20000
     """
 
@@ -99,7 +99,7 @@ def test() -> None:
 @click.option("--size", help="Bytes of a frame, without its check sequence: 60, or 60,512 in turn, 60-1514, imix.")
 @click.option("--rate", type=RateType(), help="1e6 (packets per second), 1.5Mpps, 2Gbps, 80%; else as many as can be.")
 @click.option("--burst", type=Whole(1, 4096), default=1, help="Packets at once, and then a pause that keeps the rate.")
-@click.option("--csv", metavar="FILE", help="Write a row a stream into a file, - for standard output.")
+@click.option("--csv", metavar="FILE", type=FILE, help="Write a row a stream into a file, - for standard output.")
 @click.option("--no-learning", is_flag=True, help="Begin at once: what lies between knows where packets are to go.")
 @stream_options
 @packet_options
@@ -121,12 +121,12 @@ def run(
     routed: bool,
     settle: float,
 ) -> int:
-    """One trial from device A to B: until --seconds or --count, else for 10 seconds.
+    """One trial from A to B.
 
-    UDP packets with checksums go, as small as can be; sizes are without frame check sequence, and 60 is the least, 64
-    in a VLAN, 80 with IPv6, and both 84. Once a second a line says how many were sent, received and lost so far, and
-    which latency 50 and 99 % did not exceed. Latencies are from the handing over of a packet to the device until a poll
-    has found it. What is no test packet is counted as others.
+    It ends by --seconds or --count, else after 10 seconds. UDP packets with checksums go, as small as can be; sizes are
+    without frame check sequence, and 60 is the least, 64 in a VLAN, 80 with IPv6, and both 84. Once a second a line
+    says how many were sent, received and lost so far, and which latency 50 and 99 % did not exceed. Latencies are from
+    the handing over of a packet to the device until a poll has found it. What is no test packet is counted as others.
 
     Before, the ports to which packets are to come announce their addresses, by ARP (IPv6: neighbour advertisements), so
     that a switch has learned them (RFC 2544, section 23). Who asks for the address of a packet's sender or receiver is
@@ -137,8 +137,7 @@ def run(
     Exit code 1 says that packets were lost, duplicated or corrupted. Reordered ones alone are no failure: a device with
     several queues reorders those of different flows.
 
-    The device under test may be another process that forwards between simulated cards: terminal 1 waits for
-    terminal 2.
+    The device under test may be another process that forwards between simulated cards: terminal 1 waits for terminal 2.
 
     \b
     Examples:

@@ -12,7 +12,7 @@ from ixy.cli.options import logging_options
 @click.option("--force", is_flag=True, help="Even if the card's interface is up with an address or carries a route.")
 @logging_options
 def unbind(address: str, force: bool) -> None:
-    """Undo `ixy bind`: give a card back to the kernel driver that knows it.
+    """Undo `ixy bind`: give a card back to its kernel driver.
 
     \b
     Example:

@@ -19,6 +19,7 @@ from ixy.drivers.linux.netlink import LinkInfo, Questions, link_by_name
 from ixy.errors import AddressError, DeviceBusy, Error, PermissionDenied
 
 _CLASS = Path("/sys/class/net")
+_NOWHERE = Path("/dev/null")  # where no interface can have a directory
 _MAX_NAME = 15  # IFNAMSIZ, without the zero at the end
 
 # Of packet(7), which not every Python has
@@ -36,6 +37,16 @@ def check_name(address: str, name: str) -> None:
     """
     if not 0 < len(os.fsencode(name)) <= _MAX_NAME or "/" in name or any(map(str.isspace, name)):
         raise AddressError(f"{address}: {name!r} is no interface's name: write one of those that `ip link` shows")
+
+
+def _shows(link: LinkInfo) -> bool:
+    """Whether /sys has this interface. As another network namespace's it may have a different one of the same name."""
+    directory = _CLASS / link.name
+    try:
+        index, address = ((directory / name).read_text().strip() for name in ("ifindex", "address"))
+    except OSError:
+        return False
+    return (int(index), address) == (link.number, link.mac.hex(":"))
 
 
 class Interface:
@@ -57,6 +68,7 @@ class Interface:
             raise AddressError(f"{address}: no interface {name}: there are {there}")
         self.index = found.number
         self.first = found
+        self._class = _CLASS if _shows(found) else _NOWHERE
         self._questions: Questions | None = None
 
     def keep_asking(self) -> None:
@@ -85,14 +97,14 @@ class Interface:
         Raises:
             DeviceBusy: the kernel's network stack uses it; says how, and the remedy.
         """
-        words = interface_use(_CLASS / self.first.name)
+        words = interface_use(self._class / self.first.name)
         if words is not None:
             raise DeviceBusy(f"{self._address}: {words}: {remedy}")
 
     def speed(self) -> int:
         """In Mbit/s; 0 where the kernel does not know, and of a virtual interface, which has no wire: what that is said
         to have, 10 of a TAP, 10,000 of a veth, limits nothing."""
-        directory = _CLASS / self.now().name
+        directory = self._class / self.now().name
         try:
             return max(int((directory / "speed").read_text()), 0) if (directory / "device").exists() else 0
         except (OSError, ValueError):
@@ -107,16 +119,16 @@ class Interface:
         return self._queues("tx")
 
     def _queues(self, way: str) -> int:
-        return max(len([*(_CLASS / self.first.name / "queues").glob(f"{way}-*")]), 1)
+        return max(len([*(self._class / self.first.name / "queues").glob(f"{way}-*")]), 1)
 
     def model(self) -> str:
         """What it is: the kernel driver of its device, or the kind of a virtual one."""
-        driver = _CLASS / self.first.name / "device/driver"
+        driver = self._class / self.first.name / "device/driver"
         return driver.resolve().name if driver.exists() else self.first.virtual or "virtual"
 
     def slot(self, bus: str) -> Slot:
         """Where its device is plugged in, for who reaches it by `bus`."""
-        for place in (_CLASS / self.first.name / "device").resolve().parts[::-1]:
+        for place in (self._class / self.first.name / "device").resolve().parts[::-1]:
             with suppress(AddressError):
                 return PciDevice(place).slot_in(bus)
         return Slot(bus)

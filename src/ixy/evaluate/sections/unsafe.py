@@ -39,7 +39,7 @@ def table() -> Table:
             ),
         ],
         "Driver, memory, bus and the interface to applications, without the tables of registers and without empty "
-        "lines, comments and docstrings. Unsafe are the lines of the one module that may touch raw addresses; "
+        "lines, comments and docstrings. Unsafe are the lines of the one package that may touch raw addresses; "
         "unchecked kernels only index arrays, but are compiled without bounds checks, so nothing stops a wrong index. "
         f"The other drivers: {published.THESIS}.",
     )
