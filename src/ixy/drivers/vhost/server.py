@@ -8,6 +8,7 @@ import os
 import select
 import socket
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -185,14 +186,17 @@ class Server:
 
     def _receive(self) -> None:
         """Take up who has connected, if nobody is there."""
-        with suppress(BlockingIOError, ConnectionError):
+        try:
             connection, _ = self._listener.accept()
-            if self._front_end is not None:
-                log.warning("%s: a second front end was turned away", self._address)
-                connection.close()
-                return
-            self._front_end = FrontEnd(connection, self._port, self._offer, self._closing)
-            log.info("%s: a front end has connected", self._address)
+        except OSError:  # it has gone again, or there are no more files
+            time.sleep(_LOOK)
+            return
+        if self._front_end is not None:
+            log.warning("%s: a second front end was turned away", self._address)
+            connection.close()
+            return
+        self._front_end = FrontEnd(connection, self._port, self._offer, self._closing)
+        log.info("%s: a front end has connected", self._address)
 
     def _lose(self, reason: str, how: int = logging.WARNING) -> None:
         self._leave()
