@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -177,8 +178,15 @@ class Confined(NamedTuple):
 
 
 def wants_sandbox(settings: Settings) -> bool:
-    """Whether privileges are to be given up: by whoever has some, if nothing else is said."""
-    return privileged() if settings.sandbox is None else settings.sandbox
+    """Whether privileges are to be given up: by whoever has some, if nothing else is said. A program that runs a
+    command within itself keeps its own, as they would be gone for good."""
+    return privileged() and _is_own_process() if settings.sandbox is None else settings.sandbox
+
+
+def _is_own_process() -> bool:
+    """Whether this process was started as the command that it runs."""
+    arguments = sys.argv[1:]
+    return sys.orig_argv[len(sys.orig_argv) - len(arguments) :] == arguments
 
 
 def confine(settings: Settings, addresses: Sequence[str], files: Sequence[str] = ()) -> Confined | None:
