@@ -399,6 +399,8 @@ def run(paths: Sequence[Path], polls: int = POLLS, wait: float | None = None) ->
     else:
         wait = number("wait", wait, 0, MAX_TIMEOUT)
         received = paths[0]._alternation(paths).run(lambda part: _run(paths, part), polls, wait)
+        if not received and polls:  # what had to wait in a transmit ring, for room at the other end, can go now
+            received = _run(paths, 1)
     if received:
         for path in paths:
             path._rouse()
