@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ixy.errors import CaptureError
 from ixy.formats.links import ETHERNET
+from ixy.formats.unread import Unread
 from ixy.formats.words import (
     AHEAD,
     ALIKE,
@@ -50,7 +51,7 @@ _FCS_PRESENT = 1 << 26
 _FCS_SHIFT = 28  # the bits from here up count them in units of two bytes
 
 
-class Records:
+class Records(Unread):
     """The records of a pcap file.
 
     Attributes:
@@ -81,17 +82,6 @@ class Records:
         self.links, self.names = [link & 0xFFFF], [""]
         self._fcs = 2 * (link >> _FCS_SHIFT) if link & _FCS_PRESENT else 0
         self.data, self._big, self._end = data, order == ">", FILE_HEADER
-        self._gone = 0
-
-    @property
-    def rest(self) -> Bytes:
-        """What was not read."""
-        return self.data[self._end :]
-
-    def go_on(self, data: Bytes) -> None:
-        """Read on in `data`, which is `rest` and what follows it in the file."""
-        self._gone += self._end
-        self.data, self._end = data, 0
 
     def fill(self, table: Table, count: int, end: int) -> int:
         """Fill the columns of a table, from number `count` up to `end`, with the next packets; how many it holds then,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ixy.errors import CaptureError
+from ixy.formats.unread import Unread
 from ixy.formats.words import (
     AHEAD,
     ALIKE,
@@ -61,7 +62,7 @@ _APPLICATION = 4
 _START_TIME, _END_TIME, _RECEIVED, _DROPPED, _ACCEPTED, _DELIVERED = 2, 3, 4, 5, 6, 8
 
 
-class Records:
+class Records(Unread):
     """The packets of a pcapng file.
 
     Attributes:
@@ -91,16 +92,6 @@ class Records:
         self._first = self._end = self._gone = 0  # number of the section's first interface; place in the file
         self._interfaces = np.zeros((0, COLUMNS), np.int64)
         self.clamped = 0
-
-    @property
-    def rest(self) -> Bytes:
-        """What was not read."""
-        return self.data[self._end :]
-
-    def go_on(self, data: Bytes) -> None:
-        """Read on in `data`, which is `rest` and what follows it in the file."""
-        self._gone += self._end
-        self.data, self._end = data, 0
 
     def fill(self, table: Table, count: int, end: int) -> int:
         """Fill the columns of a table, from number `count` up to `end`, with the next packets; how many it holds then,

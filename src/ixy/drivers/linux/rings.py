@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ixy.drivers.rings import COMMON_WORDS, SendingRing
+from ixy.drivers.rings import CLEAN, COMMON_WORDS, NEXT, SendingRing
 from ixy.jit import compiled
-from ixy.packets.packets import INDEX_MASK, Packets
+from ixy.packets.checking import hand_over
+from ixy.packets.packets import INDEX_MASK, Packets, carry
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from ixy.packets.pool import Pools
 
 # Words of a ring's `state` besides the common ones
 PACKETS = COMMON_WORDS  # that were received, or handed over to be sent
@@ -29,6 +32,23 @@ def count_packets(state: NDArray[np.int64], packets: Packets, first: int, count:
         total += packets.lengths[first + i]
     state[PACKETS] += count
     state[BYTES] += total
+
+
+@compiled
+def hold(ring: Any, pools: Pools, packets: Packets, first: int, last: int) -> int:
+    """Keep packets `first` to `last` in a transmit ring until it is full, to be sent from there; how many."""
+    size = ring.held.ids.size
+    following = ring.state[NEXT]
+    count = min(last - first, size - (following - ring.state[CLEAN]))
+    if count > 0:
+        count = hand_over(pools, packets, first, count, packets.holder, ring.held.holder)
+        slot = following & (size - 1)
+        unwrapped = min(count, size - slot)
+        carry(ring.held, slot, packets, first, unwrapped)
+        carry(ring.held, 0, packets, first + unwrapped, count - unwrapped)
+        count_packets(ring.state, packets, first, count)
+        ring.state[NEXT] = following + count
+    return max(count, 0)
 
 
 class CountingRing:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ixy.drivers.linux.rings import BYTES, OWN_WORDS, PACKETS, count_packets
+from ixy.drivers.linux.rings import BYTES, OWN_WORDS, PACKETS, count_packets, hold
 from ixy.drivers.rings import CLEAN, DROPPED, NEXT, STARVED, leave, seize
 from ixy.jit import compiled, outlined
 from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, STRIDE
 from ixy.packets.checking import hand_over
-from ixy.packets.packets import INDEX_MASK, Flags, Packets, carry
+from ixy.packets.packets import INDEX_MASK, Flags, Packets
 from ixy.packets.pool import Pools, free_count, fresh, give, took
 from ixy.unsafe import copy, has, load_acquire, put, store_release
 from ixy.unsafe.sockets import send_many
@@ -228,19 +228,9 @@ def tx_room(ring: TxState, pools: Pools, wanted: int) -> int:
 @compiled
 def tx_batch(ring: TxState, pools: Pools, packets: Packets, first: int, last: int) -> int:
     """Take packets `first` to `last` until the ring is full, and have them sent; how many it took."""
-    size = ring.held.ids.size
-    following = ring.state[NEXT]
-    count = min(last - first, size - (following - ring.state[CLEAN]))
-    if count > 0:
-        count = hand_over(pools, packets, first, count, packets.holder, ring.held.holder)
-        slot = following & (size - 1)
-        unwrapped = min(count, size - slot)
-        carry(ring.held, slot, packets, first, unwrapped)
-        carry(ring.held, 0, packets, first + unwrapped, count - unwrapped)
-        count_packets(ring.state, packets, first, count)
-        ring.state[NEXT] = following + count
+    count = hold(ring, pools, packets, first, last)
     flush(ring, pools)
-    return max(count, 0)
+    return count
 
 
 @outlined

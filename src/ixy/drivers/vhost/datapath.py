@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ixy.drivers.linux.rings import count_packets
+from ixy.drivers.linux.rings import count_packets, hold
 from ixy.drivers.rings import CLEAN, NEXT, STARVED, leave, seize
 from ixy.drivers.vhost.chains import put_chain, take_chain
 from ixy.drivers.vhost.packed import offered as offered_packed
@@ -44,7 +44,7 @@ from ixy.drivers.vhost.state import (
 from ixy.jit import compiled, outlined
 from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, STRIDE
 from ixy.packets.checking import hand_over
-from ixy.packets.packets import INDEX_MASK, Flags, Packets, carry, stamp
+from ixy.packets.packets import INDEX_MASK, Flags, Packets, stamp
 from ixy.packets.pool import Pools, free_count, fresh, give, took
 from ixy.registers.virtio import DATA_VALID, HEADER_BYTES, LEGACY_HEADER_BYTES, NEEDS_CSUM
 from ixy.unsafe import copy, has, load_acquire, load_big, put, store_ordered, store_release, write_file
@@ -210,18 +210,9 @@ def tx_room(ring: GuestRing, pools: Pools, _wanted: int) -> int:
 def tx_batch(ring: GuestRing, pools: Pools, packets: Packets, first: int, last: int) -> int:
     """Take packets `first` to `last` until the ring is full, and copy as many as the front end has buffers for; how
     many it took."""
-    size, following = ring.held.ids.size, ring.state[NEXT]
-    count = min(last - first, size - (following - ring.state[CLEAN]))
-    if count > 0:
-        count = hand_over(pools, packets, first, count, packets.holder, ring.held.holder)
-        slot = following & (size - 1)
-        unwrapped = min(count, size - slot)
-        carry(ring.held, slot, packets, first, unwrapped)
-        carry(ring.held, 0, packets, first + unwrapped, count - unwrapped)
-        count_packets(ring.state, packets, first, count)
-        ring.state[NEXT] = following + count
+    count = hold(ring, pools, packets, first, last)
     flush(ring, pools)
-    return max(count, 0)
+    return count
 
 
 @compiled
