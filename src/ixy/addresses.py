@@ -46,6 +46,8 @@ class Shape(NamedTuple):
     pool_size: int
     metadata: tuple[str, ...]
     rss_key: bytes
+    offloads: tuple[str, ...]
+    mtu: int | None
 
 
 class Circumstances(NamedTuple):

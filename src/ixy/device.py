@@ -22,6 +22,7 @@ from ixy.addresses import link_timeout as usual_link_timeout
 from ixy.arguments import boolean, integer, mac_address, number
 from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, MAX_ADDRESSES
 from ixy.drivers.info import Info, plugged
+from ixy.drivers.offloads import OFFLOADS, check_offloads
 from ixy.drivers.rings import ENTERED, POOL_BUSY, RING_BUSY, desert, enter, exit_from, in_use, leave, seize
 from ixy.drivers.rss import Rss, check_key, table_of
 from ixy.drivers.rules import Rule, make_rule
@@ -54,6 +55,7 @@ log = logging.getLogger("ixy.device")
 MAX_QUEUES = 128
 MAX_RING_SIZE = 1 << 15
 MAX_POOL_SIZE = 64_000
+MIN_MTU, MAX_MTU = 68, 65535  # bytes: what IPv4 asks of a link (RFC 791, 3.2), and what a packet of it can have
 MAX_VLAN = 4095  # IEEE 802.1Q: 12 bits
 LINK_TIMEOUT = 10.0  # seconds; a real link takes a few
 SEND_TIMEOUT = 1.0  # seconds without room for a packet
@@ -76,6 +78,8 @@ def open_device(
     pool_size: int | None = None,
     metadata: Sequence[str] = (),
     rss_key: bytes | str | None = None,
+    offloads: Sequence[str] = (),
+    mtu: int | None = None,
     link_timeout: float | None = None,
     force: bool = False,
     sim: Machine | None = None,
@@ -93,9 +97,16 @@ def open_device(
             ring's and those of packets on their way, to each transmit queue 32 at least.
         metadata: what the device is to tell of each packet it receives, besides the length: "flags" (kind of packet,
             checksums), "hash" (RSS), "vlan" (takes VLAN tags out of packets), "time" (of the poll, unless the device
-            stamps). See `Batch.flags` and those after it.
+            stamps), "segments" (what it was put together from), "parts" (packets may lie in several buffers). See
+            `Batch.flags` and those after it.
         rss_key: of the hash by which packets are spread over receive queues: 40 bytes, or "symmetric" for one by which
             both directions of a flow come to the same queue. By default that of Microsoft's specification.
+        offloads: what the device is to do to packets besides: "checksum" (makes checksums of packets it sends whose
+            flags have IP_PARTIAL or L4_PARTIAL), "vlan" (puts tags in), "segmentation" (cuts what it sends into
+            `segments`), "coalescing" (puts received segments together), "stamps" (times are the device's). Each needs
+            its column as metadata.
+        mtu: the longest payload of a frame; by default the device's own, mostly 1500. What one buffer does not hold
+            needs "parts" as metadata.
         link_timeout: seconds to wait for the link, by default 10, and 0.5 for a simulated card, whose link is there at
             once or not at all. A link that stays down is no error: see `Device.link`.
         force: take the card even if the kernel has its interface up with an address or routes.
@@ -103,7 +114,7 @@ def open_device(
 
     Raises:
         AddressError: malformed, or there is no such device.
-        ConfigurationError: a parameter is out of range, or the device does not tell what is asked for as metadata.
+        ConfigurationError: a parameter is out of range, or the device does not tell, or do, what is asked for.
         DeviceBusy: another process, or the kernel's network stack, uses the card.
         DeviceTimeout: the card does not do what it should.
         MemoryUnavailable: no memory for DMA.
@@ -125,6 +136,8 @@ def open_device(
         pool_size=integer("pool_size", pool_size, 1, MAX_POOL_SIZE),
         metadata=check_metadata(address, metadata, METADATA),
         rss_key=check_key("rss_key", rss_key),
+        offloads=check_offloads(address, offloads, OFFLOADS),
+        mtu=None if mtu is None else integer("mtu", mtu, MIN_MTU, MAX_MTU),
     )
     if sim is not None and not isinstance(cast(object, sim), Machine):
         raise TypeError(f"sim must be a Machine, not {type(sim).__name__}")

@@ -312,6 +312,7 @@ def test_flags_are_bits() -> None:
         "L4_PARTIAL": 0x10,
         "VLAN": 0x20,
         "HASH": 0x40,
+        "IP_PARTIAL": 0x80,
         "IPV4": 0x100,
         "IPV6": 0x400,
         "TCP": 0x1000,

@@ -51,6 +51,7 @@ def _info_lines(known: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "features", ", ".join(known["features"])
     yield "not used", ", ".join(known["refused"])
     yield "offloads", ", ".join(known["rx_offloads"])
+    yield "transmit offloads", ", ".join(known["tx_offloads"])
     yield "firmware", known["firmware"]
     yield "NUMA node", _text(known["numa_node"])
     yield "PCI Express", _pcie(known)

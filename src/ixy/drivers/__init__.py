@@ -128,6 +128,7 @@ class RxRing(Protocol):
         state: the named tuple that the kernel works on.
         size: descriptors.
         metadata: what the device was set up to tell of each packet, names from `packets.METADATA`.
+        parts: the most buffers that a packet may lie in; 1 where none goes on in another.
     """
 
     kernel: Callable[..., int]
@@ -136,6 +137,7 @@ class RxRing(Protocol):
     state: Any
     size: int
     metadata: Sequence[str]
+    parts: int
 
     @property
     def pool(self) -> Lender:
@@ -173,6 +175,8 @@ class TxRing(Protocol):
         single: as of a receive ring.
         state: the named tuple that the kernel works on.
         size: descriptors.
+        offloads: what the device was set up to do to packets, names from `offloads.OFFLOADS`.
+        parts: as of a receive ring.
     """
 
     kernel: Callable[..., int]
@@ -180,6 +184,8 @@ class TxRing(Protocol):
     single: TxSingle | None
     state: Any
     size: int
+    offloads: Sequence[str]
+    parts: int
 
     @property
     def in_flight(self) -> int:

@@ -20,6 +20,7 @@ class Facts(NamedTuple):
     features: Sequence[str] = ()
     refused: Sequence[str] = ()
     rx_offloads: Sequence[str] = ()
+    tx_offloads: Sequence[str] = ()
     firmware: str | None = None
 
 
@@ -42,7 +43,7 @@ class Info:
         rules: that put packets into queues, in words.
         features: what it can, and VirtIO's features that are used, by name.
         refused: those that it offers and the driver does not use.
-        rx_offloads: what it does to packets that come in, by the names that DPDK has for that.
+        rx_offloads, tx_offloads: what it does to packets that come in and that it sends, by DPDK's names for that.
         firmware: the version of what is in its EEPROM.
         numa_node: that it is attached to; None where there is but one.
         pcie_speed, pcie_width, pcie_max_speed, pcie_max_width: its PCI Express link in GT/s and lanes, and what it
@@ -72,6 +73,7 @@ class Info:
     features: Sequence[str] = ()
     refused: Sequence[str] = ()
     rx_offloads: Sequence[str] = ()
+    tx_offloads: Sequence[str] = ()
     firmware: str | None = None
     numa_node: int | None = None
     pcie_speed: float | None = None

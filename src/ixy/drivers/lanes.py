@@ -186,6 +186,7 @@ class LaneTxRing(Ring):
     kernel = staticmethod(tx_batch)
     room = staticmethod(tx_room)
     single: TxSingle | None = None
+    offloads: Sequence[str] = ()
 
     @property
     def in_flight(self) -> int:

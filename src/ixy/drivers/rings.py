@@ -116,6 +116,8 @@ class Ring:
         state: what the ring's kernels work on, with `held`, the buffer in each descriptor, and `state`, its words.
     """
 
+    parts = 1
+
     def __init__(self, state: Any) -> None:
         self.state = state
         self.size = len(state.held.ids)
@@ -187,6 +189,7 @@ class SendingRing(Ring):
     """A transmit ring, which holds the buffers that are under way; see `ixy.drivers.TxRing`."""
 
     single: TxSingle | None = None
+    offloads: Sequence[str] = ()
 
     def drain(self) -> None:
         """Take the buffers back that the device has not sent, or not reported. It has stopped."""

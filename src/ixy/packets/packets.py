@@ -32,6 +32,7 @@ class Flags(IntFlag):
     L4_PARTIAL = 1 << 4  # no checksum was made: the packet comes from this machine (VirtIO 1.2, 5.1.6.4.1)
     VLAN = 1 << 5  # a VLAN tag was taken out of the packet, see `vlans`
     HASH = 1 << 6  # the packet was hashed, see `hashes`
+    IP_PARTIAL = 1 << 7  # the IPv4 header has no checksum yet
     IPV4 = 1 << 8
     IPV6 = 1 << 10
     TCP = 1 << 12
@@ -51,7 +52,7 @@ INDEX_MASK = 0xFFFF
 
 _INT32 = np.dtype(np.int32)
 
-METADATA = ("flags", "hash", "vlan", "time")
+METADATA = ("flags", "hash", "vlan", "time", "segments", "parts")
 """What can be asked for, by the names that `ixy.open` takes."""
 
 
@@ -67,6 +68,8 @@ class Packets(NamedTuple):
         times: when the packet was received, in ns since 1970, int64: that of the poll, unless the device stamps.
         offsets: where in its buffer a packet begins, from the buffer's first byte on; negative in the headroom; int16.
         nexts: the buffer in which a packet goes on, -1 in the last, int32.
+        segments: bytes of TCP's payload in each of the segments that the packet was put together from, or that it is
+            to be cut into, uint16; 0 where it is neither.
         holder: the number by which the checking mode knows these packets' owner.
     """
 
@@ -78,6 +81,7 @@ class Packets(NamedTuple):
     times: NDArray[np.int64] | None = None
     offsets: NDArray[np.int16] | None = None
     nexts: NDArray[np.int32] | None = None
+    segments: NDArray[np.uint16] | None = None
     holder: int = PROGRAM
 
 
@@ -99,6 +103,8 @@ def new_packets(
         hashes=new(count, np.uint32) if "hash" in metadata else None,
         vlans=new(count, np.uint16) if "vlan" in metadata else None,
         times=new(count, np.int64) if "time" in metadata else None,
+        nexts=new(count, np.int32) if "parts" in metadata else None,
+        segments=new(count, np.uint16) if "segments" in metadata else None,
         holder=_new_holder(),
     )
 
@@ -155,6 +161,7 @@ def swap(packets: Packets, one: int, other: int) -> None:
     move(packets.times, one, packets.times, other)
     move(packets.offsets, one, packets.offsets, other)
     move(packets.nexts, one, packets.nexts, other)
+    move(packets.segments, one, packets.segments, other)
 
 
 @compiled
@@ -172,3 +179,4 @@ def carry(target: Packets, to: int, source: Packets, start: int, count: int) -> 
         move(target.times, to + i, source.times, start + i)
         move(target.offsets, to + i, source.offsets, start + i)
         move(target.nexts, to + i, source.nexts, start + i)
+        move(target.segments, to + i, source.segments, start + i)

@@ -100,7 +100,7 @@ def _port_info(parameters: str) -> dict[str, Any]:
         "txq_state": [1] * len(device.tx),
         "numa_node": -1 if info.numa_node is None else info.numa_node,
         "rx_offloads": list(info.rx_offloads),
-        "tx_offloads": [],
+        "tx_offloads": list(info.tx_offloads),
     }
 
 

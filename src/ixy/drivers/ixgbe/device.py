@@ -27,6 +27,7 @@ from ixy.drivers.ixgbe.rings import IxgbeRxRing, IxgbeTxRing
 from ixy.drivers.ixgbe.rules import TABLE_KIB, Tables
 from ixy.drivers.ixgbe.semaphore import owned
 from ixy.drivers.ixgbe.statistics import Statistics
+from ixy.drivers.offloads import check_offloads, refuse_mtu
 from ixy.drivers.pools import AttachedPools
 from ixy.drivers.rings import counts
 from ixy.drivers.rss import DEFAULT_KEY, Rss, table_of
@@ -34,7 +35,7 @@ from ixy.dropped import close_dropped
 from ixy.errors import ConfigurationError, DeviceTimeout, Error, UnsupportedDevice
 from ixy.packets.dma import allocate_rings
 from ixy.packets.mempool import Mempool
-from ixy.packets.packets import METADATA, check_metadata
+from ixy.packets.packets import check_metadata
 from ixy.registers import Reading, Register, RegisterFile
 from ixy.registers import i82599 as reg
 
@@ -52,6 +53,7 @@ RING_SIZES = [64 << n for n in range(7)]  # 64 to 4096: powers of two, so that a
 
 MAX_FRAME = 10  # KiB, rounded up
 FLOW_CONTROL_ROOM = 24  # KiB: 4.6.3.2, below the end of the receive buffer
+TOLD = ("flags", "hash", "vlan", "time")  # of each packet, if asked for
 DEVICE_STATUS, TRANSACTION_PENDING = 0xAA, 1 << 5  # in the configuration space (9.3.10.6)
 
 
@@ -66,6 +68,7 @@ class Ixgbe:
         pool_size: packet buffers per receive queue, at least `ring_size` + 32.
         metadata: what is to be told of each packet, see `ixy.open`.
         rss_key: of the hash by which packets are spread, 40 bytes.
+        offloads, mtu: see `ixy.open`.
 
     Raises:
         ConfigurationError: a parameter is out of range.
@@ -84,6 +87,8 @@ class Ixgbe:
         pool_size: int = DEFAULT_POOL_SIZE,
         metadata: Sequence[str] = (),
         rss_key: bytes = DEFAULT_KEY,
+        offloads: Sequence[str] = (),
+        mtu: int | None = None,
     ) -> None:
         self.address = function.address
         self._function = function
@@ -104,7 +109,9 @@ class Ixgbe:
         try:
             self._card = CARDS[function.config_read(2, 2)]
             check_configuration(self.address, rx_queues, tx_queues, ring_size, pool_size)
-            self._metadata = check_metadata(self.address, metadata, METADATA)
+            self._metadata = check_metadata(self.address, metadata, TOLD)
+            check_offloads(self.address, offloads, (), self._metadata)
+            refuse_mtu(self.address, mtu)
             if rx_queues > 1 or "hash" in self._metadata:
                 named = min(rx_queues, self._card.rss_queues)
                 self.rss = Rss(rss_key, table_of(range(named), self._card.rss_entries))

@@ -15,11 +15,12 @@ from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE
 from ixy.drivers.linux.device import LinuxDevice
 from ixy.drivers.linux.interface import SOL_PACKET, check_name
 from ixy.drivers.linux.netlink import ETHERNET, LOOPBACK
+from ixy.drivers.offloads import check_offloads, refuse_mtu
 from ixy.drivers.packet.rings import PacketRxRing, PacketTxRing
 from ixy.drivers.rss import DEFAULT_KEY
 from ixy.errors import AddressError, ConfigurationError, UnsupportedDevice
 from ixy.packets.mempool import Mempool
-from ixy.packets.packets import METADATA, check_metadata
+from ixy.packets.packets import check_metadata
 from ixy.unsafe import Window
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ _FANOUT_HASH, _FANOUT_OWN_NUMBER = 0, 0x2000
 _BLOCK_BYTES = 8192
 _WAIT = 1  # ms
 _FRAME_BYTES = 2048  # by which the kernel checks sizes, and no more
+_TOLD = ("flags", "hash", "vlan", "time")  # of each packet, if asked for
 _COUNTERS = ("packets", "drops", "freezes")  # of struct tpacket_stats_v3
 _PAGE = 4096
 _SEND_BYTES = 8 << 20  # that may be on their way from a socket
@@ -102,6 +104,8 @@ class PacketDevice(LinuxDevice):
         pool_size: int = DEFAULT_POOL_SIZE,
         metadata: Sequence[str] = (),
         rss_key: bytes = DEFAULT_KEY,
+        offloads: Sequence[str] = (),
+        mtu: int | None = None,
     ) -> None:
         wanted = parse(address)
         super().__init__(PREFIX + wanted.name, wanted.name, "+net_raw")
@@ -110,7 +114,9 @@ class PacketDevice(LinuxDevice):
         self._receiving, self._sending = self.rx_rings, self.tx_rings
         self._counted: list[list[int]] = [[0] * len(_COUNTERS) for _ in range(rx_queues)]
         self._check(rx_queues, tx_queues, ring_size, pool_size, rss_key)
-        self._metadata = check_metadata(self.address, metadata, METADATA)
+        self._metadata = check_metadata(self.address, metadata, _TOLD)
+        check_offloads(self.address, offloads, (), self._metadata)
+        refuse_mtu(self.address, mtu)
         try:
             self._take_interface()
             for _ in range(rx_queues):

@@ -15,6 +15,7 @@ from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, DeviceCounters, Li
 from ixy.drivers.info import Facts
 from ixy.drivers.linux.device import RING_SIZES, ThisProcess
 from ixy.drivers.linux.rings import GROUP
+from ixy.drivers.offloads import check_offloads, refuse_mtu
 from ixy.drivers.pools import AttachedPools
 from ixy.drivers.rings import counts
 from ixy.drivers.rss import DEFAULT_KEY, Rss
@@ -97,6 +98,8 @@ class VhostDevice:
         pool_size: int = DEFAULT_POOL_SIZE,
         metadata: Sequence[str] = (),
         rss_key: bytes = DEFAULT_KEY,
+        offloads: Sequence[str] = (),
+        mtu: int | None = None,
     ) -> None:
         self._path, unwanted = parse(address)
         self.address = PREFIX + self._path
@@ -112,6 +115,8 @@ class VhostDevice:
         self._too_long = 0
         self._check(rx_queues, tx_queues, ring_size, pool_size, rss_key)
         self._metadata = check_metadata(self.address, metadata, ("flags", "time"))
+        check_offloads(self.address, offloads, (), self._metadata)
+        refuse_mtu(self.address, mtu)
         try:
             self.memory = GuestMemory()
             self._undo.callback(self.memory.close)

@@ -17,6 +17,7 @@ import numpy as np
 from ixy.arguments import integer
 from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, DeviceCounters, Link, check_pool
 from ixy.drivers.info import Facts
+from ixy.drivers.offloads import check_offloads, refuse_mtu
 from ixy.drivers.pools import AttachedPools
 from ixy.drivers.rings import counts
 from ixy.drivers.rss import DEFAULT_KEY, Rss, table_of
@@ -91,6 +92,8 @@ class VirtioNet:
         unwanted: int = 0,
         metadata: Sequence[str] = (),
         rss_key: bytes = DEFAULT_KEY,
+        offloads: Sequence[str] = (),
+        mtu: int | None = None,
     ) -> None:
         self.address = transport.address
         self._transport = transport
@@ -110,6 +113,8 @@ class VirtioNet:
             transport.reset()
             offered = Features(transport.features())
             self._metadata = check_metadata(self.address, metadata, self._told(offered))
+            check_offloads(self.address, offloads, (), self._metadata)
+            refuse_mtu(self.address, mtu)
             wanted = 1 << reg.GUEST_CSUM if "flags" in self._metadata else 0
             unwanted |= self._unneeded(offered) | self._unusable(offered)
             self._offered = offered

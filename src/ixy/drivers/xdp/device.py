@@ -18,6 +18,7 @@ from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE
 from ixy.drivers.linux.device import LinuxDevice
 from ixy.drivers.linux.interface import check_name, remedy
 from ixy.drivers.linux.netlink import ETHERNET, LOOPBACK
+from ixy.drivers.offloads import check_offloads, refuse_mtu
 from ixy.drivers.rss import DEFAULT_KEY
 from ixy.drivers.xdp.datapath import CHUNK
 from ixy.drivers.xdp.program import redirecting
@@ -132,6 +133,8 @@ class XdpDevice(LinuxDevice):
         pool_size: int = DEFAULT_POOL_SIZE,
         metadata: Sequence[str] = (),
         rss_key: bytes = DEFAULT_KEY,
+        offloads: Sequence[str] = (),
+        mtu: int | None = None,
         *,
         force: bool = False,
     ) -> None:
@@ -147,6 +150,8 @@ class XdpDevice(LinuxDevice):
         self._jumbo = self.interface.first.mtu + _AROUND > BUFFER_SIZE
         self._check(rx_queues, tx_queues, ring_size, pool_size, rss_key)
         self._metadata = check_metadata(self.address, metadata, ("time",))
+        check_offloads(self.address, offloads, (), self._metadata)
+        refuse_mtu(self.address, mtu)
         chosen = compile_expression(wanted.expression) if wanted.expression else None
         if not (force or chosen):
             self.interface.refuse_if_used("take all of its packets all the same with --force, or some with filter=…")
