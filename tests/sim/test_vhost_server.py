@@ -437,12 +437,12 @@ def test_what_is_told_of_features(path: Path) -> None:
     """Those of the device, as far as they are offered; the protocol's own bit is none."""
     with ixy.open(f"vhost-server:{path},ring=split", link_timeout=0) as device:
         assert device.info.features == []
-        assert device.info.refused == ["MRG_RXBUF", "MQ", "ANY_LAYOUT", "VERSION_1"]
+        assert device.info.refused == ["MRG_RXBUF", "MQ", "ANY_LAYOUT", "VERSION_1", "IN_ORDER"]
         with FrontEnd(path, VERSION_1 | MRG_RXBUF) as front:
             front.introduce()
             assert front.table() == 0
             assert device.info.features == ["MRG_RXBUF", "VERSION_1"]
-            assert device.info.refused == ["MQ", "ANY_LAYOUT"]
+            assert device.info.refused == ["MQ", "ANY_LAYOUT", "IN_ORDER"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a sandbox for root")
