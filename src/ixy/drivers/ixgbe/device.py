@@ -27,12 +27,13 @@ from ixy.drivers.ixgbe.rings import IxgbeRxRing, IxgbeTxRing
 from ixy.drivers.ixgbe.rules import TABLE_KIB, Tables
 from ixy.drivers.ixgbe.semaphore import owned
 from ixy.drivers.ixgbe.statistics import Statistics
-from ixy.drivers.offloads import check_offloads, refuse_mtu
+from ixy.drivers.offloads import check_offloads
 from ixy.drivers.pools import AttachedPools
 from ixy.drivers.rings import counts
 from ixy.drivers.rss import DEFAULT_KEY, Rss, table_of
 from ixy.dropped import close_dropped
 from ixy.errors import ConfigurationError, DeviceTimeout, Error, UnsupportedDevice
+from ixy.packets.buffers import BUFFER_SIZE
 from ixy.packets.dma import allocate_rings
 from ixy.packets.mempool import Mempool
 from ixy.packets.packets import check_metadata
@@ -53,7 +54,9 @@ RING_SIZES = [64 << n for n in range(7)]  # 64 to 4096: powers of two, so that a
 
 MAX_FRAME = 10  # KiB, rounded up
 FLOW_CONTROL_ROOM = 24  # KiB: 4.6.3.2, below the end of the receive buffer
-TOLD = ("flags", "hash", "vlan", "time")  # of each packet, if asked for
+TOLD = ("flags", "hash", "vlan", "time", "parts")  # of each packet, if asked for
+DEFAULT_MTU, MAX_MTU = 1500, 9710  # bytes; with the latter a frame has 9.5 KiB, which fits into MAX_FRAME
+IN_BUFFERS = inside.FRAMING - 4 + 8  # bytes of a frame besides: no check sequence, but up to two VLAN tags
 DEVICE_STATUS, TRANSACTION_PENDING = 0xAA, 1 << 5  # in the configuration space (9.3.10.6)
 
 
@@ -108,10 +111,11 @@ class Ixgbe:
         self.rss: Rss | None = None
         try:
             self._card = CARDS[function.config_read(2, 2)]
-            check_configuration(self.address, rx_queues, tx_queues, ring_size, pool_size)
             self._metadata = check_metadata(self.address, metadata, TOLD)
             check_offloads(self.address, offloads, (), self._metadata)
-            refuse_mtu(self.address, mtu)
+            self._mtu = check_mtu(self.address, mtu, "parts" in self._metadata)
+            self._parts = -(-(self._mtu + IN_BUFFERS) // BUFFER_SIZE)
+            check_configuration(self.address, rx_queues, tx_queues, ring_size, pool_size, self._parts)
             if rx_queues > 1 or "hash" in self._metadata:
                 named = min(rx_queues, self._card.rss_queues)
                 self.rss = Rss(rss_key, table_of(range(named), self._card.rss_entries))
@@ -148,7 +152,8 @@ class Ixgbe:
         slices = [memory.bytes[start : start + ring_bytes] for start in range(0, memory.size, ring_bytes)]
         for queue, pool in enumerate(pools):
             tail = self._doorbell(reg.RDT[queue])
-            self.rx_rings.append(IxgbeRxRing(slices[queue], tail, self._attached.addresses, pool, self._metadata))
+            where = slices[queue], tail, self._attached.addresses
+            self.rx_rings.append(IxgbeRxRing(*where, pool, self._metadata, self._parts))
             self._undo.callback(self.rx_rings[-1].drain)
         for queue in range(tx_queues):
             tail = self._doorbell(reg.TDT[queue])
@@ -274,6 +279,9 @@ class Ixgbe:
             regs.write(register, SIZE=0)
         self._clear_tables()
         regs.update(reg.HLREG0, RXCRCSTRP=1)
+        if self._mtu != DEFAULT_MTU:  # 8.2.3.22.13: tags come on top of what MAXFRS says, which counts with JUMBOEN
+            regs.write(reg.MAXFRS, MFS=self._mtu + inside.FRAMING)
+            regs.update(reg.HLREG0, JUMBOEN=1)
         regs.update(reg.RDRXCTL, CRC_STRIP=1, RSCFRSTSIZE=0, RSCACKC=1, FCOE_WRFIX=1)  # 8.2.3.8.8 asks for the latter
         regs.update(reg.FCTRL, BAM=1, UPE=1, MPE=1)  # promiscuous, until `set_promiscuous` says otherwise
         for queue in range(len(self.rx_rings)):
@@ -620,8 +628,30 @@ class Ixgbe:
         self._reset()
 
 
-def check_configuration(address: str, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int) -> None:
+def check_mtu(address: str, mtu: int | None, parts: bool) -> int:
+    """The MTU, one that the card can have.
+
+    Args:
+        parts: frames may take several buffers.
+
+    Raises:
+        ConfigurationError: says what is possible.
+    """
+    if mtu is None:
+        return DEFAULT_MTU
+    most = BUFFER_SIZE - IN_BUFFERS
+    if integer(f"{address}: mtu", mtu, 1, MAX_MTU) > most and not parts:
+        raise ConfigurationError(f"{address}: mtu {mtu}: above {most} it takes several buffers: metadata=('parts',)")
+    return mtu
+
+
+def check_configuration(
+    address: str, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int, parts: int
+) -> None:
     """Refuse what cards or the driver do not support, before the card is touched.
+
+    Args:
+        parts: the most buffers that a packet may take.
 
     Raises:
         ConfigurationError: says which parameter, and what is possible.
@@ -631,4 +661,4 @@ def check_configuration(address: str, rx_queues: int, tx_queues: int, ring_size:
             raise ConfigurationError(f"{address}: {queues} {kind} queues: 1 to {reg.QUEUES} are possible")
     if ring_size not in RING_SIZES:
         raise ConfigurationError(f"{address}: a ring of {ring_size} descriptors: possible are {RING_SIZES}")
-    check_pool(address, pool_size, ring_size, CLEAN_GROUP)
+    check_pool(address, pool_size, ring_size, CLEAN_GROUP + parts - 1)

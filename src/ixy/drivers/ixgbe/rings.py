@@ -8,6 +8,7 @@ import numpy as np
 
 from ixy.drivers import RxSingle, TxSingle
 from ixy.drivers.ixgbe import datapath
+from ixy.drivers.ixgbe import parts as several
 from ixy.drivers.ixgbe.datapath import STATE_WORDS, RxState, TxState
 from ixy.drivers.rings import FilledRing, SendingRing
 from ixy.packets.packets import Packets, slots
@@ -15,7 +16,7 @@ from ixy.registers.i82599 import DESCRIPTOR_BYTES, DESCRIPTOR_WORDS
 from ixy.unsafe import own_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -24,9 +25,13 @@ if TYPE_CHECKING:
 
 
 class IxgbeRxRing(FilledRing):
-    """A receive ring; see `ixy.drivers.RxRing`."""
+    """A receive ring; see `ixy.drivers.RxRing`.
 
-    kernel = staticmethod(datapath.rx_batch)
+    Args:
+        parts: the most buffers that a frame may take; more than one only if "parts" is among the metadata.
+    """
+
+    kernel: Callable[..., int] = staticmethod(datapath.rx_batch)
     ready = staticmethod(datapath.ready)
     single: RxSingle | None = RxSingle(
         datapath.begin, datapath.look, datapath.describe_one, datapath.replace, datapath.finish
@@ -39,9 +44,13 @@ class IxgbeRxRing(FilledRing):
         addresses: Addresses,
         pool: Mempool,
         metadata: Sequence[str] = (),
+        parts: int = 1,
     ) -> None:
         state = RxState(_descriptors(memory), tail, *_bookkeeping(memory), addresses, pool.number)
         super().__init__(state, pool, datapath.offer, metadata)
+        if "parts" in metadata:
+            self.kernel, self.single = several.rx_batch, None
+            self.parts = state.state[several.PARTS] = parts
 
 
 class IxgbeTxRing(SendingRing):
