@@ -322,7 +322,7 @@ def test_flags_are_bits() -> None:
 
 def test_columns_that_were_asked_for() -> None:
     """The others are None, and cost nothing."""
-    for asked, column in zip(METADATA, ("flags", "hashes", "vlans", "times"), strict=True):
+    for asked, column in zip(METADATA, ("flags", "hashes", "vlans", "times", "segments", "nexts"), strict=True):
         packets = new_packets(2, [asked])
         there = {name for name in ("flags", "hashes", "vlans", "times") if getattr(packets, name) is not None}
         assert there == {column}
