@@ -83,6 +83,7 @@ def take(ring: RxState, pools: Pools, packets: Packets, at: int, parts: int) -> 
     packets.ids[at] = held[first & mask]
     packets.lengths[at] = pools.sizes[held[first & mask] & ID_MASK]
     put(packets.nexts, at, following)
+    put(packets.segments, at, 0)  # the card puts nothing together
     describe(packets, at, ring.descriptors[2 * last], load_acquire(ring.descriptors, 2 * last + 1))
     handed = hand_over(pools, packets, at, 1, ring.held.holder, packets.holder)
     free = free_count(pools, ring.pool)
