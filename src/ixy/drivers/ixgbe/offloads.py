@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from ixy.drivers.ixgbe.datapath import CLEAN_GROUP
 from ixy.drivers.layers import TCP, clear_header_checksum, clear_lengths, find_layers, write_pseudo_sum
 from ixy.drivers.rings import CLEAN, COMMON_WORDS, NEXT
 from ixy.jit import compiled, outlined
@@ -85,6 +84,7 @@ class TxOffloadState(NamedTuple):
     Attributes:
         marks: for each descriptor that is to be reported, its number, and that of the buffer behind its packet's.
         does: the sum of what it does, CHECKSUM and those after it.
+        group: as many descriptors are written at most before one is reported, unless a single packet has more.
         longest: bytes of a frame, without the frame check sequence.
     """
 
@@ -95,6 +95,7 @@ class TxOffloadState(NamedTuple):
     addresses: Addresses
     marks: NDArray[np.int64]
     does: int
+    group: int
     longest: int
 
 
@@ -268,7 +269,7 @@ def put_in(ring: TxOffloadState, pools: Pools, packets: Packets, i: int, task: T
     """
     words, command = ring.state, task.command
     mask = (ring.held.ids.size - 1) & INDEX_MASK
-    group(ring, before, 1 + part_count(pools, packets, i))
+    report_before(ring, before, 1 + part_count(pools, packets, i))
     if task.second != 0:
         command |= TX_IDX * context(ring, task.first, task.second)
     word = task.payload << TX_PAYLEN_SHIFT | command | _EACH
@@ -289,7 +290,7 @@ def put_in(ring: TxOffloadState, pools: Pools, packets: Packets, i: int, task: T
         buffer = following
         size, following = int(pools.sizes[buffer & ID_MASK]), int(pools.nexts[buffer & ID_MASK])
     ring.descriptors[2 * ((words[PLACE] - 1) & mask) + 1] |= TX_EOP
-    if words[PLACE] - words[MARKED] >= CLEAN_GROUP:
+    if words[PLACE] - words[MARKED] >= ring.group:
         mark(ring, words[NEXT])
     words[FRAMES] += task.frames - 1
     words[UNCHANGED] += 0 if task.met else 1
@@ -324,11 +325,11 @@ def context(ring: TxOffloadState, first: int, second: int) -> int:
 
 
 @compiled
-def group(ring: TxOffloadState, before: int, more: int) -> None:
+def report_before(ring: TxOffloadState, before: int, more: int) -> None:
     """Have the packet before reported if with `more` descriptors there were too many without that, and the card does
     not have it yet."""
     words = ring.state
-    if words[PLACE] + more - words[MARKED] > CLEAN_GROUP and words[PLACE] > max(before, words[MARKED]):
+    if words[PLACE] + more - words[MARKED] > ring.group and words[PLACE] > max(before, words[MARKED]):
         mark(ring, words[NEXT])
 
 
