@@ -465,7 +465,7 @@ def test_an_offload_needs_its_column(machine: Machine, name: str, missing: str) 
 
 
 def test_a_ring_too_short_for_the_longest_packet(machine: Machine) -> None:
-    with pytest.raises(ConfigurationError, match="a ring needs 128 places"):
+    with pytest.raises(ConfigurationError, match="a ring needs 128"):
         open_pair(machine, ring_size=64)
 
 

@@ -174,9 +174,7 @@ class Ixgbe:
         addresses = self._attached.addresses
         parts = MAX_PARTS if "parts" in self._metadata else 1
         if parts > 1 and DOES.keys() & self._offloads and len(memory) < _LEAST_RING * reg.DESCRIPTOR_BYTES:
-            raise ConfigurationError(
-                f"{self.address}: packets of {parts} parts need a ring of {_LEAST_RING} descriptors"
-            )
+            raise ConfigurationError(f"{self.address}: with offloads of packets in parts a ring needs {_LEAST_RING}")
         if parts > 1 or DOES.keys() & self._offloads:
             return IxgbeOffloadTxRing(memory, tail, addresses, self._offloads, parts, BUFFER_SIZE)
         return IxgbeTxRing(memory, tail, addresses)

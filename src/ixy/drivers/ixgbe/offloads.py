@@ -62,13 +62,14 @@ PLACE = COMMON_WORDS  # the descriptor that comes next, counted without wrapping
 DONE = COMMON_WORDS + 1  # the oldest that is not known to be done
 MARKS = COMMON_WORDS + 2  # the mark that comes next, counted likewise,
 SEEN = COMMON_WORDS + 3  # and the oldest one that was not reported
-MARKED = COMMON_WORDS + 4  # the descriptor behind the last one that is to be reported
-LATEST = COMMON_WORDS + 5  # which of both contexts was used last
-CONTEXTS = COMMON_WORDS + 6  # what they are, two words each
-REFUSED = COMMON_WORDS + 10  # packets that did not leave: longer than a frame may be, or empty
-UNCHANGED = COMMON_WORDS + 11  # packets that left as they were, though something was asked of them
-FRAMES = COMMON_WORDS + 12  # by how many the frames that are to leave are more than the packets
-STATE_WORDS = COMMON_WORDS + 13
+MARKED = COMMON_WORDS + 4  # the descriptor behind the last one that is to be reported,
+MARKED_BUFFER = COMMON_WORDS + 5  # and the buffer behind its packet's
+LATEST = COMMON_WORDS + 6  # which of both contexts was used last
+CONTEXTS = COMMON_WORDS + 7  # what they are, two words each
+REFUSED = COMMON_WORDS + 11  # packets that did not leave: longer than a frame may be, or empty
+UNCHANGED = COMMON_WORDS + 12  # packets that left as they were, though something was asked of them
+FRAMES = COMMON_WORDS + 13  # by how many the frames that are to leave are more than the packets
+STATE_WORDS = COMMON_WORDS + 14
 
 _IP_PARTIAL, _L4_PARTIAL, _TAGGED = int(Flags.IP_PARTIAL), int(Flags.L4_PARTIAL), int(Flags.VLAN)
 _EACH = TX_DATA | TX_DEXT | TX_IFCS
@@ -84,7 +85,8 @@ class TxOffloadState(NamedTuple):
     Attributes:
         marks: for each descriptor that is to be reported, its number, and that of the buffer behind its packet's.
         does: the sum of what it does, CHECKSUM and those after it.
-        group: as many descriptors are written at most before one is reported, unless a single packet has more.
+        group: so many descriptors are written, or buffers held, at most until the card reports, unless a single packet
+            has more.
         longest: bytes of a frame, without the frame check sequence.
     """
 
@@ -290,8 +292,8 @@ def put_in(ring: TxOffloadState, pools: Pools, packets: Packets, i: int, task: T
         buffer = following
         size, following = int(pools.sizes[buffer & ID_MASK]), int(pools.nexts[buffer & ID_MASK])
     ring.descriptors[2 * ((words[PLACE] - 1) & mask) + 1] |= TX_EOP
-    if words[PLACE] - words[MARKED] >= ring.group:
-        mark(ring, words[NEXT])
+    if max(words[PLACE] - words[MARKED], words[NEXT] - words[MARKED_BUFFER]) >= ring.group:
+        mark(ring)
     words[FRAMES] += task.frames - 1
     words[UNCHANGED] += 0 if task.met else 1
 
@@ -330,20 +332,21 @@ def report_before(ring: TxOffloadState, before: int, more: int) -> None:
     not have it yet."""
     words = ring.state
     if words[PLACE] + more - words[MARKED] > ring.group and words[PLACE] > max(before, words[MARKED]):
-        mark(ring, words[NEXT])
+        mark(ring)
 
 
 @compiled
-def mark(ring: TxOffloadState, buffers: int) -> None:
-    """Have the card report the last descriptor that is written, with which all `buffers` before it are sent."""
+def mark(ring: TxOffloadState) -> None:
+    """Have the card report the last descriptor that is written: then all packets are sent whose buffers are held."""
     words, size = ring.state, ring.held.ids.size
     last = words[PLACE] - 1
     ring.descriptors[2 * (last & (size - 1)) + 1] |= TX_RS
     place = 2 * (words[MARKS] & (size - 1))
     ring.marks[place] = last
-    ring.marks[place + 1] = buffers
+    ring.marks[place + 1] = words[NEXT]
     words[MARKS] += 1
     words[MARKED] = words[PLACE]
+    words[MARKED_BUFFER] = words[NEXT]
 
 
 @outlined
