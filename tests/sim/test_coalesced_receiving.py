@@ -6,7 +6,7 @@ The model puts segments together by code of its own; hostile descriptors are wri
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -143,35 +143,47 @@ events = st.lists(
 )
 
 
+@pytest.fixture(scope="module")
+def host() -> Machine:
+    return Machine(stepped=True)
+
+
+@pytest.fixture(scope="module")
+def opened(host: Machine) -> Iterator[Device]:
+    """A card for many examples."""
+    with open_coalescing(host) as device:
+        yield device
+
+
+@settings(max_examples=40)
 @given(events, st.integers(1, 9))
-def test_streams_come_out_whole(events: list[tuple[int, int, str, str]], limit: int) -> None:
-    """Any segments of four connections, one of them a datagram's, in turns that end anywhere: what a connection's
-    packets carry, put together, is what its segments carried; and every buffer comes home."""
-    machine = Machine(stepped=True)
-    with open_coalescing(machine) as device:
-        nexts: dict[int, int] = defaultdict(int)
-        sent: dict[int, bytes] = defaultdict(bytes)
-        came: list[bytes] = []
-        for flow, size, flags, then in events:
-            nexts[flow] += 7 if then == "gap" else 0
-            arrive(machine, segment(nexts[flow], size, V6 if flow == 1 else V4, flags, sport=flow))
-            sent[flow] += payload(nexts[flow], size)
-            nexts[flow] += size
-            if then in ("turn", "receive"):
-                machine.step()
-            if then == "receive":
-                came += receive_all(device, limit)
-        machine.step()
-        came += receive_all(device, limit)
-        machine.step()
-        assert device.stats().rx_dropped == device.stats().rx_refused == 0
-        carried: dict[int, bytes] = defaultdict(bytes)
-        for data in came:
-            packet = Ether(data)
-            size = packet[IP].len - 40 if IP in packet else packet[IPv6].plen - 20
-            carried[packet[TCP].sport] += bytes(packet[TCP])[20:][:size]
-        assert carried == sent
-        assert accounted(device) == POOL
+def test_streams_come_out_whole(
+    host: Machine, opened: Device, events: list[tuple[int, int, str, str]], limit: int
+) -> None:
+    """Any segments of four connections in turns that end anywhere: what a connection's packets carry, put together, is
+    what its segments carried; and every buffer comes home."""
+    nexts: dict[int, int] = defaultdict(int)
+    sent: dict[int, bytes] = defaultdict(bytes)
+    came: list[bytes] = []
+    for flow, size, flags, then in events:
+        nexts[flow] += 7 if then == "gap" else 0
+        arrive(host, segment(nexts[flow], size, V6 if flow == 1 else V4, flags, sport=flow))
+        sent[flow] += payload(nexts[flow], size)
+        nexts[flow] += size
+        if then in ("turn", "receive"):
+            host.step()
+        if then == "receive":
+            came += receive_all(opened, limit)
+    host.step()
+    came += receive_all(opened, limit)
+    assert opened.stats().rx_dropped == opened.stats().rx_refused == 0
+    carried: dict[int, bytes] = defaultdict(bytes)
+    for data in came:
+        packet = Ether(data)
+        size = packet[IP].len - 40 if IP in packet else packet[IPv6].plen - 20
+        carried[packet[TCP].sport] += bytes(packet[TCP])[20:][:size]
+    assert carried == sent
+    assert accounted(opened) == POOL
 
 
 def test_put_together_and_cut_again(machine: Machine) -> None:
@@ -236,7 +248,9 @@ descriptors = st.lists(good, min_size=RING, max_size=RING) | st.lists(
 )
 
 
-@settings(phases=[Phase.explicit, Phase.reuse, Phase.generate])  # shrinking so large an input takes minutes
+@settings(
+    max_examples=25, phases=[Phase.explicit, Phase.reuse, Phase.generate]
+)  # shrinking so large an input takes minutes
 @given(descriptors, st.integers(0, RING - 1), st.integers(1, RING), st.integers(0, POOL - RING))
 def test_no_descriptor_loses_a_buffer(written: list[tuple[int, int]], start: int, limit: int, free: int) -> None:
     """Whatever the card writes: each buffer is in the ring, free, or in one part of one packet, and no part is longer

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lab import open_card, receive_all
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption
@@ -309,6 +309,7 @@ def segments_of(packet: Packet, transport: Packet, size: int) -> list[bytes]:
     return frames
 
 
+@settings(max_examples=40)
 @given(in_packet, networks, st.integers(0, 10), st.integers(1, 6000), st.integers(1, 1300), st.booleans(), st.data())
 def test_segments(
     pair: Pair,

@@ -24,11 +24,17 @@ from ixy.drivers.ixgbe.datapath import CLEAN_GROUP
 from ixy.drivers.ixgbe.interrupts import QueueInterrupt, interval, units
 from ixy.drivers.ixgbe.offloads import DOES
 from ixy.drivers.ixgbe.phy import Phy
-from ixy.drivers.ixgbe.rings import IxgbeCoalescingRxRing, IxgbeOffloadTxRing, IxgbeRxRing, IxgbeTxRing
+from ixy.drivers.ixgbe.rings import (
+    IxgbeCoalescingRxRing,
+    IxgbeOffloadTxRing,
+    IxgbePartsRxRing,
+    IxgbeRxRing,
+    IxgbeTxRing,
+)
 from ixy.drivers.ixgbe.rules import TABLE_KIB, Tables
 from ixy.drivers.ixgbe.semaphore import owned
 from ixy.drivers.ixgbe.statistics import Statistics
-from ixy.drivers.offloads import check_offloads, refuse_mtu
+from ixy.drivers.offloads import check_offloads
 from ixy.drivers.pools import AttachedPools
 from ixy.drivers.rings import counts
 from ixy.drivers.rss import DEFAULT_KEY, Rss, table_of
@@ -57,9 +63,13 @@ MAX_FRAME = 10  # KiB, rounded up
 FLOW_CONTROL_ROOM = 24  # KiB: 4.6.3.2, below the end of the receive buffer
 TOLD = ("flags", "hash", "vlan", "time", "segments", "parts")  # of each packet, if asked for
 DONE = (*DOES, "coalescing")  # to packets, likewise
+DEFAULT_MTU, MAX_MTU = 1500, 9710  # bytes; with the latter a frame has 9.5 KiB, which fits into MAX_FRAME
+IN_BUFFERS = inside.FRAMING - 4 + 8  # bytes of a frame besides: no check sequence, but up to two VLAN tags
 COALESCED = 16  # the most buffers of a packet that the card has put together
 COALESCING_TIME = 50e-6  # seconds that a segment waits at most for those that follow it
 _LEAST_RING = 128  # descriptors: as each packet may need a context, half of those that are free may count
+AnyRxRing = IxgbeRxRing | IxgbePartsRxRing | IxgbeCoalescingRxRing
+AnyTxRing = IxgbeTxRing | IxgbeOffloadTxRing
 DEVICE_STATUS, TRANSACTION_PENDING = 0xAA, 1 << 5  # in the configuration space (9.3.10.6)
 
 
@@ -109,15 +119,17 @@ class Ixgbe:
         self._running = False  # or it was touched, and must be stopped
         self._undo = ExitStack()
         self._undo.callback(function.close)
-        self.rx_rings: list[IxgbeRxRing | IxgbeCoalescingRxRing] = []
-        self.tx_rings: list[IxgbeTxRing | IxgbeOffloadTxRing] = []
+        self.rx_rings: list[AnyRxRing] = []
+        self.tx_rings: list[AnyTxRing] = []
         self.rss: Rss | None = None
         try:
             self._card = CARDS[function.config_read(2, 2)]
-            check_configuration(self.address, rx_queues, tx_queues, ring_size, pool_size)
             self._metadata = check_metadata(self.address, metadata, TOLD)
             self._offloads = check_offloads(self.address, offloads, DONE, self._metadata)
-            refuse_mtu(self.address, mtu)
+            self._mtu = check_mtu(self.address, mtu, "parts" in self._metadata)
+            self._longest = max(self._mtu + IN_BUFFERS, BUFFER_SIZE)
+            self._parts = COALESCED if "coalescing" in self._offloads else -(-self._longest // BUFFER_SIZE)
+            check_configuration(self.address, rx_queues, tx_queues, ring_size, pool_size, self._parts)
             if rx_queues > 1 or "hash" in self._metadata:
                 named = min(rx_queues, self._card.rss_queues)
                 self.rss = Rss(rss_key, table_of(range(named), self._card.rss_entries))
@@ -161,22 +173,23 @@ class Ixgbe:
             self.tx_rings.append(self._tx_ring(slices[rx_queues + queue], tail))
             self._undo.callback(self.tx_rings[-1].drain)
 
-    def _rx_ring(
-        self, memory: NDArray[np.uint8], tail: NDArray[np.uint32], pool: Mempool
-    ) -> IxgbeRxRing | IxgbeCoalescingRxRing:
+    def _rx_ring(self, memory: NDArray[np.uint8], tail: NDArray[np.uint32], pool: Mempool) -> AnyRxRing:
+        """A ring of the plain kind, unless packets may lie in several buffers."""
         addresses = self._attached.addresses
         if "coalescing" in self._offloads:
-            return IxgbeCoalescingRxRing(memory, tail, addresses, pool, self._metadata, COALESCED)
+            return IxgbeCoalescingRxRing(memory, tail, addresses, pool, self._metadata, self._parts)
+        if "parts" in self._metadata or "segments" in self._metadata:
+            return IxgbePartsRxRing(memory, tail, addresses, pool, self._metadata, self._parts)
         return IxgbeRxRing(memory, tail, addresses, pool, self._metadata)
 
-    def _tx_ring(self, memory: NDArray[np.uint8], tail: NDArray[np.uint32]) -> IxgbeTxRing | IxgbeOffloadTxRing:
+    def _tx_ring(self, memory: NDArray[np.uint8], tail: NDArray[np.uint32]) -> AnyTxRing:
         """A ring of the plain kind, unless something is asked of it that takes other kernels."""
         addresses = self._attached.addresses
         parts = MAX_PARTS if "parts" in self._metadata else 1
         if parts > 1 and DOES.keys() & self._offloads and len(memory) < _LEAST_RING * reg.DESCRIPTOR_BYTES:
             raise ConfigurationError(f"{self.address}: with offloads of packets in parts a ring needs {_LEAST_RING}")
         if parts > 1 or DOES.keys() & self._offloads:
-            return IxgbeOffloadTxRing(memory, tail, addresses, self._offloads, parts, BUFFER_SIZE)
+            return IxgbeOffloadTxRing(memory, tail, addresses, self._offloads, parts, self._longest)
         return IxgbeTxRing(memory, tail, addresses)
 
     def attach(self, pool: Mempool) -> None:
@@ -298,6 +311,9 @@ class Ixgbe:
             regs.write(register, SIZE=0)
         self._clear_tables()
         regs.update(reg.HLREG0, RXCRCSTRP=1)
+        if self._mtu != DEFAULT_MTU:  # 8.2.3.22.13: tags come on top of what MAXFRS says, which counts with JUMBOEN
+            regs.write(reg.MAXFRS, MFS=self._mtu + inside.FRAMING)
+            regs.update(reg.HLREG0, JUMBOEN=1)
         regs.update(reg.RDRXCTL, CRC_STRIP=1, RSCFRSTSIZE=0, RSCACKC=1, FCOE_WRFIX=1)  # 8.2.3.8.8 asks for the latter
         regs.update(reg.FCTRL, BAM=1, UPE=1, MPE=1)  # promiscuous, until `set_promiscuous` says otherwise
         for queue in range(len(self.rx_rings)):
@@ -666,8 +682,30 @@ class Ixgbe:
         self._reset()
 
 
-def check_configuration(address: str, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int) -> None:
+def check_mtu(address: str, mtu: int | None, parts: bool) -> int:
+    """The MTU, one that the card can have.
+
+    Args:
+        parts: frames may take several buffers.
+
+    Raises:
+        ConfigurationError: says what is possible.
+    """
+    if mtu is None:
+        return DEFAULT_MTU
+    most = BUFFER_SIZE - IN_BUFFERS
+    if integer(f"{address}: mtu", mtu, 1, MAX_MTU) > most and not parts:
+        raise ConfigurationError(f"{address}: mtu {mtu}: above {most} it takes several buffers: metadata=('parts',)")
+    return mtu
+
+
+def check_configuration(
+    address: str, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int, parts: int
+) -> None:
     """Refuse what cards or the driver do not support, before the card is touched.
+
+    Args:
+        parts: the most buffers that a packet may take.
 
     Raises:
         ConfigurationError: says which parameter, and what is possible.
@@ -677,4 +715,4 @@ def check_configuration(address: str, rx_queues: int, tx_queues: int, ring_size:
             raise ConfigurationError(f"{address}: {queues} {kind} queues: 1 to {reg.QUEUES} are possible")
     if ring_size not in RING_SIZES:
         raise ConfigurationError(f"{address}: a ring of {ring_size} descriptors: possible are {RING_SIZES}")
-    check_pool(address, pool_size, ring_size, CLEAN_GROUP)
+    check_pool(address, pool_size, ring_size, CLEAN_GROUP + parts - 1)
