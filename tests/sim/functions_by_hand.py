@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -140,7 +140,7 @@ def words_of(mac: bytes) -> tuple[int, int]:
 
 
 @contextmanager
-def functions(machine: Machine, *addresses: str) -> Iterator[list[Function]]:
+def functions(machine: Machine, *addresses: str) -> Generator[list[Function]]:
     """These functions, until the block ends."""
     opened: list[Function] = []
     try:

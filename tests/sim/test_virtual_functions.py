@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import select
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from functions_by_hand import (
@@ -61,6 +61,7 @@ from lab import BROADCAST, arrive, open_card, receive_all
 
 from ixy.bus import Irq
 from ixy.bus.simulated import SimulatedFunction, SimulatedVirtualFunction
+from ixy.device import Device
 from ixy.errors import AddressError, DeviceBusy, UnsupportedDevice
 from ixy.sim.card.driver_rules import BY_NAME
 from ixy.sim.checklist import report_of
@@ -325,8 +326,22 @@ def test_a_flood_of_messages(machine: Machine) -> None:
 # Packets
 
 
+class Wire:
+    """The card at the other end of the wire."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+
+    def take(self) -> list[bytes]:
+        """What it has received."""
+        return receive_all(self.device)
+
+
+Three = tuple[Function, Function, Wire]
+
+
 @pytest.fixture
-def three(machine: Machine) -> Iterator[tuple[Function, Function, list[bytes]]]:
+def three(machine: Machine) -> Iterator[Three]:
     """Two functions, and what a card at the other end of the wire has received."""
     with (
         functions(machine, "sim:a.vf0,vfs=3,cable=b,ready=0", "sim:a.vf1") as (first, second),
@@ -334,18 +349,7 @@ def three(machine: Machine) -> Iterator[tuple[Function, Function, list[bytes]]]:
     ):
         first.set_up()
         second.set_up()
-        yield first, second, Wire(machine, wire)
-
-
-class Wire(list[bytes]):
-    def __init__(self, machine: Machine, device: object) -> None:
-        self.machine, self.device = machine, device
-
-    def take(self) -> list[bytes]:
-        return receive_all(self.device)  # type: ignore[arg-type]
-
-
-Three = tuple[Function, Function, Wire]
+        yield first, second, Wire(wire)
 
 
 def test_from_function_to_function(three: Three) -> None:
@@ -493,7 +497,7 @@ def test_link(three: Three) -> None:
     """The functions see the card's, and are told when it changes."""
     first, _, wire = three
     assert first.read(VFLINKS) == 1 << 30 | 3 << 28
-    wire.device.close()  # type: ignore[attr-defined]
+    wire.device.close()
     assert first.read(VFLINKS) == 0
     assert first.read(VFMAILBOX) & PFSTS
     assert first.message()[0] == 0x100 | CTS
@@ -522,10 +526,9 @@ def test_interrupts(three: Three) -> None:
     interrupts.close()
 
 
-def rung(events: object) -> list[int]:
+def rung(events: Sequence[int]) -> list[int]:
     """Which of the files are readable, and read them."""
-    files = list(events)  # type: ignore[call-overload]
-    ready, _, _ = select.select(files, [], [], 0)
+    ready, _, _ = select.select(events, [], [], 0)
     for file in ready:
         os.eventfd_read(file)
-    return [files.index(file) for file in ready]
+    return [events.index(file) for file in ready]
