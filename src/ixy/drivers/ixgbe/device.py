@@ -207,7 +207,7 @@ class Ixgbe:
         self._function.rung_by(words)
 
     def _doorbell(self, register: Register) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
-        return self._bar.words[register.offset // 4 : register.offset // 4 + 1]
+        return self._bar.doorbell(register.offset)
 
     # -----------------------------------------------------------------------------------------------------------------
     # Initialisation, 4.6.3
