@@ -52,7 +52,7 @@ class RecordedCard(SimulatedFunction):
         self.replies: dict[int, Callable[[int], int]] = {}
         self.written: dict[int, Callable[[int], None]] = {}
         self._bar = super().bar(0)
-        self.words = self._bar.words
+        self.words, self.doorbell = self._bar.words, self._bar.doorbell
 
     def _note(self, kind: str, place: int = 0, value: int = 0) -> None:
         self.log.append(Access(kind, place, value))

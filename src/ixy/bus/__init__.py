@@ -22,10 +22,14 @@ class Bar(Protocol):
     """A base address register's memory.
 
     Attributes:
-        words: the memory as 32-bit words, shape (size / 4,), uint32, for kernels that ring doorbells.
+        words: the memory as 32-bit words, shape (size / 4,), uint32.
     """
 
     words: NDArray[np.uint32]
+
+    def doorbell(self, offset: int) -> NDArray[np.uint32]:
+        """The register at byte `offset` as an array of one word, for kernels that ring it."""
+        ...
 
     def read32(self, offset: int) -> int:
         """One 32-bit read at byte `offset`, with the register's side effects."""

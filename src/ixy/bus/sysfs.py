@@ -48,6 +48,10 @@ class SysfsBar:
         memory.madvise(mmap.MADV_DONTFORK)  # the registers are this process's alone
         self.words: NDArray[np.uint32] = np.frombuffer(memory, np.uint32)
 
+    def doorbell(self, offset: int) -> NDArray[np.uint32]:
+        """The register at byte `offset`, for kernels."""
+        return self.words[offset // 4 : offset // 4 + 1]
+
     def read32(self, offset: int) -> int:
         """One 32-bit read at byte `offset`."""
         return int(self.words[offset // 4])

@@ -67,6 +67,10 @@ class VfioBar:
         self._window.map(0, size, fd, offset)
         self.words: NDArray[np.uint32] = self._window.bytes.view(np.uint32)
 
+    def doorbell(self, offset: int) -> NDArray[np.uint32]:
+        """The register at byte `offset`, for kernels."""
+        return self.words[offset // 4 : offset // 4 + 1]
+
     def read32(self, offset: int) -> int:
         """One 32-bit read at byte `offset`."""
         return int(self.words[offset // 4])

@@ -119,10 +119,10 @@ SW_FW_SYNC = register(
     FIRMWARE=(5, 9),
     REGSMP=31,  # of an X540
 )
-GCR_EXT = register("GCR_EXT", 0x11050, RW, "8.2.3.4.12", BUFFERS_CLEAR=30)
+GCR_EXT = register("GCR_EXT", 0x11050, RW, "8.2.3.4.12", VT_MODE=(0, 1), BUFFERS_CLEAR=30)
 
 # 8.2.3.5 Interrupts
-EICR = register("EICR", 0x00800, RC, "8.2.3.5.1", QUEUES=(0, 15), FLOW_DIRECTOR=16, LSC=20)
+EICR = register("EICR", 0x00800, RC, "8.2.3.5.1", QUEUES=(0, 15), FLOW_DIRECTOR=16, MAILBOX=19, LSC=20)
 EICS = register("EICS", 0x00808, RW, "8.2.3.5.2", CAUSES=(0, 31))
 EIMS = register("EIMS", 0x00880, RW, "8.2.3.5.3", MASK=(0, 31))
 EIMC = register("EIMC", 0x00888, WO, "8.2.3.5.4", MASK=(0, 31))
@@ -234,6 +234,41 @@ PFVML2FLT = register("PFVML2FLT", 0x0F000, RW, "8.2.3.27.14", count=64, AUPE=24,
 PFVLVF = table("PFVLVF", 0x0F100, RW, "8.2.3.27.15", count=64, VLAN_ID=(0, 11), VI_EN=31)
 PFVLVFB = table("PFVLVFB", 0x0F200, RW, "8.2.3.27.16", count=128, POOLS=(0, 31))
 PFUTA = table("PFUTA", 0x0F400, RW, "8.2.3.27.17", count=128, BITS=(0, 31))
+
+# 8.2.3.27 Virtual functions
+PFVFLRE = register(
+    "PFVFLRE",
+    0x00600,
+    RO,
+    "8.2.3.27.5",
+    stride=0x001C0 - 0x00600,
+    count=2,
+    source="offsets: Linux and DPDK",
+    FUNCTIONS=(0, 31),
+)
+PFVFLREC = register("PFVFLREC", 0x00700, WO, "8.2.3.27.6", count=2, FUNCTIONS=(0, 31))
+PFMBICR = register("PFMBICR", 0x00710, RW1C, "8.2.3.27.3", count=4, REQUESTS=(0, 15), ACKNOWLEDGED=(16, 31))
+PFMBIMR = register(
+    "PFMBIMR",
+    0x00720,
+    RW,
+    "8.2.3.27.4",
+    count=2,
+    reset=0xFFFFFFFF,
+    source="Linux, which never writes it and is interrupted",
+    FUNCTIONS=(0, 31),
+)
+PFMAILBOX = register("PFMAILBOX", 0x04B00, RW, "8.2.3.27.2", count=64, STS=0, ACK=1, VFU=2, PFU=3, RVFU=4)
+PFMBMEM = table("PFMBMEM", 0x13000, RW, "8.2.3.27", count=64 * 16, WORD=(0, 31))
+PFVMTXSW = register("PFVMTXSW", 0x05180, RW, "8.2.3.27.10", count=2, LLE=(0, 31))
+PFVMVIR = register("PFVMVIR", 0x08000, RW, "8.2.3.27.13", count=64, TAG=(0, 15), VLANA=(30, 31))
+PFVFTE = register("PFVFTE", 0x08110, RW, "8.2.3.27.8", count=2, POOLS=(0, 31))
+PFVFSPOOF = register("PFVFSPOOF", 0x08200, RW, "8.2.3.27.11", count=8, writable=0xFFFF, MACAS=(0, 7), VLANAS=(8, 15))
+PFDTXGSWC = register("PFDTXGSWC", 0x08220, RW, "8.2.3.27.12", writable=1, LBE=0)
+PFVMECM = register("PFVMECM", 0x08790, RW, "8.2.3.27", count=2, POOLS=(0, 31))
+PFQDE = register("PFQDE", 0x02F04, RW, "8.2.3.27.9", QDE=0, QUEUE=(8, 14), WE=16, RE=17)
+VLANA_DESCRIPTOR, VLANA_ALWAYS, VLANA_NEVER = 0, 1, 2  # PFVMVIR.VLANA: which tag a packet gets
+SSVPC = register("SSVPC", 0x08780, RC, "8.2.3.23", COUNT=(0, 31))
 
 # 8.2.3.8 Receive: DMA
 RDBAL = rx_queue(

@@ -100,11 +100,11 @@ class CardFunction:
                 self._attached.attach(pool)
         slices = [memory.bytes[start : start + ring_bytes] for start in range(0, memory.size, ring_bytes)]
         for queue, pool in enumerate(pools):
-            tail = self._doorbell(self._rx.tail[queue])
+            tail = self._bar.doorbell(self._rx.tail[queue].offset)
             self.rx_rings.append(IxgbeRxRing(slices[queue], tail, self._attached.addresses, pool, self._metadata))
             self._undo.callback(self.rx_rings[-1].drain)
         for queue in range(tx_queues):
-            tail = self._doorbell(self._tx.tail[queue])
+            tail = self._bar.doorbell(self._tx.tail[queue].offset)
             self.tx_rings.append(IxgbeTxRing(slices[rx_queues + queue], tail, self._attached.addresses))
             self._undo.callback(self.tx_rings[-1].drain)
 
@@ -121,9 +121,6 @@ class CardFunction:
 
     def rung_by(self, words: NDArray[np.int64]) -> None:
         self._function.rung_by(words)
-
-    def _doorbell(self, register: Register) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
-        return self._bar.words[register.offset // 4 : register.offset // 4 + 1]
 
     # -----------------------------------------------------------------------------------------------------------------
     # Queues
