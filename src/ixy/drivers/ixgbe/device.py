@@ -42,7 +42,6 @@ log = logging.getLogger("ixy.ixgbe")
 MAX_FRAME = 10  # KiB, rounded up
 FLOW_CONTROL_ROOM = 24  # KiB: 4.6.3.2, below the end of the receive buffer
 TOLD = ("flags", "hash", "vlan", "time")  # of each packet, if asked for
-DEVICE_STATUS, TRANSACTION_PENDING = 0xAA, 1 << 5  # in the configuration space (9.3.10.6)
 
 
 class Ixgbe(CardFunction):
@@ -167,9 +166,7 @@ class Ixgbe(CardFunction):
         regs = self._registers
         regs.update(reg.HLREG0, LPBK=1)
         regs.update(reg.RXCTRL, RXEN=0)
-        deadline = time.monotonic() + 0.1
-        while self._function.config_read(DEVICE_STATUS, 2) & TRANSACTION_PENDING and time.monotonic() < deadline:
-            time.sleep(0.001)
+        self._drain_bus()
         regs.update(reg.GCR_EXT, BUFFERS_CLEAR=1)
         time.sleep(0.001)  # 20 µs at least
         regs.update(reg.GCR_EXT, BUFFERS_CLEAR=0)

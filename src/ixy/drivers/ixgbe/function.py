@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ixy.ixgbe")
 
+DEVICE_STATUS, TRANSACTION_PENDING = 0xAA, 1 << 5  # in the configuration space (9.3.10.6)
+
 RING_SIZES = [64 << n for n in range(7)]  # 64 to 4096: powers of two, so that an index wraps by a mask
 
 
@@ -161,6 +163,12 @@ class CardFunction:
                 self._registers.wait(control, 1.0, ENABLE=0)
         except DeviceTimeout as error:
             log.warning("%s; resetting all the same", error)
+
+    def _drain_bus(self) -> None:
+        """Wait until nothing that the card has asked the bus for is pending (9.3.10.6); a broken one waits for ever."""
+        deadline = time.monotonic() + 0.1
+        while self._function.config_read(DEVICE_STATUS, 2) & TRANSACTION_PENDING and time.monotonic() < deadline:
+            time.sleep(0.001)
 
     # -----------------------------------------------------------------------------------------------------------------
     # While it is open
