@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from ixy.bus.binding import VFIO_PCI
 from ixy.bus.pci import PciDevice
-from ixy.bus.simulated import SimulatedFunction
+from ixy.bus.simulated import simulated_function
 from ixy.bus.sysfs import SysfsFunction
 from ixy.bus.vfio import VfioFunction
 from ixy.drivers import ixgbe, ixgbevf
@@ -131,7 +131,7 @@ _PCI_ADDRESS = re.compile(r"([0-9a-fA-F]{4,8}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[
 
 
 def _open_simulated(address: str, shape: Shape, circumstances: Circumstances) -> Driver:
-    return _drive(SimulatedFunction(address, circumstances.sim or machine()), shape)
+    return _drive(simulated_function(address, circumstances.sim or machine()), shape)
 
 
 def _open_vhost_user(address: str, shape: Shape, _: Circumstances) -> Driver:

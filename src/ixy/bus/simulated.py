@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,9 @@ from ixy.dropped import close_dropped
 from ixy.errors import UnsupportedDevice
 from ixy.process import forget_in_child
 from ixy.registers import Reset
+from ixy.registers.i82599_vf import VECTORS as VF_VECTORS
 from ixy.sim.card.interrupts import VECTORS
+from ixy.sim.spec import parse_spec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,25 +26,25 @@ if TYPE_CHECKING:
     from ixy.bus import Ports
     from ixy.packets.dma import DmaMapping, DmaMemory
     from ixy.sim.card.registers import Card
+    from ixy.sim.card.virtual_function import VirtualFunction
     from ixy.sim.machine import Machine
 
 
-class SimulatedFunction:
-    """A simulated card; see `ixy.bus.Function`.
+def simulated_function(address: str, host: Machine) -> SimulatedFunction | SimulatedVirtualFunction:
+    """The simulated card, or the virtual function of one, that an address names; raises as these do."""
+    virtual = parse_spec(address).vf is not None
+    return SimulatedVirtualFunction(address, host) if virtual else SimulatedFunction(address, host)
 
-    Args:
-        address: `sim:…`, see `ixy.sim.spec`.
-        host: the machine to plug it into.
 
-    Raises:
-        AddressError, DeviceBusy, CaptureError, …: as `Machine.plug_in`.
-    """
+class _Simulated(ABC):
+    """What a simulated card and its virtual functions have in common as functions of a bus."""
 
-    def __init__(self, address: str, host: Machine) -> None:
+    card: Card | VirtualFunction
+    vectors: int  # of MSI-X
+
+    def __init__(self, host: Machine) -> None:
         self.machine = host
         self._mapped: list[DmaMemory] = []
-        self.card = host.plug_in(address, self)
-        self.address = f"sim:{self.card.name}"
 
     def slot(self) -> Slot:
         return Slot("simulated", pcie=pcie_link(self.config_read))
@@ -55,7 +58,11 @@ class SimulatedFunction:
     def bar(self, index: int) -> SimulatedBar:
         if index != 0:
             raise UnsupportedDevice(f"{self.address}: no BAR {index}")
-        return SimulatedBar(self.card, self.machine.rack.registers[self.card.index])
+        return self._registers()
+
+    @abstractmethod
+    def _registers(self) -> SimulatedBar:
+        """BAR 0."""
 
     def ports(self, index: int) -> Ports:
         raise UnsupportedDevice(f"{self.address}: BAR {index} is no I/O ports")
@@ -70,7 +77,7 @@ class SimulatedFunction:
             self._mapped.remove(memory)
 
     def interrupt_vectors(self, kind: Irq) -> int:
-        return VECTORS if kind is Irq.MSIX else 0
+        return self.vectors if kind is Irq.MSIX else 0
 
     def interrupts(self, kind: Irq, vectors: int) -> SimulatedInterrupts:
         """Deliver the first `vectors` interrupts.
@@ -89,28 +96,89 @@ class SimulatedFunction:
     def rung_by(self, words: NDArray[np.int64]) -> None:
         self.machine.rung_by(words)
 
-    def reset(self) -> None:
-        with self.machine.paused():
-            self.card.reset(Reset.FUNCTION)
+    @abstractmethod
+    def reset(self) -> None: ...
+
+    @abstractmethod
+    def _unplug(self) -> None:
+        """Give it back to the machine."""
 
     def close(self) -> None:
         """What was not unmapped, since that was interrupted, is now."""
         for memory in list(self._mapped):
             self.unmap(memory)
-        self.machine.unplug(self.card, self)
+        self._unplug()
 
     def __del__(self) -> None:
         if hasattr(self, "address"):  # else the machine finds out by itself that nobody has the card
             close_dropped(self.close)
 
 
+class SimulatedFunction(_Simulated):
+    """A simulated card; see `ixy.bus.Function`.
+
+    Args:
+        address: `sim:…`, see `ixy.sim.spec`.
+        host: the machine to plug it into.
+
+    Raises:
+        AddressError, DeviceBusy, CaptureError, …: as `Machine.plug_in`.
+    """
+
+    vectors = VECTORS
+
+    def __init__(self, address: str, host: Machine) -> None:
+        super().__init__(host)
+        self.card: Card = host.plug_in(address, self)
+        self.address = f"sim:{self.card.name}"
+
+    def _registers(self) -> SimulatedBar:
+        return SimulatedBar(self.card, self.machine.rack.registers[self.card.index])
+
+    def reset(self) -> None:
+        with self.machine.paused():
+            self.card.reset(Reset.FUNCTION)
+
+    def _unplug(self) -> None:
+        self.machine.unplug(self.card, self)
+
+
+class SimulatedVirtualFunction(_Simulated):
+    """A virtual function of a simulated card; see `ixy.bus.Function`.
+
+    Args:
+        address: `sim:NAME.vf0…`, see `ixy.sim.spec`.
+        host: the machine to plug its card into.
+
+    Raises:
+        AddressError, DeviceBusy, CaptureError, …: as `Machine.plug_in_function`.
+    """
+
+    vectors = VF_VECTORS
+
+    def __init__(self, address: str, host: Machine) -> None:
+        super().__init__(host)
+        self.card: VirtualFunction = host.plug_in_function(address, self)
+        self.address = f"sim:{self.card.name}"
+
+    def _registers(self) -> SimulatedBar:
+        return SimulatedBar(self.card, self.card.own_words)
+
+    def reset(self) -> None:
+        self.card.reset()
+
+    def _unplug(self) -> None:
+        self.machine.unplug_function(self.card, self)
+
+
 class SimulatedBar:
     """BAR 0 of a simulated card: kernels write doorbells into the card's register memory, which the card polls."""
 
-    def __init__(self, card: Card, words: NDArray[np.uint32]) -> None:
+    def __init__(self, card: Card | VirtualFunction, words: NDArray[np.uint32]) -> None:
         self.words = words
         self.read32 = card.read32
         self.write32 = card.write32
+        self.doorbell = card.doorbell
 
 
 class SimulatedInterrupts:
@@ -118,7 +186,7 @@ class SimulatedInterrupts:
 
     msix_enabled = True
 
-    def __init__(self, card: Card, vectors: int) -> None:
+    def __init__(self, card: Card | VirtualFunction, vectors: int) -> None:
         self._card = card
         self.events: Sequence[int] = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(vectors)]
         forget_in_child(self)

@@ -671,6 +671,7 @@ RX_IPCS = 1 << 6  # IPv4 header checksum checked
 RX_VEXT = 1 << 9  # the packet has an outer VLAN tag
 RX_UDPV = 1 << 10  # the first fragment of a UDP datagram that has a checksum
 RX_TS = 1 << 16  # the packet was stamped
+RX_LB = 1 << 18  # the packet comes from another pool of the card
 RX_FDIR_LENGTH = 1 << 20  # the flow director's list is too long
 RX_FDIR_DROP = 1 << 21  # … or else it would have dropped the packet
 RX_FDIR_COLLISION = 1 << 22  # its filter was programmed twice

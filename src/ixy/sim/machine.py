@@ -23,6 +23,7 @@ from ixy.packets.dma import DmaMapping, DmaMemory, window
 from ixy.process import Owner
 from ixy.registers import Reset
 from ixy.sim import short as short  # whose kernel finds its slot by itself
+from ixy.sim import switch as switch
 from ixy.sim import timed
 from ixy.sim.bed import Bed
 from ixy.sim.card import descriptors as descriptors  # as this one's does
@@ -30,6 +31,7 @@ from ixy.sim.card import state
 from ixy.sim.card.registers import Card
 from ixy.sim.checklist import Report, report_of
 from ixy.sim.loop import ALARMED, PARKED, STOPPED, run, step
+from ixy.sim.physical import Physical
 from ixy.sim.rack import (
     ALARM,
     ASLEEP,
@@ -55,7 +57,7 @@ from ixy.sim.rack import (
     new_rack,
 )
 from ixy.sim.slots import of_wire, provide, provide_wanted
-from ixy.sim.spec import Spec, check_files, parse_spec
+from ixy.sim.spec import Grant, Spec, check_files, parse_spec
 from ixy.sim.virtual import advance
 from ixy.sim.wires import flight
 from ixy.sim.wires.cable import PEER, Cable, way
@@ -67,6 +69,7 @@ from ixy.sim.wires.wire import Port, Wire
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ixy.sim.card.virtual_function import VirtualFunction
     from ixy.sim.qemu.memory import GuestMemory
 
 __all__ = ["BUS_BASE", "Machine", "SinkReport", "machine"]
@@ -104,6 +107,8 @@ class Plug:
     spec: Spec
     holder: ReferenceType[object] | None
     stack: ExitStack = field(default_factory=ExitStack)
+    physical: Physical | None = None  # who is its physical function's driver, if that is ours
+    functions: dict[int, ReferenceType[object] | None] = field(default_factory=dict)  # who has its virtual functions
 
     @property
     def wires(self) -> tuple[Wire, ...]:
@@ -114,6 +119,20 @@ class Plug:
     def forgotten(self) -> bool:
         """Whether who had it is gone."""
         return self.holder is not None and self.holder() is None
+
+    def drop_forgotten(self) -> None:
+        """Take back the virtual functions whose holders are gone."""
+        for number in [number for number, holder in self.functions.items() if holder is not None and holder() is None]:
+            self.take_back(number)
+
+    def take_back(self, number: int) -> None:
+        """A virtual function is open no more: it is reset."""
+        function = self.card.functions[number]
+        function.interrupt_no_more()
+        function.config.reset()
+        function.set_bus_master(0)
+        function.reset()
+        self.functions.pop(number, None)
 
 
 class Machine:
@@ -173,20 +192,106 @@ class Machine:
             CaptureError, PermissionDenied, …: what is to be plugged in cannot be.
         """
         spec = parse_spec(address)
+        if spec.vf is not None:
+            raise AddressError(f"{address}: is a virtual function, which is plugged in with its card")
+        return self._plug_in(spec, holder).card
+
+    def plug_in_function(self, address: str, holder: object = None) -> VirtualFunction:
+        """Take the virtual function that `address` names; with the first one of a card, that is plugged in.
+
+        Whoever has the card itself is the driver of its physical function. If nobody has, that is ours, see
+        `ixy.sim.physical`, until the last of the functions is given back.
+
+        Raises:
+            AddressError: malformed; or the card has fewer functions, or is plugged in already, in another way.
+            DeviceBusy: the function is open already.
+            …: as `plug_in`.
+        """
+        spec = parse_spec(address)
+        if spec.vf is None:
+            raise AddressError(f"{address}: is no virtual function: write sim:{spec.name}.vf0")
+        with self._lock:
+            self._pull_forgotten()
+            plug = self._plugs.get(spec.name)
+            if plug is None:
+                physical = Physical()
+                plug = self._plug_in(spec, physical)
+                try:
+                    plug.physical = physical
+                    physical.begin(plug.card)
+                except BaseException:
+                    self._pull(plug)
+                    raise
+            elif not spec.shared:
+                raise AddressError(
+                    f"{address}: sim:{spec.name} is open already, with what is plugged in: "
+                    f"open it as sim:{spec.full_name}"
+                )
+            return self._take_function(plug, spec, holder)
+
+    def _take_function(self, plug: Plug, spec: Spec, holder: object) -> VirtualFunction:
+        number, functions = spec.vf or 0, plug.card.functions
+        if number >= len(functions):
+            raise AddressError(f"sim:{spec.full_name}: sim:{spec.name} was opened with vfs={len(functions)}")
+        if number in plug.functions:
+            raise DeviceBusy(f"sim:{spec.full_name} is open already: close it first")
+        if plug.physical is not None:
+            plug.physical.grant(number, spec.grant)
+        elif spec.grant != Grant():
+            raise AddressError(
+                f"sim:{spec.full_name}: another driver has the physical function, and says what its functions may: "
+                "leave out mac, vlan, spoof and trust"
+            )
+        plug.functions[number] = None if holder is None else ref(holder)
+        return functions[number]
+
+    def unplug_function(self, function: VirtualFunction, holder: object = None) -> None:
+        """Give a virtual function back; with the last one the card is unplugged, if its other driver is ours. A second
+        call does nothing.
+
+        Args:
+            holder: who had taken it; another one may have it by now, who keeps it.
+
+        Raises:
+            CaptureError: what the card sent could not all be written to its file.
+        """
+        plug = self._plugs.get(function.card.name)
+        if plug is None or plug.card is not function.card or not self.owner.mine():
+            return
+        with self._lock:
+            taken = plug.functions.get(function.number)
+            known = None if taken is None else taken()
+            if function.number in plug.functions and (holder is None or known is None or known is holder):
+                plug.take_back(function.number)
+            if plug.physical is not None and not plug.functions:
+                self._report_refused(plug.card)
+                self._pull(plug)
+
+    def _pull_forgotten(self) -> None:
+        """Unplug what nobody has any more."""
+        for plug in list(self._plugs.values()):
+            plug.drop_forgotten()
+            if plug.forgotten or (plug.physical is not None and not plug.functions):
+                self._pull(plug)
+
+    def _plug_in(self, spec: Spec, holder: object) -> Plug:
         self.owner.check(f"the machine of sim:{spec.name}")
         plug: Plug | None = None
         try:
             with self._lock:
-                for left in [plug for plug in self._plugs.values() if plug.forgotten]:
-                    self._pull(left)
+                self._pull_forgotten()
                 if spec.name in self._plugs:
-                    raise DeviceBusy(f"sim:{spec.name} is open already: close it first")
+                    functions = self._plugs[spec.name].physical is not None
+                    what = "in use by its virtual functions: close them" if functions else "open already: close it"
+                    raise DeviceBusy(f"sim:{spec.name} is {what} first")
                 check_files((*_plugged_wires(), *spec.wires))
                 self._check_clock(spec)
                 card = self.card(spec.name)
                 if card.model is not spec.model:
                     with self.paused():
                         card.become(spec.model)
+                if len(card.functions) != spec.vfs:
+                    card.divide(spec.vfs)
                 card.ready.reads = spec.ready
                 plug = self._plugs[spec.name] = Plug(card, spec, None if holder is None else ref(holder))
                 if spec.virtual:
@@ -201,7 +306,7 @@ class Machine:
             if any(wire.watched for wire in spec.wires):
                 self._rouse_by(1)
             self._run()
-            return card
+            return plug
         except BaseException:
             if plug is not None:
                 self._pull(plug)
@@ -240,6 +345,7 @@ class Machine:
                     self.rack.cards,
                     self.rack.counters,
                     self.rack.queues,
+                    self.rack.functions,
                     self.rack.inputs,
                     self.rack.outputs,
                 ):
@@ -332,6 +438,8 @@ class Machine:
         card, rack = plug.card, self.rack
         with ExitStack() as stack:
             stack.callback(self._forget, card)
+            for number in list(plug.functions):
+                stack.callback(plug.take_back, number)
             stack.callback(plug.stack.close)  # goes on where the first was interrupted
             stack.callback(plug.stack.close)
             with self.paused():
@@ -610,7 +718,7 @@ class Machine:
             self.rack.control[DUE] = 0
         for plug in list(self._plugs.values()):
             if plug.card.interrupts_own:
-                plug.card.interrupts.collect()  # which tells `expect`
+                plug.card.collect()  # which tells `expect`
 
     def expect(self, card: Card, waits: bool, throttled: float | None = None) -> None:
         """Whether somebody waits for an interrupt of the card; in how many seconds one may be sent that is throttled.

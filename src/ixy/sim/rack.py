@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ixy.registers.i82599 import BAR0_SIZE, QUEUES
-from ixy.sim.card.state import CARD_WORDS, COUNTERS, FLOW_WORDS, QUEUE_WORDS
+from ixy.sim.card.state import CARD_WORDS, COUNTERS, FLOW_WORDS, FUNCTION_WORDS, PHYSICAL, QUEUE_WORDS
 from ixy.unsafe import put_image
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ NOTHING = 0  # the kind of no wire
 FASTEST = 10**10  # of a card's link, in bits a second: what counts where frames take no time
 
 SLOTS = 64  # for what is in them see `slots.py`
-IMAGE_WORDS = 160  # and some to spare
+IMAGE_WORDS = 192  # and some to spare
 
 # Words of `control`, by which the thread that runs the cards and the one that owns them speak; a cache line each.
 # AWAITED has a bit for each card of which somebody in this process waits for an interrupt, ASLEEP says that the thread
@@ -74,6 +74,8 @@ class Rack(NamedTuple):
         queues: shape (CARDS, QUEUES, QUEUE_WORDS), int64.
         contexts: the two words of each queue's two transmit contexts, shape (CARDS, QUEUES, 2, 2), int64.
         done: for each queue whether it has received, and whether it has sent, shape (CARDS, 2 * QUEUES), uint8.
+        functions: of each card its virtual functions and the physical one, shape (CARDS, PHYSICAL + 1, FUNCTION_WORDS),
+            int64.
         flows: the flow director's table of each card, shape (CARDS, FLOW_WORDS), int64.
         inputs, outputs: what feeds frames to the card, and what takes those that it sends; shape (CARDS, END_WORDS),
             int64.
@@ -93,6 +95,7 @@ class Rack(NamedTuple):
     queues: NDArray[np.int64]
     contexts: NDArray[np.int64]
     done: NDArray[np.uint8]
+    functions: NDArray[np.int64]
     flows: NDArray[np.int64]
     inputs: NDArray[np.int64]
     outputs: NDArray[np.int64]
@@ -116,6 +119,7 @@ def new_rack(memory: NDArray[np.uint8], base: int, tape: Window) -> Rack:
         queues=np.zeros((CARDS, QUEUES, QUEUE_WORDS), np.int64),
         contexts=np.zeros((CARDS, QUEUES, 2, 2), np.int64),
         done=np.zeros((CARDS, 2 * QUEUES), np.uint8),
+        functions=np.zeros((CARDS, PHYSICAL + 1, FUNCTION_WORDS), np.int64),
         flows=np.zeros((CARDS, FLOW_WORDS), np.int64),
         inputs=np.zeros((CARDS, END_WORDS), np.int64),
         outputs=np.zeros((CARDS, END_WORDS), np.int64),

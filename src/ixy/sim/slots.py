@@ -57,7 +57,10 @@ if TYPE_CHECKING:
     LEAVE,  # a packet leaves that is no good
     SPOIL,  # and one is received
     FETCH,  # a transmit descriptor is not as most are
-) = range(29)
+    FUNCTION,  # with VIRTUAL, another function has its turn,
+    SWITCH,  # a pool sends a packet,
+    ROOM,  # and is there room for what comes
+) = range(32)
 NEXT_FRAME = 32  # and the number of a kind of wires
 EMIT = 48
 
@@ -81,6 +84,9 @@ OF_FEATURES = (
     (state.STAMP, STAMP),
     (state.STAMP_SENT, STAMP_SENT),
     (state.LIMIT, LIMIT),
+    (state.VIRTUAL, FUNCTION),
+    (state.VIRTUAL, SWITCH),
+    (state.VIRTUAL, ROOM),
     (state.BUFFER | state.STAMP, ARRIVED),
 )
 

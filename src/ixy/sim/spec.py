@@ -13,6 +13,13 @@ sim:b,sink=a,touch=48                     a sink for a's frames, byte 48 of each
 sim:a,wire=10G                            whatever is plugged in: frames take their time, at so many bits a second
 sim:a,clock=virtual                       … and it goes by a virtual clock, see `ixy.clock`, as all cards of the process
 
+sim:a.vf0,vfs=2                           virtual function 0 of card a, which has two; what is plugged in is the card's
+sim:a.vf1,vlan=7,mac=02:00:00:00:00:01    another one of the same card, with what its physical function lets it have
+
+What the first of a card's functions to be opened says is plugged in and how many functions there are goes for all. Each
+may have `mac=`, its address; `vlan=`, to which alone it then belongs; `spoof=off`, so that it may send with any
+address; `trust=on`, so that it may change the address that it was given, and take all multicasts.
+
 Of the card itself: `card=x540`, which kind it is, an 82599 if nothing is said; `ready=10`, how many register reads pass
 until a bit that software waits for is set; `seed=7`, which contents its tables have after power-on that then have none
 (else it is the card's name that says so). What a cable does follows from the same seed.
@@ -21,6 +28,7 @@ until a bit that software waits for is set; `seed=7`, which contents its tables 
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -42,9 +50,31 @@ if TYPE_CHECKING:
 
 _SPEED = "wire"
 _CLOCK = "clock"
-_OWN = (_SPEED, _CLOCK, "card", "ready", "seed")  # of the card, whatever is plugged in
+_VFS = "vfs"
+_OWN = (_SPEED, _CLOCK, "card", "ready", "seed", _VFS)  # of the card, whatever is plugged in
+_OF_FUNCTION = ("mac", "vlan", "spoof", "trust")
 _OPTIONS = [*dict.fromkeys([*(option for kind in KINDS for option in (kind.option, *kind.extras)), *_OWN])]
+_FUNCTION_NAME = re.compile(r"(.+)\.vf(\d{1,2})")
+MAX_VFS = 63  # the last pool is the physical function's
+DEFAULT_VFS = 8
 _RATES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}  # bits per second
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What a physical function lets a virtual one have.
+
+    Attributes:
+        mac: its address; None: one by the card's and the function's numbers.
+        vlan: the VLAN to which it belongs, without knowing; 0: it chooses its VLANs by itself.
+        spoof: whether what it sends must have its own address and its VLANs.
+        trust: whether it may change its address, and take all multicasts.
+    """
+
+    mac: bytes | None = None
+    vlan: int = 0
+    spoof: bool = True
+    trust: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,6 +89,10 @@ class Spec:
         ready: how many register reads the card's ready bits take.
         seed: of what has no value after power-on; None: the card's name.
         model: which kind of card it is.
+        vf: the number of the virtual function that is meant; None: the physical one.
+        vfs: how many there are; 0: none.
+        grant: what this one is to have.
+        shared: whether nothing is said of the card, so that the function may be one of a card that is open.
     """
 
     name: str
@@ -68,6 +102,15 @@ class Spec:
     ready: int = DEFAULT_READS
     seed: int | None = None
     model: Model = MODELS[DEFAULT]
+    vf: int | None = None
+    vfs: int = 0
+    grant: Grant = Grant()
+    shared: bool = False
+
+    @property
+    def full_name(self) -> str:
+        """Of the function."""
+        return self.name if self.vf is None else f"{self.name}.vf{self.vf}"
 
     @property
     def sink(self) -> str | None:
@@ -125,18 +168,23 @@ def parse_spec(address: str) -> Spec:
     name, *options = address.removeprefix("sim:").split(",")
     if not address.startswith("sim:") or not CARD_NAME.fullmatch(name):
         raise AddressError(f"{address}: not a simulated card: write sim:NAME or sim:NAME,OPTION=VALUE")
+    function = _FUNCTION_NAME.fullmatch(name)
+    name, vf = (function[1], int(function[2])) if function else (name, None)
+    possible = [*_OPTIONS, *_OF_FUNCTION] if function else _OPTIONS
     values: dict[str, str] = {}
     for option in options:
         key, separator, value = option.partition("=")
-        if key not in _OPTIONS:
+        if key not in possible:
             raise AddressError(
-                f"{address}: {option!r} is no option: possible are {', '.join(_OPTIONS)}, each with =VALUE"
+                f"{address}: {option!r} is no option: possible are {', '.join(possible)}, each with =VALUE"
             )
         if not separator or not value:
             raise AddressError(f"{address}: {key} needs a value: write {key}=VALUE")
         if key in values:
             raise AddressError(f"{address}: {key} is given twice")
         values[key] = value
+    grant = _grant(address, {key: values.pop(key) for key in _OF_FUNCTION if key in values})
+    shared = function is not None and not values
     _answer(name, values)
     _check_together(address, values)
     given = Options(address, name, values)
@@ -150,7 +198,50 @@ def parse_spec(address: str) -> Spec:
         ready=DEFAULT_READS if ready is None else ready,
         seed=seed,
         model=_model(address, values),
+        vf=vf,
+        vfs=_functions(address, given, vf),
+        grant=grant,
+        shared=shared,
     )
+
+
+def _functions(address: str, given: Options, vf: int | None) -> int:
+    """How many virtual functions the card is to have."""
+    vfs = given.number(_VFS, 0 if vf is None else 1, MAX_VFS)
+    if vfs is None:
+        vfs = 0 if vf is None else max(DEFAULT_VFS, vf + 1)
+    if vf is not None and vf >= min(vfs, MAX_VFS):
+        raise AddressError(f"{address}: there is no virtual function {vf}: with vfs={vfs} the last is {vfs - 1}")
+    return vfs
+
+
+def _grant(address: str, values: dict[str, str]) -> Grant:
+    """What a virtual function is to have."""
+    mac, vlan = values.get("mac"), values.get("vlan", "0")
+    if mac is not None and not _is_station(mac):
+        raise AddressError(f"{address}: mac={mac}: write the address of a station, such as 02:00:00:00:00:01")
+    if not vlan.isdecimal() or not vlan.isascii() or not 0 <= int(vlan) <= 4094:
+        raise AddressError(f"{address}: vlan={vlan}: possible are 1 to 4094, and 0 for none")
+    return Grant(
+        mac=None if mac is None else bytes.fromhex(mac.replace(":", "")),
+        vlan=int(vlan),
+        spoof=_switch(address, values, "spoof", "on"),
+        trust=_switch(address, values, "trust", "off"),
+    )
+
+
+def _is_station(mac: str) -> bool:
+    """Whether a text is a MAC address, and that of one station."""
+    if not re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", mac):
+        return False
+    return not int(mac[:2], 16) & 1 and any(int(part, 16) for part in mac.split(":"))
+
+
+def _switch(address: str, values: dict[str, str], option: str, default: str) -> bool:
+    which = values.get(option, default)
+    if which not in ("on", "off"):
+        raise AddressError(f"{address}: {option}={which}: possible are on and off")
+    return which == "on"
 
 
 def _model(address: str, values: dict[str, str]) -> Model:

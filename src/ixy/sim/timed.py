@@ -21,10 +21,12 @@ from ixy.sim.card.state import (
     FEATURES,
     LOOPBACK,
     PAUSED_UNTIL,
+    POOL_SHIFT,
     QUEUE_DUE,
     QUEUE_FACTOR,
     QUEUE_TX_BYTES,
     TX_QUEUES,
+    VIRTUAL,
     XOFF_AGAIN,
 )
 from ixy.sim.card.transmit import LATER, can_transmit, fetch
@@ -159,7 +161,7 @@ def drain(rack: Rack, card: int, now: int) -> int:
     while fetched < BURST and vain < queues and wire[FREE] <= now and own[PAUSED_UNTIL] <= now:
         queue = int(wire[TURN_OF]) if wire[TURN_OF] < queues else 0
         due = rack.queues[card, queue, QUEUE_DUE]
-        if not can_transmit(rack, card, queue):
+        if not may_send(rack, card, queue) or not can_transmit(rack, card, queue):
             vain += 1
         elif due > now:
             vain += 1
@@ -170,9 +172,20 @@ def drain(rack: Rack, card: int, now: int) -> int:
         else:
             break
         wire[TURN_OF] = queue + 1
+    if own[FEATURES] & VIRTUAL:
+        call(rack, slots.FUNCTION, card, -1, 0, 0)
     if vain == queues:
         idle(wire, now)
     return fetched + (waits | passes(rack, wire[FREE], now) | passes(rack, own[PAUSED_UNTIL], now))
+
+
+@compiled
+def may_send(rack: Rack, card: int, queue: int) -> bool:
+    """Whether the function that a queue belongs to may send; it is at work from now on."""
+    own = rack.cards[card]
+    if own[FEATURES] & VIRTUAL == 0:
+        return True
+    return call(rack, slots.FUNCTION, card, queue >> own[POOL_SHIFT], 0, 0) != 0
 
 
 @compiled
@@ -181,7 +194,10 @@ def transmit(rack: Rack, card: int, queue: int, now: int) -> bool:
     before = rack.queues[card, queue, QUEUE_TX_BYTES]
     length = fetch(rack, card, queue)
     if length > 0:
-        send(rack, card, queue, length, now)
+        if rack.cards[card, FEATURES] & VIRTUAL:
+            call(rack, slots.SWITCH, card, queue, length, now)
+        else:
+            send(rack, card, queue, length, now)
         if rack.queues[card, queue, QUEUE_FACTOR] != 0:
             call(rack, slots.LIMIT, card, queue, rack.queues[card, queue, QUEUE_TX_BYTES] - before, now)
     return length != LATER
@@ -261,7 +277,11 @@ def takes(rack: Rack, card: int) -> bool:
     wire = rack.inputs[card]
     if rack.cards[card, XOFF_AGAIN] != 0:
         return False
-    return wire[STARTED] != 0 or wire[FLIGHT] != 0 or can_receive(rack, card)
+    if wire[STARTED] != 0 or wire[FLIGHT] != 0:
+        return True
+    if rack.cards[card, FEATURES] & VIRTUAL:
+        return call(rack, slots.ROOM, card, 0, 0, 0) != 0
+    return can_receive(rack, card)
 
 
 @compiled

@@ -37,6 +37,7 @@ MSIX_CONTROL = MSIX + 2
 MSIX_ENABLE = 1 << 15
 MSIX_MASK_ALL = 1 << 14
 MSIX_VECTORS = 64
+VF_VECTORS = 3
 
 EXPRESS = 0xA0
 EXPRESS_CONTROL = EXPRESS + 8
@@ -49,6 +50,8 @@ VPD_FLAG = 1 << 15  # of the address: set once what was asked for is read, clear
 
 REGISTERS_BAR, MSIX_BAR = 0, 4
 BAR_SIZES = {REGISTERS_BAR: 512 << 10, MSIX_BAR: 16 << 10}
+VF_MSIX_BAR = 3
+VF_BAR_SIZES = {REGISTERS_BAR: 16 << 10, VF_MSIX_BAR: 16 << 10}
 PENDING_OFFSET = 0x2000  # of MSI-X's pending bits within their BAR; the table comes first
 
 _BAR_MEMORY_64_PREFETCHABLE = 0b1100
@@ -71,14 +74,22 @@ class _Field:
     clearable: int = 0
 
 
-_FIELDS = (
+def _bars(sizes: dict[int, int]) -> tuple[_Field, ...]:
+    kind = _BAR_MEMORY_64_PREFETCHABLE
+    return tuple(_Field(BAR_0 + 4 * bar, 4, kind, writable=2**32 - size) for bar, size in sizes.items())
+
+
+_HEADER = (
     _Field(0x00, 2, VENDOR_INTEL),
-    _Field(COMMAND, 2, 0, writable=0x0547),
     _Field(STATUS, 2, 0x0010, clearable=0xF900),  # has capabilities
     _Field(0x08, 4, CLASS_ETHERNET << 8 | 0x01),  # revision
     _Field(0x0C, 1, 0, writable=0xFF),  # cache line size
-    *(_Field(BAR_0 + 4 * i, 4, _BAR_MEMORY_64_PREFETCHABLE, writable=2**32 - size) for i, size in BAR_SIZES.items()),
     _Field(0x2C, 2, VENDOR_INTEL),
+)
+_FIELDS = (
+    *_HEADER,
+    _Field(COMMAND, 2, 0, writable=0x0547),
+    *_bars(BAR_SIZES),
     _Field(0x34, 1, POWER),
     _Field(0x3C, 1, 0, writable=0xFF),  # interrupt line
     _Field(0x3D, 1, 1),  # interrupt pin INTA
@@ -111,6 +122,44 @@ _FIELDS = (
     _Field(VPD_DATA, 4, 0, writable=0xFFFFFFFF),
 )
 
+# Of a virtual function (9.5). Its identity and its base address registers are where whoever hands it to a guest shows
+# them: on the bus, the former read as ones, and the latter are in the physical function's SR-IOV capability.
+_VF_FIELDS = (
+    *_HEADER,
+    _Field(COMMAND, 2, 0, writable=COMMAND_MEMORY | COMMAND_BUS_MASTER),
+    *_bars(VF_BAR_SIZES),
+    _Field(0x34, 1, MSIX),
+    _Field(MSIX, 2, EXPRESS << 8 | 0x11),
+    _Field(MSIX_CONTROL, 2, VF_VECTORS - 1, writable=MSIX_ENABLE | MSIX_MASK_ALL),
+    _Field(MSIX + 4, 4, VF_MSIX_BAR),
+    _Field(MSIX + 8, 4, PENDING_OFFSET | VF_MSIX_BAR),
+    _Field(EXPRESS, 4, 0x0002 << 16 | 0x10),
+    _Field(EXPRESS + 0x04, 4, 0x10008CC2),
+    _Field(EXPRESS_CONTROL, 2, 0, writable=FUNCTION_RESET),
+    _Field(EXPRESS + 0x0A, 2, 0, clearable=0x000F),
+    _Field(EXPRESS + 0x0C, 4, 0x00000082),
+    _Field(EXPRESS + 0x12, 2, 0x0082),
+    _Field(EXPRESS + 0x24, 4, 0x0000001F),
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a kind of functions has in its configuration space.
+
+    Attributes:
+        bars: the size of each base address register.
+        msix_bar: in which of them the vectors of MSI-X are.
+    """
+
+    fields: tuple[_Field, ...]
+    bars: dict[int, int]
+    msix_bar: int
+
+
+LAYOUT = Layout(_FIELDS, BAR_SIZES, MSIX_BAR)
+VF_LAYOUT = Layout(_VF_FIELDS, VF_BAR_SIZES, VF_MSIX_BAR)
+
 
 class ConfigSpace:
     """256 bytes of registers, each bit with its rule.
@@ -121,11 +170,15 @@ class ConfigSpace:
     Args:
         product: the vital product data, which cannot be written.
         device, subsystem: the ids of the card.
+        layout: that of the physical function, or of a virtual one.
     """
 
-    def __init__(self, product: bytes = b"", device: int = 0x10FB, subsystem: int = 0x000C) -> None:
+    def __init__(
+        self, product: bytes = b"", device: int = 0x10FB, subsystem: int = 0x000C, layout: Layout = LAYOUT
+    ) -> None:
         self._product = product
-        self._fields = (*_FIELDS, _Field(DEVICE, 2, device), _Field(SUBSYSTEM, 2, subsystem))
+        self.layout = layout
+        self._fields = (*layout.fields, _Field(DEVICE, 2, device), _Field(SUBSYSTEM, 2, subsystem))
         self._bytes = bytearray(SIZE)
         self._writable = bytearray(SIZE)
         self._clearable = bytearray(SIZE)
@@ -151,7 +204,7 @@ class ConfigSpace:
             new = value >> 8 * (i - offset) & 0xFF
             kept = self._bytes[i] & ~self._writable[i] & ~(self._clearable[i] & new)
             self._bytes[i] = kept | new & self._writable[i]
-        if offset <= VPD_ADDRESS + 1 < offset + size:
+        if self._product and offset <= VPD_ADDRESS + 1 < offset + size:
             self._access_product()
 
     def _access_product(self) -> None:
@@ -174,7 +227,7 @@ class ConfigSpace:
         """The base address register that claims `size` bytes at `address`, and the offset within; None if none does."""
         if not self.has(COMMAND, COMMAND_MEMORY) or self.has(POWER_STATUS, POWER_STATE):
             return None
-        for bar, bar_size in BAR_SIZES.items():
+        for bar, bar_size in self.layout.bars.items():
             offset = address - (self.read(BAR_0 + 4 * bar, 4) & ~0xF)
             if 0 <= offset <= bar_size - size:
                 return bar, offset

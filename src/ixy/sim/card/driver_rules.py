@@ -338,6 +338,17 @@ RULES = [
         "give the card addresses as it sees them, of memory that is mapped for it, not pointers",
         "PCI Express Base 3.0, 2.3.1: unsupported request",
     ),
+    # 7.10 Virtual functions
+    Rule(
+        "function-disabled",
+        "PFVFTE",
+        "8.2.3.27.8",
+        "the bit of a function is 0 while it has descriptors to send",
+        Then.KEEPS,
+        "of a virtual function: ask for a reset by the mailbox, and wait for the answer, before you send; of the"
+        " physical one: set its bit in PFVFTE when you answer",
+        _DATASHEET,
+    ),
     # What cards bear
     Rule(
         "hurried-access",
@@ -402,6 +413,38 @@ RULES = [
         "written while RTTDCS.ARBDIS is 0",
         Then.BEARS,
         "set RTTDCS.ARBDIS before you set the transmit packet buffers, and clear it afterwards",
+    ),
+    Rule(
+        "mailbox-not-taken",
+        "VFMBMEM, PFMBMEM",
+        "8.2.3.27.2",
+        "written by who has not taken the mailbox: VFU or PFU is 0",
+        Then.BEARS,
+        "take the mailbox first: set VFU, or PFU, and go on only if it reads 1",
+    ),
+    Rule(
+        "mailbox-during-reset",
+        "VFMAILBOX",
+        "8.3",
+        "REQ is set while RSTI is 1",
+        Then.BEARS,
+        "wait until VFMAILBOX.RSTI is 0 before you ask anything: the physical function is not up yet",
+    ),
+    Rule(
+        "pools-unequal",
+        "GCR_EXT, MRQC",
+        "7.10.2.7",
+        "VT_MODE and MRQE divide the queues into pools of different sizes when RXEN is set",
+        Then.BEARS,
+        "let GCR_EXT.VT_MODE and MRQC.MRQE agree on how many pools there are",
+    ),
+    Rule(
+        "vlan-check-alone",
+        "PFVFSPOOF",
+        "8.2.3.27.11",
+        "a pool's bit in VLANAS is set without that in MACAS",
+        Then.BEARS,
+        "set MACAS, too, for each pool for which VLANAS is set",
     ),
 ]
 BY_NAME = {rule.name: rule for rule in RULES}

@@ -27,7 +27,7 @@ _VALID = 0x80
 _ALLOCATION = 0x3F
 _INTERVAL_NS = 2000  # unit of EITR's interval at 10 Gbit/s (8.2.3.5.12)
 
-LINK_CHANGE, FLOW_DIRECTOR = reg.EICR.mask("LSC"), reg.EICR.mask("FLOW_DIRECTOR")
+LINK_CHANGE, FLOW_DIRECTOR, MAILBOX = (reg.EICR.mask(name) for name in ("LSC", "FLOW_DIRECTOR", "MAILBOX"))
 
 
 OWN_THREAD = -1  # in the place of a file descriptor, in EVENT: the thread that runs the cards sees to it, by an alarm
@@ -70,6 +70,7 @@ class Interrupts:
 
     Attributes:
         sink: where interrupts go; without one they are only seen in the registers.
+        foreign: so many queues, the first ones, belong to virtual functions, whose interrupts theirs are.
         expect: is told whether somebody waits for one, that is, whether any is not masked; and in how many seconds
             something throttled may be sent, None if nothing is.
     """
@@ -77,6 +78,7 @@ class Interrupts:
     def __init__(self, registers: NDArray[np.uint32], done: NDArray[np.uint8]) -> None:
         self.sink: Sink | None = None
         self.expect: Callable[[bool, float | None], None] | None = None
+        self.foreign = 0
         self._turn = threading.RLock()
         self._registers = registers
         self._done = done
@@ -120,14 +122,27 @@ class Interrupts:
     def _collected(self) -> int:
         """The vectors of the queues that have done something."""
         vectors = 0
-        # A copy: the rack goes on writing, and NumPy gives up on an array that changes while it is searched.
-        for queue in self._done.copy().nonzero()[0].tolist():
-            self._done[queue] = 0
-            sends, number = divmod(queue, reg.QUEUES)
+        for number, sends in self.take(range(self.foreign, reg.QUEUES)):
             entry = self._get(reg.IVAR, number // 2) >> (16 * (number % 2) + 8 * sends) & 0xFF
             if entry & _VALID:
                 vectors |= 1 << (entry & _ALLOCATION)
         return vectors
+
+    def take(self, queues: range) -> list[tuple[int, bool]]:
+        """Those of these queues that have done something since the last time, each with whether it sends."""
+        found: list[tuple[int, bool]] = []
+        # A copy: the rack goes on writing, and NumPy gives up on an array that changes while it is searched.
+        for place in self._done.copy().nonzero()[0].tolist():
+            sends, number = divmod(place, reg.QUEUES)
+            if number in queues:
+                self._done[place] = 0
+                found.append((number, bool(sends)))
+        return found
+
+    @property
+    def waits(self) -> bool:
+        """Whether somebody waits for one, that is, whether any is not masked."""
+        return bool(self._vector_mask or self._other_mask)
 
     def link_changed(self, *, send: bool = True) -> None:
         """The link came up or went down; unless it is to `send`, the next `collect` tells."""
@@ -135,6 +150,10 @@ class Interrupts:
             self._other |= LINK_CHANGE
             if send:
                 self.update()
+
+    def raise_other(self, causes: int) -> None:
+        """Causes that are none of queues, at their places in EICR."""
+        self._raise(0, causes)
 
     def flow_director_full(self) -> None:
         """Its table is full, or nearly."""
@@ -174,7 +193,7 @@ class Interrupts:
 
     def _tell(self, wait: float | None = None) -> None:
         if self.expect is not None:
-            self.expect(bool(self._vector_mask or self._other_mask), wait)
+            self.expect(self.waits, wait)
 
     @property
     def _causes(self) -> int:

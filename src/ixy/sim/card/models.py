@@ -17,6 +17,7 @@ class Model(NamedTuple):
     Attributes:
         name: of the chip.
         device, subsystem: its PCI ids; the vendor is Intel.
+        vf_device: that of its virtual functions.
         part: number of the card, in its vital product data.
         resets: registers, or rows of them, that have another value after a reset.
         has_phy: a copper PHY within the chip is on the management bus, and decides on the link. Firmware shares it by a
@@ -27,6 +28,7 @@ class Model(NamedTuple):
     name: str
     device: int
     subsystem: int
+    vf_device: int
     part: str
     resets: tuple[tuple[Register, int], ...] = ()
     has_phy: bool = False
@@ -34,11 +36,12 @@ class Model(NamedTuple):
 
 
 MODELS = {
-    "82599": Model("82599", 0x10FB, 0x000C, "E10G42BTDA"),
+    "82599": Model("82599", 0x10FB, 0x000C, 0x10ED, "E10G42BTDA"),
     "x540": Model(
         "X540",
         0x1528,
         0x0001,
+        0x1515,
         "X540T2",
         resets=((reg.RXPBSIZE, 384 << 10), (reg.EEC, reg.EEC.reset | reg.EEC.mask("FLUDONE"))),
         has_phy=True,

@@ -17,7 +17,20 @@ from ixy.sim.card.filters import matching_ethertype
 from ixy.sim.card.frame import CRC_BYTES, MAC_BYTES, half, is_broadcast
 from ixy.sim.card.layers import Layers, parse, tag_of
 from ixy.sim.card.receive import lose, matches_table, station, store
-from ixy.sim.card.state import FEATURES, FILTER, FLOW_DROPS, KEEP_CRC, NO_POOL, QUEUE, RX_LOST_BYTES, WORD_0, WORD_1
+from ixy.sim.card.state import (
+    FEATURES,
+    FILTER,
+    FLOW_DROPS,
+    FUNCTION,
+    FUNCTION_MULTICAST,
+    KEEP_CRC,
+    NO_POOL,
+    QUEUE,
+    RX_LOST_BYTES,
+    VIRTUAL,
+    WORD_0,
+    WORD_1,
+)
 from ixy.sim.rack import Rack
 from ixy.sim.slots import belongs_in, call
 from ixy.unsafe import load_acquire
@@ -35,6 +48,7 @@ _PFVFRE = reg.PFVFRE.offset // 4
 _PFVLVF = reg.PFVLVF.offset // 4
 _PFVLVFB = reg.PFVLVFB.offset // 4
 _PFVML2FLT = reg.PFVML2FLT.offset // 4
+_PFVMTXSW = reg.PFVMTXSW.offset // 4
 _PFVTCTL = reg.PFVTCTL.offset // 4
 _PSRTYPE = reg.PSRTYPE.offset // 4
 _RTRUP2TC = reg.RTRUP2TC.offset // 4
@@ -69,20 +83,41 @@ def deliver(rack: Rack, card: int, start: int, length: int) -> None:
     if load_acquire(registers, _PFVTCTL) & _VT_ENA == 0:
         deliver_copy(rack, card, start, length, layers, NO_POOL)
         return
-    pools = pools_of(registers, rack.tape, start, layers)
-    replicates = load_acquire(registers, _PFVTCTL) & _RPL_EN != 0
+    spread(rack, card, start, length, layers, pools_of(registers, rack.tape, start, layers), False)
+
+
+@compiled
+def spread(rack: Rack, card: int, start: int, length: int, layers: Layers, pools: int, looped: bool) -> None:
+    """Store a frame in a queue of each of these pools; one that was `looped` has not come through the port."""
     own = rack.cards[card]
+    virtual = own[FEATURES] & VIRTUAL != 0
+    if looped:
+        call(rack, slots.CLASSIFY, card, start, length, 0)
+        own[WORD_1] |= reg.RX_LB
+    replicates = load_acquire(rack.registers[card], _PFVTCTL) & _RPL_EN != 0
     index, word_0, word_1 = own[QUEUE], own[WORD_0], own[WORD_1]
     copies = 0
     for pool in range(_POOLS):
         if (pools >> pool) & 1:
             own[QUEUE], own[WORD_0], own[WORD_1] = index, word_0, word_1
+            if virtual:
+                call(rack, slots.FUNCTION, card, pool, 0, 0)
+                rack.functions[card, own[FUNCTION], FUNCTION_MULTICAST] += is_multicast(rack.tape, start)
             deliver_copy(rack, card, start, length, layers, pool)
             copies += 1
             if not replicates:
                 break
+    if virtual:
+        call(rack, slots.FUNCTION, card, -1, 0, 0)
     counted = length + CRC_BYTES if own[FEATURES] & KEEP_CRC else length
-    rack.counters[card, RX_LOST_BYTES] -= (copies - 1) * counted  # the frame has arrived once
+    arrived = 0 if looped else 1
+    rack.counters[card, RX_LOST_BYTES] -= (copies - arrived) * counted
+
+
+@compiled
+def is_multicast(frame: NDArray[np.uint8], start: int) -> int:
+    """1 for a frame that is for a group, but not for all, else 0."""
+    return 1 if frame[start] & 1 != 0 and not is_broadcast(frame, start) else 0
 
 
 @compiled
@@ -150,6 +185,35 @@ def pools_of(registers: NDArray[np.uint32], frame: NDArray[np.uint8], start: int
         pools = default
     if control & _RPL_EN == 0 and is_group and pools == 0:
         pools = default
+    typed = matching_ethertype(registers, frame, start, layers)
+    if typed >= 0 and load_acquire(registers, _ETQF + typed) & _POOL_ENABLE:
+        pools = 1 << ((load_acquire(registers, _ETQF + typed) >> 20) & 63)
+    return pools & enabled
+
+
+@compiled
+def looped_pools(
+    registers: NDArray[np.uint32], frame: NDArray[np.uint8], start: int, layers: Layers, source: int
+) -> int:
+    """The pools that a frame is for which a pool has sent (7.10.3.4).
+
+    As for one that arrives, but that it does not come back to its pool unless PFVMTXSW says so, and that the default
+    pool is for groups only.
+    """
+    control = load_acquire(registers, _PFVTCTL)
+    enabled = pair(registers, _PFVFRE)
+    is_group = frame[start] & 1 != 0
+    pools = exact_pools(registers, frame, start)
+    if is_group:
+        pools = group_pools(registers, frame, start, pools)
+    elif pools == 0 and matches_table(registers, frame, start, _PFUTA):
+        pools = with_flag(registers, _ROPE)
+    others = -1 if (pair(registers, _PFVMTXSW) >> source) & 1 else ~(1 << source)
+    pools &= others
+    if load_acquire(registers, _VLNCTRL) & _VFE:
+        pools &= vlan_pools(registers, frame, start, layers)
+    if pools == 0 and is_group and control & _NO_DEFAULT == 0:
+        pools = 1 << ((control >> 7) & 63) & others
     typed = matching_ethertype(registers, frame, start, layers)
     if typed >= 0 and load_acquire(registers, _ETQF + typed) & _POOL_ENABLE:
         pools = 1 << ((load_acquire(registers, _ETQF + typed) >> 20) & 63)

@@ -22,7 +22,8 @@ from ixy.sim.card.driver_rules import Breaches
 from ixy.sim.card.eeprom import EEPROM_WORDS, build_eeprom, build_product_data
 from ixy.sim.card.flow_director import FlowDirector
 from ixy.sim.card.history import History
-from ixy.sim.card.interrupts import OWN_THREAD, Interrupts
+from ixy.sim.card.interrupts import MAILBOX, OWN_THREAD, Interrupts
+from ixy.sim.card.mailbox import Mailboxes
 from ixy.sim.card.models import DEFAULT, MODELS, Model
 from ixy.sim.card.module import Module
 from ixy.sim.card.phy import Phy
@@ -33,6 +34,7 @@ from ixy.sim.card.supervision import Supervision
 from ixy.sim.card.timestamps import Clock
 from ixy.sim.card.transmit import USUAL_FORM
 from ixy.sim.card.unmodelled import Unmodelled
+from ixy.sim.card.virtual_function import VirtualFunction
 from ixy.sim.card.words import Words
 from ixy.sim.rack import FLIGHT, KIND, LINKED, NOTHING, PACED, SPEED, TIMED
 from ixy.sim.slots import SPOIL, TRANSLATE, of_features, provide
@@ -65,6 +67,8 @@ _TABLES = (
     *(reg.SAQF, reg.DAQF, reg.SDPQF, reg.L34TIMIR),
     *(reg.FDIRIPSA, reg.FDIRIPDA, reg.FDIRPORT, reg.FDIRVLAN, reg.FDIRHASH, reg.FDIRSIPV6),
 )
+_QUEUES_OF_MODE = {1: 3, 2: 2, 3: 1}  # GCR_EXT.VT_MODE: two to this are the queues of a pool,
+_QUEUES_OF_MRQE = {8: 1, 10: 2, 11: 1, 12: 3, 13: 2}  # and MRQC.MRQE where there are no functions
 _ALIASES = {alias + i * stride: row.offsets[i] for row, alias, stride, count in reg.ALIASES for i in range(count)}
 
 
@@ -98,6 +102,7 @@ _KEPT = {
 }
 _RX_CONTROLS, _TX_CONTROLS = _places(reg.RXDCTL), _places(reg.TXDCTL)
 _FIVE_FIELDS, _ETHERTYPES = _places(reg.FTQF), _places(reg.ETQF)
+_INSERTIONS, _SPOOF_CHECKS = _places(reg.PFVMVIR), _places(reg.PFVFSPOOF)
 _CRC_STRIP = reg.RDRXCTL.mask("CRC_STRIP")
 
 
@@ -117,6 +122,8 @@ class Card(Words):
         unmodelled: what software does with registers that the model does not have.
         breaches: the rules that software has broken.
         history: what it did to bring the card up.
+        mailboxes: by which it speaks with virtual functions.
+        functions: these.
     """
 
     def __init__(self, machine: Machine, index: int, name: str) -> None:
@@ -127,6 +134,7 @@ class Card(Words):
         super().__init__(machine.rack.registers[index])
         self._words = machine.rack.cards[index]
         self._queues = machine.rack.queues[index]
+        self.functions: tuple[VirtualFunction, ...] = ()
         self.interrupts = Interrupts(self._registers, machine.rack.done[index])
         self.statistics = Statistics(self._registers, machine.rack.counters[index], self._queues)
         self.clock = Clock(machine.rack, index, moment)
@@ -139,6 +147,9 @@ class Card(Words):
         self._describes = False
         self.history = History()
         self.breaches = Breaches(name, machine.rack.counters[index])
+        self.mailboxes = Mailboxes(
+            self._registers, self.breaches, partial(self.interrupts.raise_other, MAILBOX), self._tell_function
+        )
         self._supervision = Supervision(self._registers, self.ready, self.breaches, self.history)
         self._checks, self._seen = self._supervision.checks, self._supervision.seen
         self._reads: dict[int, Callable[[], int]] = {}
@@ -160,6 +171,14 @@ class Card(Words):
         self.clock.counts_cycles = model.counts_cycles
         self._supervision.packet_memory = int(self._resets[reg.RXPBSIZE.offset // 4])
         self.power_on(f"sim:{self.name}")
+
+    def divide(self, functions: int) -> None:
+        """Have so many virtual functions, from the first pool on (7.10.2)."""
+        self.functions = tuple(VirtualFunction(self._machine, self, number) for number in range(functions))
+        with self._machine.paused():
+            self._machine.rack.functions[self.index, : state.PHYSICAL] = 0
+            self._words[state.FUNCTIONS], self._words[state.FUNCTION] = functions, state.PHYSICAL
+            self._note_features()
 
     @property
     def wired(self) -> bool:
@@ -200,8 +219,8 @@ class Card(Words):
             self._note_features()
 
     def interrupt_own(self, sink: Sink) -> None:
-        """Send interrupts to `sink`, in this process: the machine's thread does what `interrupts.collect` does."""
-        self.interrupts.expect = lambda waits, throttled: self._machine.expect(self, waits, throttled)
+        """Send interrupts to `sink`, in this process: the machine's thread does what `collect` does."""
+        self.interrupts.expect = lambda _, throttled: self.expect(throttled)
         self.interrupt_through(sink, OWN_THREAD)
 
     def interrupt_no_more(self) -> None:
@@ -209,6 +228,28 @@ class Card(Words):
         self.interrupt_through(None, 0)
         self.interrupts.expect = None
         self._machine.expect(self, False)
+
+    def expect(self, throttled: float | None) -> None:
+        """Tell the machine whether somebody in this process waits for an interrupt of one of the card's functions, and
+        in how many seconds one may be sent that is throttled."""
+        if self.interrupts_own:
+            waits = self.interrupts.expect is not None and self.interrupts.waits
+            waits = waits or any(function.interrupts.waits for function in self.functions)
+            self._machine.expect(self, waits, throttled)
+
+    def collect(self) -> None:
+        """Take over what queues have done since the last time, each for its function."""
+        size = self.pool_size
+        for function in self.functions if self.divided else ():
+            done = self.interrupts.take(range(function.number * size, (function.number + 1) * size))
+            if done:
+                function.done(done)
+        self.interrupts.collect()
+
+    def update_interrupts(self) -> float | None:
+        """Send what is to be sent now; the seconds until something throttled may be sent, None if nothing is."""
+        waits = [part.interrupts.update() for part in (self, *self.functions)]
+        return min((wait for wait in waits if wait is not None), default=None)
 
     @property
     def masters_bus(self) -> bool:
@@ -222,10 +263,15 @@ class Card(Words):
 
     def stand_behind(self, root_table: int, requester: int) -> None:
         """Let an IOMMU translate the card's DMA, by tables in memory that it reaches; `root_table` 0: none does."""
-        if root_table:
-            provide(self._machine.rack, TRANSLATE)
+        self.provide_translation(root_table)
         with self._machine.paused():
             self._words[state.ROOT_TABLE], self._words[state.REQUESTER] = root_table, requester
+            self._physical[state.FUNCTION_ROOT], self._physical[state.FUNCTION_REQUESTER] = root_table, requester
+
+    def provide_translation(self, root_table: int) -> None:
+        """Have what translates where an IOMMU does."""
+        if root_table:
+            provide(self._machine.rack, TRANSLATE)
 
     def describe_all(self) -> None:
         """From now on report type and checksums of each packet, whether or not software asked for something of it.
@@ -239,7 +285,12 @@ class Card(Words):
     def set_bus_master(self, enabled: int) -> None:
         """Let the card do DMA, or not."""
         with self._machine.paused():
-            self._words[state.BUS_MASTER] = enabled
+            self._words[state.BUS_MASTER] = self._physical[state.FUNCTION_MASTER] = enabled
+
+    @property
+    def _physical(self) -> NDArray[np.int64]:
+        """What the rack knows of the physical function while another one is at work."""
+        return self._machine.rack.functions[self.index, state.PHYSICAL]
 
     def read32(self, offset: int) -> int:
         """A read of BAR 0 at a multiple of 4, with its side effects; beyond the BAR, all ones as on the bus."""
@@ -269,6 +320,22 @@ class Card(Words):
             return
         if offset in self.history.writes:
             self.history.write(offset, value)
+        self._effect(offset, value)
+
+    def write_for_function(self, offset: int, value: int) -> None:
+        """A write by a virtual function to one of its registers, which lies here in the card's BAR 0.
+
+        It is no part of what the physical function's driver does to bring the card up.
+        """
+        if not self._supervision.busy_until or self._supervision.hears(offset, writes=True):
+            self._effect(offset, value)
+
+    def doorbell(self, offset: int) -> NDArray[np.uint32]:
+        """The register at `offset`, for kernels."""
+        return self._registers[offset // 4 : offset // 4 + 1]
+
+    def _effect(self, offset: int, value: int) -> None:
+        """What a write does."""
         check = self._checks.get(offset)
         rule = self._direct.get(offset)
         if rule:
@@ -301,6 +368,8 @@ class Card(Words):
         strips = bool((registers[_RX_CONTROLS] & reg.RXDCTL.mask("VME")).any())
         queues = self._get(reg.MRQC) & reg.MRQC.mask("MRQE")
         pools = bool(self._get(reg.PFVTCTL) & reg.PFVTCTL.mask("VT_ENA")) or queues in BY_CLASS
+        self._words[state.POOL_SHIFT] = _QUEUES_OF_MODE.get(self._vt_mode) or _QUEUES_OF_MRQE.get(queues, 0)
+        self.interrupts.foreign = len(self.functions) * self.pool_size if self.divided else 0
         filters = self._filters or bool(self._get(reg.FDIRCTRL) & reg.FDIRCTRL.mask("PBALLOC"))
         cuts_crc = self._get(reg.HLREG0) & reg.HLREG0.mask("RXCRCSTRP") or self._get(reg.RDRXCTL) & _CRC_STRIP
         other_formats, coalesces = formats.are_used(registers), bool(cuts_crc) and coalesce.is_enabled(registers)
@@ -321,6 +390,7 @@ class Card(Words):
             | state.STAMP * bool(self._get(reg.TSYNCRXCTL) & reg.TSYNCRXCTL.mask("EN"))
             | state.STAMP_SENT * bool(self._get(reg.TSYNCTXCTL) & reg.TSYNCTXCTL.mask("EN"))
             | state.LIMIT * bool(self._queues[:, state.QUEUE_FACTOR].any())
+            | state.VIRTUAL * bool(self.functions or (pools and self._switches()))
             | state.CONTROL * bool(self._get(reg.MFLCN))
             | state.BUFFER * bool(self._words[state.BUFFERED] or (self._sends_pauses() and not self._wire_waits()))
         )
@@ -330,6 +400,29 @@ class Card(Words):
         provide(self._machine.rack, *of_features(features), *(timed.SLOTS if time_counts else ()))
         self._words[state.FEATURES] = features
         wire[TIMED] = time_counts
+
+    @property
+    def _vt_mode(self) -> int:
+        return self._decode(reg.GCR_EXT)["VT_MODE"]
+
+    @property
+    def divided(self) -> bool:
+        """Whether queues belong to virtual functions: there are some, and GCR_EXT says how many queues each has."""
+        return bool(self.functions) and self._vt_mode != 0
+
+    @property
+    def pool_size(self) -> int:
+        """How many queues a pool has."""
+        return 1 << int(self._words[state.POOL_SHIFT])
+
+    def _switches(self) -> bool:
+        """Whether frames that pools send go to others, are tagged for them, or are looked at."""
+        registers = self._registers
+        return bool(
+            self._get(reg.PFDTXGSWC) & reg.PFDTXGSWC.mask("LBE")
+            or registers[_INSERTIONS].any()
+            or registers[_SPOOF_CHECKS].any()
+        )
 
     def _sends_pauses(self) -> bool:
         """Whether software has switched on pause frames for the first packet buffer (3.7.7.3.3)."""
@@ -354,7 +447,21 @@ class Card(Words):
 
     def look(self) -> None:
         """Find what software breaks by leaving things as they are; see `Breaches`."""
-        self._supervision.look(self.masters_bus)
+        self._supervision.look(self._masters, self._may_send)
+
+    def _masters(self, queue: int) -> bool:
+        """Whether the function that a queue belongs to may use the bus."""
+        function = self._function_of(queue)
+        return self.masters_bus if function is None else function.masters_bus
+
+    def _may_send(self, queue: int) -> bool:
+        """Whether PFVFTE lets a queue send."""
+        function = self._function_of(queue)
+        return function is None or bool(self._get(reg.PFVFTE[function.number // 32]) >> function.number % 32 & 1)
+
+    def _function_of(self, queue: int) -> VirtualFunction | None:
+        pool = queue // self.pool_size
+        return self.functions[pool] if self.divided and pool < len(self.functions) else None
 
     def rules(self) -> tuple[dict[int, Callable[[], int]], dict[int, Callable[[int], None]]]:
         """What reading and writing registers does that are more than memory, by offset."""
@@ -382,6 +489,7 @@ class Card(Words):
         self.statistics.reset()
         self.interrupts.reset()
         self._flow_director.reset()
+        self.mailboxes.reset()
         self._note_filters()
         self.ready.forget()
         self._supervision.reset()
@@ -391,6 +499,27 @@ class Card(Words):
         if kind >= Reset.LINK:
             self._restart_link()
         self._note_features()
+
+    def disable_queues(self, queues: range) -> None:
+        """These queues stop, as a function of which they are is reset."""
+        for queue in queues:
+            for row in (reg.RXDCTL, reg.TXDCTL):
+                if self._get(row[queue]):
+                    self._effect(row.offsets[queue], 0)
+
+    def function_level_reset(self, number: int) -> None:
+        """A virtual function is reset through its configuration space: nothing comes to it, or goes, until the physical
+        function says so again, which is told (8.2.3.27.5)."""
+        word, bit = divmod(number, 32)
+        for row in (reg.PFVFRE, reg.PFVFTE):
+            self._put(row[word], self._get(row[word]) & ~(1 << bit))
+        self._put(reg.PSRTYPE[number], 0)
+        self._put(reg.PFVFLRE[word], self._get(reg.PFVFLRE[word]) | 1 << bit)
+        self.interrupts.raise_other(MAILBOX)
+
+    def _tell_function(self, number: int) -> None:
+        if number < len(self.functions):
+            self.functions[number].interrupts.mailbox()
 
     def _load_address(self) -> None:
         """The first receive address comes from the EEPROM (8.2.3.7.9)."""
@@ -422,6 +551,7 @@ class Card(Words):
         writes[reg.SYNQF.offset] = partial(self._write_filter, reg.SYNQF.offset)
         writes |= {offset: partial(self._write_filter, offset) for offset in reg.ETQF.offsets}
         writes[reg.CTRL.offset] = self._write_ctrl
+        writes[reg.CTRL_EXT.offset] = self._write_ctrl_ext
         writes[reg.EEC.offset] = self._write_eec
         writes[reg.EERD.offset] = self._write_eerd
         writes[reg.AUTOC.offset] = self._write_autoc
@@ -439,8 +569,10 @@ class Card(Words):
     def _set_direct_rules(self) -> None:
         """Rules whose effects the rack need not wait for."""
         interrupt_reads, interrupt_writes = self.interrupts.rules()
-        self._reads |= interrupt_reads
-        self._direct |= interrupt_writes
+        mailbox_reads, mailbox_writes = self.mailboxes.rules()
+        self._reads |= interrupt_reads | mailbox_reads
+        self._direct |= interrupt_writes | mailbox_writes
+        self._direct |= {at: partial(self._write_pfvflrec, word) for word, at in enumerate(reg.PFVFLREC.offsets)}
         self._direct[reg.I2CCTL.offset] = self._write_i2cctl
         for row in (*_DOORBELLS, *_TABLES):
             self._direct |= {at: partial(self._take, at) for at in row.offsets}
@@ -483,6 +615,17 @@ class Card(Words):
         self.reset(Reset.LINK if resets & reg.CTRL.mask("LRST") else Reset.SOFTWARE)
         self.ready.begin(reg.CTRL, resets, shown=resets)
         self._supervision.reset_begins()
+
+    def _write_ctrl_ext(self, value: int) -> None:
+        """PFRSTD tells virtual functions that the physical one is up again, and clears itself (8.2.3.1.3)."""
+        self._take(reg.CTRL_EXT.offset, value)
+        if value & reg.CTRL_EXT.mask("PFRSTD"):
+            self.mailboxes.physical_done()
+
+    def _write_pfvflrec(self, word: int, value: int) -> None:
+        """The physical function has seen to the resets of these functions (8.2.3.27.6)."""
+        register = reg.PFVFLRE[word]
+        self._put(register, self._get(register) & ~value)
 
     def _write_eec(self, value: int) -> None:
         """Access to the EEPROM is granted as soon as it is asked for (8.2.3.2.1)."""

@@ -37,8 +37,25 @@ from ixy.registers import i82599 as reg
     FIVE_FIELDS,  # how many filters by five fields are to be looked at, up to the last that is enabled
     FIRST,  # first descriptor of the packet that is being gathered, if it has several
     USUAL,  # what the descriptor of a packet looks like about which there is nothing to say; 0: each is looked at
+    FUNCTIONS,  # how many virtual functions there are
+    POOL_SHIFT,  # two to this are the queues of a pool
+    FUNCTION,  # which function is at work, as a row of the rack's `functions`,
+    REFUSED_BEFORE,  # and how many DMA accesses had been refused when it began
     CARD_WORDS,
-) = range(31)
+) = range(35)
+
+# Columns of `functions`, of the virtual functions of a card and, behind those, of its physical one. What BUS_MASTER,
+# ROOT_TABLE and REQUESTER are while the function is at work, and what it has done.
+(
+    FUNCTION_MASTER,
+    FUNCTION_ROOT,
+    FUNCTION_REQUESTER,
+    FUNCTION_REFUSED,  # DMA accesses
+    FUNCTION_SPOOFED,  # frames that were not sent
+    FUNCTION_MULTICAST,  # frames that it received
+    FUNCTION_WORDS,
+) = range(7)
+PHYSICAL = 64  # the row of the physical function
 
 UNTIL_RESET = (  # a reset makes them 0
     *(TX_QUEUES, RX_QUEUES, STAGED, OFFLOAD, PENDING, PAUSED_UNTIL, XOFF_AGAIN, BUFFERED),
@@ -64,8 +81,10 @@ UNTIL_RESET = (  # a reset makes them 0
     STAMP,  # PTP messages are stamped when they arrive,
     STAMP_SENT,  # and when they leave
     LIMIT,  # the rate of some transmit queue is limited
-) = (1 << bit for bit in range(16))
-BY_TIME = BUFFER | LIMIT  # those for which the card looks at the time, also where frames take none
+    VIRTUAL,  # there are virtual functions, or frames go from pool to pool
+) = (1 << bit for bit in range(17))
+# Those for which the card has the turns of one that looks at the time, also where frames take none
+BY_TIME = BUFFER | LIMIT | VIRTUAL
 
 NO_POOL = -1  # in the place of a pool's number, without virtualisation
 
@@ -100,8 +119,10 @@ REPORTING, COALESCING = 1, 2
     FLOW_MATCHES,
     FLOW_MISSES,
     FLOW_DROPS,
+    SPOOFED,  # frames of pools that are counted when they are kept from being sent
+    TX_LOOPED_BYTES,  # of the frames that went from pool to pool and did not leave
     RX_SIZES,  # six columns: good frames of up to 64, 127, 255, 511, 1023 bytes, and longer ones
-) = range(22)
+) = range(24)
 TX_SIZES = RX_SIZES + 6
 BREACHES = TX_SIZES + 6  # two columns for each rule below: how often it was broken, and where first
 

@@ -36,6 +36,7 @@ _COLUMNS = [
     (reg.LXOFFRXCNT, state.XOFF_RECEIVED),
     (reg.FDIRMATCH, state.FLOW_MATCHES),
     (reg.FDIRMISS, state.FLOW_MISSES),
+    (reg.SSVPC, state.SPOOFED),
     *zip(reg.PRC64, range(state.RX_SIZES, state.RX_SIZES + 6), strict=True),
     *zip(reg.PTC64, range(state.TX_SIZES, state.TX_SIZES + 6), strict=True),
 ]
@@ -93,8 +94,12 @@ class Statistics:
         received = lambda: int(self._queues[:, state.QUEUE_RX_BYTES].sum()) + self._sum(state.RX_LOST_BYTES)  # noqa: E731
         self._wide.append((reg.GORCL, reg.GORCH, received))
         self._wide.append((reg.TORL, reg.TORH, lambda: received() + self._beyond_good()))
-        sent = lambda: int(self._queues[:, state.QUEUE_TX_BYTES].sum()) + 64 * self._sum(state.XON_SENT, 2)  # noqa: E731
-        self._wide.append((reg.GOTCL, reg.GOTCH, sent))
+        self._wide.append((reg.GOTCL, reg.GOTCH, self._sent))
+
+    def _sent(self) -> int:
+        """The bytes that left: those of all queues but what went from pool to pool only, and of pause frames."""
+        queues = int(self._queues[:, state.QUEUE_TX_BYTES].sum())
+        return queues - self._sum(state.TX_LOOPED_BYTES) + 64 * self._sum(state.XON_SENT, 2)
 
     def _beyond_good(self) -> int:
         """What TOR counts beyond GORC: refused frames, and the check sequences of all others that GORC leaves out."""

@@ -54,6 +54,9 @@ _SETTLED = frozenset(
     for offset in row.offsets
 )
 
+# Which values of MRQC.MRQE divide the queues as one of GCR_EXT.VT_MODE does: 0 (no functions), 16, 32 and 64 pools
+_POOLS_OF_MODE = (frozenset(range(16)), frozenset((12,)), frozenset((10, 13)), frozenset((8, 11)))
+
 _RX_CONTROLS = np.array(reg.RXDCTL.offsets, np.intp) // 4
 _DCA_CONTROLS = np.array(reg.DCA_RXCTRL.offsets, np.intp) // 4
 _SPLIT_CONTROLS = np.array(reg.SRRCTL.offsets, np.intp) // 4
@@ -168,6 +171,8 @@ class Supervision(Words):
         self.seen[reg.CTRL.offset] = self._see_ctrl
         checks[reg.RXCTRL.offset] = self._check_rxctrl
         checks[reg.DMATXCTL.offset] = self._check_dmatxctl
+        for register in reg.PFVFSPOOF:
+            checks[register.offset] = partial(self._check_spoof, register)
         for row in (reg.TXPBSIZE, reg.TXPBTHRESH, reg.DTXMXSZRQ):
             checks |= {register.offset: partial(self._check_buffers, register) for register in row}
 
@@ -278,9 +283,16 @@ class Supervision(Words):
             ("strip-unequal", receive["CRC_STRIP"] != mac["RXCRCSTRP"]),
             ("coalescing-defaults", receive["RSCFRSTSIZE"] or not receive["RSCACKC"] or not receive["FCOE_WRFIX"]),
             ("high-water", not 0 < water < self._field(reg.RXPBSIZE[0], "SIZE") << 10),
+            ("pools-unequal", self._field(reg.MRQC, "MRQE") not in _POOLS_OF_MODE[self._field(reg.GCR_EXT, "VT_MODE")]),
         ):
             if wrong:
                 self._breaches.note(name, "when RXCTRL.RXEN was set")
+        return True
+
+    def _check_spoof(self, register: Register, value: int) -> bool:
+        fields = register.decode(value)
+        if fields["VLANAS"] & ~fields["MACAS"]:
+            self._breaches.note("vlan-check-alone", register.name)
         return True
 
     def _check_buffers(self, register: Register, _value: int) -> bool:
@@ -329,15 +341,21 @@ class Supervision(Words):
         self._registers[_RX_CONTROLS] = np.where(spoilt, controls | state.SPOILT, controls & ~np.uint32(state.SPOILT))
         return bool(spoilt.any())
 
-    def look(self, masters: bool) -> None:
-        """What can only be seen as it stands: descriptors wait that the card may not fetch."""
-        for (side, _), ring in self._rings.items():
+    def look(self, masters: Callable[[int], bool], may_send: Callable[[int], bool]) -> None:
+        """What can only be seen as it stands: descriptors wait that the card may not fetch.
+
+        Args:
+            masters: whether the function of a queue may use the bus,
+            may_send: and whether the physical function lets it send.
+        """
+        for (side, queue), ring in self._rings.items():
             waits = self._get(ring.control) & _ENABLE and self._get(ring.head) != self._get(ring.tail)
             if not waits:
                 continue
             engine = self._get(reg.DMATXCTL) & reg.DMATXCTL.mask("TE")
             self._stands("tx-disabled", ring.name, side == "tx" and not engine)
-            self._stands("not-bus-master", ring.name, not masters)
+            self._stands("not-bus-master", ring.name, not masters(queue))
+            self._stands("function-disabled", ring.name, side == "tx" and not may_send(queue))
 
     def _stands(self, name: str, where: str, wrong: bool) -> bool:
         """Note a rule that is broken as long as registers stand so: once."""

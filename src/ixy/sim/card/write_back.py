@@ -18,14 +18,16 @@ from ixy.sim.card.state import (
     HEAD,
     INTERRUPT,
     PENDING,
+    POOL_SHIFT,
     QUEUE_UNREPORTED,
     QUEUE_UNREPORTED_FROM,
     RAISED,
     REPORTING,
     TX_QUEUES,
+    VIRTUAL,
 )
 from ixy.sim.rack import SLOT, Rack
-from ixy.sim.slots import REPORT, WRITE_BACK, belongs_in
+from ixy.sim.slots import FUNCTION, REPORT, WRITE_BACK, belongs_in, call
 from ixy.unsafe import load_acquire
 
 if TYPE_CHECKING:
@@ -65,8 +67,12 @@ def _write_back(image: Any, card: int, _a: int, _b: int, _c: int) -> int:
     rack = image[0]
     for queue in range(rack.cards[card, TX_QUEUES]):
         if rack.queues[card, queue, QUEUE_UNREPORTED] > 0:
+            if rack.cards[card, FEATURES] & VIRTUAL:
+                call(rack, FUNCTION, card, queue >> rack.cards[card, POOL_SHIFT], 0, 0)
             write_back(rack, card, queue, int(rack.registers[card, _TDH + queue * _STRIDE]))
     rack.cards[card, PENDING] &= ~REPORTING
+    if rack.cards[card, FEATURES] & VIRTUAL:
+        call(rack, FUNCTION, card, -1, 0, 0)
     return 0
 
 

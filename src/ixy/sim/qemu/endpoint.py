@@ -113,11 +113,11 @@ class Endpoint:
 
     def bar_read(self, bar: int, offset: int, size: int) -> int:
         """`size` bytes of a base address register's memory."""
-        return self._msix.read(offset, size) if bar == config.MSIX_BAR else self._device.read(offset, size)
+        return self._msix.read(offset, size) if bar == self.config.layout.msix_bar else self._device.read(offset, size)
 
     def bar_write(self, bar: int, offset: int, size: int, value: int) -> None:
         """Write to a base address register's memory."""
-        if bar == config.MSIX_BAR:
+        if bar == self.config.layout.msix_bar:
             self._msix.write(offset, size, value)
             self._deliver()
         else:

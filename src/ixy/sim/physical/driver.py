@@ -1,0 +1,6 @@
+from __future__ import annotations
+
+
+class Physical:
+    def begin(self, card): ...
+    def grant(self, number, grant): ...
