@@ -190,11 +190,6 @@ class VirtualFunction:
                 "sim:%s: the driver %s offset %#07x, where a virtual function of an 82599 has no register",
                 *(self.name, verb, offset),
             )
-                "sim:%s: the driver %s offset %#07x, where no register of an 82599's virtual functions is",
-                self.name,
-                verb,
-                offset,
-            )
 
     # -----------------------------------------------------------------------------------------------------------------
     # Resets
