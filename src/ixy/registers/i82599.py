@@ -366,6 +366,7 @@ TXPBSIZE = register(
     source="klint: all alike; those from 1 on have no meaning without DCB",
     SIZE=(10, 19),
 )
+MTQC = register("MTQC", 0x08120, RW, "8.2.3.9.15", RT_ENA=0, VT_ENA=1, NUM_TC_OR_Q=(2, 3))
 TXPBTHRESH = register("TXPBTHRESH", 0x04950, RW, "8.2.3.9.16", count=8, first=0x96, writable=0x3FF, THRESH=(0, 9))
 DCA_TXCTRL = tx_queue("DCA_TXCTRL", 0x0600C, RW, "8.2.3.11.2", reset=0x2A00, CPUID=(24, 31))
 RTTDCS = register("RTTDCS", 0x04900, RW, "8.2.3.10.2", reset=0xC00000, ARBDIS=6, BDPM=22, BPBFSM=23)

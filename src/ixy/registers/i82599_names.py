@@ -90,7 +90,6 @@ _NAMES: tuple[tuple[int, str] | tuple[int, str, int, int], ...] = (
     (0x04A94, "TEOFF"),
     (0x04A98, "TSOFF"),
     (0x082E0, "TXLLQ", 4, 4),
-    (0x08120, "MTQC"),
     (0x0C300, "PBTXECC"),
     (0x0C600, "TXBUFCTRL"),
     (0x0CA00, "LBDRPEN"),

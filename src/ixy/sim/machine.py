@@ -214,7 +214,7 @@ class Machine:
             self._pull_forgotten()
             plug = self._plugs.get(spec.name)
             if plug is None:
-                physical = Physical()
+                physical = Physical(self)
                 plug = self._plug_in(spec, physical)
                 try:
                     plug.physical = physical
@@ -633,6 +633,17 @@ class Machine:
                 if not nested:
                     control[RESUMED] = control[PAUSE]
 
+    @contextmanager
+    def held(self, *, wait: bool = True) -> Generator[bool]:
+        """Hold the machine's lock, without a pause of the cards; whether it could be had, which without `wait` may not
+        be."""
+        held = self._lock.acquire(blocking=wait)
+        try:
+            yield held
+        finally:
+            if held:
+                self._lock.release()
+
     def _await_pause(self) -> None:
         """Wait until the thread pauses: a turn of all cards at most, unless it is being compiled."""
         control = self.rack.control
@@ -719,6 +730,7 @@ class Machine:
         for plug in list(self._plugs.values()):
             if plug.card.interrupts_own:
                 plug.card.collect()  # which tells `expect`
+                plug.card.attend(wait=False)
 
     def expect(self, card: Card, waits: bool, throttled: float | None = None) -> None:
         """Whether somebody waits for an interrupt of the card; in how many seconds one may be sent that is throttled.

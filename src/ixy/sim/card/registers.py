@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import random
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -106,6 +106,16 @@ _INSERTIONS, _SPOOF_CHECKS = _places(reg.PFVMVIR), _places(reg.PFVFSPOOF)
 _CRC_STRIP = reg.RDRXCTL.mask("CRC_STRIP")
 
 
+class Attend(Protocol):
+    """See to what the physical function was interrupted for; without `wait`, to what can be seen to at once."""
+
+    def __call__(self, *, wait: bool = True) -> None: ...
+
+
+def _attend_to_nothing(*, wait: bool = True) -> None:
+    """There is no driver to be told."""
+
+
 class Card(Words):
     """One card of a machine.
 
@@ -135,6 +145,7 @@ class Card(Words):
         self._words = machine.rack.cards[index]
         self._queues = machine.rack.queues[index]
         self.functions: tuple[VirtualFunction, ...] = ()
+        self.attend: Attend = _attend_to_nothing
         self.interrupts = Interrupts(self._registers, machine.rack.done[index])
         self.statistics = Statistics(self._registers, machine.rack.counters[index], self._queues)
         self.clock = Clock(machine.rack, index, moment)
@@ -196,6 +207,7 @@ class Card(Words):
         self._machine.rack.inputs[self.index, LINKED] = linked
         event = int(self._words[state.EVENT])
         self.interrupts.link_changed(send=event <= 0)
+        self.attend(wait=False)
         if event > 0:
             os.eventfd_write(event, 1)
 
@@ -223,8 +235,15 @@ class Card(Words):
         self.interrupts.expect = lambda _, throttled: self.expect(throttled)
         self.interrupt_through(sink, OWN_THREAD)
 
+    def interrupt_for(self, sink: Sink, attend: Attend) -> None:
+        """Send interrupts to `sink`, a driver that needs no thread: it is to attend to them when whoever has caused one
+        has done what he was at."""
+        self.attend = attend
+        self.interrupt_through(sink, OWN_THREAD)
+
     def interrupt_no_more(self) -> None:
         """Send interrupts nowhere."""
+        self.attend = _attend_to_nothing
         self.interrupt_through(None, 0)
         self.interrupts.expect = None
         self._machine.expect(self, False)

@@ -200,6 +200,7 @@ class VirtualFunction:
             self._disable()
             self.own_words[:] = 0
             self.card.function_level_reset(self.number)
+        self.card.attend()
 
     def _write_control(self, value: int) -> None:
         """VFCTRL.RST resets the enable bits of queues, and what belongs to interrupts."""
@@ -261,6 +262,7 @@ class VirtualFunction:
     def _write_mailbox(self, value: int) -> None:
         self.mailbox_requests += value & reg.VFMAILBOX.mask("REQ")
         self.card.mailboxes.write(self.number, value)
+        self.card.attend()
 
     def _unmask(self, unmask: Callable[[int], None], value: int) -> None:
         """What queues did while all was masked, nobody may have been told: it is looked up now."""
