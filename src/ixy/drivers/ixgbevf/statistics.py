@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ixy.drivers import DeviceCounters
+from ixy.drivers.ixgbe.statistics import CRC_BYTES
 from ixy.registers import Register
 from ixy.registers import i82599_vf as reg
 
@@ -75,7 +76,8 @@ class Statistics:
         totals = self._totals
         return DeviceCounters(
             rx_packets=totals["VFGPRC"],
-            rx_bytes=totals["VFGORC"],
+            # As an 82599's: frame check sequences are not counted where they are cut off.
+            rx_bytes=totals["VFGORC"] + CRC_BYTES * totals["VFGPRC"],
             tx_packets=totals["VFGPTC"],
             tx_bytes=totals["VFGOTC"],
         )
