@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import selectors
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -25,7 +26,10 @@ from ixy.sim.slots import FETCH, provide
 from ixy.sim.spec import check_files, parse_spec
 
 if TYPE_CHECKING:
+    from ixy.sim.card.interrupts import Sink
     from ixy.sim.card.registers import Card
+    from ixy.sim.card.virtual_function import VirtualFunction
+    from ixy.sim.spec import Spec
 
 FIRST_SLOT = 0x10  # on the root bus; QEMU gives lower ones to its own devices
 MAX_CARDS = 8
@@ -33,68 +37,107 @@ MAX_CARDS = 8
 _ONES = 0xFFFFFFFF
 
 
-class PciCard:
-    """A simulated card as the `Device` of an endpoint, and as a party to `serve`: it has interrupts to send."""
+class _PciDevice(ABC):
+    """A function of a simulated card as the `Device` of an endpoint.
 
-    def __init__(self, machine: Machine, card: Card, interrupts: Interrupts, iommu: Iommu | None = None) -> None:
-        self.card = card
+    Attributes:
+        function: the physical function, which is the card, or a virtual one.
+    """
+
+    def __init__(
+        self, machine: Machine, function: Card | VirtualFunction, interrupts: Interrupts, iommu: Iommu | None = None
+    ) -> None:
+        self.function = function
         self._iommu = iommu
         self._memory = NO_MEMORY
-        self.endpoint = Endpoint(card.config, self, interrupts)
+        self.endpoint = Endpoint(function.config, self, interrupts)
         self._machine = machine
-        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        card.interrupt_through(self.endpoint, self._event)
         # A driver that sends packets of several buffers would see its ring full while this is compiled, and drop some.
         provide(machine.rack, FETCH)
-
-    # -- as a device
 
     def read(self, offset: int, size: int) -> int:
         """Registers are 32 bits wide; a smaller read takes its part of one, a larger one reads two."""
         if size == 8:
             return self.read(offset, 4) | self.read(offset + 4, 4) << 32
         shift = offset % 4 * 8
-        return self.card.read32(offset - offset % 4) >> shift & (1 << 8 * size) - 1
+        return self.function.read32(offset - offset % 4) >> shift & (1 << 8 * size) - 1
 
     def write(self, offset: int, size: int, value: int) -> None:
         """A smaller write than 32 bits goes nowhere: the registers have no byte enables (8.1.1)."""
         for i in range(size // 4):
-            self.card.write32(offset + 4 * i, value >> 32 * i & _ONES)
+            self.function.write32(offset + 4 * i, value >> 32 * i & _ONES)
 
-    def reset(self) -> None:
-        with self._machine.paused():
-            self.card.reset(Reset.FUNCTION)
+    @abstractmethod
+    def reset(self) -> None: ...
 
     def set_memory(self, memory: GuestMemory) -> None:
         self._memory = memory
         if memory is NO_MEMORY:
-            self.card.set_bus_master(0)
+            self.function.set_bus_master(0)
         else:
             self._machine.show(memory)
             if self._iommu is None:
-                self.card.set_bus_master(1)
+                self.function.set_bus_master(1)
             else:
                 self._iommu.look(self._grant)
 
     def _grant(self, root_table: int, requester: int) -> None:
         """DMA begins once it is known whether an IOMMU stands in its way; the guest sees a slow bus."""
         if self._memory is not NO_MEMORY:
-            self.card.stand_behind(root_table, requester)
-            self.card.set_bus_master(1)
+            self.function.stand_behind(root_table, requester)
+            self.function.set_bus_master(1)
 
-    # -- as a party
+
+class Events:
+    """What tells of a card's interrupts, as a party to `serve`.
+
+    Args:
+        sink: of the physical function's.
+    """
+
+    def __init__(self, card: Card, sink: Sink | None) -> None:
+        self.card = card
+        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        card.interrupt_through(sink, self._event)
 
     def fileno(self) -> int:
         return self._event
 
     def handle(self) -> bool:
         os.eventfd_read(self._event)
-        self.card.interrupts.collect()
+        self.card.collect()
+        self.card.attend()
         return True
 
     def close(self) -> None:
         """Interrupt no more. The rack must have stopped."""
         os.close(self._event)
+
+
+class PciCard(_PciDevice, Events):
+    """A simulated card, as a party to `serve` too."""
+
+    def __init__(self, machine: Machine, card: Card, interrupts: Interrupts, iommu: Iommu | None = None) -> None:
+        _PciDevice.__init__(self, machine, card, interrupts, iommu)
+        Events.__init__(self, card, self.endpoint)
+
+    def reset(self) -> None:
+        with self._machine.paused():
+            self.card.reset(Reset.FUNCTION)
+
+
+class PciFunction(_PciDevice):
+    """A virtual function of a card, which has its interrupts sent with those of all others."""
+
+    def __init__(
+        self, machine: Machine, function: VirtualFunction, interrupts: Interrupts, iommu: Iommu | None = None
+    ) -> None:
+        super().__init__(machine, function, interrupts, iommu)
+        self.virtual = function
+        function.interrupt_through(self.endpoint)
+
+    def reset(self) -> None:
+        self.virtual.reset()
 
 
 class Attachment:
@@ -104,7 +147,10 @@ class Attachment:
         addresses: of the cards, such as `sim:a,tap=ixy0`.
 
     Attributes:
-        cards: in the order of their addresses; the first is in slot `FIRST_SLOT` of the root bus.
+        cards: those that are functions of the machine themselves, in the order of their addresses. The first address is
+            that of what is in slot `FIRST_SLOT` of the root bus.
+        functions: virtual functions, likewise.
+        simulated: all cards, those with these functions included.
         arguments: what QEMU's command line needs.
         fds: file descriptors that QEMU must inherit.
 
@@ -122,9 +168,12 @@ class Attachment:
             if spec.virtual:
                 raise AddressError(f"{address}: a virtual machine goes by the system's clock: leave out clock=virtual")
         self.cards: list[PciCard] = []
+        self.functions: list[PciFunction] = []
+        self.simulated: list[Card] = []
         self.arguments: list[str] = []
         self.fds: list[int] = []
         self._parties: list[Party] = []
+        self._endpoints: list[Endpoint] = []
         self._theirs: list[socket.socket] = []
         with ExitStack() as stack:
             memory = MemoryMap()
@@ -135,9 +184,10 @@ class Attachment:
             self._parties.append(qtest)
             self.arguments += ["-chardev", f"socket,id=qtest,fd={self.fds[-1]}"]
             self.arguments += ["-qtest", "chardev:qtest", "-qtest-log", "/dev/null"]
-            for slot, address in enumerate(addresses, FIRST_SLOT):
-                self._attach(stack, address, slot, qtest, memory)
-            reporting = ReportSocket(card.card for card in self.cards)
+            for slot, (address, spec) in enumerate(zip(addresses, specs, strict=True), FIRST_SLOT):
+                self._attach(stack, address, spec, SlotInterrupts(qtest, slot), Iommu(qtest, slot))
+                self._propose(stack, address, spec, slot, memory)
+            reporting = ReportSocket(self.simulated)
             stack.callback(reporting.close)
             self._parties.append(reporting)
             self._stack = stack.pop_all()
@@ -160,7 +210,7 @@ class Attachment:
                 selector.register(party, selectors.EVENT_READ, party)
             wait: float | None = None
             while all(key.data.handle() for key, _ in selector.select(wait)):
-                waits = [left for card in self.cards if (left := card.card.interrupts.update()) is not None]
+                waits = [left for card in self.simulated if (left := card.update_interrupts()) is not None]
                 wait = min(waits, default=None)
 
     def hang_up(self) -> None:
@@ -186,14 +236,40 @@ class Attachment:
         self.fds.append(theirs.fileno())
         return ours
 
-    def _attach(self, stack: ExitStack, address: str, slot: int, qtest: Qtest, memory: MemoryMap) -> None:
+    def _attach(self, stack: ExitStack, address: str, spec: Spec, interrupts: SlotInterrupts, iommu: Iommu) -> None:
+        """Plug in a card, or the virtual function of one."""
+        if spec.vf is not None:
+            self._attach_function(stack, self.machine.plug_in_function(address), interrupts, iommu)
+            return
         card = self.machine.plug_in(address)
         card.describe_all()
-        pci_card = PciCard(self.machine, card, SlotInterrupts(qtest, slot), Iommu(qtest, slot))
+        pci_card = PciCard(self.machine, card, interrupts, iommu)
         stack.callback(pci_card.close)
         stack.callback(self.machine.unplug, card)
-        proxy = Proxy(self._connect(stack), pci_card.endpoint, memory, address)
-        stack.callback(proxy.close)
-        self.arguments += ["-device", f"x-pci-proxy-dev,id={card.name},fd={self.fds[-1]},addr={slot:#x}"]
+        self.simulated.append(card)
         self.cards.append(pci_card)
-        self._parties += [proxy, pci_card]
+        self._parties.append(pci_card)
+        self._endpoints.append(pci_card.endpoint)
+
+    def _attach_function(
+        self, stack: ExitStack, function: VirtualFunction, interrupts: SlotInterrupts, iommu: Iommu
+    ) -> None:
+        card = function.card
+        if card not in self.simulated:  # its physical function is ours, and no function of the machine
+            card.describe_all()
+            events = Events(card, card.interrupts.sink)
+            stack.callback(events.close)
+            self.simulated.append(card)
+            self._parties.append(events)
+        stack.callback(self.machine.unplug_function, function)
+        pci_function = PciFunction(self.machine, function, interrupts, iommu)
+        self.functions.append(pci_function)
+        self._endpoints.append(pci_function.endpoint)
+
+    def _propose(self, stack: ExitStack, address: str, spec: Spec, slot: int, memory: MemoryMap) -> None:
+        """Have QEMU put what was attached last into a slot."""
+        proxy = Proxy(self._connect(stack), self._endpoints[-1], memory, address)
+        stack.callback(proxy.close)
+        name = spec.full_name.replace(".", "-")
+        self.arguments += ["-device", f"x-pci-proxy-dev,id={name},fd={self.fds[-1]},addr={slot:#x}"]
+        self._parties.append(proxy)
