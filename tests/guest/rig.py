@@ -37,7 +37,7 @@ class Rig(NamedTuple):
 
     def counter(self, register: Register) -> int:
         """What the model has counted for a statistics register since the card was made."""
-        return self.attachment.cards[0].card.statistics.total(register)
+        return self.attachment.simulated[0].statistics.total(register)
 
     def queue_counter(self, queue: int, column: int) -> int:
         return int(self.attachment.machine.rack.queues[0, queue, column])
