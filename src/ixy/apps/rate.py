@@ -116,6 +116,6 @@ def line_rate(device: Device) -> int:
     from ixy.sim.rack import SPEED
 
     if device.address.startswith(_SIMULATED):
-        card = machine().cards.get(device.address.removeprefix(_SIMULATED))
+        card = machine().card_of(device.address.removeprefix(_SIMULATED))
         return int(machine().rack.outputs[card.index, SPEED]) if card else 0
     return 0 if device.address.startswith(("vhost-user:", "vhost-server:")) else device.link.speed * 10**6

@@ -183,8 +183,7 @@ def _totals(device: Device) -> dict[str, Any]:
     """A device's counters; a simulated card also knows of DMA that it was refused."""
     totals: dict[str, Any] = asdict(device.stats())
     if device.address.startswith(_SIMULATED):
-        card = machine().cards[device.address.removeprefix(_SIMULATED)]
-        totals["dma_refused"] = machine().dma_refused(card)
+        totals["dma_refused"] = machine().dma_refused_to(device.address.removeprefix(_SIMULATED))
     return totals
 
 

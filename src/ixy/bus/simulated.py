@@ -6,7 +6,7 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ixy import clock
 from ixy.bus import Irq, Slot
@@ -36,10 +36,14 @@ def simulated_function(address: str, host: Machine) -> SimulatedFunction | Simul
     return SimulatedVirtualFunction(address, host) if virtual else SimulatedFunction(address, host)
 
 
-class _Simulated(ABC):
+Simulated = TypeVar("Simulated", "Card", "VirtualFunction")
+
+
+class _Simulated(ABC, Generic[Simulated]):
     """What a simulated card and its virtual functions have in common as functions of a bus."""
 
-    card: Card | VirtualFunction
+    card: Simulated
+    address: str
     vectors: int  # of MSI-X
 
     def __init__(self, host: Machine) -> None:
@@ -114,7 +118,7 @@ class _Simulated(ABC):
             close_dropped(self.close)
 
 
-class SimulatedFunction(_Simulated):
+class SimulatedFunction(_Simulated["Card"]):
     """A simulated card; see `ixy.bus.Function`.
 
     Args:
@@ -129,7 +133,7 @@ class SimulatedFunction(_Simulated):
 
     def __init__(self, address: str, host: Machine) -> None:
         super().__init__(host)
-        self.card: Card = host.plug_in(address, self)
+        self.card = host.plug_in(address, self)
         self.address = f"sim:{self.card.name}"
 
     def _registers(self) -> SimulatedBar:
@@ -143,7 +147,7 @@ class SimulatedFunction(_Simulated):
         self.machine.unplug(self.card, self)
 
 
-class SimulatedVirtualFunction(_Simulated):
+class SimulatedVirtualFunction(_Simulated["VirtualFunction"]):
     """A virtual function of a simulated card; see `ixy.bus.Function`.
 
     Args:
@@ -158,7 +162,7 @@ class SimulatedVirtualFunction(_Simulated):
 
     def __init__(self, address: str, host: Machine) -> None:
         super().__init__(host)
-        self.card: VirtualFunction = host.plug_in_function(address, self)
+        self.card = host.plug_in_function(address, self)
         self.address = f"sim:{self.card.name}"
 
     def _registers(self) -> SimulatedBar:

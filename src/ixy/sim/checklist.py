@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ixy.sim.card.registers import Card
+    from ixy.sim.card.virtual_function import VirtualFunction
 
 
 class Status(Enum):
@@ -110,20 +111,47 @@ class UnmodelledRegister:
 
 
 @dataclass(frozen=True)
+class FunctionUse:
+    """What became of a virtual function.
+
+    Attributes:
+        mac: its address; empty if the driver of the physical function is not ours.
+        requests: messages that it has sent by the mailbox,
+        refused: those that our driver refused, since the function was opened,
+        flooded: and of these, those that were too many.
+        received, sent: packets.
+        spoofed: those that were not sent, as they had an address or a VLAN of others.
+        dma_refused: accesses to memory that it may not reach.
+    """
+
+    function: str
+    mac: str
+    requests: int
+    refused: int
+    flooded: int
+    received: int
+    sent: int
+    spoofed: int
+    dma_refused: int
+
+
+@dataclass(frozen=True)
 class Report:
     """What a driver did to one card.
 
     Attributes:
         steps: of each step of the datasheet's initialisation its title, its section, and what became of it, the last
-            time that the card was brought up.
+            time that the card was brought up; none where our own driver did for the sake of virtual functions.
         broken: the rules that the driver has broken since it has the card.
         unmodelled: the registers it has used that are not modelled.
+        functions: what became of virtual functions, of those that were used.
     """
 
     card: str
     steps: list[tuple[str, str, Status]]
     broken: list[BrokenRule]
     unmodelled: list[UnmodelledRegister]
+    functions: list[FunctionUse]
 
     def as_dict(self) -> dict[str, Any]:
         """The same in what JSON knows."""
@@ -134,6 +162,7 @@ class Report:
             ],
             "broken": [vars(rule) for rule in self.broken],
             "unmodelled": [vars(register) for register in self.unmodelled],
+            "functions": [vars(function) for function in self.functions],
         }
 
     def __str__(self) -> str:
@@ -147,7 +176,7 @@ def report_of(card: Card) -> Report:
     broken = sorted(card.breaches.collect().values(), key=lambda breach: not breach.rule.punished)
     return Report(
         card.name,
-        [(step.title, step.section, step.status(events)) for step in STEPS],
+        [(step.title, step.section, step.status(events)) for step in STEPS if card.driver is None],
         [
             BrokenRule(
                 rule=breach.rule.name,
@@ -165,12 +194,30 @@ def report_of(card: Card) -> Report:
             UnmodelledRegister(name, use.offset, use.reads, use.writes)
             for name, use in sorted(card.unmodelled.uses.items(), key=lambda item: item[1].offset)
         ],
+        [_use_of(card, function) for function in card.functions if function.mailbox_requests],
+    )
+
+
+def _use_of(card: Card, function: VirtualFunction) -> FunctionUse:
+    served = card.driver.functions[function.number] if card.driver is not None else None
+    return FunctionUse(
+        function.name,
+        mac=served.mac.hex(":") if served else "",
+        requests=function.mailbox_requests,
+        refused=served.refused if served else 0,
+        flooded=served.flooded if served else 0,
+        received=function.received,
+        sent=function.sent,
+        spoofed=function.spoofed,
+        dma_refused=function.dma_refused,
     )
 
 
 def text(report: dict[str, Any]) -> str:
     """A report for people, made of what `Report.as_dict` gives."""
-    lines = [f"sim:{report['card']}: how its driver brought it up, beside the datasheet of the 82599"]
+    ours = "the driver of its physical function is ours"
+    theirs = "how its driver brought it up, beside the datasheet of the 82599"
+    lines = [f"sim:{report['card']}: {theirs if report['steps'] else ours}"]
     lines += [f"  {step['status']:15} {step['step']} ({step['section']})" for step in report["steps"]]
     lines.append("rules broken:" if report["broken"] else "no rule is broken")
     for rule in report["broken"]:
@@ -180,6 +227,15 @@ def text(report: dict[str, Any]) -> str:
         lines.append(f"    {rule['subject']}, section {rule['section']}; first: {rule['first']}")
         if rule["punished"]:
             lines.append(f"    what the card does: {rule['then']}")
+    for used in report["functions"]:
+        lines.append(f"sim:{used['function']} {used['mac']}: {used['received']} packets received, {used['sent']} sent")
+        lines.append(f"  by the mailbox {used['requests']} requests, {used['refused']} refused")
+        if used["flooded"]:
+            lines.append(f"  {used['flooded']} of them as it sent too many")
+        if used["spoofed"]:
+            lines.append(f"  {used['spoofed']} packets were not sent: they had an address or a VLAN of others")
+        if used["dma_refused"]:
+            lines.append(f"  {used['dma_refused']} DMA accesses were refused: they were outside of its memory")
     if report["unmodelled"]:
         lines.append("registers used that are not modelled:")
         lines += [

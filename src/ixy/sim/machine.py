@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType, WeakSet, ref
 
 import numpy as np
@@ -57,7 +57,7 @@ from ixy.sim.rack import (
     new_rack,
 )
 from ixy.sim.slots import of_wire, provide, provide_wanted
-from ixy.sim.spec import Grant, Spec, check_files, parse_spec
+from ixy.sim.spec import Grant, Spec, check_files, function_of, parse_spec
 from ixy.sim.virtual import advance
 from ixy.sim.wires import flight
 from ixy.sim.wires.cable import PEER, Cable, way
@@ -108,7 +108,9 @@ class Plug:
     holder: ReferenceType[object] | None
     stack: ExitStack = field(default_factory=ExitStack)
     physical: Physical | None = None  # who is its physical function's driver, if that is ours
-    functions: dict[int, ReferenceType[object] | None] = field(default_factory=dict)  # who has its virtual functions
+    functions: dict[int, ReferenceType[object] | None] = field(
+        default_factory=dict[int, Any]
+    )  # who has its virtual ones
 
     @property
     def wires(self) -> tuple[Wire, ...]:
@@ -401,7 +403,8 @@ class Machine:
             Error: the thread that runs the cards has died: they would never arrive.
         """
         self._check_thread()
-        found = way(self.rack, self.cards[name].index, arriving=False) if name in self.cards else 0
+        card = self.card_of(name)
+        found = way(self.rack, card.index, arriving=False) if card is not None else 0
         return under_way(self.rack.tape_words, found) if found else 0
 
     def _way(self, name: str, arriving: bool) -> int:
@@ -415,6 +418,18 @@ class Machine:
     def dma_refused(self, card: Card) -> int:
         """How many DMA accesses of the card were refused."""
         return int(self.rack.counters[card.index, state.DMA_REFUSED])
+
+    def dma_refused_to(self, name: str) -> int:
+        """The same of a card or a virtual function by its name; 0 if there is none that is open."""
+        card = self.card_of(name)
+        if card is None:
+            return 0
+        number = function_of(name)[1]
+        return self.dma_refused(card) if number is None else card.functions[number].dma_refused
+
+    def card_of(self, name: str) -> Card | None:
+        """The open card that has this name, or has the virtual function with this name."""
+        return self.cards.get(function_of(name)[0])
 
     def _connect(self, plug: Plug) -> None:
         """Plug in the wires. They may wait long for their files: the other cards go on meanwhile."""

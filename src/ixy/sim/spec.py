@@ -168,9 +168,8 @@ def parse_spec(address: str) -> Spec:
     name, *options = address.removeprefix("sim:").split(",")
     if not address.startswith("sim:") or not CARD_NAME.fullmatch(name):
         raise AddressError(f"{address}: not a simulated card: write sim:NAME or sim:NAME,OPTION=VALUE")
-    function = _FUNCTION_NAME.fullmatch(name)
-    name, vf = (function[1], int(function[2])) if function else (name, None)
-    possible = [*_OPTIONS, *_OF_FUNCTION] if function else _OPTIONS
+    name, vf = function_of(name)
+    possible = _OPTIONS if vf is None else [*_OPTIONS, *_OF_FUNCTION]
     values: dict[str, str] = {}
     for option in options:
         key, separator, value = option.partition("=")
@@ -184,7 +183,7 @@ def parse_spec(address: str) -> Spec:
             raise AddressError(f"{address}: {key} is given twice")
         values[key] = value
     grant = _grant(address, {key: values.pop(key) for key in _OF_FUNCTION if key in values})
-    shared = function is not None and not values
+    shared = vf is not None and not values
     _answer(name, values)
     _check_together(address, values)
     given = Options(address, name, values)
@@ -203,6 +202,12 @@ def parse_spec(address: str) -> Spec:
         grant=grant,
         shared=shared,
     )
+
+
+def function_of(name: str) -> tuple[str, int | None]:
+    """The card that a name is of, and the number of its virtual function, if it is of one."""
+    function = _FUNCTION_NAME.fullmatch(name)
+    return (function[1], int(function[2])) if function else (name, None)
 
 
 def _functions(address: str, given: Options, vf: int | None) -> int:

@@ -22,7 +22,7 @@ from ixy.sim.card.driver_rules import Breaches
 from ixy.sim.card.eeprom import EEPROM_WORDS, build_eeprom, build_product_data
 from ixy.sim.card.flow_director import FlowDirector
 from ixy.sim.card.history import History
-from ixy.sim.card.interrupts import MAILBOX, OWN_THREAD, Interrupts
+from ixy.sim.card.interrupts import MAILBOX, OWN_THREAD, Interrupts, Sink
 from ixy.sim.card.mailbox import Mailboxes
 from ixy.sim.card.models import DEFAULT, MODELS, Model
 from ixy.sim.card.module import Module
@@ -41,11 +41,10 @@ from ixy.sim.slots import SPOIL, TRANSLATE, of_features, provide
 from ixy.sim.wires.clock import moment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from ixy.sim.card.interrupts import Sink
     from ixy.sim.machine import Machine
 
 _MODELLED = frozenset(offset for row in reg.ROWS for offset in row.offsets)
@@ -106,14 +105,27 @@ _INSERTIONS, _SPOOF_CHECKS = _places(reg.PFVMVIR), _places(reg.PFVFSPOOF)
 _CRC_STRIP = reg.RDRXCTL.mask("CRC_STRIP")
 
 
-class Attend(Protocol):
-    """See to what the physical function was interrupted for; without `wait`, to what can be seen to at once."""
+class Driver(Sink, Protocol):
+    """A driver of the physical function that needs no thread.
 
-    def __call__(self, *, wait: bool = True) -> None: ...
+    Attributes:
+        functions: what it has done for each virtual function.
+    """
+
+    @property
+    def functions(self) -> Sequence[Served]: ...
+
+    def serve(self, *, wait: bool = True) -> None:
+        """See to what it was interrupted for; without `wait`, to what can be seen to at once."""
+        ...
 
 
-def _attend_to_nothing(*, wait: bool = True) -> None:
-    """There is no driver to be told."""
+class Served(Protocol):
+    """What it has done for one; see `ixy.sim.physical.function.Function`."""
+
+    mac: bytes
+    refused: int
+    flooded: int
 
 
 class Card(Words):
@@ -134,6 +146,7 @@ class Card(Words):
         history: what it did to bring the card up.
         mailboxes: by which it speaks with virtual functions.
         functions: these.
+        driver: of the physical function, if that is ours.
     """
 
     def __init__(self, machine: Machine, index: int, name: str) -> None:
@@ -145,7 +158,7 @@ class Card(Words):
         self._words = machine.rack.cards[index]
         self._queues = machine.rack.queues[index]
         self.functions: tuple[VirtualFunction, ...] = ()
-        self.attend: Attend = _attend_to_nothing
+        self.driver: Driver | None = None
         self.interrupts = Interrupts(self._registers, machine.rack.done[index])
         self.statistics = Statistics(self._registers, machine.rack.counters[index], self._queues)
         self.clock = Clock(machine.rack, index, moment)
@@ -235,15 +248,19 @@ class Card(Words):
         self.interrupts.expect = lambda _, throttled: self.expect(throttled)
         self.interrupt_through(sink, OWN_THREAD)
 
-    def interrupt_for(self, sink: Sink, attend: Attend) -> None:
-        """Send interrupts to `sink`, a driver that needs no thread: it is to attend to them when whoever has caused one
-        has done what he was at."""
-        self.attend = attend
-        self.interrupt_through(sink, OWN_THREAD)
+    def interrupt_for(self, driver: Driver) -> None:
+        """Send interrupts to a driver that needs no thread; see `attend`."""
+        self.driver = driver
+        self.interrupt_through(driver, OWN_THREAD)
+
+    def attend(self, *, wait: bool = True) -> None:
+        """Whoever may have caused an interrupt has done what he was at: let such a driver see to it."""
+        if self.driver is not None:
+            self.driver.serve(wait=wait)
 
     def interrupt_no_more(self) -> None:
         """Send interrupts nowhere."""
-        self.attend = _attend_to_nothing
+        self.driver = None
         self.interrupt_through(None, 0)
         self.interrupts.expect = None
         self._machine.expect(self, False)

@@ -77,7 +77,7 @@ class Physical:
         self._receive()
         self._transmit()
         self.functions = [Function(self, number) for number in range(len(card.functions))]
-        card.interrupt_for(self, self.serve)
+        card.interrupt_for(self)
         self._interrupt()
         self.registers.update(reg.CTRL_EXT, PFRSTD=1)
 
