@@ -58,6 +58,7 @@ _COUNTED = (
     ("bytes", "bytes"),
     ("refused", "dropped"),
     ("refused", "refused"),
+    ("unchanged", "unchanged"),
     ("starved", "starved"),
 )
 
@@ -117,6 +118,7 @@ class Ring:
     """
 
     parts = 1
+    holds_chains = False
 
     def __init__(self, state: Any) -> None:
         self.state = state

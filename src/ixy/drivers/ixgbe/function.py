@@ -11,16 +11,28 @@ import time
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+from ixy.arguments import integer
 from ixy.bus import Irq, set_bus_master
 from ixy.drivers import check_pool
 from ixy.drivers.ixgbe.datapath import CLEAN_GROUP
+from ixy.drivers.ixgbe.inside import FRAMING
 from ixy.drivers.ixgbe.interrupts import QueueInterrupt, Vector
-from ixy.drivers.ixgbe.rings import IxgbeRxRing, IxgbeTxRing
+from ixy.drivers.ixgbe.offloads import DOES
+from ixy.drivers.ixgbe.rings import (
+    IxgbeCoalescingRxRing,
+    IxgbeOffloadTxRing,
+    IxgbePartsRxRing,
+    IxgbeRxRing,
+    IxgbeTxRing,
+)
+from ixy.drivers.offloads import check_offloads
 from ixy.drivers.pools import AttachedPools
 from ixy.dropped import close_dropped
 from ixy.errors import ConfigurationError, DeviceTimeout, Error, UnsupportedDevice
+from ixy.packets.buffers import BUFFER_SIZE, MAX_PARTS
 from ixy.packets.dma import allocate_rings
 from ixy.packets.mempool import Mempool
+from ixy.packets.packets import check_metadata
 from ixy.registers import Register, RegisterFile
 from ixy.registers.i82599 import DESCRIPTOR_BYTES
 
@@ -31,7 +43,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ixy.bus import Function, Interrupts
-    from ixy.drivers import Link
+    from ixy.drivers import DeviceCounters, Link, RxInterrupt
+    from ixy.drivers.rings import FilledRing, SendingRing
     from ixy.drivers.rss import Rss
 
 log = logging.getLogger("ixy.ixgbe")
@@ -39,6 +52,11 @@ log = logging.getLogger("ixy.ixgbe")
 DEVICE_STATUS, TRANSACTION_PENDING = 0xAA, 1 << 5  # in the configuration space (9.3.10.6)
 
 RING_SIZES = [64 << n for n in range(7)]  # 64 to 4096: powers of two, so that an index wraps by a mask
+
+TOLD = ("flags", "hash", "vlan", "time", "segments", "parts")  # of each packet, if asked for
+DEFAULT_MTU, MAX_MTU = 1500, 9710  # bytes; with the latter a frame has 9.5 KiB
+IN_BUFFERS = FRAMING - 4 + 8  # bytes of a frame besides: no check sequence, but up to two VLAN tags
+COALESCED = 16  # the most buffers of a packet that the card has put together
 
 
 class QueueRegisters(NamedTuple):
@@ -73,9 +91,45 @@ class CardFunction:
         self._running = False  # or it was touched, and must be stopped
         self._undo = ExitStack()
         self._undo.callback(function.close)
-        self.rx_rings: list[IxgbeRxRing] = []
-        self.tx_rings: list[IxgbeTxRing] = []
+        self.rx_rings: list[FilledRing] = []
+        self.tx_rings: list[SendingRing] = []
         self.rss: Rss | None = None
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # What is asked for
+
+    def _check_packets(
+        self, metadata: Sequence[str], offloads: Sequence[str], possible: Sequence[str], mtu: int | None
+    ) -> None:
+        """What packets are to be like.
+
+        Args:
+            possible: what the card can do to them.
+
+        Raises:
+            ConfigurationError: says what it does not do, or tell, or how long frames can be.
+        """
+        self._metadata = check_metadata(self.address, metadata, TOLD)
+        self._offloads = check_offloads(self.address, offloads, possible, self._metadata)
+        self._mtu = check_mtu(self.address, mtu, "parts" in self._metadata)
+        self._longest = max(self._mtu + IN_BUFFERS, BUFFER_SIZE)
+        self._parts = COALESCED if "coalescing" in self._offloads else -(-self._longest // BUFFER_SIZE)
+
+    def _check_queues(self, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int, queues: int) -> None:
+        """How many queues, and of which size, after `_check_packets`.
+
+        Args:
+            queues: the most that there can be, each way.
+
+        Raises:
+            ConfigurationError: says which parameter, and what is possible.
+        """
+        for kind, wanted in (("receive", rx_queues), ("transmit", tx_queues)):
+            if not 1 <= wanted <= queues:
+                raise ConfigurationError(f"{self.address}: {wanted} {kind} queues: 1 to {queues} are possible")
+        if ring_size not in RING_SIZES:
+            raise ConfigurationError(f"{self.address}: a ring of {ring_size} descriptors: possible are {RING_SIZES}")
+        check_pool(self.address, pool_size, ring_size, CLEAN_GROUP + self._parts - 1)
 
     def _map_registers(self) -> None:
         self._bar = self._function.bar(0)
@@ -103,12 +157,29 @@ class CardFunction:
         slices = [memory.bytes[start : start + ring_bytes] for start in range(0, memory.size, ring_bytes)]
         for queue, pool in enumerate(pools):
             tail = self._bar.doorbell(self._rx.tail[queue].offset)
-            self.rx_rings.append(IxgbeRxRing(slices[queue], tail, self._attached.addresses, pool, self._metadata))
+            self.rx_rings.append(self._rx_ring(slices[queue], tail, pool))
             self._undo.callback(self.rx_rings[-1].drain)
         for queue in range(tx_queues):
             tail = self._bar.doorbell(self._tx.tail[queue].offset)
-            self.tx_rings.append(IxgbeTxRing(slices[rx_queues + queue], tail, self._attached.addresses))
+            self.tx_rings.append(self._tx_ring(slices[rx_queues + queue], tail))
             self._undo.callback(self.tx_rings[-1].drain)
+
+    def _rx_ring(self, memory: NDArray[np.uint8], tail: NDArray[np.uint32], pool: Mempool) -> FilledRing:
+        """A ring of the plain kind, unless packets may lie in several buffers."""
+        addresses = self._attached.addresses
+        if "coalescing" in self._offloads:
+            return IxgbeCoalescingRxRing(memory, tail, addresses, pool, self._metadata, self._parts)
+        if "parts" in self._metadata or "segments" in self._metadata:
+            return IxgbePartsRxRing(memory, tail, addresses, pool, self._metadata, self._parts)
+        return IxgbeRxRing(memory, tail, addresses, pool, self._metadata)
+
+    def _tx_ring(self, memory: NDArray[np.uint8], tail: NDArray[np.uint32]) -> SendingRing:
+        """A ring of the plain kind, unless something is asked of it that takes other kernels."""
+        addresses = self._attached.addresses
+        parts = MAX_PARTS if "parts" in self._metadata else 1
+        if parts > 1 or DOES.keys() & self._offloads:
+            return IxgbeOffloadTxRing(memory, tail, addresses, self._offloads, parts, self._longest)
+        return IxgbeTxRing(memory, tail, addresses)
 
     def attach(self, pool: Mempool) -> None:
         """Let the card reach the buffers of `pool`."""
@@ -181,7 +252,7 @@ class CardFunction:
                 raise Error(f"{self.address} is closed")
             yield self._registers
 
-    def rx_interrupt(self, queue: int) -> QueueInterrupt:
+    def rx_interrupt(self, queue: int) -> RxInterrupt:
         """The interrupt of a receive queue. Asking for the first switches MSI-X on, for as many as there are vectors.
 
         Raises:
@@ -217,6 +288,15 @@ class CardFunction:
             time.sleep(0.01)
         return link
 
+    def counters(self) -> DeviceCounters:
+        """What the card counted."""
+        raise NotImplementedError
+
+    def sent(self) -> int:
+        """Packets that have left the card, those counted once of which several frames are made."""
+        more = sum(ring.more_frames for ring in self.tx_rings if isinstance(ring, IxgbeOffloadTxRing))
+        return self.counters().tx_packets - more
+
     # -----------------------------------------------------------------------------------------------------------------
     # The end
 
@@ -251,23 +331,21 @@ class CardFunction:
         raise NotImplementedError
 
 
-def check_configuration(
-    address: str, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int, queues: int
-) -> None:
-    """Refuse what cards or the driver do not support, before the card is touched.
+def check_mtu(address: str, mtu: int | None, parts: bool) -> int:
+    """The MTU, one that the card can have.
 
     Args:
-        queues: the most that there can be, each way.
+        parts: frames may take several buffers.
 
     Raises:
-        ConfigurationError: says which parameter, and what is possible.
+        ConfigurationError: says what is possible.
     """
-    for kind, wanted in (("receive", rx_queues), ("transmit", tx_queues)):
-        if not 1 <= wanted <= queues:
-            raise ConfigurationError(f"{address}: {wanted} {kind} queues: 1 to {queues} are possible")
-    if ring_size not in RING_SIZES:
-        raise ConfigurationError(f"{address}: a ring of {ring_size} descriptors: possible are {RING_SIZES}")
-    check_pool(address, pool_size, ring_size, CLEAN_GROUP)
+    if mtu is None:
+        return DEFAULT_MTU
+    most = BUFFER_SIZE - IN_BUFFERS
+    if integer(f"{address}: mtu", mtu, 1, MAX_MTU) > most and not parts:
+        raise ConfigurationError(f"{address}: mtu {mtu}: above {most} it takes several buffers: metadata=('parts',)")
+    return mtu
 
 
 def check_unicast(address: str, mac: bytes) -> None:

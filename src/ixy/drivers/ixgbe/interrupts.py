@@ -13,6 +13,11 @@ _UNIT = 2e-6  # seconds: of EITR's interval at 10 Gbit/s (8.2.3.5.12)
 _LONGEST = 0x1FF  # units
 
 
+def units(seconds: float) -> int:
+    """A time as the registers of intervals have it."""
+    return min(round(seconds / _UNIT), _LONGEST)
+
+
 class Vector(NamedTuple):
     """Where a vector is masked: registers in which a bit unmasks and masks it, and the one of its interval."""
 
@@ -51,4 +56,4 @@ class QueueInterrupt(EventFile):
     def pace(self, seconds: float) -> None:
         """8.2.3.5.12; the counter that runs goes on as it is (CNT_WDIS)."""
         with self._control() as regs:
-            regs.write(self._vector.interval, INTERVAL=min(round(seconds / _UNIT), _LONGEST), CNT_WDIS=1)
+            regs.write(self._vector.interval, INTERVAL=units(seconds), CNT_WDIS=1)

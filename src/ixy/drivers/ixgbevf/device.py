@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING
 from ixy.bus import Irq, set_bus_master
 from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, DeviceCounters, Link
 from ixy.drivers.info import Facts
-from ixy.drivers.ixgbe.function import CardFunction, QueueRegisters, check_configuration, check_unicast
+from ixy.drivers.ixgbe.function import CardFunction, QueueRegisters, check_unicast
+from ixy.drivers.ixgbe.inside import FRAMING, tx_offloads
 from ixy.drivers.ixgbe.interrupts import Vector
+from ixy.drivers.ixgbe.offloads import DOES
 from ixy.drivers.ixgbevf import inside
 from ixy.drivers.ixgbevf.cards import CARDS
 from ixy.drivers.ixgbevf.mailbox import Mailbox
 from ixy.drivers.ixgbevf.physical import MODES, Mode, Physical
 from ixy.drivers.ixgbevf.statistics import Statistics
-from ixy.drivers.offloads import check_offloads, refuse_mtu
 from ixy.drivers.rings import counts
 from ixy.drivers.rss import DEFAULT_KEY, Rss
 from ixy.drivers.rules import no_such_rule
 from ixy.errors import ConfigurationError, UnsupportedDevice
-from ixy.packets.packets import check_metadata
 from ixy.registers import Reading, RegisterFile
 from ixy.registers import i82599_vf as reg
 from ixy.registers.i82599 import DESCTYPE_ADVANCED, IVAR_VALID
@@ -38,9 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ixy.ixgbevf")
 
-FRAMING = 18  # bytes of a frame that are no payload: two addresses, a type, the check sequence
-MTU = 1500
-TOLD = ("flags", "hash", "vlan", "time")  # of each packet, if asked for
+DONE = tuple(DOES)  # to packets, if asked for
 SPREAD = (1, 2, 4)  # over how many receive queues packets can be spread
 _ALL = (1 << reg.VECTORS) - 1  # vectors
 
@@ -86,15 +84,12 @@ class IxgbeVf(CardFunction):
         mtu: int | None = None,
     ) -> None:
         super().__init__(function)
-        self._mtu = MTU
         self._mode = Mode.GROUPS
         self._lost = False  # and said so
         try:
             self._card = CARDS[function.config_read(2, 2)]
-            check_configuration(self.address, rx_queues, tx_queues, ring_size, pool_size, reg.QUEUES)
-            self._metadata = check_metadata(self.address, metadata, TOLD)
-            check_offloads(self.address, offloads, (), self._metadata)
-            refuse_mtu(self.address, mtu)
+            self._check_packets(metadata, offloads, DONE, mtu)
+            self._check_queues(rx_queues, tx_queues, ring_size, pool_size, reg.QUEUES)
             self._map_registers()
             self._mailbox = Mailbox(self._registers)
             self._physical = Physical(self.address, self._mailbox)
@@ -102,7 +97,7 @@ class IxgbeVf(CardFunction):
             self._running = True
             self._reset()
             self._agree()
-            self._check_queues(rx_queues, tx_queues)
+            self._check_granted(rx_queues, tx_queues)
             self._find_spreading(rx_queues, rss_key)
             self._allocate(rx_queues, tx_queues, ring_size, pool_size)
             self._bring_up()
@@ -135,7 +130,7 @@ class IxgbeVf(CardFunction):
         if mac is None:
             self._physical.set_mac(self._mac)
 
-    def _check_queues(self, rx_queues: int, tx_queues: int) -> None:
+    def _check_granted(self, rx_queues: int, tx_queues: int) -> None:
         """
         Raises:
             ConfigurationError: there are fewer, or packets cannot be spread over so many.
@@ -350,11 +345,8 @@ class IxgbeVf(CardFunction):
                     f"{vectors} interrupts by MSI-X",
                 ],
                 rx_offloads=inside.rx_offloads(regs),
+                tx_offloads=tx_offloads(self.tx_rings[0].offloads, self.tx_rings[0].parts),
             )
-
-    def sent(self) -> int:
-        """Packets that have left the function."""
-        return self.counters().tx_packets
 
     # -----------------------------------------------------------------------------------------------------------------
     # The end
