@@ -52,6 +52,7 @@ log = logging.getLogger("ixy.ixgbe")
 DEVICE_STATUS, TRANSACTION_PENDING = 0xAA, 1 << 5  # in the configuration space (9.3.10.6)
 
 RING_SIZES = [64 << n for n in range(7)]  # 64 to 4096: powers of two, so that an index wraps by a mask
+_LEAST_RING = 128  # descriptors: as each packet may need a context, half of those that are free may count
 
 TOLD = ("flags", "hash", "vlan", "time", "segments", "parts")  # of each packet, if asked for
 DEFAULT_MTU, MAX_MTU = 1500, 9710  # bytes; with the latter a frame has 9.5 KiB
@@ -129,6 +130,8 @@ class CardFunction:
                 raise ConfigurationError(f"{self.address}: {wanted} {kind} queues: 1 to {queues} are possible")
         if ring_size not in RING_SIZES:
             raise ConfigurationError(f"{self.address}: a ring of {ring_size} descriptors: possible are {RING_SIZES}")
+        if "parts" in self._metadata and DOES.keys() & self._offloads and ring_size < _LEAST_RING:
+            raise ConfigurationError(f"{self.address}: with offloads of packets in parts a ring needs {_LEAST_RING}")
         check_pool(self.address, pool_size, ring_size, CLEAN_GROUP + self._parts - 1)
 
     def _map_registers(self) -> None:
