@@ -17,8 +17,9 @@ from ixy.bus.pci import PciDevice
 from ixy.bus.simulated import simulated_function
 from ixy.bus.sysfs import SysfsFunction
 from ixy.bus.vfio import VfioFunction
-from ixy.drivers import ixgbe
+from ixy.drivers import ixgbe, ixgbevf
 from ixy.drivers.ixgbe.device import Ixgbe
+from ixy.drivers.ixgbevf.device import IxgbeVf
 from ixy.drivers.packet import device as packet
 from ixy.drivers.vhost import device as vhost
 from ixy.drivers.virtio.device import VirtioNet
@@ -205,6 +206,10 @@ def _drive_ixgbe(function: Function, shape: Shape) -> Driver:
     return Ixgbe(function, **shape._asdict())
 
 
+def _drive_ixgbevf(function: Function, shape: Shape) -> Driver:
+    return IxgbeVf(function, **shape._asdict())
+
+
 def _drive_virtio(function: Function, shape: Shape) -> Driver:
     try:
         transport = (PciModern if capabilities(function) else PciLegacy)(function)
@@ -216,6 +221,7 @@ def _drive_virtio(function: Function, shape: Shape) -> Driver:
 
 PCI_DRIVERS: list[tuple[dict[tuple[int, int], str], Callable[[Function, Shape], Driver]]] = [
     (ixgbe.SUPPORTED, _drive_ixgbe),
+    (ixgbevf.SUPPORTED, _drive_ixgbevf),
     (virtio_pci.SUPPORTED, _drive_virtio),
 ]
 """Cards by vendor and device id, with their names, and the driver for them."""

@@ -38,6 +38,11 @@ class Namespace:
         """Run a command inside; what it prints."""
         return _run("ip", "netns", "exec", self.name, *command, text=text)
 
+    def try_run(self, *command: str) -> bool:
+        """Run a command inside; whether it did what it should."""
+        whole = ["ip", "netns", "exec", self.name, *command]
+        return subprocess.run(whole, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+
     def start(self, *command: str) -> subprocess.Popen[str]:
         """Start a command inside."""
         whole = ["ip", "netns", "exec", self.name, *command]

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from ixy.apps import inside
 from ixy.apps.signals import stop_on_signals
 from ixy.errors import ConfigurationError
-from ixy.registers import Reading, Register
-from ixy.registers import i82599 as reg
+from ixy.registers import Reading, Register, i82599, i82599_vf
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -87,7 +86,11 @@ def _written(path: str) -> dict[str, int]:
 
 def _rows() -> dict[str, Register]:
     """All registers that are known, by name."""
-    return {register.name: register for row in reg.ROWS for register in (row if row.count > 1 else (row,))}
+    return {
+        register.name: register
+        for row in (*i82599.ROWS, *i82599_vf.ROWS)
+        for register in (row if row.count > 1 else (row,))
+    }
 
 
 def _print_all(address: str, found: Mapping[str, int], names: Sequence[str], *, show_all: bool, as_json: bool) -> None:
