@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ixy.drivers.linux.rings import CountingRing, CountingTxRing
+    from ixy.drivers.linux.rings import CountingRing, InterfaceTxRing
     from ixy.drivers.rss import Rss
     from ixy.drivers.rules import Rule
     from ixy.packets.dma import DmaMemory
@@ -67,7 +67,7 @@ class LinuxDevice:
     rss: Rss | None = None
     rules: Sequence[Rule] = ()
     _receiving: Sequence[CountingRing]
-    _sending: Sequence[CountingTxRing]
+    _sending: Sequence[InterfaceTxRing]
 
     def __init__(self, address: str, name: str, capabilities: str) -> None:
         self.address = address
@@ -146,8 +146,12 @@ class LinuxDevice:
             Error: the interface is gone.
         """
         with self._control():
-            up = self.interface.now().up
-            return Link(up, self.interface.speed() if up else 0)
+            now = self.interface.now()
+            self._allow(now.mtu)
+            return Link(now.up, self.interface.speed() if now.up else 0)
+
+    def _allow(self, mtu: int) -> None:
+        """From now on, what is sent may be as long as this MTU allows. As a rule the kernel sees to that."""
 
     def wait_for_link(self, timeout: float) -> Link:
         deadline = time.monotonic() + timeout
@@ -281,7 +285,7 @@ class LinuxDevice:
             self._undo.close()
 
     def _tell_refused(self) -> None:
-        """Say what may have made frames too long for a buffer."""
+        """Say that frames were too long, and what may have made them so."""
         refused = sum(int(ring.state.state[DROPPED]) for ring in self._receiving)
         if refused:
             log.warning(
@@ -291,6 +295,14 @@ class LinuxDevice:
                 refused,
                 BUFFER_SIZE,
                 self.interface.first.name,
+            )
+        refused = sum(ring.refused for ring in self._sending)
+        if refused:
+            log.warning(
+                "%s: %d packets were too short, or longer than its MTU of %d allows: those are not sent",
+                self.address,
+                refused,
+                self.interface.first.mtu,
             )
 
     def forget(self) -> None:

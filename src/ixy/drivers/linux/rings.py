@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 # Words of a ring's `state` besides the common ones
 PACKETS = COMMON_WORDS  # that were received, or handed over to be sent
 BYTES = COMMON_WORDS + 1  # of those packets, without frame check sequences
-OWN_WORDS = COMMON_WORDS + 2  # where those of one driver begin
+REFUSED = COMMON_WORDS + 2  # transmit: packets that the kernel never sends, as they are too short or too long
+OWN_WORDS = COMMON_WORDS + 3  # where those of one driver begin
 
 GROUP = 32  # packets that are on their way besides those in rings
 
@@ -76,3 +77,13 @@ class CountingTxRing(SendingRing, CountingRing):
     def compile_end(self) -> None:
         super().compile_end()
         self.sent()
+
+
+class InterfaceTxRing(CountingTxRing):
+    """A transmit ring of an interface, which does not take frames of any length."""
+
+    @property
+    def refused(self) -> int:
+        """Packets that the kernel would never send, as they are longer than the interface's MTU allows, or too
+        short."""
+        return int(self.state.state[REFUSED])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ixy.drivers.linux.rings import BYTES, OWN_WORDS, PACKETS, count_packets, hold
+from ixy.drivers.linux.rings import BYTES, OWN_WORDS, PACKETS, REFUSED, count_packets, hold
 from ixy.drivers.rings import CLEAN, DROPPED, NEXT, STARVED, leave, seize
 from ixy.jit import compiled, outlined
 from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, STRIDE
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 BLOCK = OWN_WORDS  # receive: the block whose turn it is
 LEFT = OWN_WORDS + 1  # how many of its packets are still to be taken, 0 while it is the kernel's
 PLACE = OWN_WORDS + 2  # where the first of them begins, in bytes from the start of the ring
-REFUSED = OWN_WORDS  # transmit: packets that the kernel would never take
 STATE_WORDS = 16
 
 # Words of a block's header, 32 bits each (struct tpacket_block_desc)
@@ -217,12 +216,12 @@ def describe(packets: Packets, i: int, words: NDArray[np.uint32], word: int, fla
 
 
 @compiled
-def tx_room(ring: TxState, pools: Pools, wanted: int) -> int:
-    """How many packets the ring has room for; what waits is tried once more if there is too little."""
-    size = ring.held.ids.size
-    if size - (ring.state[NEXT] - ring.state[CLEAN]) < wanted:
+def tx_room(ring: TxState, pools: Pools, _wanted: int) -> int:
+    """How many packets the ring has room for. What waits, since the socket was full or the interface down, is tried
+    once more: no further packet may come for it to go along with."""
+    if ring.state[CLEAN] < ring.state[NEXT]:
         flush(ring, pools)
-    return size - (ring.state[NEXT] - ring.state[CLEAN])
+    return ring.held.ids.size - (ring.state[NEXT] - ring.state[CLEAN])
 
 
 @compiled

@@ -203,14 +203,3 @@ class PacketDevice(LinuxDevice):
 
     def _way(self) -> str:
         return "AF_PACKET"
-
-    def _tell_refused(self) -> None:
-        super()._tell_refused()
-        refused = sum(ring.refused for ring in self.tx_rings)
-        if refused:
-            log.warning(
-                "%s: %d packets were too short, or longer than its MTU of %d allows: the kernel does not send those",
-                self.address,
-                refused,
-                self.interface.first.mtu,
-            )

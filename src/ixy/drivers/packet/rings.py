@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ixy.drivers.linux.rings import CountingRing, CountingTxRing
+from ixy.drivers.linux.rings import CountingRing, InterfaceTxRing
 from ixy.drivers.packet import datapath
-from ixy.drivers.packet.datapath import REFUSED, STATE_WORDS, RxState, TxState
+from ixy.drivers.packet.datapath import STATE_WORDS, RxState, TxState
 from ixy.drivers.rings import DROPPED, STARVED, Ring
 from ixy.jit import Direct
 from ixy.packets.packets import new_packets, slots
@@ -57,7 +57,7 @@ class PacketRxRing(Ring, CountingRing):
         return int(self.state.state[STARVED])
 
 
-class PacketTxRing(CountingTxRing):
+class PacketTxRing(InterfaceTxRing):
     """A transmit ring; see `ixy.drivers.TxRing`.
 
     Args:
@@ -76,9 +76,3 @@ class PacketTxRing(CountingTxRing):
     def sent(self) -> int:
         self._flush((), self.state, pools())
         return self.packets - self.in_flight
-
-    @property
-    def refused(self) -> int:
-        """Packets that the kernel would never take, as they are longer than the interface's MTU allows, or too
-        short."""
-        return int(self.state.state[REFUSED])

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ixy.drivers.linux.rings import GROUP, OWN_WORDS, count_packets
+from ixy.drivers.linux.rings import GROUP, OWN_WORDS, REFUSED, count_packets
 from ixy.drivers.rings import CLEAN, DROPPED, NEXT, STARVED, leave, seize
+from ixy.formats.links import HEADER
 from ixy.jit import compiled, outlined
 from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, POOL_BUFFERS, STRIDE
 from ixy.packets.checking import hand_over
-from ixy.packets.packets import INDEX_MASK, Packets, stamp
+from ixy.packets.packets import INDEX_MASK, Packets, stamp, swap
 from ixy.packets.pool import Pools, free_count, give, pool_of, trade
 from ixy.unsafe import copy, load_acquire, store_release
 from ixy.unsafe.sockets import start_receiving, start_sending
@@ -34,6 +35,7 @@ OFFERED = OWN_WORDS  # receive: how many buffers the kernel was given in all
 WITHIN = OWN_WORDS + 1  # receive: whether the next descriptor goes on with a frame that is too long
 SPARES = OWN_WORDS  # transmit: how many buffers for copies are at hand
 DONE = OWN_WORDS + 1  # transmit: how many entries of the completion ring were looked at
+LONGEST = OWN_WORDS + 2  # transmit: bytes that a frame may have, besides a VLAN tag
 STATE_WORDS = 16
 
 HEADROOM = 256  # XDP_PACKET_HEADROOM: the kernel puts a frame so far behind the address that it is given
@@ -45,6 +47,8 @@ _GOES_ON = 1 << 32  # XDP_PKT_CONTD, among the options of a descriptor: the next
 _CALLS = 8  # of sendto(2) for a batch at most; each sends 32 packets
 _BUFFER_BITS = (BUFFER_SIZE - 1).bit_length()
 _NUMBER = POOL_BUFFERS - 1  # a mask: of a buffer's number within its pool
+
+_TYPE, TAG_BYTES, _TAGGED = 12, 4, 0x8100  # where a frame has its EtherType, and that of a VLAN tag (IEEE 802.1Q)
 
 
 class RxState(NamedTuple):
@@ -224,9 +228,12 @@ def is_plain(ring: RxState, packets: Packets, slot: int, count: int) -> bool:
 
 @compiled
 def tx_room(ring: TxState, pools: Pools, wanted: int) -> int:
-    """How many packets the ring has room for; if there are fewer than `wanted`, what was sent comes back first."""
+    """How many packets the ring has room for; if there are fewer than `wanted`, what was sent comes back first. What
+    the kernel has not sent, since it had no room or the interface was down, it is told of once more: no further packet
+    may come for it to go along with."""
     size = ring.held.ids.size
-    if size - (ring.state[NEXT] - ring.state[CLEAN]) < wanted:
+    waits = load_acquire(ring.consumer, 0) != ring.state[NEXT] & _UNSIGNED
+    if waits or size - (ring.state[NEXT] - ring.state[CLEAN]) < wanted:
         clean_up(ring, pools)
     return size - (ring.state[NEXT] - ring.state[CLEAN])
 
@@ -234,7 +241,7 @@ def tx_room(ring: TxState, pools: Pools, wanted: int) -> int:
 @outlined
 def clean_up(ring: TxState, pools: Pools) -> None:
     """`clean` to the end of the ring and from its beginning, after the kernel was told once more of what it has not
-    sent, as while the interface was down."""
+    sent."""
     kick(ring)
     clean(ring, pools)
     clean(ring, pools)
@@ -242,13 +249,16 @@ def clean_up(ring: TxState, pools: Pools) -> None:
 
 @compiled
 def tx_batch(ring: TxState, pools: Pools, packets: Packets, first: int, last: int) -> int:
-    """Put packets `first` to `last` on the ring until it is full, and tell the kernel; how many it took."""
+    """Put packets `first` to `last` on the ring until it is full, and tell the kernel; how many it took or refused."""
     index, size = ring.state[NEXT], ring.held.ids.size
     if index - ring.state[CLEAN] >= min(GROUP, size >> 1):
         clean(ring, pools)
     count = min(last - first, size - (index - ring.state[CLEAN]))
+    refused = 0
     if count > 0:
-        count = hand_over(pools, packets, first, count, packets.holder, ring.held.holder)
+        if misfit(ring, packets, first, count):
+            refused = refuse(ring, pools, packets, first, count)
+        count = hand_over(pools, packets, first, count - refused, packets.holder, ring.held.holder)
         count_packets(ring.state, packets, first, count)
         if foreign(ring, packets, first, count):
             adopt(ring, pools, packets, first, count)
@@ -256,7 +266,45 @@ def tx_batch(ring: TxState, pools: Pools, packets: Packets, first: int, last: in
         ring.state[NEXT] = index + count
         store_release(ring.producer, 0, (index + count) & _UNSIGNED)
     kick(ring)
-    return max(count, 0)
+    return max(count, 0) + refused
+
+
+@compiled
+def misfit(ring: TxState, packets: Packets, first: int, count: int) -> bool:
+    """Whether some of the packets may be too short or too long for the interface."""
+    first &= INDEX_MASK
+    longest, odd = ring.state[LONGEST], np.int64(0)
+    for i in range(count & INDEX_MASK):
+        length = np.int64(packets.lengths[first + i])
+        odd |= (length - HEADER) | (longest - length)
+    return odd < 0
+
+
+@outlined
+def refuse(ring: TxState, pools: Pools, packets: Packets, first: int, count: int) -> int:
+    """Give back the packets that are too short or too long, after the others; how many they are.
+
+    The kernel would complete them as if they were sent. A VLAN tag does not count, as with AF_PACKET.
+    """
+    kept = 0
+    for i in range(first, first + count):
+        length, longest = packets.lengths[i], ring.state[LONGEST]
+        if length > longest and is_tagged(ring, packets.ids[i]):
+            longest += TAG_BYTES
+        if HEADER <= length <= longest:
+            swap(packets, first + kept, i)
+            kept += 1
+    give(pools, packets, first + kept, first + count)
+    ring.state[REFUSED] += count - kept
+    return count - kept
+
+
+@compiled
+def is_tagged(ring: TxState, buffer: Any) -> bool:
+    """Whether a frame has a VLAN tag."""
+    place: Any = (np.int64(buffer) & ID_MASK) * STRIDE + _TYPE
+    kind: Any = np.int64(ring.bytes[place]) << 8 | ring.bytes[place + 1]
+    return kind == _TAGGED
 
 
 @compiled

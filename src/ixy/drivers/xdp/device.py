@@ -20,10 +20,11 @@ from ixy.drivers.linux.interface import check_name, remedy
 from ixy.drivers.linux.netlink import ETHERNET, LOOPBACK
 from ixy.drivers.offloads import check_offloads, refuse_mtu
 from ixy.drivers.rss import DEFAULT_KEY
-from ixy.drivers.xdp.datapath import CHUNK
+from ixy.drivers.xdp.datapath import CHUNK, TAG_BYTES
 from ixy.drivers.xdp.program import redirecting
 from ixy.drivers.xdp.rings import SOL_XDP, SharedRings, XdpRxRing, XdpTxRing
 from ixy.errors import AddressError, ConfigurationError, DeviceBusy, FilterError, MemoryUnavailable, UnsupportedDevice
+from ixy.formats.links import HEADER
 from ixy.packets.buffers import BUFFER_SIZE
 from ixy.packets.mempool import MAX_CAPACITY, Mempool
 from ixy.packets.packets import check_metadata
@@ -59,7 +60,7 @@ _COPY, _ZERO_COPY, _NEED_WAKEUP, _PARTS = 2, 4, 8, 16  # flags of bind
 _GENERIC, _DRIVER = 2, 4  # flags of an XDP program: where it runs
 _MODES = ("driver", "generic", "zerocopy")
 _PATIENCE = 1.0  # seconds until the kernel has let go of a queue that was just closed
-_AROUND = 18  # bytes of a frame besides its payload: addresses, EtherType, a VLAN tag
+_AROUND = HEADER + TAG_BYTES  # bytes of a frame besides its payload
 _DRAIN = 0.1  # seconds for what is to be sent when the device is closed
 _CAPABILITIES = "+net_raw,+net_admin,+bpf,+ipc_lock"
 
@@ -160,6 +161,7 @@ class XdpDevice(LinuxDevice):
             self._undo.callback(self._attached.detach_all)
             for queue in range(max(rx_queues, tx_queues)):
                 self._open_queue(queue, ring_size, pool_size, receive=queue < rx_queues, send=queue < tx_queues)
+            self._allow(self.interface.first.mtu)
             self._attach(chosen, rx_queues, wanted)
         except BaseException:
             self.close()
@@ -351,6 +353,11 @@ class XdpDevice(LinuxDevice):
 
     # -----------------------------------------------------------------------------------------------------------------
     # While it runs, and the end
+
+    def _allow(self, mtu: int) -> None:
+        """The kernel completes what is too long for the interface as if it had sent it, so it is not handed over."""
+        for ring in self.tx_rings:
+            ring.allow(mtu + HEADER)
 
     def _lost(self) -> int:
         """What found no buffer, or no place."""

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ixy.drivers.linux.rings import CountingRing, CountingTxRing
+from ixy.drivers.linux.rings import CountingRing, InterfaceTxRing
 from ixy.drivers.rings import NEXT, FilledRing
 from ixy.drivers.xdp import datapath
-from ixy.drivers.xdp.datapath import SPARES, STATE_WORDS, RxState, TxState
+from ixy.drivers.xdp.datapath import LONGEST, SPARES, STATE_WORDS, RxState, TxState
 from ixy.jit import Direct
-from ixy.packets.buffers import POOL_BUFFERS, POOL_SHIFT
+from ixy.packets.buffers import BUFFER_SIZE, POOL_BUFFERS, POOL_SHIFT
 from ixy.packets.packets import slots
 from ixy.packets.pool import give, pools, take_soon
 from ixy.unsafe import Window, own_lines
@@ -103,8 +103,11 @@ class XdpRxRing(FilledRing, CountingRing):
         super().__init__(state, pool, datapath.offer, metadata)
 
 
-class XdpTxRing(CountingTxRing):
-    """A transmit ring; see `ixy.drivers.TxRing`. Its buffers for copies, as many as it has places, are the pool's."""
+class XdpTxRing(InterfaceTxRing):
+    """A transmit ring; see `ixy.drivers.TxRing`. Its buffers for copies, as many as it has places, are the pool's.
+
+    Frames may be as long as a buffer until `allow` says otherwise.
+    """
 
     kernel = staticmethod(datapath.tx_batch)
     room = staticmethod(datapath.tx_room)
@@ -129,7 +132,12 @@ class XdpTxRing(CountingTxRing):
             bytes=pools().bytes.reshape(-1),
         )
         super().__init__(state)
+        self.allow(BUFFER_SIZE)
         self._kick = Direct(datapath.kick_once_more)
+
+    def allow(self, longest: int) -> None:
+        """Send frames up to this length from now on, besides a VLAN tag, and no longer ones."""
+        self.state.state[LONGEST] = longest
 
     def stock(self) -> None:
         """Take buffers for copies out of the pool."""
