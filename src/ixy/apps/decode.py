@@ -22,8 +22,8 @@ _BETWEEN = "-- ixy: the next packet --"  # what tshark prints behind each packet
 _PATIENCE = 2.0  # seconds for tshark to end; one that does not ends when it writes next
 
 # What becomes tshark. Its dissectors are many, and read what anybody may have sent, so it has no privileges then, and
-# root is nobody. The program is opened before, as root may find it where nobody does not; and nobody has no files of its
-# own: where it may not look for some, tshark ends.
+# root is nobody. The program is opened before, as root may find it where nobody does not. Where tshark may not look for
+# files of its own, it dies; where there are none, it does not.
 _LAUNCH = """
 import os, runpy, sys
 _, privileges, nobody, *command = sys.argv

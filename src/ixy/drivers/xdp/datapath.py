@@ -277,7 +277,7 @@ def misfit(ring: TxState, packets: Packets, first: int, count: int) -> bool:
     for i in range(count & INDEX_MASK):
         length = np.int64(packets.lengths[first + i])
         odd |= (length - HEADER) | (longest - length)
-    return odd < 0
+    return odd < 0  # pyright: ignore[reportReturnType]
 
 
 @outlined
@@ -304,7 +304,7 @@ def is_tagged(ring: TxState, buffer: Any) -> bool:
     """Whether a frame has a VLAN tag."""
     place: Any = (np.int64(buffer) & ID_MASK) * STRIDE + _TYPE
     kind: Any = np.int64(ring.bytes[place]) << 8 | ring.bytes[place + 1]
-    return kind == _TAGGED
+    return kind == _TAGGED  # pyright: ignore[reportReturnType]
 
 
 @compiled
