@@ -19,6 +19,7 @@ from ixy.drivers.rings import DROPPED, counts
 from ixy.drivers.rules import no_such_rule
 from ixy.dropped import close_dropped
 from ixy.errors import ConfigurationError, Error, UnsupportedDevice
+from ixy.formats.links import HEADER
 from ixy.packets.buffers import BUFFER_SIZE
 from ixy.packets.dma import DmaMapping
 from ixy.process import Owner, forget_in_child
@@ -93,6 +94,17 @@ class LinuxDevice:
         if ring_size not in RING_SIZES:
             raise ConfigurationError(f"{self.address}: a ring of {ring_size}: possible are {RING_SIZES}")
         check_pool(self.address, pool_size, ring_size, GROUP)
+
+    def _check_mtu(self, mtu: int | None, metadata: Sequence[str]) -> None:
+        """
+        Raises:
+            ConfigurationError: the interface's own is smaller, or such frames do not fit a buffer.
+        """
+        own, name = self.interface.first.mtu, self.interface.first.name
+        if mtu is not None and mtu > own:
+            raise ConfigurationError(f"{self.address}: mtu={mtu}: its own is {own}: ip link set {name} mtu {mtu}")
+        if mtu is not None and mtu + HEADER > BUFFER_SIZE and "parts" not in metadata:
+            raise ConfigurationError(f"{self.address}: mtu={mtu} needs metadata=('parts',) too")
 
     def _take_interface(self) -> None:
         """Let all packets in, until `set_promiscuous` says otherwise."""
@@ -293,7 +305,7 @@ class LinuxDevice:
                 "has put together, which ethtool -K %s gro off gso off tso off prevents at either end",
                 self.address,
                 refused,
-                BUFFER_SIZE,
+                max(ring.parts for ring in self._receiving) * BUFFER_SIZE,
                 self.interface.first.name,
             )
         refused = sum(ring.refused for ring in self._sending)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ixy.drivers.rings import CLEAN, COMMON_WORDS, NEXT, SendingRing
-from ixy.jit import compiled
+from ixy.jit import compiled, outlined
 from ixy.packets.checking import hand_over
 from ixy.packets.packets import INDEX_MASK, Packets, carry
+from ixy.packets.parts import total_length
+from ixy.unsafe import call_if
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +38,20 @@ def count_packets(state: NDArray[np.int64], packets: Packets, first: int, count:
 
 
 @compiled
+def count_rests(state: NDArray[np.int64], pools: Pools, packets: Packets, first: int, count: int) -> None:
+    """Besides: of packets that were just counted, what does not lie in their first buffers."""
+    state[BYTES] += call_if(packets.nexts, _rests, (pools, packets, first, count))
+
+
+@outlined
+def _rests(pools: Pools, packets: Packets, first: int, count: int) -> int:
+    total = 0
+    for i in range(first, first + count):
+        total += total_length(pools, packets, i) - packets.lengths[i]
+    return total
+
+
+@compiled
 def hold(ring: Any, pools: Pools, packets: Packets, first: int, last: int) -> int:
     """Keep packets `first` to `last` in a transmit ring until it is full, to be sent from there; how many."""
     size = ring.held.ids.size
@@ -48,6 +64,7 @@ def hold(ring: Any, pools: Pools, packets: Packets, first: int, last: int) -> in
         carry(ring.held, slot, packets, first, unwrapped)
         carry(ring.held, 0, packets, first + unwrapped, count - unwrapped)
         count_packets(ring.state, packets, first, count)
+        count_rests(ring.state, pools, packets, first, count)
         ring.state[NEXT] = following + count
     return max(count, 0)
 

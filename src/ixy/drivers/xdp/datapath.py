@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # Words of a ring's `state` besides those of `linux.rings`
 OFFERED = OWN_WORDS  # receive: how many buffers the kernel was given in all
 WITHIN = OWN_WORDS + 1  # receive: whether the next descriptor goes on with a frame that is too long
+PARTS = OWN_WORDS + 2  # receive: the most buffers that a frame may lie in
 SPARES = OWN_WORDS  # transmit: how many buffers for copies are at hand
 DONE = OWN_WORDS + 1  # transmit: how many entries of the completion ring were looked at
 LONGEST = OWN_WORDS + 2  # transmit: bytes that a frame may have, besides a VLAN tag
@@ -41,9 +42,9 @@ STATE_WORDS = 16
 HEADROOM = 256  # XDP_PACKET_HEADROOM: the kernel puts a frame so far behind the address that it is given
 CHUNK = HEADROOM + BUFFER_SIZE
 _ADDRESS = (1 << 48) - 1  # in unaligned mode, the bits above are an offset
-_NEED_WAKEUP = 1
-_UNSIGNED = 0xFFFF_FFFF  # indices of rings wrap around
-_GOES_ON = 1 << 32  # XDP_PKT_CONTD, among the options of a descriptor: the next one has more of this frame
+NEED_WAKEUP = 1
+UNSIGNED = 0xFFFF_FFFF  # indices of rings wrap around
+GOES_ON = 1 << 32  # XDP_PKT_CONTD, among the options of a descriptor: the next one has more of this frame
 _CALLS = 8  # of sendto(2) for a batch at most; each sends 32 packets
 _BUFFER_BITS = (BUFFER_SIZE - 1).bit_length()
 _NUMBER = POOL_BUFFERS - 1  # a mask: of a buffer's number within its pool
@@ -149,9 +150,15 @@ def address_for(buffer: Any) -> Any:
 
 
 @compiled
+def number_of(address: Any) -> Any:
+    """The number, within its pool, of the buffer that the kernel has received into."""
+    return ((address & _ADDRESS) + HEADROOM) // STRIDE & _NUMBER
+
+
+@compiled
 def ready(ring: RxState) -> bool:
     """Whether there is a packet."""
-    return load_acquire(ring.producer, 0) != ring.state[NEXT] & _UNSIGNED
+    return load_acquire(ring.producer, 0) != ring.state[NEXT] & UNSIGNED
 
 
 @compiled
@@ -164,7 +171,7 @@ def rx_batch(ring: RxState, pools: Pools, packets: Packets, limit: int) -> int:
     """
     first, size = ring.state[NEXT], ring.held.ids.size
     mask = (size - 1) & INDEX_MASK
-    waiting = min((load_acquire(ring.producer, 0) - first) & _UNSIGNED, size)
+    waiting = min((load_acquire(ring.producer, 0) - first) & UNSIGNED, size)
     free = free_count(pools, ring.pool)
     offered, start = ring.state[OFFERED], first & mask
     seen = count = 0
@@ -179,14 +186,14 @@ def rx_batch(ring: RxState, pools: Pools, packets: Packets, limit: int) -> int:
         while seen < waiting and count < limit and count < free:
             slot, place = (first + seen) & mask, offered & mask
             seen += 1
-            number = ((ring.descriptors[2 * slot] & _ADDRESS) + HEADROOM) // STRIDE & _NUMBER
+            number = number_of(ring.descriptors[2 * slot])
             length = ring.descriptors[2 * slot + 1]  # and above its 32 bits, options
             if not brought(ring.held.ids, place, size, number):
                 ring.state[DROPPED] += 1
                 continue
             if length <= 0 or length > BUFFER_SIZE or ring.state[WITHIN] != 0:
-                ring.state[WITHIN] = length & _GOES_ON
-                if length & _GOES_ON == 0:
+                ring.state[WITHIN] = length & GOES_ON
+                if length & GOES_ON == 0:
                     ring.state[DROPPED] += 1
             else:
                 packets.lengths[count] = length
@@ -198,12 +205,12 @@ def rx_batch(ring: RxState, pools: Pools, packets: Packets, limit: int) -> int:
         count_packets(ring.state, packets, 0, count)
         ring.state[NEXT] = first + seen
         ring.state[OFFERED] = offered
-        store_release(ring.consumer, 0, (first + seen) & _UNSIGNED)
-        store_release(ring.fill_producer, 0, offered & _UNSIGNED)
+        store_release(ring.consumer, 0, (first + seen) & UNSIGNED)
+        store_release(ring.fill_producer, 0, offered & UNSIGNED)
         count = hand_over(pools, packets, 0, count, ring.held.holder, packets.holder)
     elif waiting > 0 and free == 0:
         ring.state[STARVED] += 1
-    if load_acquire(ring.fill_flags, 0) & _NEED_WAKEUP != 0:
+    if load_acquire(ring.fill_flags, 0) & NEED_WAKEUP != 0:
         start_receiving(ring.fd)
     stamp(packets, 0, count)
     return count
@@ -232,7 +239,7 @@ def tx_room(ring: TxState, pools: Pools, wanted: int) -> int:
     the kernel has not sent, since it had no room or the interface was down, it is told of once more: no further packet
     may come for it to go along with."""
     size = ring.held.ids.size
-    waits = load_acquire(ring.consumer, 0) != ring.state[NEXT] & _UNSIGNED
+    waits = load_acquire(ring.consumer, 0) != ring.state[NEXT] & UNSIGNED
     if waits or size - (ring.state[NEXT] - ring.state[CLEAN]) < wanted:
         clean_up(ring, pools)
     return size - (ring.state[NEXT] - ring.state[CLEAN])
@@ -264,7 +271,7 @@ def tx_batch(ring: TxState, pools: Pools, packets: Packets, first: int, last: in
             adopt(ring, pools, packets, first, count)
         load(ring, packets, first, index, count)
         ring.state[NEXT] = index + count
-        store_release(ring.producer, 0, (index + count) & _UNSIGNED)
+        store_release(ring.producer, 0, (index + count) & UNSIGNED)
     kick(ring)
     return max(count, 0) + refused
 
@@ -374,7 +381,7 @@ def clean(ring: TxState, pools: Pools) -> None:
     """
     oldest, done, size = ring.state[CLEAN], ring.state[DONE], ring.held.ids.size
     mask = (size - 1) & INDEX_MASK
-    count = min((load_acquire(ring.done_producer, 0) - done) & _UNSIGNED, ring.state[NEXT] - oldest)
+    count = min((load_acquire(ring.done_producer, 0) - done) & UNSIGNED, ring.state[NEXT] - oldest)
     slot = oldest & mask
     block = min(count, size - slot)
     if ring.state[SPARES] == size and done & mask == slot and in_order(ring, slot, block):
@@ -383,7 +390,7 @@ def clean(ring: TxState, pools: Pools) -> None:
         ring.state[DONE] = done + block
     else:
         sort_out(ring, pools, count)
-    store_release(ring.done_consumer, 0, ring.state[DONE] & _UNSIGNED)
+    store_release(ring.done_consumer, 0, ring.state[DONE] & UNSIGNED)
 
 
 @compiled
@@ -421,10 +428,10 @@ def kick(ring: TxState) -> None:
 
     If it does not, it has no room, or the interface is down or gone: the next call tries it once more.
     """
-    end = ring.state[NEXT] & _UNSIGNED
+    end = ring.state[NEXT] & UNSIGNED
     for _ in range(_CALLS):
         before = load_acquire(ring.consumer, 0)
-        if before == end or load_acquire(ring.flags, 0) & _NEED_WAKEUP == 0:
+        if before == end or load_acquire(ring.flags, 0) & NEED_WAKEUP == 0:
             return
         start_sending(ring.fd)
         if load_acquire(ring.consumer, 0) == before:

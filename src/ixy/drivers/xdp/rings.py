@@ -9,8 +9,8 @@ import numpy as np
 
 from ixy.drivers.linux.rings import CountingRing, InterfaceTxRing
 from ixy.drivers.rings import NEXT, FilledRing
-from ixy.drivers.xdp import datapath
-from ixy.drivers.xdp.datapath import LONGEST, SPARES, STATE_WORDS, RxState, TxState
+from ixy.drivers.xdp import datapath, parts
+from ixy.drivers.xdp.datapath import GOES_ON, LONGEST, PARTS, SPARES, STATE_WORDS, RxState, TxState
 from ixy.jit import Direct
 from ixy.packets.buffers import BUFFER_SIZE, POOL_BUFFERS, POOL_SHIFT
 from ixy.packets.packets import slots
@@ -103,6 +103,18 @@ class XdpRxRing(FilledRing, CountingRing):
         super().__init__(state, pool, datapath.offer, metadata)
 
 
+class XdpPartsRxRing(XdpRxRing):
+    """A receive ring of packets in up to so many parts."""
+
+    kernel = staticmethod(parts.rx_batch)
+
+    def __init__(
+        self, rings: SharedRings, fd: int, size: int, pool: Mempool, metadata: Sequence[str], most: int
+    ) -> None:
+        super().__init__(rings, fd, size, pool, metadata)
+        self.parts = self.state.state[PARTS] = most
+
+
 class XdpTxRing(InterfaceTxRing):
     """A transmit ring; see `ixy.drivers.TxRing`. Its buffers for copies, as many as it has places, are the pool's.
 
@@ -160,3 +172,18 @@ class XdpTxRing(InterfaceTxRing):
     def compile_end(self) -> None:
         super().compile_end()
         give(pools(), self.state.spares, 0, 0)
+
+
+class XdpPartsTxRing(XdpTxRing):
+    """A transmit ring of packets in several parts, each of which takes a place."""
+
+    kernel = staticmethod(parts.tx_batch)
+    parts = parts.MOST
+
+    def sent(self) -> int:
+        """Packets of which a part is still to be taken are not sent."""
+        self._kick((), self.state, pools())
+        ring, last = self.state, int(self.state.state[NEXT])
+        taken = last - (last - int(ring.consumer[0]) & 0xFFFF_FFFF)
+        slots_left = np.arange(taken, last) & (self.size - 1)
+        return self.packets - int(np.count_nonzero(ring.descriptors[2 * slots_left + 1] & GOES_ON == 0))
