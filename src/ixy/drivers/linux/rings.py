@@ -73,6 +73,7 @@ class CountingRing:
     """A ring with these counters."""
 
     state: Any
+    parts: int
 
     @property
     def packets(self) -> int:
