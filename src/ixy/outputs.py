@@ -127,7 +127,7 @@ def poll_kernels(
     else:
         judge = _judging(asking(cast(PacketFunction, function), record), outputs, upward is not None)
     room, send = _rings(rings.kinds, tuple(map(len, rings.groups)))
-    return _poll(rx.kernel, room, judge, outputs, _delivering(send, tuple(rings.order), upward))
+    return _poll(rx.kernel, room, judge, outputs, _delivering(send, tuple(rings.order), upward), rx.parts)
 
 
 @cache
@@ -137,6 +137,7 @@ def _poll(
     judge: Callable[[PathState, int], int],
     outputs: int,
     deliver: Callable[[PathState, Packets, int, int, int], None],
+    parts: int,
 ) -> PollKernels:
     fetch_buffers = _fetching(room)
     deliver_sorted, deliver_copies = _sorting(outputs, deliver), _copying(outputs, deliver, fetch_buffers)
@@ -147,13 +148,14 @@ def _poll(
         if is_stopped(path):
             return STOPPED
         # What one of the rings may have no room for stays in the receive ring. Nobody else sends: they are asked once
-        # for many polls.
+        # for many polls that find something.
         if counts[ROOM] < path.limit:
             counts[ROOM] = room(path.tx.groups, path.pools, ALL)
         received = rx_batch(path.rx, path.pools, packets, min(counts[ROOM], path.limit))
         counts[ROOM] -= received
         if received == 0:
-            if free_count(path.pools, path.rx.pool) == 0:
+            counts[ROOM] = 0  # to be asked: what waits in a ring is sent then
+            if free_count(path.pools, path.rx.pool) < parts:
                 fetch_buffers(path)
             if load_acquire(counts, BED) != 0:
                 rouse(counts)

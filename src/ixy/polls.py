@@ -72,7 +72,7 @@ def poll_kernels(
         function: takes a packet, and a record of this dtype if there is one.
     """
     ask = asking(function, record)
-    by_batches = _by_batches(rx.kernel, tx.kernel, room_for(rx.parts, tx), ask)
+    by_batches = _by_batches(rx.kernel, tx.kernel, room_for(rx.parts, tx), ask, rx.parts)
     if batch > SMALL or rx.single is None or tx.single is None:
         return by_batches
     return _packet_by_packet(rx.single, tx.single, tx.room, ask, by_batches)
@@ -153,6 +153,7 @@ def _by_batches(
     tx_batch: Callable[..., int],
     tx_room: Callable[..., int],
     ask: Callable[[PathState, Any], int],
+    parts: int,
 ) -> PollKernels:
 
     @outlined
@@ -188,7 +189,7 @@ def _by_batches(
         limit = min(path.limit, tx_room(path.tx, path.pools, path.limit))
         received = rx_batch(path.rx, path.pools, packets, limit)
         if received == 0:
-            if free_count(path.pools, path.rx.pool) == 0:
+            if free_count(path.pools, path.rx.pool) < parts:
                 fetch_buffers(path)
             if load_acquire(counts, BED) != 0:
                 rouse(counts)

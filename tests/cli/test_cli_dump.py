@@ -8,6 +8,8 @@ import shutil
 import signal
 import struct
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 from captures import read_pcap, write_pcap
@@ -132,6 +134,30 @@ def test_a_decoder_that_dies_is_told(ixy, tmp_path):
     ended = ixy("dump", "-r", "in.pcap", "-t", "--decode", variables=variables)
     assert (ended.code, ended.output.splitlines()) == (2, [DNS_LINE, "\tline", WEB_LINE, "\tline"])
     assert ended.errors.splitlines()[-1] == "ixy: --decode: tshark has ended by exit code 3: tshark: no more"
+
+
+@pytest.mark.once
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to give up")
+def test_a_decoder_has_no_privileges(ixy, tmp_path):
+    """It is nobody and has no capabilities, and has ended by itself when the command has, which could not kill it."""
+    variables = decoding_by(tmp_path, "none")
+    cat, grep = shutil.which("cat"), shutil.which("grep")
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        place.chmod(0o777)
+        decoder = tmp_path / "programs" / "tshark"
+        decoder.write_text(
+            f"#!/bin/sh\necho $({grep} -E '^(Uid|Gid|Groups|CapPrm|CapEff|NoNewPrivs)' /proc/self/status)\n"
+            f"echo line; echo line; echo line; echo line\n{cat} >{place}/read; echo ended >{place}/ended\n"
+        )
+        decoder.chmod(0o755)
+        ended = ixy("dump", "-r", "in.pcap", "-t", "--decode", "--sandbox", variables=variables)
+        assert ended.code == 0, ended.errors
+        nobody, none = "65534 65534 65534 65534", "0000000000000000"
+        said = f"Uid: {nobody} Gid: {nobody} Groups: CapPrm: {none} CapEff: {none} NoNewPrivs: 1"
+        assert ended.output.splitlines()[1] == f"\t{said}"
+        assert (place / "ended").read_text() == "ended\n"
+        assert (place / "read").read_bytes()[24 + 16 :].startswith(DNS)
 
 
 @pytest.mark.once

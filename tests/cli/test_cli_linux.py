@@ -137,18 +137,37 @@ def test_a_capture_is_equal_to_tcpdumps(start, tmp_path, scheme, queues, count):
         assert [data for _, data in found if data[34:36] == flow] == [data for data in sent if data[34:36] == flow]
 
 
+@BOTH
+def test_a_capture_of_long_frames_is_equal_to_tcpdumps(start, tmp_path, scheme):
+    """Of all sizes that an MTU of 9000 allows, by -s as much of them as it says."""
+    frames = [frame(i, 60 + i * 997 % 8955) for i in range(500)]
+    ours, theirs = tmp_path / "ours.pcap", tmp_path / "theirs.pcap"
+    with veth_pair(mtu=9000), tcpdump(theirs), listener(THEIRS) as peer:
+        options = ["--count", "500", "--mtu", "9000", "-s", "5000", "--json"]
+        process = running(start("capture", f"{scheme}:{OURS}", str(ours), *options, "udp port 9"))
+        for number, data in enumerate(frames, 1):
+            peer.send(data)
+            if number % 50 == 0:
+                expected = 24 + sum(16 + min(len(each), 5000) for each in frames[:number])
+                wait_until(lambda size=expected: ours.stat().st_size == size, f"not all of {number} frames come")
+        ended(process)
+        wait_until(lambda: len(recorded(theirs)) == 500, "tcpdump does not write all")
+    assert [data for _, data in recorded(theirs)] == frames
+    assert [data for _, data in recorded(ours)] == [data[:5000] for data in frames]
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Forward
 
 
 @contextmanager
-def joined(queues: int = 1):
+def joined(queues: int = 1, mtu: int = 1500):
     """Two namespaces, and the interfaces whose other ends are in them."""
     with ExitStack() as stack:
         namespaces = []
         for host, name in enumerate((f"{OURS}1", f"{OURS}2"), 1):
             stack.callback(subprocess.run, ["ip", "link", "del", name], capture_output=True, check=False)
-            shape = ["numrxqueues", str(queues), "numtxqueues", str(queues)]
+            shape = ["numrxqueues", str(queues), "numtxqueues", str(queues), "mtu", str(mtu)]
             run("ip", "link", "add", name, *shape, "type", "veth", "peer", "name", f"{name}p", *shape)
             namespaces.append(Namespace(f"{OURS}-{host}"))
             stack.callback(namespaces[-1].close)
@@ -179,6 +198,28 @@ def test_two_stacks_through_the_forwarder(start, scheme, queues):
         assert [device["rx_refused"] for device in summary["devices"]] == [0, 0]
         if queues == 2:
             assert all(worker["received"] > 0 for worker in summary["workers"])
+
+
+@BOTH
+def test_long_frames_through_the_forwarder(start, scheme):
+    """Pings as long as an MTU of 9000 allows, which nobody may divide, are answered; TCP sends frames as long."""
+    with joined(mtu=9000) as (one, two):
+        addresses = [f"{scheme}:{OURS}{number}" for number in (1, 2)]
+        process = running(start("forward", *addresses, "--json", "--mtu", "9000", "--wait"))
+        one.run("ping", "-c", "1", "-w", "30", "10.9.0.2")
+        long = one.run("ping", "-q", "-c", "50", "-i", "0.002", "-W", "10", "-M", "do", "-s", "8972", "10.9.0.2")
+        assert "50 received" in long
+        with two.running("iperf3", "-s", "--forceflush", ready="Server listening"):
+            report = json.loads(one.run("iperf3", "-c", "10.9.0.2", "-n", "2M", "-J"))
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+        summary = json.loads(output.splitlines()[-1])
+        assert (process.returncode, errors) == (0, ""), errors
+        received = report["end"]["sum_received"]["bytes"]
+        sizes = [device["rx_bytes"] for device in summary["devices"]]
+        assert min(sizes) > 50 * (9014 + 4)
+        assert max(sizes) > received
+        assert [device["rx_refused"] for device in summary["devices"]] == [0, 0]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

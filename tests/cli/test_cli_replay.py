@@ -145,6 +145,8 @@ def test_a_filter_and_a_vlan(ixy, tmp_path):
         (["none.pcap", OUT], "none.pcap: No such file"),
         (["in.pcap", "sim:a,tx_pcap=../{}/in.pcap"], "is both read and written"),
         (["-", OUT, "sim:b,clock=virtual"], "a pipe is read once"),
+        (["-", OUT, "udp"], "udp: no device's address; what is to be sent, --filter says: --filter 'udp'"),
+        (["in.pcap", OUT, "udp", "port", "53"], "--filter 'udp port 53'"),
         (["in.pcap", OUT, OUT, OUT], "name one device or two"),
     ],
 )
@@ -238,14 +240,19 @@ def test_times_that_cannot_be_told(ixy, tmp_path):
         return struct.pack("<I", kind) + size + body + size
 
     content = block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1)) + block(1, struct.pack("<HHI", 1, 0, 0))
-    for stamp in (5, 1 << 62):
+    for stamp in (5, 1 << 62, 1 << 61, 6):
         content += block(6, struct.pack("<IIIII", 0, stamp >> 32, stamp & 0xFFFFFFFF, 60, 60) + bytes(60))
     (tmp_path / "in.pcapng").write_bytes(content)
-    ended = ixy("replay", "in.pcapng", OUT, "--max-gap", "1")
-    *_, last = ended.errors.splitlines()
-    assert (ended.code, last) == (
-        2,
-        "ixy: in.pcapng: times beyond the years 1677 to 2262, taken for the nearest of these: 1",
-    )
-    assert gaps(tmp_path / "out.pcap") == [0, SECOND]
+    for options, sent, beyond in (
+        (["--loop", "2"], 8, 2),
+        (["--limit", "3"], 3, 2),
+        (["--limit", "2"], 2, 1),
+        (["--seconds", "0.5"], 1, 2),  # of which none is sent, but all were to be
+    ):
+        ended = ixy("replay", "in.pcapng", OUT, "--max-gap", "1", *options)
+        *_, last = ended.errors.splitlines()
+        said = f"ixy: in.pcapng: times beyond the years 1677 to 2262, taken for the nearest of these: {beyond}"
+        assert (ended.code, last) == (2, said)
+        assert gaps(tmp_path / "out.pcap") == [0, *4 * [SECOND], *3 * [2 * SECOND]][:sent]
+    assert ixy("replay", "in.pcapng", OUT, "--limit", "1").code == 0
     assert ixy("replay", "in.pcapng", OUT, "--pps", "10").code == 0

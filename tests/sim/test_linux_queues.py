@@ -151,19 +151,35 @@ def test_frames_longer_than_a_buffer_are_counted(scheme: str, caplog: pytest.Log
         assert f"{scheme}:{OURS}: 50 frames were refused, as longer than 2048 bytes" in caplog.text
 
 
-@pytest.mark.once
-def test_what_the_kernel_never_sends_is_not_counted_as_sent(caplog: pytest.LogCaptureFixture) -> None:
-    """A frame that is longer than the MTU allows, between two that are not; closing says why it was not sent."""
-    with veth_pair(), ixy.open(f"packet:{OURS}") as device, listener(THEIRS) as peer:
-        for size in (100, 1600, 200):
-            device.tx[0].send_scapy(Ether(frame(size, size)))
-        assert [len(peer.recv(2048)) for _ in range(2)] == [100, 200]
+@BOTH
+def test_what_the_kernel_never_sends_is_not_counted_as_sent(scheme: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Frames that are longer than the MTU allows, where a VLAN tag does not count, and one that is shorter than
+    Ethernet's header, between others; once the MTU is larger, longer ones are sent. Closing says what was not."""
+    tagged = frame(2, 1514)[:12] + bytes.fromhex("81000005") + frame(2, 1514)[12:]
+    frames = [frame(1, 100), frame(9, 1600), tagged, tagged + b"\0", frame(9, 1515), frame(3, 1514), bytes(13)]
+    with veth_pair(), ixy.open(f"{scheme}:{OURS}") as device, listener(THEIRS) as peer, ixy.Mempool(64) as pool:
+
+        def send(data: bytes) -> None:
+            with pool.allocate(1, len(data)) as batch:
+                batch[0][:] = data
+                assert device.tx[0].send(batch) == 1
+
+        for data in [*frames, frame(4, 200)]:
+            send(data)
+        sent = [frame(1, 100), frame(2, 1514), frame(3, 1514), frame(4, 200)]  # the kernel takes the tag out
+        assert [peer.recv(2048) for _ in sent] == sent
         stats, counted = device.stats(), device.xstats()
-        assert (stats.tx_packets, stats.tx_bytes, device.sent()) == (2, 308, 2)
-        assert (counted["tx_q0_packets"], counted["tx_q0_refused"]) == (2, 1)
+        assert (stats.tx_packets, device.sent()) == (4, 4)
+        assert stats.tx_bytes == 100 + 1518 + 1514 + 200 + 4 * 4
+        assert (counted["tx_q0_packets"], counted["tx_q0_refused"]) == (4, 4)
+        for end in (OURS, THEIRS):
+            run("ip", "link", "set", end, "mtu", "1600")
+        assert device.link.up
+        send(frame(5, 1614))
+        assert peer.recv(2048) == frame(5, 1614)
         with caplog.at_level(logging.WARNING, "ixy"):
             device.close()
-        assert f"packet:{OURS}: 1 packets were too short, or longer than its MTU of 1500 allows" in caplog.text
+        assert f"{scheme}:{OURS}: 4 packets were too short, or longer than its MTU of 1500 allows" in caplog.text
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -2,97 +2,25 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
-from types import SimpleNamespace
-from typing import Any
+from contextlib import suppress
 
-import numpy as np
 import pytest
+from xdp_kernel import SIZE, Kernel, number, receiving, sending
 
-from ixy.drivers.rings import ENTERED, enter, exit_from, leave, seize
 from ixy.drivers.xdp.datapath import HEADROOM, rx_batch, tx_batch, tx_room
-from ixy.drivers.xdp.rings import KernelRing, XdpRxRing, XdpTxRing
+from ixy.drivers.xdp.rings import XdpRxRing
 from ixy.packets.buffers import POOL_BUFFERS, STRIDE
 from ixy.packets.mempool import Mempool
 from ixy.packets.packets import new_packets
 from ixy.packets.pool import available, give, pools, release, take, wait_for
-
-SIZE = 64
-OFFSET = 256 << 48  # as the kernel tells where in a chunk a frame begins
-
-
-class Kernel:
-    """The other side of the four rings, which are plain arrays here."""
-
-    def __init__(self) -> None:
-        def ring(words: int) -> KernelRing:
-            return KernelRing(*(np.zeros(1, np.uint32) for _ in range(3)), entries=np.zeros(words * SIZE, np.int64))
-
-        self.rings: Any = SimpleNamespace(rx=ring(2), tx=ring(2), fill=ring(1), completion=ring(1))
-        self.filled, self.taken = 0, 0
-
-    def buffers(self, count: int) -> list[int]:
-        """Addresses of buffers that it was given to receive into, the first ones."""
-        fill = self.rings.fill
-        assert self.filled + count <= int(fill.producer[0])
-        found = [int(fill.entries[(self.filled + i) % SIZE]) for i in range(count)]
-        self.filled += count
-        return found
-
-    def deliver(self, address: int, length: int) -> None:
-        rx = self.rings.rx
-        place = int(rx.producer[0])
-        assert place - int(rx.consumer[0]) < SIZE
-        rx.entries[2 * (place % SIZE)] = address | OFFSET
-        rx.entries[2 * (place % SIZE) + 1] = length
-        rx.producer[0] += 1
-
-    def to_send(self) -> list[tuple[int, int]]:
-        """Address and length of what it has not sent yet."""
-        tx = self.rings.tx
-        found = [tuple(tx.entries[2 * (i % SIZE) :][:2].tolist()) for i in range(self.taken, int(tx.producer[0]))]
-        self.taken = int(tx.producer[0])
-        tx.consumer[0] = tx.producer[0]
-        return found
-
-    def complete(self, address: int) -> None:
-        done = self.rings.completion
-        done.entries[int(done.producer[0]) % SIZE] = address
-        done.producer[0] += 1
 
 
 @pytest.fixture
 def pool() -> Iterator[Mempool]:
     with Mempool(4 * SIZE) as pool:
         yield pool
-
-
-@contextmanager
-def receiving(kernel: Kernel, pool: Mempool) -> Iterator[XdpRxRing]:
-    """A receive ring that is this thread's; in the end all buffers are free again."""
-    ring = XdpRxRing(kernel.rings, -1, SIZE, pool, ())
-    ring.fill()
-    entered = enter(ring.state, pools())
-    assert entered == ENTERED
-    yield ring
-    exit_from(ring.state, pools())
-    ring.drain()
-    assert available(pools(), pool.number) == pool.capacity
-
-
-@contextmanager
-def sending(kernel: Kernel, pool: Mempool) -> Iterator[XdpTxRing]:
-    """Likewise a transmit ring."""
-    ring = XdpTxRing(kernel.rings, -1, SIZE, pool)
-    ring.stock()
-    assert wait_for(pools().words, pool.number)
-    assert seize(ring.state.state)
-    yield ring
-    leave(ring.state.state)
-    release(pools().words, pool.number)
-    ring.drain()
-    assert available(pools(), pool.number) == pool.capacity
 
 
 def received(ring: XdpRxRing, limit: int = 32) -> list[tuple[int, int]]:
@@ -104,12 +32,6 @@ def received(ring: XdpRxRing, limit: int = 32) -> list[tuple[int, int]]:
         found += zip(numbers.tolist(), packets.lengths[:count].tolist(), strict=True)
         give(pools(), packets, 0, count)
     return found
-
-
-def number(address: int) -> int:
-    """Of the buffer that begins behind the kernel's headroom."""
-    assert (address + HEADROOM) % STRIDE == 0
-    return (address + HEADROOM) // STRIDE
 
 
 @pytest.mark.parametrize("order", ["as given", "backwards", "odd ones last"])
@@ -228,6 +150,61 @@ def test_buffers_come_back_once_they_are_sent(pool: Mempool, order: str, foreign
         assert available(pools(), pool.number) == free
         assert ring.packets == 480
         release(pools().words, other.number)
+
+
+def test_what_is_no_frame_for_the_interface_is_not_sent(pool: Mempool) -> None:
+    """Of batches, those that are too short or too long go back at once; the others are sent, in their order. A VLAN tag
+    does not count, but for what only begins like one.
+    """
+    lengths = [60, 1515, 1514, 13, 14, 1518, 1519, 1518, 0, 61]
+    tagged = [5, 6]
+    kernel, packets = Kernel(), new_packets(10)
+    with sending(kernel, pool) as ring:
+        ring.allow(1514)
+        free = available(pools(), pool.number)
+        for turn in range(1, 21):
+            assert take(pools(), pool.number, packets, 10) == 10
+            packets.lengths[:] = lengths
+            pools().bytes[packets.ids, 12:14] = (0x81, 0x01)
+            pools().bytes[packets.ids[tagged], 12:14] = (0x81, 0x00)
+            numbers = packets.ids & (POOL_BUFFERS - 1)
+            taken = tx_batch(ring.state, pools(), packets, 0, 10)
+            assert taken == 10
+            sent = kernel.to_send()
+            assert sent == [(int(numbers[i]) * STRIDE, lengths[i]) for i in (0, 2, 4, 5, 9)]
+            assert available(pools(), pool.number) == free - 5
+            for address, _ in sent:
+                kernel.complete(address)
+            room = tx_room(ring.state, pools(), SIZE)
+            assert (room, available(pools(), pool.number)) == (SIZE, free)
+            assert (ring.packets, ring.refused) == (5 * turn, 5 * turn)
+
+
+def test_what_the_kernel_did_not_send_it_is_told_of_once_more(pool: Mempool) -> None:
+    """Whenever somebody asks for room, whatever there is; and not once all is sent."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    kernel, packets = Kernel(), new_packets(4)
+
+    def told() -> int:
+        """How often it was, by sendto(2) of nothing."""
+        count = 0
+        with suppress(BlockingIOError):
+            while theirs.recv(1, socket.MSG_DONTWAIT) == b"":
+                count += 1
+        return count
+
+    with ours, theirs, sending(kernel, pool, ours.fileno()) as ring:
+        kernel.rings.tx.flags[0] = 1  # XDP_RING_NEED_WAKEUP
+        packets.lengths[:] = 60
+        assert take(pools(), pool.number, packets, 4) == 4
+        taken = tx_batch(ring.state, pools(), packets, 0, 4)
+        assert (taken, told()) == (4, 1)
+        for _ in range(3):
+            room = tx_room(ring.state, pools(), 1)
+            assert (room, told()) == (SIZE - 4, 1)
+        assert len(kernel.to_send()) == 4
+        room = tx_room(ring.state, pools(), 1)
+        assert (room, told()) == (SIZE - 4, 0)
 
 
 def test_what_was_not_sent_comes_back_to_nobody(pool: Mempool) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import pickle
+import struct
 import subprocess
 import sys
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -15,7 +17,9 @@ from scapy.layers.l2 import Ether
 
 import ixy
 from ixy.bpf import Instruction, run, verify
+from ixy.unsafe import libpcap
 from ixy.unsafe.filters import accepts, matcher
+from ixy.unsafe.libpcap_main import compile_text
 
 DNS = bytes(Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / IP() / UDP(sport=1000, dport=53) / b"question")
 WEB = bytes(Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / IP() / UDP(sport=1000, dport=80) / b"question")
@@ -180,6 +184,23 @@ def test_malformed(expression, reason):
     """libpcap's own message, in one line."""
     with pytest.raises(ixy.FilterError, match=reason) as caught:
         ixy.filter(expression)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.once
+def test_long_expressions(monkeypatch):
+    """Of a thousand characters and more, they mean the same. What is wrong with one is said in a line; so is that
+    libpcap takes too long, whose time grows with the square of the number of terms at least."""
+    hosts = " or ".join(f"host 10.0.{i}.2" for i in range(100))
+    chosen = ixy.filter(hosts)
+    assert struct.pack("HBBI" * len(chosen.program), *chain(*chosen.program)) == compile_text(hosts.encode(), True)
+    assert [chosen(bytes(Ether() / IP(src=f"10.0.{i}.2"))) for i in (0, 99, 100)] == [True, True, False]
+    with pytest.raises(ixy.FilterError, match=r"^filter .*\(\d+ characters\): .*: syntax error") as caught:
+        ixy.filter(f"{hosts} or host")
+    assert "\n" not in str(caught.value)
+    monkeypatch.setattr(libpcap, "_PATIENCE", 0.1)
+    with pytest.raises(ixy.FilterError, match=r"takes more than 0\.1 seconds .*portrange") as caught:
+        ixy.filter(" or ".join(f"port {i}" for i in range(5000)))
     assert "\n" not in str(caught.value)
 
 

@@ -6,16 +6,39 @@ import logging
 import shutil
 import struct
 import subprocess
+import sys
 import tempfile
+from contextlib import suppress
 from importlib import import_module
 from typing import IO, Any, Protocol, cast
 
 from ixy.errors import ConfigurationError, Error
 from ixy.formats import pcap
 from ixy.formats.words import MAX_LENGTH, SECOND
+from ixy.unsafe import privileges
 
 _INDENT = "\n\t"
 _BETWEEN = "-- ixy: the next packet --"  # what tshark prints behind each packet, of which it prints several lines
+_PATIENCE = 2.0  # seconds for tshark to end; one that does not ends when it writes next
+
+# What becomes tshark. Its dissectors are many, and read what anybody may have sent, so it has no privileges then, and
+# root is nobody. The program is opened before, as root may find it where nobody does not. Where tshark may not look for
+# files of its own, it dies; where there are none, it does not.
+_LAUNCH = """
+import os, runpy, sys
+_, privileges, nobody, *command = sys.argv
+own, program = runpy.run_path(privileges), os.open(command[0], os.O_RDONLY)
+os.set_inheritable(program, True)
+os.chdir("/")
+if os.geteuid() == 0:
+    os.environ.update(HOME="/", XDG_CONFIG_HOME="/")
+    os.setgroups([])
+    os.setresgid(*3 * [int(nobody)])
+    os.setresuid(*3 * [int(nobody)])
+own["give_up"]()
+os.execve(program, command, os.environ)
+"""
+_NOBODY = 65534
 
 
 class Decoder(Protocol):
@@ -73,8 +96,9 @@ class Tshark:
         self._verbose = verbose
         self._errors = cast("IO[bytes]", tempfile.TemporaryFile())  # noqa: SIM115
         options = ("-V", "-S", _BETWEEN) if verbose else ()
+        launch = sys.executable, "-I", "-S", "-c", _LAUNCH, privileges.__file__, str(_NOBODY)
         self._process = subprocess.Popen(
-            [program, "-n", "-l", "-r", "-", *options],
+            [*launch, program, "-n", "-l", "-r", "-", *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -94,9 +118,12 @@ class Tshark:
         return lines[:-1] if lines and not lines[-1] else lines
 
     def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._output.close()
+        """Let tshark end, as its input does. A process that has given its privileges up could not kill it."""
+        for file in (self._input, self._output):
+            with suppress(OSError):
+                file.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_PATIENCE)
         self._errors.close()
 
     def _write(self, data: bytes) -> None:

@@ -26,6 +26,7 @@ from ixy.counts import COUNTS
 from ixy.errors import CaptureError, ConfigurationError, OwnershipError
 from ixy.formats.frames import MIN_FRAME
 from ixy.formats.links import HEADER
+from ixy.formats.pcapng import EARLIEST, LATEST
 from ixy.formats.piped import Piped, arriving, is_piped, read_only
 from ixy.formats.reading import Source
 from ixy.formats.words import INDEX, LENGTH, OFFSET, ORIGINAL, ROWS, TIME
@@ -142,7 +143,7 @@ class Recording:
         plan: when its packets are due.
         found: packets that were cut when they were recorded, and that were left out as they have no whole Ethernet
             header or are too long.
-        clamped: packets whose times are beyond what can be told.
+        clamped: packets that are to be sent whose times are beyond what can be told, each counted once.
         damage: why the file ended early, or None.
     """
 
@@ -161,7 +162,7 @@ class Recording:
         self._waiting = np.zeros(0 if isinstance(source, Source) else 2 * _PART * room, np.uint8)
         self.data = source.data if isinstance(source, Source) else read_only(self._waiting[:])
         self.plan, self.found = new_plan(timing, room), np.zeros(FOUND, np.int64)
-        self._left, self._limit = loops, limit or 0
+        self._left, self._limit, self._first = loops, limit or 0, True
         self._only, self._room = only.address if only else 0, room
         self._side, self._sides = _BOTH if side is None else side, None if side is None else Sides()
         self.over = False
@@ -193,7 +194,7 @@ class Recording:
             forever = clock.is_virtual() or self._planned == 0
             patience = 0.0 if kept >= enough else None if forever else _PATIENCE
             end = pipe.fill(table, patience, kept, kept + _PART)
-            self.over, self.clamped, self.damage = pipe.over, pipe.clamped, pipe.damage if pipe.over else None
+            self.over, self.damage = pipe.over, pipe.damage if pipe.over else None
             if end == kept:
                 break
             place = int(table[OFFSET, kept - 1] + table[LENGTH, kept - 1]) if kept else 0
@@ -210,7 +211,10 @@ class Recording:
             self._sides.divide(data, rows[OFFSET], rows[LENGTH], rows[SIDE])
         left = self._limit - self._planned if self._limit else end
         end = _choose(data, table, first, end, self._only, self._side, self._room, left, self.found)
-        _plan_all((), self.plan, table[TIME, first:end], table[LENGTH, first:end], table[DUE, first:end])
+        times = table[TIME, first:end]
+        _plan_all((), self.plan, times, table[LENGTH, first:end], table[DUE, first:end])
+        if self._first:
+            self.clamped += int(np.count_nonzero((times == EARLIEST) | (times == LATEST)))
         self.over = self.over or 0 < self._limit <= self._planned
         return end if self._side == _BOTH else _of_side(table, first, end, self._side)
 
@@ -222,8 +226,8 @@ class Recording:
     def _rewind(self) -> None:
         """Begin once more, right after the last packet, if that is asked for and there is one."""
         assert isinstance(self.source, Source)
-        self.clamped, self.damage = self.source.clamped, self.source.damage
-        self._left -= 1
+        self.damage = self.source.damage
+        self._left, self._first = self._left - 1, False
         self.over = self._left == 0 or self._planned == 0
         self.source.rewind()
         begin_again(self.plan)

@@ -87,9 +87,13 @@ def replay(
     """
     from dataclasses import replace
 
+    from ixy.addresses import looks_like_address
     from ixy.apps.replay import replay
     from ixy.apps.rewriting import KEEP_VLAN, NO_VLAN, rewriting
 
+    if not all(map(looks_like_address, addresses[1:])):
+        words = " ".join(addresses[1:])
+        raise ConfigurationError(f"{words}: no device's address; what is to be sent, --filter says: --filter '{words}'")
     if len(addresses) > 2:
         raise ConfigurationError("a recording has two sides: name one device or two")
     if vlan is not None and no_vlan:

@@ -1,63 +1,23 @@
-"""libpcap, which compiles tcpdump's filter language (pcap-filter(7)), called through its C interface.
+"""libpcap, which compiles tcpdump's filter language (pcap-filter(7)).
 
-It is looked for when the first filter is compiled: nothing else in ixy needs it.
+How long that takes grows with the square of the number of terms and faster, and nothing can interrupt it. So a long
+expression is compiled by a process of its own, which is ended if it takes too long.
 """
 
 from __future__ import annotations
 
-import ctypes
-from ctypes import POINTER, byref, c_char_p, c_int, c_uint, c_uint8, c_uint16, c_uint32, c_void_p
-from ctypes.util import find_library
-from functools import cache
-from typing import Any, ClassVar
+import struct
+import subprocess
+import sys
 
 from ixy.bpf import Instruction, Program, verify
 from ixy.errors import FilterError
+from ixy.unsafe import libpcap_main
+from ixy.unsafe.libpcap_main import INSTRUCTION, Missing, Refused, compile_text, library
 
-_NAMES = ("libpcap.so.0.8", "libpcap.so.1")  # of Debian, and of the others; to ask the linker takes far longer
-_ETHERNET = 1  # DLT_EN10MB
-_SNAPLEN = 262144  # bytes, which a program returns for a packet that matches; libpcap's MAXIMUM_SNAPLEN
 _MOST_SHOWN = 200  # characters of an expression in a message
-_NO_NETMASK = 0xFFFFFFFF  # PCAP_NETMASK_UNKNOWN: `ip broadcast` is refused
-
-
-class _Instruction(ctypes.Structure):
-    """struct bpf_insn of pcap/bpf.h."""
-
-    _fields_: ClassVar[Any] = [("code", c_uint16), ("jt", c_uint8), ("jf", c_uint8), ("k", c_uint32)]
-
-
-class _Program(ctypes.Structure):
-    """struct bpf_program of the same."""
-
-    _fields_: ClassVar[Any] = [("length", c_uint), ("instructions", POINTER(_Instruction))]
-
-
-@cache
-def _library() -> ctypes.CDLL:
-    """
-    Raises:
-        FilterError: there is none.
-    """
-    library = _loaded()
-    library.pcap_open_dead.restype = c_void_p
-    library.pcap_open_dead.argtypes = [c_int, c_int]
-    library.pcap_compile.argtypes = [c_void_p, POINTER(_Program), c_char_p, c_int, c_uint32]
-    library.pcap_geterr.restype = c_char_p
-    library.pcap_geterr.argtypes = [c_void_p]
-    library.pcap_freecode.argtypes = [POINTER(_Program)]
-    library.pcap_close.argtypes = [c_void_p]
-    return library
-
-
-def _loaded() -> ctypes.CDLL:
-    for name in (*_NAMES, find_library("pcap")):
-        try:
-            if name is not None:
-                return ctypes.CDLL(name)
-        except OSError:
-            continue
-    raise FilterError("filters are compiled by libpcap, which is not installed: apt-get install libpcap0.8")
+_SHORT = 1000  # bytes of an expression that takes a second at most
+_PATIENCE = 30.0  # seconds for a longer one
 
 
 def compile_expression(expression: str, *, optimize: bool = True) -> Program:
@@ -70,26 +30,44 @@ def compile_expression(expression: str, *, optimize: bool = True) -> Program:
         optimize: let libpcap leave out what is not needed.
 
     Raises:
-        FilterError: libpcap does not take it, in libpcap's words, or is not installed.
+        FilterError: libpcap does not take it, in libpcap's words, or takes too long, or is not installed.
     """
     if "\0" in expression:
         raise FilterError(f"filter {_shortened(expression)}: has a NUL character in it")
-    library, found = _library(), _Program()
-    handle = library.pcap_open_dead(_ETHERNET, _SNAPLEN)
-    if not handle:
-        raise FilterError("filter: libpcap is out of memory")
+    text = expression.encode(errors="surrogateescape")
     try:
-        text = expression.encode(errors="surrogateescape")
-        if library.pcap_compile(handle, byref(found), text, optimize, _NO_NETMASK):
-            reason: str = library.pcap_geterr(handle).decode(errors="replace")
-            raise FilterError(f"filter {_shortened(expression)}: {' '.join(reason.split())}")
-        try:
-            parts = (found.instructions[place] for place in range(found.length))
-            return verify(tuple(Instruction(each.code, each.jt, each.jf, each.k) for each in parts))
-        finally:
-            library.pcap_freecode(byref(found))
-    finally:
-        library.pcap_close(handle)
+        library()
+        code = compile_text(text, optimize) if len(text) <= _SHORT else _compiled_apart(text, optimize)
+    except Missing as error:
+        raise FilterError(str(error)) from None
+    except Refused as error:
+        raise FilterError(f"filter {_shortened(expression)}: {error}") from None
+    return verify(tuple(Instruction(*each) for each in struct.iter_unpack(INSTRUCTION, code)))
+
+
+def _compiled_apart(text: bytes, optimize: bool) -> bytes:
+    """`compile_text`, by a process of its own, unless this one may start none.
+
+    Raises:
+        Refused: libpcap says why, or has not ended in time, or has crashed.
+    """
+    command = [sys.executable, "-I", "-S", libpcap_main.__file__, str(int(optimize))]
+    try:
+        ended = subprocess.run(
+            command, input=text, capture_output=True, timeout=_PATIENCE, start_new_session=True, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise Refused(
+            f"libpcap takes more than {_PATIENCE:g} seconds for so many terms: write networks and ranges, such as "
+            "net 10.0.0.0/8 and portrange 1-1024"
+        ) from None
+    except OSError:
+        return compile_text(text, optimize)
+    if ended.returncode < 0:
+        raise Refused(f"libpcap dies of it, by signal {-ended.returncode}")
+    if ended.returncode:
+        raise Refused(ended.stderr.decode(errors="replace").strip())
+    return ended.stdout
 
 
 def _shortened(expression: str) -> str:

@@ -45,6 +45,13 @@ def new_messages(count: int) -> Words:
     return messages
 
 
+def new_message(parts: int) -> Words:
+    """Room for one message of up to so many parts, for `set_part` and `send_message`."""
+    message = own_lines(_HEADER + _PART * parts)
+    message[_VECTOR] = message.ctypes.data + message.itemsize * _HEADER
+    return message
+
+
 if INTERPRETED or TYPE_CHECKING:
 
     @contextmanager
@@ -90,6 +97,28 @@ if INTERPRETED or TYPE_CHECKING:
         except OSError as error:
             return sent or -(error.errno or 0)
         return sent
+
+    def set_part(message: Words, part: int, data: Bytes, start: int, length: int) -> None:
+        """Let a part of a message be `data[start:][:length]`, of which the caller has checked that it lies within."""
+        place = _HEADER + _PART * part
+        message[place + _START], message[place + _LENGTH] = start, length
+
+    def send_message(fd: int, message: Words, data: Bytes, count: int) -> int:
+        """Send a message of `count` parts as one packet, without waiting; 1, or the negative number of an error.
+
+        Args:
+            fd: an AF_PACKET socket.
+            data: as all parts were set.
+        """
+        parts = message[_HEADER:].reshape(-1, _PART)[:count].tolist()
+        try:
+            with _lent(fd, socket.AF_PACKET) as sock:
+                sock.send(
+                    b"".join(data[start : start + length].tobytes() for start, length in parts), socket.MSG_DONTWAIT
+                )
+        except OSError as error:
+            return -(error.errno or 0)
+        return 1
 
 else:
     from llvmlite import ir
@@ -138,6 +167,18 @@ else:
             messages[parts + _PART * i + _START] = base + np.int64(starts[first + i]) * scale
             messages[parts + _PART * i + _LENGTH] = np.int64(lengths[first + i])
         sent = np.int64(_sendmmsg(fd, _address(messages), count, _DONT_WAIT))
+        return sent if sent >= 0 else -_errno()
+
+    @compiled
+    def set_part(message: Words, part: int, data: Bytes, start: int, length: int) -> None:
+        place = _HEADER + _PART * part
+        message[place + _START] = _address(data) + start
+        message[place + _LENGTH] = length
+
+    @compiled
+    def send_message(fd: int, message: Words, data: Bytes, count: int) -> int:
+        message[_VECTORS] = count
+        sent = np.int64(_sendmmsg(fd, _address(message), 1, _DONT_WAIT))
         return sent if sent >= 0 else -_errno()
 
 

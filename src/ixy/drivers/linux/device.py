@@ -19,6 +19,7 @@ from ixy.drivers.rings import DROPPED, counts
 from ixy.drivers.rules import no_such_rule
 from ixy.dropped import close_dropped
 from ixy.errors import ConfigurationError, Error, UnsupportedDevice
+from ixy.formats.links import HEADER
 from ixy.packets.buffers import BUFFER_SIZE
 from ixy.packets.dma import DmaMapping
 from ixy.process import Owner, forget_in_child
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ixy.drivers.linux.rings import CountingRing, CountingTxRing
+    from ixy.drivers.linux.rings import CountingRing, InterfaceTxRing
     from ixy.drivers.rss import Rss
     from ixy.drivers.rules import Rule
     from ixy.packets.dma import DmaMemory
@@ -67,7 +68,7 @@ class LinuxDevice:
     rss: Rss | None = None
     rules: Sequence[Rule] = ()
     _receiving: Sequence[CountingRing]
-    _sending: Sequence[CountingTxRing]
+    _sending: Sequence[InterfaceTxRing]
 
     def __init__(self, address: str, name: str, capabilities: str) -> None:
         self.address = address
@@ -93,6 +94,17 @@ class LinuxDevice:
         if ring_size not in RING_SIZES:
             raise ConfigurationError(f"{self.address}: a ring of {ring_size}: possible are {RING_SIZES}")
         check_pool(self.address, pool_size, ring_size, GROUP)
+
+    def _check_mtu(self, mtu: int | None, metadata: Sequence[str]) -> None:
+        """
+        Raises:
+            ConfigurationError: the interface's own is smaller, or such frames do not fit a buffer.
+        """
+        own, name = self.interface.first.mtu, self.interface.first.name
+        if mtu is not None and mtu > own:
+            raise ConfigurationError(f"{self.address}: mtu={mtu}: its own is {own}: ip link set {name} mtu {mtu}")
+        if mtu is not None and mtu + HEADER > BUFFER_SIZE and "parts" not in metadata:
+            raise ConfigurationError(f"{self.address}: mtu={mtu} needs metadata=('parts',) too")
 
     def _take_interface(self) -> None:
         """Let all packets in, until `set_promiscuous` says otherwise."""
@@ -146,8 +158,12 @@ class LinuxDevice:
             Error: the interface is gone.
         """
         with self._control():
-            up = self.interface.now().up
-            return Link(up, self.interface.speed() if up else 0)
+            now = self.interface.now()
+            self._allow(now.mtu)
+            return Link(now.up, self.interface.speed() if now.up else 0)
+
+    def _allow(self, mtu: int) -> None:
+        """From now on, what is sent may be as long as this MTU allows. As a rule the kernel sees to that."""
 
     def wait_for_link(self, timeout: float) -> Link:
         deadline = time.monotonic() + timeout
@@ -281,7 +297,7 @@ class LinuxDevice:
             self._undo.close()
 
     def _tell_refused(self) -> None:
-        """Say what may have made frames too long for a buffer."""
+        """Say that frames were too long, and what may have made them so."""
         refused = sum(int(ring.state.state[DROPPED]) for ring in self._receiving)
         if refused:
             log.warning(
@@ -289,8 +305,16 @@ class LinuxDevice:
                 "has put together, which ethtool -K %s gro off gso off tso off prevents at either end",
                 self.address,
                 refused,
-                BUFFER_SIZE,
+                max(ring.parts for ring in self._receiving) * BUFFER_SIZE,
                 self.interface.first.name,
+            )
+        refused = sum(ring.refused for ring in self._sending)
+        if refused:
+            log.warning(
+                "%s: %d packets were too short, or longer than its MTU of %d allows: those are not sent",
+                self.address,
+                refused,
+                self.interface.first.mtu,
             )
 
     def forget(self) -> None:

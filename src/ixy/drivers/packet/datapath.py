@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ixy.drivers.linux.rings import BYTES, OWN_WORDS, PACKETS, count_packets, hold
+from ixy.drivers.linux.rings import BYTES, OWN_WORDS, PACKETS, REFUSED, count_packets, hold
 from ixy.drivers.rings import CLEAN, DROPPED, NEXT, STARVED, leave, seize
 from ixy.jit import compiled, outlined
-from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, STRIDE
+from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, MAX_PARTS, STRIDE
 from ixy.packets.checking import hand_over
-from ixy.packets.packets import INDEX_MASK, Flags, Packets
+from ixy.packets.packets import INDEX_MASK, NO_NEXT, Flags, Packets
+from ixy.packets.parts import total_length
 from ixy.packets.pool import Pools, free_count, fresh, give, took
-from ixy.unsafe import copy, has, load_acquire, put, store_release
-from ixy.unsafe.sockets import send_many
+from ixy.unsafe import call_if, copy, has, load_acquire, peek, put, store_release
+from ixy.unsafe.sockets import send_many, send_message, set_part
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 BLOCK = OWN_WORDS  # receive: the block whose turn it is
 LEFT = OWN_WORDS + 1  # how many of its packets are still to be taken, 0 while it is the kernel's
 PLACE = OWN_WORDS + 2  # where the first of them begins, in bytes from the start of the ring
-REFUSED = OWN_WORDS  # transmit: packets that the kernel would never take
 STATE_WORDS = 16
 
 # Words of a block's header, 32 bits each (struct tpacket_block_desc)
@@ -39,10 +39,10 @@ _STATUS, _COUNT, _FIRST = 2, 3, 4
 _KERNEL, _USER = 0, 1
 
 # Words of a packet's header (struct tpacket3_hdr)
-_STEP, _SECONDS, _NANOSECONDS, _CAPTURED, _LENGTH, _FLAGS, _START, _HASH, _TAG, _TPID = range(10)
-_HEADER_BYTES = 48
-_UNFINISHED, _TAGGED, _TPID_VALID, _CHECKED = 1 << 3, 1 << 4, 1 << 6, 1 << 7  # TP_STATUS_…
-_ADDRESSES, _TAG_BYTES = 12, 4  # a tag stands behind the addresses (IEEE 802.1Q)
+STEP, _SECONDS, _NANOSECONDS, CAPTURED, LENGTH, FLAGS, START, _HASH, _TAG, _TPID = range(10)
+HEADER_BYTES = 48
+_UNFINISHED, TAGGED, _TPID_VALID, _CHECKED = 1 << 3, 1 << 4, 1 << 6, 1 << 7  # TP_STATUS_…
+ADDRESSES, TAG_BYTES = 12, 4  # a tag stands behind the addresses (IEEE 802.1Q)
 _TPID_8021Q = 0x8100
 
 _PARTIAL, _GOOD, _VLAN, _HASHED = int(Flags.L4_PARTIAL), int(Flags.L4_GOOD), int(Flags.VLAN), int(Flags.HASH)
@@ -81,6 +81,7 @@ class TxState(NamedTuple):
         state: shape (STATE_WORDS,), int64.
         bytes: as of a receive ring.
         messages: for `send_many`.
+        message: of a packet in several parts, see `send_message`.
         fd: the socket.
     """
 
@@ -88,6 +89,7 @@ class TxState(NamedTuple):
     state: NDArray[np.int64]
     bytes: NDArray[np.uint8]
     messages: NDArray[np.int64]
+    message: NDArray[np.int64]
     fd: int
 
 
@@ -157,21 +159,21 @@ def close_block(ring: RxState) -> None:
 def take_one(ring: RxState, packets: Packets, i: int, buffer: int) -> bool:
     """Copy the next packet into a buffer; False if it is no good, and dropped."""
     place = ring.state[PLACE]
-    if place < 0 or place + _HEADER_BYTES > ring.frames.size:
+    if place < 0 or place + HEADER_BYTES > ring.frames.size:
         ring.state[LEFT] = 0
         return False
     word = place >> 2
-    ring.state[PLACE] = place + ring.words[word + _STEP]
+    ring.state[PLACE] = place + ring.words[word + STEP]
     ring.state[LEFT] -= 1
-    flags: Any = ring.words[word + _FLAGS]
-    length: Any = ring.words[word + _CAPTURED]
-    start = place + (ring.words[word + _START] & 0xFFFF)
-    if length != ring.words[word + _LENGTH] or length == 0 or length > BUFFER_SIZE or start + length > ring.frames.size:
+    flags: Any = ring.words[word + FLAGS]
+    length: Any = ring.words[word + CAPTURED]
+    start = place + (ring.words[word + START] & 0xFFFF)
+    if length != ring.words[word + LENGTH] or length == 0 or length > BUFFER_SIZE or start + length > ring.frames.size:
         ring.state[DROPPED] += 1
         return False
     target: Any = (np.int64(buffer) & ID_MASK) * STRIDE
     inserted = 0
-    if flags & _TAGGED != 0 and not has(packets.vlans):
+    if flags & TAGGED != 0 and not has(packets.vlans):
         inserted = put_tag(ring, target, word, start, length)
         if inserted == 0:
             return False
@@ -187,26 +189,26 @@ def take_one(ring: RxState, packets: Packets, i: int, buffer: int) -> bool:
 def put_tag(ring: RxState, target: int, word: int, start: int, length: int) -> int:
     """Copy a packet, and put the VLAN tag into it that the kernel has taken out; the bytes of that, 0 if there is no
     room, and the packet is dropped."""
-    if length < _ADDRESSES or length + _TAG_BYTES > BUFFER_SIZE:
+    if length < ADDRESSES or length + TAG_BYTES > BUFFER_SIZE:
         ring.state[DROPPED] += 1
         return 0
     tpid, tag = ring.words[word + _TPID] & 0xFFFF, ring.words[word + _TAG]
-    if ring.words[word + _FLAGS] & _TPID_VALID == 0:
+    if ring.words[word + FLAGS] & _TPID_VALID == 0:
         tpid = _TPID_8021Q
-    copy(ring.bytes, target, ring.frames, start, _ADDRESSES)
-    behind = target + _ADDRESSES
+    copy(ring.bytes, target, ring.frames, start, ADDRESSES)
+    behind = target + ADDRESSES
     ring.bytes[behind] = tpid >> 8
     ring.bytes[behind + 1] = tpid & 0xFF
     ring.bytes[behind + 2] = (tag >> 8) & 0xFF
     ring.bytes[behind + 3] = tag & 0xFF
-    copy(ring.bytes, behind + _TAG_BYTES, ring.frames, start + _ADDRESSES, length - _ADDRESSES)
-    return _TAG_BYTES
+    copy(ring.bytes, behind + TAG_BYTES, ring.frames, start + ADDRESSES, length - ADDRESSES)
+    return TAG_BYTES
 
 
 @compiled
 def describe(packets: Packets, i: int, words: NDArray[np.uint32], word: int, flags: int) -> None:
     """Note what the kernel says of packet `i`, as far as that was asked for."""
-    tagged = flags & _TAGGED != 0 and has(packets.vlans)
+    tagged = flags & TAGGED != 0 and has(packets.vlans)
     hashed = has(packets.hashes) and words[word + _HASH] != 0
     if has(packets.flags):
         said = _PARTIAL if flags & _UNFINISHED != 0 else _GOOD if flags & _CHECKED != 0 else 0
@@ -217,12 +219,12 @@ def describe(packets: Packets, i: int, words: NDArray[np.uint32], word: int, fla
 
 
 @compiled
-def tx_room(ring: TxState, pools: Pools, wanted: int) -> int:
-    """How many packets the ring has room for; what waits is tried once more if there is too little."""
-    size = ring.held.ids.size
-    if size - (ring.state[NEXT] - ring.state[CLEAN]) < wanted:
+def tx_room(ring: TxState, pools: Pools, _wanted: int) -> int:
+    """How many packets the ring has room for. What waits, since the socket was full or the interface down, is tried
+    once more: no further packet may come for it to go along with."""
+    if ring.state[CLEAN] < ring.state[NEXT]:
         flush(ring, pools)
-    return size - (ring.state[NEXT] - ring.state[CLEAN])
+    return ring.held.ids.size - (ring.state[NEXT] - ring.state[CLEAN])
 
 
 @compiled
@@ -239,19 +241,45 @@ def flush(ring: TxState, pools: Pools) -> None:
     size = ring.held.ids.size
     while ring.state[CLEAN] < ring.state[NEXT]:
         slot = ring.state[CLEAN] & (size - 1) & INDEX_MASK
-        count = min(ring.state[NEXT] - ring.state[CLEAN], size - slot)
-        sent = send_many(ring.fd, ring.messages, ring.bytes, ring.held.ids, STRIDE, ring.held.lengths, slot, count)
+        count = whole(ring.held, slot, min(ring.state[NEXT] - ring.state[CLEAN], size - slot))
+        if count > 0:
+            sent = send_many(ring.fd, ring.messages, ring.bytes, ring.held.ids, STRIDE, ring.held.lengths, slot, count)
+        else:
+            sent = call_if(ring.held.nexts, send_chain, (ring, pools, slot))
         if sent < 0:
             if is_for_later(-sent):
                 return
             ring.state[REFUSED] += 1
             ring.state[PACKETS] -= 1
-            ring.state[BYTES] -= ring.held.lengths[slot]
+            ring.state[BYTES] -= total_length(pools, ring.held, slot)
             sent = 1
         give(pools, ring.held, slot, slot + sent)
         ring.state[CLEAN] += sent
         if sent == 0:
             return
+
+
+@compiled
+def whole(packets: Packets, first: int, count: int) -> int:
+    """How many packets from `first` on lie in one buffer each, up to `count`."""
+    for i in range(count):
+        if peek(packets.nexts, first + i, NO_NEXT) >= 0:
+            return i
+    return count
+
+
+@outlined
+def send_chain(ring: TxState, pools: Pools, slot: int) -> int:
+    """Send a packet that lies in several buffers; 1, or the negative number of an error."""
+    size, buffer, count = int(ring.held.lengths[slot]), int(ring.held.ids[slot]), 0
+    following = peek(ring.held.nexts, slot, NO_NEXT)
+    while True:
+        set_part(ring.message, count, ring.bytes, (buffer & ID_MASK) * STRIDE, size)
+        count += 1
+        if following < 0 or count == MAX_PARTS:
+            return send_message(ring.fd, ring.message, ring.bytes, count)
+        buffer, size = following, int(pools.sizes[following & ID_MASK])
+        following = int(pools.nexts[following & ID_MASK])
 
 
 @compiled

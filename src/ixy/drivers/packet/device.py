@@ -15,8 +15,8 @@ from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE
 from ixy.drivers.linux.device import LinuxDevice
 from ixy.drivers.linux.interface import SOL_PACKET, check_name
 from ixy.drivers.linux.netlink import ETHERNET, LOOPBACK
-from ixy.drivers.offloads import check_offloads, refuse_mtu
-from ixy.drivers.packet.rings import PacketRxRing, PacketTxRing
+from ixy.drivers.offloads import check_offloads
+from ixy.drivers.packet.rings import PacketPartsRxRing, PacketRxRing, PacketTxRing
 from ixy.drivers.rss import DEFAULT_KEY
 from ixy.errors import AddressError, ConfigurationError, UnsupportedDevice
 from ixy.packets.mempool import Mempool
@@ -40,9 +40,10 @@ _FANOUT_HASH, _FANOUT_OWN_NUMBER = 0, 0x2000
 # A block is handed over when it is full, or has waited for so long. Small blocks, so that there are many: where packets
 # are few, each has one of its own.
 _BLOCK_BYTES = 8192
+_LONG_BLOCK_BYTES, _LONG_BLOCKS = 1 << 17, 32  # where packets are as long as several that the kernel has put together
 _WAIT = 1  # ms
 _FRAME_BYTES = 2048  # by which the kernel checks sizes, and no more
-_TOLD = ("flags", "hash", "vlan", "time")  # of each packet, if asked for
+_TOLD = ("flags", "hash", "vlan", "time", "parts")  # of each packet, if asked for
 _COUNTERS = ("packets", "drops", "freezes")  # of struct tpacket_stats_v3
 _PAGE = 4096
 _SEND_BYTES = 8 << 20  # that may be on their way from a socket
@@ -82,9 +83,11 @@ class PacketDevice(LinuxDevice):
     Args:
         address: see `parse`.
         rx_queues, tx_queues: how many of each, 1 to 64. The kernel spreads flows over the receive queues.
-        ring_size: a power of two, 64 to 32768: a receive queue has 2048 bytes for each.
+        ring_size: a power of two, 64 to 32768: a receive queue has 2048 bytes for each, and 4 MiB at least for packets
+            in several parts.
         pool_size: packet buffers per receive queue, at least the size of a ring + 32.
         metadata: what is to be told of each packet, see `ixy.open`; times are the kernel's.
+        mtu: at most the interface's own, which the kernel keeps.
 
     Raises:
         AddressError: malformed, or there is no such interface.
@@ -116,7 +119,7 @@ class PacketDevice(LinuxDevice):
         self._check(rx_queues, tx_queues, ring_size, pool_size, rss_key)
         self._metadata = check_metadata(self.address, metadata, _TOLD)
         check_offloads(self.address, offloads, (), self._metadata)
-        refuse_mtu(self.address, mtu)
+        self._check_mtu(mtu, self._metadata)
         try:
             self._take_interface()
             for _ in range(rx_queues):
@@ -143,9 +146,11 @@ class PacketDevice(LinuxDevice):
             sock.setsockopt(SOL_PACKET, _VERSION, _TPACKET_V3)
             if not wanted.outgoing:
                 sock.setsockopt(SOL_PACKET, _IGNORE_OUTGOING, 1)
-            size = ring_size * _FRAME_BYTES
+            in_parts = "parts" in self._metadata
+            block, blocks = (_LONG_BLOCK_BYTES, _LONG_BLOCKS) if in_parts else (_BLOCK_BYTES, 1)
+            size = max(ring_size * _FRAME_BYTES, blocks * block)
             features = _FILL_HASH if "hash" in self._metadata else 0
-            request = _BLOCK_BYTES, size // _BLOCK_BYTES, _FRAME_BYTES, ring_size, _WAIT, 0, features
+            request = block, size // block, _FRAME_BYTES, size // _FRAME_BYTES, _WAIT, 0, features
             sock.setsockopt(SOL_PACKET, _RX_RING, struct.pack("=7I", *request))
             window = Window(size, _PAGE)
             window.map(0, size, sock.fileno())
@@ -153,7 +158,8 @@ class PacketDevice(LinuxDevice):
         with Mempool(pool_size) as pool:
             self._attached.attach(pool)
             self._undo.callback(self._attached.detach_all)
-        self.rx_rings.append(PacketRxRing(window.bytes, _BLOCK_BYTES, ring_size, pool, self._metadata))
+        ring = PacketPartsRxRing if in_parts else PacketRxRing
+        self.rx_rings.append(ring(window.bytes, block, ring_size, pool, self._metadata))
 
     def _start_receiving(self) -> None:
         """Several sockets that the kernel spreads packets over are a group, by a number that the first one gets."""
@@ -173,7 +179,7 @@ class PacketDevice(LinuxDevice):
             sock = self._open_socket()
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
             sock.bind((self.interface.first.name, 0))
-        self.tx_rings.append(PacketTxRing(sock.fileno(), ring_size))
+        self.tx_rings.append(PacketTxRing(sock.fileno(), ring_size, in_parts="parts" in self._metadata))
         self._undo.callback(self.tx_rings[-1].drain)
 
     def _open_socket(self) -> socket.socket:
@@ -203,14 +209,3 @@ class PacketDevice(LinuxDevice):
 
     def _way(self) -> str:
         return "AF_PACKET"
-
-    def _tell_refused(self) -> None:
-        super()._tell_refused()
-        refused = sum(ring.refused for ring in self.tx_rings)
-        if refused:
-            log.warning(
-                "%s: %d packets were too short, or longer than its MTU of %d allows: the kernel does not send those",
-                self.address,
-                refused,
-                self.interface.first.mtu,
-            )

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ixy.drivers.linux.rings import CountingRing, CountingTxRing
-from ixy.drivers.packet import datapath
-from ixy.drivers.packet.datapath import REFUSED, STATE_WORDS, RxState, TxState
+from ixy.drivers.linux.rings import CountingRing, InterfaceTxRing
+from ixy.drivers.packet import datapath, parts
+from ixy.drivers.packet.datapath import STATE_WORDS, RxState, TxState
 from ixy.drivers.rings import DROPPED, STARVED, Ring
 from ixy.jit import Direct
+from ixy.packets.buffers import MAX_PARTS
 from ixy.packets.packets import new_packets, slots
 from ixy.packets.pool import pools
 from ixy.unsafe import own_lines
-from ixy.unsafe.sockets import new_messages
+from ixy.unsafe.sockets import new_message, new_messages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,28 +58,40 @@ class PacketRxRing(Ring, CountingRing):
         return int(self.state.state[STARVED])
 
 
-class PacketTxRing(CountingTxRing):
+class PacketPartsRxRing(PacketRxRing):
+    """The same for packets that may be longer than a buffer."""
+
+    kernel = staticmethod(parts.rx_batch)
+    parts = MAX_PARTS
+
+
+class PacketTxRing(InterfaceTxRing):
     """A transmit ring; see `ixy.drivers.TxRing`.
 
     Args:
         fd: the socket.
         size: how many packets may wait until the socket takes them.
+        in_parts: packets may lie in several buffers.
     """
+
+    holds_chains = True
 
     kernel = staticmethod(datapath.tx_batch)
     room = staticmethod(datapath.tx_room)
 
-    def __init__(self, fd: int, size: int) -> None:
-        buffers = pools().bytes.reshape(-1)
-        super().__init__(TxState(new_packets(size), own_lines(STATE_WORDS), buffers, new_messages(size), fd))
+    def __init__(self, fd: int, size: int, *, in_parts: bool = False) -> None:
+        state = TxState(
+            held=new_packets(size, ("parts",) if in_parts else ()),
+            state=own_lines(STATE_WORDS),
+            bytes=pools().bytes.reshape(-1),
+            messages=new_messages(size),
+            message=new_message(MAX_PARTS),
+            fd=fd,
+        )
+        super().__init__(state)
+        self.parts = MAX_PARTS if in_parts else 1
         self._flush = Direct(datapath.flush_once_more)
 
     def sent(self) -> int:
         self._flush((), self.state, pools())
         return self.packets - self.in_flight
-
-    @property
-    def refused(self) -> int:
-        """Packets that the kernel would never take, as they are longer than the interface's MTU allows, or too
-        short."""
-        return int(self.state.state[REFUSED])

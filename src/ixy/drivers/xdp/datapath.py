@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ixy.drivers.linux.rings import GROUP, OWN_WORDS, count_packets
+from ixy.drivers.linux.rings import GROUP, OWN_WORDS, REFUSED, count_packets
 from ixy.drivers.rings import CLEAN, DROPPED, NEXT, STARVED, leave, seize
+from ixy.formats.links import HEADER
 from ixy.jit import compiled, outlined
 from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, POOL_BUFFERS, STRIDE
 from ixy.packets.checking import hand_over
-from ixy.packets.packets import INDEX_MASK, Packets, stamp
+from ixy.packets.packets import INDEX_MASK, Packets, stamp, swap
 from ixy.packets.pool import Pools, free_count, give, pool_of, trade
 from ixy.unsafe import copy, load_acquire, store_release
 from ixy.unsafe.sockets import start_receiving, start_sending
@@ -32,19 +33,23 @@ if TYPE_CHECKING:
 # Words of a ring's `state` besides those of `linux.rings`
 OFFERED = OWN_WORDS  # receive: how many buffers the kernel was given in all
 WITHIN = OWN_WORDS + 1  # receive: whether the next descriptor goes on with a frame that is too long
+PARTS = OWN_WORDS + 2  # receive: the most buffers that a frame may lie in
 SPARES = OWN_WORDS  # transmit: how many buffers for copies are at hand
 DONE = OWN_WORDS + 1  # transmit: how many entries of the completion ring were looked at
+LONGEST = OWN_WORDS + 2  # transmit: bytes that a frame may have, besides a VLAN tag
 STATE_WORDS = 16
 
 HEADROOM = 256  # XDP_PACKET_HEADROOM: the kernel puts a frame so far behind the address that it is given
 CHUNK = HEADROOM + BUFFER_SIZE
 _ADDRESS = (1 << 48) - 1  # in unaligned mode, the bits above are an offset
-_NEED_WAKEUP = 1
-_UNSIGNED = 0xFFFF_FFFF  # indices of rings wrap around
-_GOES_ON = 1 << 32  # XDP_PKT_CONTD, among the options of a descriptor: the next one has more of this frame
+NEED_WAKEUP = 1
+UNSIGNED = 0xFFFF_FFFF  # indices of rings wrap around
+GOES_ON = 1 << 32  # XDP_PKT_CONTD, among the options of a descriptor: the next one has more of this frame
 _CALLS = 8  # of sendto(2) for a batch at most; each sends 32 packets
 _BUFFER_BITS = (BUFFER_SIZE - 1).bit_length()
 _NUMBER = POOL_BUFFERS - 1  # a mask: of a buffer's number within its pool
+
+_TYPE, TAG_BYTES, _TAGGED = 12, 4, 0x8100  # where a frame has its EtherType, and that of a VLAN tag (IEEE 802.1Q)
 
 
 class RxState(NamedTuple):
@@ -145,9 +150,15 @@ def address_for(buffer: Any) -> Any:
 
 
 @compiled
+def number_of(address: Any) -> Any:
+    """The number, within its pool, of the buffer that the kernel has received into."""
+    return ((address & _ADDRESS) + HEADROOM) // STRIDE & _NUMBER
+
+
+@compiled
 def ready(ring: RxState) -> bool:
     """Whether there is a packet."""
-    return load_acquire(ring.producer, 0) != ring.state[NEXT] & _UNSIGNED
+    return load_acquire(ring.producer, 0) != ring.state[NEXT] & UNSIGNED
 
 
 @compiled
@@ -160,7 +171,7 @@ def rx_batch(ring: RxState, pools: Pools, packets: Packets, limit: int) -> int:
     """
     first, size = ring.state[NEXT], ring.held.ids.size
     mask = (size - 1) & INDEX_MASK
-    waiting = min((load_acquire(ring.producer, 0) - first) & _UNSIGNED, size)
+    waiting = min((load_acquire(ring.producer, 0) - first) & UNSIGNED, size)
     free = free_count(pools, ring.pool)
     offered, start = ring.state[OFFERED], first & mask
     seen = count = 0
@@ -175,14 +186,14 @@ def rx_batch(ring: RxState, pools: Pools, packets: Packets, limit: int) -> int:
         while seen < waiting and count < limit and count < free:
             slot, place = (first + seen) & mask, offered & mask
             seen += 1
-            number = ((ring.descriptors[2 * slot] & _ADDRESS) + HEADROOM) // STRIDE & _NUMBER
+            number = number_of(ring.descriptors[2 * slot])
             length = ring.descriptors[2 * slot + 1]  # and above its 32 bits, options
             if not brought(ring.held.ids, place, size, number):
                 ring.state[DROPPED] += 1
                 continue
             if length <= 0 or length > BUFFER_SIZE or ring.state[WITHIN] != 0:
-                ring.state[WITHIN] = length & _GOES_ON
-                if length & _GOES_ON == 0:
+                ring.state[WITHIN] = length & GOES_ON
+                if length & GOES_ON == 0:
                     ring.state[DROPPED] += 1
             else:
                 packets.lengths[count] = length
@@ -194,12 +205,12 @@ def rx_batch(ring: RxState, pools: Pools, packets: Packets, limit: int) -> int:
         count_packets(ring.state, packets, 0, count)
         ring.state[NEXT] = first + seen
         ring.state[OFFERED] = offered
-        store_release(ring.consumer, 0, (first + seen) & _UNSIGNED)
-        store_release(ring.fill_producer, 0, offered & _UNSIGNED)
+        store_release(ring.consumer, 0, (first + seen) & UNSIGNED)
+        store_release(ring.fill_producer, 0, offered & UNSIGNED)
         count = hand_over(pools, packets, 0, count, ring.held.holder, packets.holder)
     elif waiting > 0 and free == 0:
         ring.state[STARVED] += 1
-    if load_acquire(ring.fill_flags, 0) & _NEED_WAKEUP != 0:
+    if load_acquire(ring.fill_flags, 0) & NEED_WAKEUP != 0:
         start_receiving(ring.fd)
     stamp(packets, 0, count)
     return count
@@ -224,9 +235,12 @@ def is_plain(ring: RxState, packets: Packets, slot: int, count: int) -> bool:
 
 @compiled
 def tx_room(ring: TxState, pools: Pools, wanted: int) -> int:
-    """How many packets the ring has room for; if there are fewer than `wanted`, what was sent comes back first."""
+    """How many packets the ring has room for; if there are fewer than `wanted`, what was sent comes back first. What
+    the kernel has not sent, since it had no room or the interface was down, it is told of once more: no further packet
+    may come for it to go along with."""
     size = ring.held.ids.size
-    if size - (ring.state[NEXT] - ring.state[CLEAN]) < wanted:
+    waits = load_acquire(ring.consumer, 0) != ring.state[NEXT] & UNSIGNED
+    if waits or size - (ring.state[NEXT] - ring.state[CLEAN]) < wanted:
         clean_up(ring, pools)
     return size - (ring.state[NEXT] - ring.state[CLEAN])
 
@@ -234,7 +248,7 @@ def tx_room(ring: TxState, pools: Pools, wanted: int) -> int:
 @outlined
 def clean_up(ring: TxState, pools: Pools) -> None:
     """`clean` to the end of the ring and from its beginning, after the kernel was told once more of what it has not
-    sent, as while the interface was down."""
+    sent."""
     kick(ring)
     clean(ring, pools)
     clean(ring, pools)
@@ -242,21 +256,62 @@ def clean_up(ring: TxState, pools: Pools) -> None:
 
 @compiled
 def tx_batch(ring: TxState, pools: Pools, packets: Packets, first: int, last: int) -> int:
-    """Put packets `first` to `last` on the ring until it is full, and tell the kernel; how many it took."""
+    """Put packets `first` to `last` on the ring until it is full, and tell the kernel; how many it took or refused."""
     index, size = ring.state[NEXT], ring.held.ids.size
     if index - ring.state[CLEAN] >= min(GROUP, size >> 1):
         clean(ring, pools)
     count = min(last - first, size - (index - ring.state[CLEAN]))
+    refused = 0
     if count > 0:
-        count = hand_over(pools, packets, first, count, packets.holder, ring.held.holder)
+        if misfit(ring, packets, first, count):
+            refused = refuse(ring, pools, packets, first, count)
+        count = hand_over(pools, packets, first, count - refused, packets.holder, ring.held.holder)
         count_packets(ring.state, packets, first, count)
         if foreign(ring, packets, first, count):
             adopt(ring, pools, packets, first, count)
         load(ring, packets, first, index, count)
         ring.state[NEXT] = index + count
-        store_release(ring.producer, 0, (index + count) & _UNSIGNED)
+        store_release(ring.producer, 0, (index + count) & UNSIGNED)
     kick(ring)
-    return max(count, 0)
+    return max(count, 0) + refused
+
+
+@compiled
+def misfit(ring: TxState, packets: Packets, first: int, count: int) -> bool:
+    """Whether some of the packets may be too short or too long for the interface."""
+    first &= INDEX_MASK
+    longest, odd = ring.state[LONGEST], np.int64(0)
+    for i in range(count & INDEX_MASK):
+        length = np.int64(packets.lengths[first + i])
+        odd |= (length - HEADER) | (longest - length)
+    return odd < 0  # pyright: ignore[reportReturnType]
+
+
+@outlined
+def refuse(ring: TxState, pools: Pools, packets: Packets, first: int, count: int) -> int:
+    """Give back the packets that are too short or too long, after the others; how many they are.
+
+    The kernel would complete them as if they were sent. A VLAN tag does not count, as with AF_PACKET.
+    """
+    kept = 0
+    for i in range(first, first + count):
+        length, longest = packets.lengths[i], ring.state[LONGEST]
+        if length > longest and is_tagged(ring, packets.ids[i]):
+            longest += TAG_BYTES
+        if HEADER <= length <= longest:
+            swap(packets, first + kept, i)
+            kept += 1
+    give(pools, packets, first + kept, first + count)
+    ring.state[REFUSED] += count - kept
+    return count - kept
+
+
+@compiled
+def is_tagged(ring: TxState, buffer: Any) -> bool:
+    """Whether a frame has a VLAN tag."""
+    place: Any = (np.int64(buffer) & ID_MASK) * STRIDE + _TYPE
+    kind: Any = np.int64(ring.bytes[place]) << 8 | ring.bytes[place + 1]
+    return kind == _TAGGED  # pyright: ignore[reportReturnType]
 
 
 @compiled
@@ -326,7 +381,7 @@ def clean(ring: TxState, pools: Pools) -> None:
     """
     oldest, done, size = ring.state[CLEAN], ring.state[DONE], ring.held.ids.size
     mask = (size - 1) & INDEX_MASK
-    count = min((load_acquire(ring.done_producer, 0) - done) & _UNSIGNED, ring.state[NEXT] - oldest)
+    count = min((load_acquire(ring.done_producer, 0) - done) & UNSIGNED, ring.state[NEXT] - oldest)
     slot = oldest & mask
     block = min(count, size - slot)
     if ring.state[SPARES] == size and done & mask == slot and in_order(ring, slot, block):
@@ -335,7 +390,7 @@ def clean(ring: TxState, pools: Pools) -> None:
         ring.state[DONE] = done + block
     else:
         sort_out(ring, pools, count)
-    store_release(ring.done_consumer, 0, ring.state[DONE] & _UNSIGNED)
+    store_release(ring.done_consumer, 0, ring.state[DONE] & UNSIGNED)
 
 
 @compiled
@@ -373,10 +428,10 @@ def kick(ring: TxState) -> None:
 
     If it does not, it has no room, or the interface is down or gone: the next call tries it once more.
     """
-    end = ring.state[NEXT] & _UNSIGNED
+    end = ring.state[NEXT] & UNSIGNED
     for _ in range(_CALLS):
         before = load_acquire(ring.consumer, 0)
-        if before == end or load_acquire(ring.flags, 0) & _NEED_WAKEUP == 0:
+        if before == end or load_acquire(ring.flags, 0) & NEED_WAKEUP == 0:
             return
         start_sending(ring.fd)
         if load_acquire(ring.consumer, 0) == before:

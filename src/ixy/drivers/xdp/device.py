@@ -18,12 +18,20 @@ from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE
 from ixy.drivers.linux.device import LinuxDevice
 from ixy.drivers.linux.interface import check_name, remedy
 from ixy.drivers.linux.netlink import ETHERNET, LOOPBACK
-from ixy.drivers.offloads import check_offloads, refuse_mtu
+from ixy.drivers.offloads import check_offloads
 from ixy.drivers.rss import DEFAULT_KEY
-from ixy.drivers.xdp.datapath import CHUNK
+from ixy.drivers.xdp.datapath import CHUNK, TAG_BYTES
 from ixy.drivers.xdp.program import redirecting
-from ixy.drivers.xdp.rings import SOL_XDP, SharedRings, XdpRxRing, XdpTxRing
+from ixy.drivers.xdp.rings import (
+    SOL_XDP,
+    SharedRings,
+    XdpPartsRxRing,
+    XdpPartsTxRing,
+    XdpRxRing,
+    XdpTxRing,
+)
 from ixy.errors import AddressError, ConfigurationError, DeviceBusy, FilterError, MemoryUnavailable, UnsupportedDevice
+from ixy.formats.links import HEADER
 from ixy.packets.buffers import BUFFER_SIZE
 from ixy.packets.mempool import MAX_CAPACITY, Mempool
 from ixy.packets.packets import check_metadata
@@ -59,7 +67,7 @@ _COPY, _ZERO_COPY, _NEED_WAKEUP, _PARTS = 2, 4, 8, 16  # flags of bind
 _GENERIC, _DRIVER = 2, 4  # flags of an XDP program: where it runs
 _MODES = ("driver", "generic", "zerocopy")
 _PATIENCE = 1.0  # seconds until the kernel has let go of a queue that was just closed
-_AROUND = 18  # bytes of a frame besides its payload: addresses, EtherType, a VLAN tag
+_AROUND = HEADER + TAG_BYTES  # bytes of a frame besides its payload
 _DRAIN = 0.1  # seconds for what is to be sent when the device is closed
 _CAPABILITIES = "+net_raw,+net_admin,+bpf,+ipc_lock"
 
@@ -103,14 +111,16 @@ class XdpDevice(LinuxDevice):
     Each queue of the interface that is used has a socket, and a pool that is the socket's memory. The program is gone
     when the process ends, however it ends.
 
-    Where the MTU allows frames that are longer than a buffer, those come in parts, and are refused and counted.
+    Where the MTU allows frames that are longer than a buffer, those come in parts. Without "parts" as metadata they are
+    refused and counted.
 
     Args:
         address: see `parse`.
         rx_queues, tx_queues: how many of each, 1 to 64, and as many as the interface has; it spreads packets by itself.
         ring_size: a power of two, 64 to 32768.
         pool_size: packet buffers per queue, at least the size of a ring + 32.
-        metadata: "time" can be told.
+        metadata: "time" and "parts" can be told.
+        mtu: at most the interface's own, which the kernel keeps.
         force: take an interface that has an address or carries a route.
 
     Raises:
@@ -147,11 +157,12 @@ class XdpDevice(LinuxDevice):
         self._link = -1
         self.mode = wanted.mode
         self._why_generic = ""
-        self._jumbo = self.interface.first.mtu + _AROUND > BUFFER_SIZE
+        self._in_parts = "parts" in metadata
+        self._jumbo = self._in_parts or self.interface.first.mtu + _AROUND > BUFFER_SIZE
         self._check(rx_queues, tx_queues, ring_size, pool_size, rss_key)
-        self._metadata = check_metadata(self.address, metadata, ("time",))
+        self._metadata = check_metadata(self.address, metadata, ("time", "parts"))
         check_offloads(self.address, offloads, (), self._metadata)
-        refuse_mtu(self.address, mtu)
+        self._check_mtu(mtu, self._metadata)
         chosen = compile_expression(wanted.expression) if wanted.expression else None
         if not (force or chosen):
             self.interface.refuse_if_used("take all of its packets all the same with --force, or some with filter=…")
@@ -160,6 +171,7 @@ class XdpDevice(LinuxDevice):
             self._undo.callback(self._attached.detach_all)
             for queue in range(max(rx_queues, tx_queues)):
                 self._open_queue(queue, ring_size, pool_size, receive=queue < rx_queues, send=queue < tx_queues)
+            self._allow(self.interface.first.mtu)
             self._attach(chosen, rx_queues, wanted)
         except BaseException:
             self.close()
@@ -180,6 +192,10 @@ class XdpDevice(LinuxDevice):
     # -----------------------------------------------------------------------------------------------------------------
     # Sockets
 
+    def _parts(self) -> int:
+        """In how many buffers a frame may lie: the longest that the MTU allows, and two where it allows none."""
+        return max(-(-(self.interface.first.mtu + _AROUND) // BUFFER_SIZE), 2)
+
     def _open_queue(self, queue: int, ring_size: int, pool_size: int, *, receive: bool, send: bool) -> None:
         """A socket for a queue of the interface, over the memory of a pool of its own."""
         copies = ring_size if send else 0
@@ -189,8 +205,13 @@ class XdpDevice(LinuxDevice):
         with self._explained("set up the rings of an AF_XDP socket"):
             shared = SharedRings(sock, ring_size)
         self._shared.append(shared)
-        rx = XdpRxRing(shared, sock.fileno(), ring_size, pool, self._metadata)
-        tx = XdpTxRing(shared, sock.fileno(), ring_size, pool)
+        shape = shared, sock.fileno(), ring_size, pool
+        rx = (
+            XdpPartsRxRing(*shape, self._metadata, self._parts())
+            if self._in_parts
+            else XdpRxRing(*shape, self._metadata)
+        )
+        tx = XdpPartsTxRing(*shape) if self._in_parts else XdpTxRing(*shape)
         if receive:
             self.rx_rings.append(rx)
             self._undo.callback(rx.drain)
@@ -225,12 +246,21 @@ class XdpDevice(LinuxDevice):
         return sock
 
     def _bind(self, sock: socket.socket, queue: int) -> None:
-        """A queue that was just closed is busy for a moment still. Before Linux 6.6, no frame comes in parts."""
+        """A queue that was just closed is busy for a moment still. Before Linux 6.6, no frame comes in parts.
+
+        Raises:
+            UnsupportedDevice: likewise, and they are asked for.
+        """
         flags = _NEED_WAKEUP | (_ZERO_COPY if self.mode == "zerocopy" else _COPY) | (_PARTS if self._jumbo else 0)
         end = time.monotonic() + _PATIENCE
         while True:
             try:
                 bind_xdp(sock.fileno(), flags, self.interface.index, queue)
+                if self._in_parts and not flags & _PARTS:
+                    raise UnsupportedDevice(
+                        f"{self.address}: this kernel, or the interface's driver, has no frames in parts, as Linux 6.6 "
+                        "has them: leave out metadata 'parts'"
+                    )
                 return
             except OSError as error:
                 if error.errno == errno.EBUSY and time.monotonic() < end:
@@ -330,7 +360,7 @@ class XdpDevice(LinuxDevice):
         log.info("%s: ready, %s mode, MAC %s", self.address, self.mode, self.mac().hex(":"))
         if self._why_generic:
             log.warning("%s: generic mode, which is slower: %s", self.address, self._why_generic)
-        if self._jumbo:
+        if self._jumbo and not self._in_parts:
             log.warning(
                 "%s: with its MTU of %d, frames of more than %d bytes are dropped, and counted as refused",
                 self.address,
@@ -351,6 +381,11 @@ class XdpDevice(LinuxDevice):
 
     # -----------------------------------------------------------------------------------------------------------------
     # While it runs, and the end
+
+    def _allow(self, mtu: int) -> None:
+        """The kernel completes what is too long for the interface as if it had sent it, so it is not handed over."""
+        for ring in self.tx_rings:
+            ring.allow(mtu + HEADER)
 
     def _lost(self) -> int:
         """What found no buffer, or no place."""

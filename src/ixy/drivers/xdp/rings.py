@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ixy.drivers.linux.rings import CountingRing, CountingTxRing
+from ixy.drivers.linux.rings import CountingRing, InterfaceTxRing
 from ixy.drivers.rings import NEXT, FilledRing
-from ixy.drivers.xdp import datapath
-from ixy.drivers.xdp.datapath import SPARES, STATE_WORDS, RxState, TxState
+from ixy.drivers.xdp import datapath, parts
+from ixy.drivers.xdp.datapath import GOES_ON, LONGEST, PARTS, SPARES, STATE_WORDS, RxState, TxState
 from ixy.jit import Direct
-from ixy.packets.buffers import POOL_BUFFERS, POOL_SHIFT
+from ixy.packets.buffers import BUFFER_SIZE, POOL_BUFFERS, POOL_SHIFT
 from ixy.packets.packets import slots
 from ixy.packets.pool import give, pools, take_soon
 from ixy.unsafe import Window, own_lines
@@ -103,8 +103,23 @@ class XdpRxRing(FilledRing, CountingRing):
         super().__init__(state, pool, datapath.offer, metadata)
 
 
-class XdpTxRing(CountingTxRing):
-    """A transmit ring; see `ixy.drivers.TxRing`. Its buffers for copies, as many as it has places, are the pool's."""
+class XdpPartsRxRing(XdpRxRing):
+    """A receive ring of packets in up to so many parts."""
+
+    kernel = staticmethod(parts.rx_batch)
+
+    def __init__(
+        self, rings: SharedRings, fd: int, size: int, pool: Mempool, metadata: Sequence[str], most: int
+    ) -> None:
+        super().__init__(rings, fd, size, pool, metadata)
+        self.parts = self.state.state[PARTS] = most
+
+
+class XdpTxRing(InterfaceTxRing):
+    """A transmit ring; see `ixy.drivers.TxRing`. Its buffers for copies, as many as it has places, are the pool's.
+
+    Frames may be as long as a buffer until `allow` says otherwise.
+    """
 
     kernel = staticmethod(datapath.tx_batch)
     room = staticmethod(datapath.tx_room)
@@ -129,7 +144,12 @@ class XdpTxRing(CountingTxRing):
             bytes=pools().bytes.reshape(-1),
         )
         super().__init__(state)
+        self.allow(BUFFER_SIZE)
         self._kick = Direct(datapath.kick_once_more)
+
+    def allow(self, longest: int) -> None:
+        """Send frames up to this length from now on, besides a VLAN tag, and no longer ones."""
+        self.state.state[LONGEST] = longest
 
     def stock(self) -> None:
         """Take buffers for copies out of the pool."""
@@ -152,3 +172,18 @@ class XdpTxRing(CountingTxRing):
     def compile_end(self) -> None:
         super().compile_end()
         give(pools(), self.state.spares, 0, 0)
+
+
+class XdpPartsTxRing(XdpTxRing):
+    """A transmit ring of packets in several parts, each of which takes a place."""
+
+    kernel = staticmethod(parts.tx_batch)
+    parts = parts.MOST
+
+    def sent(self) -> int:
+        """Packets of which a part is still to be taken are not sent."""
+        self._kick((), self.state, pools())
+        ring, last = self.state, int(self.state.state[NEXT])
+        taken = last - (last - int(ring.consumer[0]) & 0xFFFF_FFFF)
+        slots_left = np.arange(taken, last) & (self.size - 1)
+        return self.packets - int(np.count_nonzero(ring.descriptors[2 * slots_left + 1] & GOES_ON == 0))
