@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pytest
 from captures import frames, read_pcap, write_pcap
 from conftest import ENVIRONMENT
+from namespaces import wait_until
+
+from ixy import open as open_device
 
 pytestmark = [
     pytest.mark.once,
@@ -100,3 +105,49 @@ finally:
     assert (tmp_path / "made").exists()
     ended = subprocess.run([sys.executable, "-m", "ixy", "demo", "--count", "100"], **run)
     assert (ended.returncode, "sandboxed" in ended.stdout) == (0, True)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("vhost-user", "vhost-server"), ("vhost-server", "vhost-user")])
+def test_the_other_end_of_a_socket_comes_back(start, tmp_path, ours, theirs):
+    """Of a command in a sandbox, at either end, in a directory of another user's: it goes and comes back, twice, and
+    packets are echoed as before."""
+    folder = tmp_path / "theirs"
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 65534, 65534)
+    path = folder / "socket"
+
+    def other_end():
+        wait_until(lambda: theirs == "vhost-server" or path.exists(), "nobody listens")
+        return open_device(f"{theirs}:{path}", link_timeout=0, ring_size=64, pool_size=128)
+
+    def is_echoed(device):
+        with device.rx[0].pool.allocate(1) as batch:
+            device.tx[0].send(batch)
+        with device.rx[0].receive(timeout=0.1) as batch:
+            return len(batch) > 0
+
+    with ExitStack() as stack:
+        device = other_end() if theirs == "vhost-server" else None
+        process = stack.enter_context(start("echo", f"{ours}:{path}", "--sandbox", "--json", "--ring", "64"))
+        stack.callback(process.kill)
+        for _ in range(3):
+            with device or other_end() as device:
+                wait_until(lambda device=device: device.link.up and is_echoed(device), "no packet comes back")
+            device = None
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    summary = json.loads(output.splitlines()[-1])
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    assert (summary["sandbox"]["missing"], summary["forwarded"] >= 3) == ([], True)
+
+
+def test_workers(start):
+    """Threads that begin in a sandbox are in it, and carry packets."""
+    options = ["--queues", "2", "--count", "2000", "--json", "--sandbox"]
+    with start("forward", "sim:a,gen=60", "sim:b,sink=a", "--one-way", *options) as process:
+        output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    summary = json.loads(output.splitlines()[-1])
+    assert summary["sandbox"]["missing"] == []
+    assert summary["received"] == summary["forwarded"] >= 2000

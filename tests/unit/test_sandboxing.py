@@ -270,6 +270,31 @@ def test_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.once
+def test_a_program_that_reads_captures(tmp_path: Path) -> None:
+    """In the directory that it has named, whole, chosen by a filter, and part by part; and none anywhere else."""
+    source = """
+        from ixy.formats.frames import udp_frame
+        from ixy.formats.writing import Writer
+        import numpy as np
+        inside, outside = (f"{sys.argv[1]}/{name}/some.pcap" for name in ("in", "out"))
+        for path in (inside, outside):
+            with Writer(path) as file:
+                zeros = np.zeros(10, np.int64)
+                file.write(zeros, np.frombuffer(udp_frame(60), np.uint8), zeros, zeros + 60)
+        ixy.sandbox(files=[sys.argv[1] + "/in"])
+        print(len(ixy.read_capture(inside)), len(ixy.read_capture(inside, filter="tcp")))
+        print([len(part) for part in ixy.capture_chunks(inside, packets=4)])
+        try:
+            ixy.read_capture(outside)
+        except ixy.Error as error:
+            print(error.args[0].removeprefix(outside))
+    """
+    for name in ("in", "out"):
+        (tmp_path / name).mkdir()
+    assert program(source, tmp_path) == ["10 0", "[4, 4, 2]", ": Permission denied"]
+
+
+@pytest.mark.once
 def test_sockets(tmp_path: Path) -> None:
     """A UNIX socket at a path that was named, and no socket of another kind; no file is made beside it."""
     source = """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from contextlib import suppress
 from ctypes import POINTER, byref, c_char_p, c_int, c_uint, c_uint32, c_void_p
 from ctypes.util import find_library
 from functools import cache
@@ -54,12 +55,12 @@ def library() -> ctypes.CDLL:
 
 
 def _loaded() -> ctypes.CDLL:
-    for name in (*_NAMES, find_library("pcap")):
-        try:
-            if name is not None:
-                return ctypes.CDLL(name)
-        except OSError:
-            continue
+    for name in _NAMES:
+        with suppress(OSError):
+            return ctypes.CDLL(name)
+    with suppress(OSError):  # a process in a sandbox starts no linker
+        if name := find_library("pcap"):
+            return ctypes.CDLL(name)
     raise Missing("filters are compiled by libpcap, which is not installed: apt-get install libpcap0.8")
 
 

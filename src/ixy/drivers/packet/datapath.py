@@ -274,7 +274,7 @@ def send_chain(ring: TxState, pools: Pools, slot: int) -> int:
     size, buffer, count = int(ring.held.lengths[slot]), int(ring.held.ids[slot]), 0
     following = peek(ring.held.nexts, slot, NO_NEXT)
     while True:
-        set_part(ring.message, count, ring.bytes, (buffer & ID_MASK) * STRIDE, size)
+        set_part(ring.message, count, ring.bytes, (buffer & ID_MASK) * STRIDE, max(min(size, BUFFER_SIZE), 0))
         count += 1
         if following < 0 or count == MAX_PARTS:
             return send_message(ring.fd, ring.message, ring.bytes, count)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ixy.drivers.linux.rings import count_packets, count_rests
 from ixy.drivers.packet.datapath import (
     ADDRESSES,
@@ -99,7 +101,8 @@ def take_chain(ring: RxState, pools: Pools, packets: Packets, i: int, length: in
     following: Any = NO_NEXT
     for part in range((length - 1) // BUFFER_SIZE, -1, -1):
         buffer, begin = fresh(pools, ring.pool, free, part), part * BUFFER_SIZE
-        target, size = (buffer & ID_MASK) * STRIDE, min(length - begin, BUFFER_SIZE)
+        target: Any = (np.int64(buffer) & ID_MASK) * STRIDE
+        size = min(length - begin, BUFFER_SIZE)
         if part > 0:
             copy(ring.bytes, target, ring.frames, start + begin - tag, size)
             link(pools, buffer, size, following)

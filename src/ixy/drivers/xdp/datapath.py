@@ -263,11 +263,12 @@ def tx_batch(ring: TxState, pools: Pools, packets: Packets, first: int, last: in
     count = min(last - first, size - (index - ring.state[CLEAN]))
     refused = 0
     if count > 0:
-        if misfit(ring, packets, first, count):
+        strange = are_strange(ring, packets, first, count)
+        if strange:
             refused = refuse(ring, pools, packets, first, count)
         count = hand_over(pools, packets, first, count - refused, packets.holder, ring.held.holder)
         count_packets(ring.state, packets, first, count)
-        if foreign(ring, packets, first, count):
+        if strange:
             adopt(ring, pools, packets, first, count)
         load(ring, packets, first, index, count)
         ring.state[NEXT] = index + count
@@ -277,14 +278,16 @@ def tx_batch(ring: TxState, pools: Pools, packets: Packets, first: int, last: in
 
 
 @compiled
-def misfit(ring: TxState, packets: Packets, first: int, count: int) -> bool:
-    """Whether some of the packets may be too short or too long for the interface."""
+def are_strange(ring: TxState, packets: Packets, first: int, count: int) -> bool:
+    """Whether some of the packets are of other pools, or may be too short or too long for the interface."""
     first &= INDEX_MASK
-    longest, odd = ring.state[LONGEST], np.int64(0)
+    longest = ring.state[LONGEST]
+    misfit = different = np.int64(0)
     for i in range(count & INDEX_MASK):
         length = np.int64(packets.lengths[first + i])
-        odd |= (length - HEADER) | (longest - length)
-    return odd < 0  # pyright: ignore[reportReturnType]
+        misfit |= (length - HEADER) | (longest - length)
+        different |= pool_of(packets.ids[first + i]) ^ ring.pool
+    return (misfit < 0) | (different != 0)  # pyright: ignore[reportReturnType]
 
 
 @outlined
@@ -340,16 +343,6 @@ def load_row(ring: TxState, packets: Packets, first: int, slot: int, count: int)
 def address_of(buffer: Any) -> Any:
     """Where a buffer lies in the UMEM."""
     return (np.int64(buffer) & _NUMBER) * STRIDE
-
-
-@compiled
-def foreign(ring: TxState, packets: Packets, first: int, count: int) -> bool:
-    """Whether some of the packets are of other pools."""
-    first &= INDEX_MASK
-    different = np.int64(0)
-    for i in range(count):
-        different |= pool_of(packets.ids[first + i]) ^ ring.pool
-    return different != 0
 
 
 @outlined
