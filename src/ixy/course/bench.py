@@ -9,7 +9,7 @@ between: an eager one at once, a lazy one when it must. So a driver that is too 
 
 from __future__ import annotations
 
-import sys
+import inspect
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ixy.course.findings import Finding
-from ixy.course.watch import Watch
+from ixy.course.watch import Watch, register_at
 from ixy.packets.dma import allocate_rings
 from ixy.registers import i82599 as reg
 from ixy.sim.card import config, receive, transmit
@@ -36,10 +36,12 @@ from ixy.sim.wires.tape import mapped
 if TYPE_CHECKING:
     from types import FrameType
 
+    from ixy.course.lending import Lent
     from ixy.sim.card.registers import Card
     from ixy.sim.checklist import Report
 
 _READ_NS, _WRITE_NS, _MEMORY_NS, _LOOK_NS = 1000, 100, 50, 100  # what an access takes, and a look at the clock
+_POLLS, _SLOW_POLL_NS = 100, 100_000  # after so many reads in vain each of them takes so long: time is to go on
 _LAZY = 2000  # accesses between two turns of a lazy card
 _MEMORY = 16 << 20  # bytes that there are for DMA
 _LONGEST = 16 << 10  # bytes of the tape for a frame
@@ -164,6 +166,8 @@ class Bench:
         clock: the computer's.
         accesses: how often each kind of access was made: "read", "write", "memory", and "RDT" and "TDT", written.
         log: accesses to registers: "read" or "write", of the card of this number, offset, value.
+        last_read: the offset of the register that the driver has read, if that is the last that it did.
+        pools: who has the student's buffers.
         before: what is called before a register is written, by its offset.
     """
 
@@ -174,6 +178,10 @@ class Bench:
         self.accesses = {"read": 0, "write": 0, "memory": 0, "RDT": 0, "TDT": 0}
         self.log: list[tuple[str, int, int, int]] = []
         self.before: dict[int, Callable[[], None]] = {}
+        self.pools: list[Lent] = []
+        self.last_read: int | None = None
+        self._last_value = 0
+        self._polls = 0
         self.lazy = lazy
         self.ports: list[Port] = []
         self._known: set[str] = set()
@@ -235,6 +243,14 @@ class Bench:
             port.work()
         self.note_breaches()
 
+    def note_read(self, offset: int, value: int) -> None:
+        """The driver has read a register. For who does so again and again, time goes faster."""
+        again = self.last_read == offset and self._last_value == value
+        self._polls = self._polls + 1 if again else 0
+        self.last_read, self._last_value = offset, value
+        if self._polls > _POLLS:
+            self.pause(_SLOW_POLL_NS)
+
     # -----------------------------------------------------------------------------------------------------------------
     # What is wrong
 
@@ -249,7 +265,7 @@ class Bench:
 
     def line(self) -> str:
         """The student's line that is being executed, as "lab5.py:31"."""
-        frame: FrameType | None = sys._getframe()
+        frame: FrameType | None = inspect.currentframe()
         while frame is not None:
             if frame.f_code.co_filename.startswith(self.directory):
                 return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
@@ -294,18 +310,21 @@ class BenchBar:
         value = self._card.read32(offset)
         bench.log.append(("read", self._number, offset, value))
         bench.note_breaches()
+        bench.note_read(offset, value)
         return value
 
     def write32(self, offset: int, value: int) -> None:
         bench = self._bench
         bench.accesses["write"] += 1
+        bench.last_read = None
         bench.pause(_WRITE_NS)
         if not 0 <= value <= 0xFFFFFFFF:
+            register = register_at(offset)
             bench.note(
-                f"{value:#x} has more than 32 bits, and is cut off: a 64-bit address goes into two registers, the lower "
-                "half first, or a bit is shifted out",
-                self._watch.name_of(offset),
-                "8.2.3",
+                f"{value:#x} has more than 32 bits, and is cut off: a 64-bit address goes into two registers, the "
+                "lower half first, or a bit is shifted out",
+                register.name.removesuffix("[0]") if register else f"{offset:#07x}",
+                register.section if register else "8.2.3",
             )
             value &= 0xFFFFFFFF
         if self._answers(offset):
@@ -352,12 +371,14 @@ class BenchMemory:
 
     def read(self, offset: int, size: int) -> bytes:
         self._bench.accesses["memory"] += 1
+        self._bench.last_read = None
         self._bench.pause(_MEMORY_NS)
         self._check(offset, size)
         return self._bench.memory.bytes[self.start + offset :][:size].tobytes()
 
     def write(self, offset: int, data: bytes) -> None:
         self._bench.accesses["memory"] += 1
+        self._bench.last_read = None
         self._bench.pause(_MEMORY_NS)
         self._check(offset, len(data))
         self._bench.bus.before_memory_write(self, offset, len(data))
@@ -374,6 +395,7 @@ class BenchMemory:
         if self.freed:
             raise ValueError("this memory was freed")
         if offset < 0 or size < 0 or offset + size > self.size:
+            self._bench.bus.before_beyond(self, offset)
             raise IndexError(f"bytes {offset} to {offset + size - 1} of memory that has {self.size}")
 
 
@@ -498,6 +520,11 @@ class BenchBus:
         """The driver is about to free memory."""
         for watch in self.watches.values():
             watch.before_free(memory)
+
+    def before_beyond(self, memory: BenchMemory, offset: int) -> None:
+        """The driver is about to go beyond its memory."""
+        for watch in self.watches.values():
+            watch.before_beyond(memory, offset)
 
 
 def _other(vendor: int, device: int) -> ConfigSpace:

@@ -20,7 +20,9 @@ _START = 15.0  # seconds that a process may take to begin
 _BLOCK = 1 << 16
 
 
-def judge(lab: Lab, directory: Path, deadline: float = DEADLINE, *, quiet: bool = False, sandboxed: bool = False) -> Result:
+def judge(
+    lab: Lab, directory: Path, deadline: float = DEADLINE, *, quiet: bool = False, sandboxed: bool = False
+) -> Result:
     """Run the check of a lab on the files in a directory.
 
     Args:
@@ -31,12 +33,11 @@ def judge(lab: Lab, directory: Path, deadline: float = DEADLINE, *, quiet: bool 
     if not (directory / f"{lab.name}.py").is_file():
         return Result(lab.name, problem=Finding(f"there is no {lab.name}.py"))
     reader, writer = os.pipe()
-    command = [sys.executable, "-P", "-m", "ixy.course.child", lab.name, str(directory.resolve())]
     output = subprocess.DEVNULL if quiet else sys.stderr.fileno()
-    process: subprocess.Popen[bytes] | None = None
+    given = [lab.name, str(directory.resolve()), str(writer), str(deadline), str(int(sandboxed))]
     try:
         process = subprocess.Popen(
-            [*command, str(writer), str(deadline), str(int(sandboxed))],
+            [sys.executable, "-P", "-m", "ixy.course.child", *given],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -44,10 +45,11 @@ def judge(lab: Lab, directory: Path, deadline: float = DEADLINE, *, quiet: bool 
             env=os.environ | {"IXY_JIT": "0", "PYTHONPATH": _path()},
             start_new_session=True,
         )
-        told = _read(process, reader, deadline + _GRACE + _START)
-    finally:
-        if process is not None:
+        try:
+            told = _read(process, reader, deadline + _GRACE + _START)
+        finally:
             _end(process)
+    finally:
         os.close(reader)
         os.close(writer)
     return _result(lab, told, process.returncode, deadline)

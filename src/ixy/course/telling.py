@@ -32,7 +32,7 @@ def print_start(directory: Path) -> None:
     """Begin the course in a directory, and say how to go on."""
     written, kept = start(directory)
     print(f"{directory}: {len(written)} files written{_kept(kept)}")
-    print(f"read {directory / 'README.md'}, then lab1.md; write lab1.py, and let it be checked: ixy course check 1 {directory}")
+    print(f"read README.md and lab1.md there, write lab1.py, and have it checked: ixy course check 1 {directory}")
 
 
 def _kept(kept: Sequence[str]) -> str:

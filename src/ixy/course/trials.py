@@ -9,16 +9,16 @@ import importlib
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ixy.course.bench import Bench
 from ixy.course.findings import Finding, Result, Trial, Wrong
+from ixy.course.watch import register_at
 
 if TYPE_CHECKING:
     from types import ModuleType
-
-    from ixy.course.bench import Bench
 
 _LONGEST = 200  # characters of an exception's text
 
@@ -49,7 +49,7 @@ class Labs:
                 del sys.modules[name]
 
 
-Run = Callable[[Labs, "Bench"], None]
+Run = Callable[[Labs, Bench], None]
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,16 @@ class Case:
     speeds: tuple[bool, ...]
 
 
-def trial(*, cards: int = 1, lazy: bool | None = None) -> Callable[[Run], Case]:
-    """A function is a trial; the first line of its docstring is the title. By default it is run with both kinds of cards."""
+EAGER, LAZY = False, True
+
+
+def trial(*speeds: bool, cards: int = 1) -> Callable[[Run], Case]:
+    """A function is a trial; the first line of its docstring is the title. It is run with cards of both kinds, or with
+    those that are given, until something is wrong."""
 
     def case(run: Run) -> Case:
         title = (run.__doc__ or "").partition("\n")[0].rstrip(".")
-        return Case(title, run, cards, (False, True) if lazy is None else (lazy,))
+        return Case(title, run, cards, speeds or (EAGER, LAZY))
 
     return case
 
@@ -110,8 +114,6 @@ def check(lab: str, directory: Path) -> Result:
 
 def _run(case: Case, labs: Labs, directory: Path, *, lazy: bool) -> tuple[list[Finding], bool]:
     """What one run of a trial finds, the cause first; and whether the time is up."""
-    from ixy.course.bench import Bench
-
     labs.forget()
     bench = Bench(directory, case.cards, lazy=lazy)
     last: Finding | None = None
@@ -122,13 +124,21 @@ def _run(case: Case, labs: Labs, directory: Path, *, lazy: bool) -> tuple[list[F
         except Wrong as wrong:
             last = wrong.finding
         except (Exception, SystemExit, OutOfTime) as error:
-            last, ended = explain(error, directory), isinstance(error, OutOfTime)
+            last, ended = _located(explain(error, directory), bench), isinstance(error, OutOfTime)
     bench.look()
     findings = list(bench.findings)
     bench.close()
     if last is not None:
         findings = [last] if last.todo else [*findings, last]
     return findings, ended
+
+
+def _located(finding: Finding, bench: Bench) -> Finding:
+    """With the register that the driver had read just before, if it had."""
+    register = None if finding.todo or bench.last_read is None else register_at(bench.last_read)
+    if register is None:
+        return finding
+    return replace(finding, subject=register.name.removesuffix("[0]"), section=register.section)
 
 
 def explain(error: BaseException, directory: Path) -> Finding:

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 _QUEUES = 8  # those that are looked at, each way
 _ENABLE = reg.RXDCTL.mask("ENABLE")
 _RXEN = reg.RXCTRL.mask("RXEN")
-_NAMES = {offset: row[i].name if row.count > 1 else row.name for row in reg.ROWS for i, offset in enumerate(row.offsets)}
+_REGISTERS = {register.offset: register for row in reg.ROWS for register in (row if row.count > 1 else (row,))}
+
+
+def register_at(offset: int) -> Register | None:
+    """The register there; None if it is none that is known."""
+    return _REGISTERS.get(offset)
 
 
 class Ring:
@@ -71,7 +76,7 @@ class Ring:
         if memory is None:
             return None
         start = memory.start + self.base - memory.address + slot * reg.DESCRIPTOR_BYTES
-        data = self._bench.memory.bytes[start :][: reg.DESCRIPTOR_BYTES].tobytes()
+        data = self._bench.memory.bytes[start:][: reg.DESCRIPTOR_BYTES].tobytes()
         return int.from_bytes(data[:8], "little"), int.from_bytes(data[8:], "little")
 
     def take_fresh(self, slot: int) -> bool:
@@ -107,10 +112,6 @@ class Watch:
             self._checks[ring.tail.offset] = lambda value, ring=ring: self._before_tail(ring, value)
             self._checks[ring.control.offset] = lambda value, ring=ring: self._before_control(ring, value)
 
-    def name_of(self, offset: int) -> str:
-        """The name of a register."""
-        return _NAMES.get(offset, f"{offset:#07x}").removesuffix("[0]")
-
     def before_write(self, offset: int, value: int) -> None:
         """The driver is about to write a register."""
         if check := self._checks.get(offset):
@@ -136,7 +137,9 @@ class Watch:
         self._judge_address(ring.base, names, section, "the ring")
         memory = self._bench.bus.find(ring.base)
         if ring.size == 0:
-            self._bench.note("write the length of the ring, in bytes, before the queue is enabled", *_about(ring.length))
+            self._bench.note(
+                "write the length of the ring, in bytes, before the queue is enabled", *_about(ring.length)
+            )
         elif memory is not None and ring.base + ring.size * reg.DESCRIPTOR_BYTES > memory.address + memory.size:
             self._bench.note(
                 f"the ring of {ring.size} descriptors of 16 bytes is longer than its memory of {memory.size} bytes",
@@ -190,6 +193,7 @@ class Watch:
                 "DD",
                 "7.1.6.1",
             )
+        self._judge_owner(words[0], "Packet Buffer Address", "7.1.9", slot)
         size = ring.buffer(slot)[1]
         memory = self._bench.bus.find(words[0])
         if memory is not None and words[0] + size > memory.address + memory.size:
@@ -236,6 +240,7 @@ class Watch:
                 section,
             )
         self._judge_address(address, "Address", section, f"the buffer of descriptor {slot}")
+        self._judge_owner(address, "DD", "7.2.3.5", slot)
         for other in (other for watch in self._bench.bus.watches.values() for other in watch.rings):
             for theirs in other.owned():
                 start, size = other.buffer(theirs)
@@ -269,11 +274,13 @@ class Watch:
             return
         swapped = int.from_bytes(address.to_bytes(8, "little"), "big")
         halves = address << 32 & (1 << 64) - 1 | address >> 32
-        if any(0 <= (address & ~0x7F) + 0x7F - one.pointer and address - one.pointer < one.size for one in bus.memories):
+        if any(
+            (address & ~0x7F) + 0x7F - one.pointer >= 0 and address - one.pointer < one.size for one in bus.memories
+        ):
             wrong = f"{address:#x} is a pointer of the process: the card sees {what} at Memory.address"
         elif bus.find(swapped) is not None:
             wrong = f"{address:#x} has its bytes the wrong way round: descriptors are little-endian"
-        elif any(0 <= (halves | 0x7F) - one.address and halves - one.address < one.size for one in bus.memories):
+        elif any((halves | 0x7F) - one.address >= 0 and halves - one.address < one.size for one in bus.memories):
             wrong = f"{address:#x} has its halves swapped: the lower 32 bits go into the register whose name ends in L"
         elif second and bus.find(second) is not None:
             wrong = "the words of the descriptor are swapped: the address of the buffer comes first"
@@ -282,6 +289,15 @@ class Watch:
         else:
             wrong = f"{address:#x} is no memory that the card reaches: it is where the card looks for {what}"
         self._bench.note(wrong, subject, section)
+
+    def _judge_owner(self, address: int, subject: str, section: str, slot: int) -> None:
+        """Whether a buffer that the card is given is somebody's."""
+        if any(lent.is_free(address) for lent in self._bench.pools):
+            self._bench.note(
+                f"the buffer of descriptor {slot} is free in the pool: who takes it next shares it with the card",
+                subject,
+                section,
+            )
 
     # -----------------------------------------------------------------------------------------------------------------
     # Memory
@@ -292,7 +308,7 @@ class Watch:
             if not ring.enabled:
                 continue
             owned = ring.owned()
-            if 0 <= address + size - 1 - ring.base and address - ring.base < ring.size * reg.DESCRIPTOR_BYTES:
+            if address + size - 1 - ring.base >= 0 and address - ring.base < ring.size * reg.DESCRIPTOR_BYTES:
                 first = max(address - ring.base, 0) // reg.DESCRIPTOR_BYTES
                 last = (address + size - 1 - ring.base) // reg.DESCRIPTOR_BYTES
                 touched = [slot for slot in owned if first <= slot <= last]
@@ -325,6 +341,18 @@ class Watch:
                 "7.2.3.5",
             )
 
+    def before_beyond(self, memory: BenchMemory, offset: int) -> None:
+        """The driver is about to go beyond its memory: of a ring?"""
+        for ring in self.rings:
+            if ring.enabled and ring.base == memory.address:
+                self._bench.note(
+                    f"there is no descriptor {offset // reg.DESCRIPTOR_BYTES} in a ring of {ring.size}: behind the "
+                    "last one comes 0",
+                    _bare(ring.tail),
+                    "7.1.9" if ring.receives else "7.2.3.3",
+                )
+                return
+
     def before_free(self, memory: BenchMemory) -> None:
         """The driver is about to free memory."""
         for ring in self.rings:
@@ -335,7 +363,7 @@ class Watch:
                 self._bench.note(
                     f"memory is freed that {ring.name} still uses: disable the queue, and wait until ENABLE reads 0",
                     _bare(ring.control),
-                    "4.6.7.1.2" if ring.receives else "4.6.8.2",
+                    "4.6.7.1.2" if ring.receives else "4.6.8.1",
                 )
                 return
 

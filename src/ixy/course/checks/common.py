@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import zlib
 from typing import TYPE_CHECKING, Any
 
 from ixy.course.findings import Finding, Wrong
+from ixy.course.lending import Lent
 from ixy.registers import i82599 as reg
 from ixy.sim.checklist import Status
 
@@ -61,102 +63,73 @@ def note_steps(bench: Bench, *titles: str) -> None:
             bench.note(f"{title}: {status.value}", _STEP_REGISTERS[title], section, placed=False)
 
 
-class Lent:
-    """A student's pool, by whose methods it is seen who has each buffer.
-
-    Attributes:
-        out: the buffers that were taken and not given back.
-    """
-
-    def __init__(self, bench: Bench, pool: Any) -> None:
-        self.out: set[int] = set()
-        self._bench = bench
-        self._pool = pool
-        self._take, self._give = pool.take, pool.give
-        pool.take, pool.give = self.take, self.give
-
-    def take(self) -> int | None:
-        buffer = self._take()
-        if buffer is not None:
-            self.out.add(buffer)
-        return buffer
-
-    def give(self, buffer: int) -> None:
-        address = self._pool.address(buffer)
-        for watch in self._bench.bus.watches.values():
-            for ring in watch.rings:
-                if any(ring.buffer(slot)[0] == address for slot in ring.owned()):
-                    self._note(ring)
-        self._give(buffer)
-        self.out.discard(buffer)
-
-    def _note(self, ring: Ring) -> None:
-        if ring.receives:
-            self._bench.note(
-                f"a buffer goes back to the pool that still lies in {ring.name}: put another one there first",
-                "Packet Buffer Address",
-                "7.1.9",
-            )
-        else:
-            self._bench.note(
-                f"a buffer goes back to the pool before the card has sent it: {ring.name} has it until DD is set",
-                "DD",
-                "7.2.3.5",
-            )
-
-
 def lend(bench: Bench, labs: Any, count: int) -> tuple[Any, Lent]:
     """A pool of the student's, and who has its buffers."""
     pool = labs.lab4.Pool(bench.bus, count)
-    return pool, Lent(bench, pool)
+    lent = Lent(bench, pool)
+    bench.pools.append(lent)
+    return pool, lent
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Receiving
 
 
-def compare_received(got: Sequence[bytes], wanted: Sequence[bytes]) -> None:
-    """Raise `Wrong` at the first packet that is not as it arrived."""
+def compare_received(got: Sequence[bytes], wanted: Sequence[bytes], ring: Ring | None = None) -> None:
+    """Raise `Wrong` at the first packet that is not as it arrived, in a card's ring."""
     for number, (packet, frame) in enumerate(zip(got, wanted, strict=False)):
-        if packet == frame:
-            continue
-        if not isinstance(packet, bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise Wrong(Finding(f"packet {number} is {packet!r}, and not bytes"))
-        if len(packet) == len(frame) + 4 and packet.startswith(frame):
-            raise Wrong(
-                Finding(
-                    "packets have their check sequence, 4 bytes, at their end: set HLREG0.RXCRCSTRP and "
-                    "RDRXCTL.CRC_STRIP",
-                    "HLREG0",
-                    "8.2.3.22.8",
-                )
-            )
-        if len(packet) != len(frame):
-            raise Wrong(
-                Finding(
-                    f"packet {number} has {len(packet)} bytes, and {len(frame)} arrived: the length is in bits 32 to 47 "
-                    "of the second word, PKT_LEN",
-                    "PKT_LEN",
-                    "7.1.6.2",
-                )
-            )
-        if packet in wanted:
-            raise Wrong(
-                Finding(
-                    f"packet {number} is the one that arrived as number {list(wanted).index(packet)}: take descriptors "
-                    "in their order, each with its buffer",
-                    "DD",
-                    "7.1.9",
-                )
-            )
-        raise Wrong(
-            Finding(
-                f"packet {number} does not have the bytes that arrived: its descriptor says which buffer they are in, "
-                "and DD when they are there",
-                "Packet Buffer Address",
-                "7.1.6.1",
-            )
+        if packet != frame:
+            raise Wrong(_difference(number, packet, list(wanted), ring))
+
+
+def _difference(number: int, packet: Any, wanted: list[bytes], ring: Ring | None) -> Finding:
+    """How packet `number` differs from the one that arrived."""
+    frame = wanted[number]
+    if not isinstance(packet, bytes):
+        return Finding(f"packet {number} is {packet!r}, and not bytes")
+    if packet in wanted[number + 1 :]:
+        lost = _filtered(ring) if ring is not None else None
+        return lost or Finding(
+            f"packet {number} is missing, {wanted.index(packet)} is there: take descriptors in their order, each one",
+            "DD",
+            "7.1.6.2",
         )
+    if packet in wanted:
+        return Finding(
+            f"packet {number} is the one that arrived as number {wanted.index(packet)}: look for DD before you take a "
+            "descriptor, and take the buffer that lies in it",
+            "DD",
+            "7.1.6.2",
+        )
+    if packet == frame + zlib.crc32(frame).to_bytes(4, "little"):
+        return Finding(
+            "packets have their check sequence, 4 bytes, at their end: set HLREG0.RXCRCSTRP and RDRXCTL.CRC_STRIP",
+            "HLREG0",
+            "8.2.3.22.8",
+        )
+    if len(packet) != len(frame):
+        return Finding(
+            f"packet {number} has {len(packet)} bytes, and {len(frame)} arrived: the length is in bits 32 to 47 of the "
+            "second word, PKT_LEN, which is valid once DD is set",
+            "PKT_LEN",
+            "7.1.6.2",
+        )
+    return Finding(
+        f"packet {number} does not have the bytes that arrived: they are in the buffer whose address the descriptor "
+        "had, once DD is set",
+        "Packet Buffer Address",
+        "7.1.6.1",
+    )
+
+
+def _filtered(ring: Ring) -> Finding | None:
+    """Whether the card filters packets out."""
+    wanted = reg.FCTRL.mask("BAM", "UPE", "MPE")
+    if ring.get(reg.FCTRL) & wanted == wanted:
+        return None
+    return Finding(
+        "packets for others, for groups or for all are filtered out: set FCTRL.UPE, MPE and BAM", "FCTRL", "8.2.3.7.1"
+    )
 
 
 def nothing_received(bench: Bench, ring: Ring, number: int = 0) -> Finding:
@@ -181,16 +154,13 @@ def nothing_received(bench: Bench, ring: Ring, number: int = 0) -> Finding:
             "RDT",
             "7.1.9",
         )
-    wanted = reg.FCTRL.mask("BAM", "UPE", "MPE")
-    if get(reg.FCTRL) & wanted != wanted:
-        return Finding(
-            "packets for others, for groups or for all are filtered out: set FCTRL.UPE, MPE and BAM", "FCTRL", "8.2.3.7.1"
-        )
+    if (filtered := _filtered(ring)) is not None:
+        return filtered
     if not get(reg.SRRCTL[queue]) & reg.SRRCTL.mask("BSIZEPACKET"):
         return Finding("SRRCTL.BSIZEPACKET is 0: no packet fits into a buffer", "SRRCTL", "8.2.3.8.7")
     return Finding(
-        f"the card has written descriptors back up to {get(ring.head)} that were not taken: look for DD in the one that "
-        "is next",
+        f"the card has written descriptors back up to {get(ring.head)} that were not taken: look for DD in the one "
+        "that is next",
         "DD",
         "7.1.6.2",
     )
@@ -209,8 +179,8 @@ def compare_sent(got: Sequence[bytes], wanted: Sequence[bytes]) -> None:
         if len(left) != len(padded):
             raise Wrong(
                 Finding(
-                    f"packet {number} has left with {len(left)} bytes instead of {len(padded)}: DTALEN is the length of "
-                    "the buffer's part that is sent",
+                    f"packet {number} has left with {len(left)} bytes instead of {len(padded)}: DTALEN is the length "
+                    "of the buffer's part that is sent",
                     "DTALEN",
                     "7.2.3.2.4",
                 )
@@ -260,7 +230,7 @@ def nothing_cleaned(ring: Ring) -> Finding:
             "7.2.3.2.4",
         )
     return Finding(
-        f"buffers of packets that were sent do not come back: descriptor {reports[0]} has DD, bit 32 of the second word",
+        f"buffers of packets that were sent do not come back: descriptor {reports[0]} has DD, bit 32 of word 1",
         "DD",
         "7.2.3.5",
     )

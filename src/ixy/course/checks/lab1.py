@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ixy.course.trials import Labs, need, trial
+from ixy.course.trials import EAGER, Labs, need, trial
 
 if TYPE_CHECKING:
     from ixy.course.bench import Bench
@@ -13,7 +13,7 @@ _COMMAND = 0x04
 _MEMORY_SPACE, _BUS_MASTER = 1 << 1, 1 << 2
 
 
-@trial(cards=2, lazy=False)
+@trial(EAGER, cards=2)
 def finds_them(labs: Labs, bench: Bench) -> None:
     """find_cards finds the cards, and nothing else."""
     found = labs.lab1.find_cards(bench.bus)
@@ -31,15 +31,15 @@ def finds_them(labs: Labs, bench: Bench) -> None:
     missing = [where for where in bench.bus.cards if where not in found]
     need(
         not missing,
-        f"there is an 82599 at {', '.join(missing)}, too: vendor 0x8086 is at offset 0, device 0x10fb at offset 2, each "
-        "of 2 bytes",
+        f"there is an 82599 at {', '.join(missing)}, too: vendor 0x8086 is at offset 0, device 0x10fb at offset 2, "
+        "each of 2 bytes",
         "Vendor ID",
         "PCI 6.2.1",
     )
     need(found == bench.bus.cards, f"find_cards gives {found}, and not {bench.bus.cards}, in the order of slots()")
 
 
-@trial(cards=2, lazy=False)
+@trial(EAGER, cards=2)
 def enables_one(labs: Labs, bench: Bench) -> None:
     """enable sets what a driver needs in the command register of one card."""
     first, second = bench.bus.cards
@@ -47,7 +47,9 @@ def enables_one(labs: Labs, bench: Bench) -> None:
     labs.lab1.enable(bench.bus, first)
     command = bench.bus.config_read(first, _COMMAND, 2)
     if not command & _MEMORY_SPACE:
-        bench.note("set bit 1 of the command register: else the card does not show its registers", "COMMAND", "PCI 6.2.2")
+        bench.note(
+            "set bit 1 of the command register: else the card does not show its registers", "COMMAND", "PCI 6.2.2"
+        )
     need(
         bool(command & _BUS_MASTER),
         "set bit 2 of the command register: else the card does no DMA, and neither receives nor sends",

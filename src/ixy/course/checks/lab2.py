@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ixy.course.trials import Labs, need, trial
+from ixy.course.trials import EAGER, Labs, need, trial
 from ixy.sim.card import config
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def _place(bench: Bench, where: str) -> int:
     return high << 32 | low & ~0xF
 
 
-@trial(cards=2, lazy=False)
+@trial(EAGER, cards=2)
 def finds_address(labs: Labs, bench: Bench) -> None:
     """bar_address gives the address that firmware has chosen."""
     for where in bench.bus.cards:
@@ -37,7 +37,7 @@ def finds_address(labs: Labs, bench: Bench) -> None:
         need(False, f"the registers of {where} lie at {wanted:#x}, not at {found:#x}: {reason}", "BAR 0", "PCI 6.2.5.1")
 
 
-@trial(lazy=False)
+@trial(EAGER)
 def finds_size(labs: Labs, bench: Bench) -> None:
     """bar_size gives the size, and leaves the BAR as it was."""
     (where,) = bench.bus.cards
@@ -60,7 +60,7 @@ def finds_size(labs: Labs, bench: Bench) -> None:
     )
 
 
-@trial(cards=2, lazy=False)
+@trial(EAGER, cards=2)
 def reads_address(labs: Labs, bench: Bench) -> None:
     """mac_address gives the card's own address, through registers that map_card has found."""
     for where, port in zip(bench.bus.cards, bench.ports, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ixy.course.checks.common import note_steps
-from ixy.course.trials import Labs, need, trial
+from ixy.course.trials import EAGER, Labs, need, trial
 from ixy.registers import i82599 as reg
 from ixy.sim.card import config
 
@@ -28,47 +28,56 @@ def _bar(bench: Bench) -> Bar:
     return bench.bus.map(place, config.BAR_SIZES[config.REGISTERS_BAR])
 
 
-@trial(lazy=False)
+@trial(EAGER)
 def resets(labs: Labs, bench: Bench) -> None:
     """reset stops the card, resets it, and waits until that is over."""
     bar = _bar(bench)
     labs.lab3.reset(bar)
     bar.read32(reg.EEC.offset)  # comes too early if nobody has waited
+    wanted = reg.CTRL.mask("RST", "LRST")
+    written = [value for verb, _, offset, value in bench.log if (verb, offset) == ("write", reg.CTRL.offset)]
+    need(
+        any(value & wanted for value in written), "the card is not reset: set CTRL.RST and CTRL.LRST", "CTRL", "4.6.3.2"
+    )
+    need(wanted in [value & wanted for value in written], "set both RST and LRST: device and link", "CTRL", "4.6.3.2")
     note_steps(
         bench,
         "interrupts disabled before the reset",
         "DMA stopped before the reset",
-        "reset",
         "interrupts disabled after the reset",
     )
-    writes = [(offset, value) for verb, _, offset, value in bench.log if verb == "write"]
-    wanted = reg.CTRL.mask("RST", "LRST")
-    resets = [value & wanted for offset, value in writes if offset == reg.CTRL.offset and value & wanted]
-    if resets and wanted not in resets:
-        bench.note("set both CTRL.RST and CTRL.LRST: device and link", "CTRL", "4.6.3.2", placed=False)
     _note_impatience(bench)
 
 
 def _note_impatience(bench: Bench) -> None:
-    """Between the master disable and the reset, STATUS is to be looked at."""
+    """Between the master disable and the reset, STATUS is to be looked at; after the reset, CTRL."""
     disable, resets = reg.CTRL.mask("PCIE_MASTER_DISABLE"), reg.CTRL.mask("RST", "LRST")
-    disabled = False
+    disabled = resetting = False
     for verb, _, offset, value in bench.log:
-        if verb == "write" and offset == reg.CTRL.offset:
-            if value & resets and disabled:
-                bench.note(
-                    "after CTRL.PCIE_MASTER_DISABLE wait until STATUS.PCIE_MASTER_ENABLE is 0 before the reset: requests "
-                    "may be on the bus",
-                    "STATUS",
-                    "5.2.5.3.2",
-                    placed=False,
-                )
-            disabled = bool(value & disable)
+        at_ctrl = offset == reg.CTRL.offset
+        if resetting and verb == "write":
+            bench.note(
+                "after the reset read CTRL until RST and LRST are 0, before you write any register",
+                "CTRL",
+                "4.6.3.2",
+                placed=False,
+            )
+        if verb == "write" and at_ctrl and value & resets and disabled:
+            bench.note(
+                "after CTRL.PCIE_MASTER_DISABLE wait until STATUS.PCIE_MASTER_ENABLE is 0 before the reset: requests "
+                "may be on the bus",
+                "STATUS",
+                "5.2.5.3.2",
+                placed=False,
+            )
+        if at_ctrl:
+            resetting = bool(value & resets)
+            disabled = bool(value & disable) if verb == "write" else disabled
         if verb == "read" and offset == reg.STATUS.offset and not value & reg.STATUS.mask("PCIE_MASTER_ENABLE"):
             disabled = False
 
 
-@trial(lazy=False)
+@trial(EAGER)
 def waits(labs: Labs, bench: Bench) -> None:
     """wait_until_ready waits for EEPROM and DMA engine."""
     bar = _bar(bench)
@@ -77,7 +86,7 @@ def waits(labs: Labs, bench: Bench) -> None:
     note_steps(bench, "EEPROM auto-read done", "DMA initialisation done")
 
 
-@trial(lazy=False)
+@trial(EAGER)
 def reads_eeprom(labs: Labs, bench: Bench) -> None:
     """read_eeprom gives each word, when it has been read."""
     bar = _bar(bench)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from ixy.course.trials import Labs, need, trial
+from ixy.course.trials import EAGER, Labs, need, trial
 
 if TYPE_CHECKING:
     from ixy.course.bench import Bench
@@ -14,7 +15,7 @@ _LONGEST_FRAME = 1518
 _COUNT = 40
 
 
-@trial(lazy=False)
+@trial(EAGER)
 def splits(labs: Labs, _bench: Bench) -> None:
     """halves splits an address for two registers."""
     for address in (0x0123_4567_89AB_CD00, 0xFFFF_FF80, 0x1_0000_0000):
@@ -29,10 +30,10 @@ def splits(labs: Labs, _bench: Bench) -> None:
 
 
 def _shown(found: Any) -> str:
-    return " and ".join(f"{half:#x}" for half in found) if isinstance(found, tuple) else repr(found)
+    return " and ".join(map(hex, found)) if isinstance(found, tuple) else repr(found)
 
 
-@trial(lazy=False)
+@trial(EAGER)
 def makes_rings(labs: Labs, bench: Bench) -> None:
     """new_ring gives memory where a card accepts a ring."""
     for size in (32, 8, 256):
@@ -58,15 +59,15 @@ def makes_rings(labs: Labs, bench: Bench) -> None:
         )
 
 
-@trial(lazy=False)
+@trial(EAGER)
 def lends_buffers(labs: Labs, bench: Bench) -> None:
     """A pool lends each buffer once, and takes it back once."""
     pool = labs.lab4.Pool(bench.bus, _COUNT)
-    taken = [pool.take() for _ in range(_COUNT)]
+    taken: list[Any] = [pool.take() for _ in range(_COUNT)]
     need(None not in taken, f"a pool of {_COUNT} buffers gave None before all were taken", "Pool.take")
     need(len(set(taken)) == _COUNT, "a buffer was lent twice: one buffer, one user", "Pool.take")
     places = sorted(pool.address(buffer) for buffer in taken)
-    apart = min(after - before for before, after in zip(places, places[1:], strict=False))
+    apart = min(after - before for before, after in pairwise(places))
     need(apart >= _LONGEST_FRAME, f"buffers lie {apart} bytes apart: a frame of 1518 bytes would run over", "Pool")
     for place in (places[0], places[-1] + _LONGEST_FRAME - 1):
         need(
@@ -87,5 +88,5 @@ def lends_buffers(labs: Labs, bench: Bench) -> None:
         except ValueError:
             refused = True
         need(refused, f"a buffer that is {what} is a ValueError: else two users would have it", "Pool.give")
-    again = [pool.take() for _ in range(_COUNT)]
+    again: list[Any] = [pool.take() for _ in range(_COUNT)]
     need(sorted(filter(None, again)) == sorted(filter(None, taken)), "not all buffers came back", "Pool.give")

@@ -17,7 +17,7 @@ from ixy.course.checks.common import (
     nothing_sent,
 )
 from ixy.course.findings import Wrong
-from ixy.course.trials import Labs, need, trial
+from ixy.course.trials import EAGER, LAZY, Labs, need, trial
 from ixy.registers import i82599 as reg
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ def _receive(labs: Labs, bench: Bench, nic: Any, limit: int) -> list[tuple[int, 
     need(len(batch) <= limit, f"receive_batch gives {len(batch)} packets, and {limit} were asked for")
     need(
         bench.accesses["RDT"] - tails <= 1,
-        f"RDT was written {bench.accesses['RDT'] - tails} times for one batch: once is enough, and each costs as much as "
-        "many packets",
+        f"RDT was written {bench.accesses['RDT'] - tails} times for one batch: once is enough, and each costs as much "
+        "as many packets",
         "RDT",
         "7.1.9",
     )
@@ -74,9 +74,14 @@ def receives(labs: Labs, bench: Bench) -> None:
         for _ in range(3):
             batch = _receive(labs, bench, nic, _BATCH)
             for buffer, length in batch:
-                need(buffer in lent.out, "receive_batch gives a buffer that is free, or is none", "Packet Buffer Address", "7.1.9")
+                need(
+                    buffer in lent.out,
+                    "receive_batch gives a buffer that is free, or is none",
+                    "Packet Buffer Address",
+                    "7.1.9",
+                )
                 got.append(pool.memory.read(buffer, length))
-            compare_received(got, wanted)
+            compare_received(got, wanted, watch.rx[0])
             for buffer, _ in batch:
                 pool.give(buffer)
             bench.work()
@@ -91,7 +96,7 @@ def receives(labs: Labs, bench: Bench) -> None:
     )
 
 
-@trial(lazy=False)
+@trial(EAGER)
 def runs_dry(labs: Labs, bench: Bench) -> None:
     """When no buffer is free, packets wait in the ring, and none is lost."""
     nic, pool, _, watch = _open(labs, bench, _SIZE + 10)
@@ -101,8 +106,8 @@ def runs_dry(labs: Labs, bench: Bench) -> None:
     held = _receive(labs, bench, nic, 30)
     need(
         len(held) == 10,
-        f"10 buffers are free beyond those in the ring, and receive_batch gives {len(held)} packets: each needs another "
-        "buffer in its place",
+        f"10 buffers are free beyond those in the ring, and receive_batch gives {len(held)} packets: each needs "
+        "another buffer in its place",
         "Packet Buffer Address",
         "7.1.9",
     )
@@ -112,7 +117,7 @@ def runs_dry(labs: Labs, bench: Bench) -> None:
         for buffer, _ in held:
             pool.give(buffer)
         held = _receive(labs, bench, nic, 30)
-    compare_received(got, wanted)
+    compare_received(got, wanted, watch.rx[0])
     if len(got) < len(wanted):
         raise Wrong(nothing_received(bench, watch.rx[0]))
 
@@ -173,7 +178,7 @@ def sends(labs: Labs, bench: Bench) -> None:
         raise Wrong(nothing_cleaned(seen))
 
 
-@trial(lazy=True)
+@trial(LAZY)
 def asks_seldom(labs: Labs, bench: Bench) -> None:
     """The card is asked for few reports, and a full ring takes no more."""
     nic, pool, lent, watch = _open(labs, bench, 3 * _SIZE)
@@ -181,7 +186,7 @@ def asks_seldom(labs: Labs, bench: Bench) -> None:
     sent = _send(labs, bench, nic, batch)
     need(
         sent < _SIZE,
-        f"a ring of {_SIZE} descriptors took {sent} packets: one stays unused, or TDT would be TDH, as in an empty ring",
+        f"a ring of {_SIZE} descriptors took {sent} packets: one stays unused, or TDT would be TDH, as when empty",
         "TDT",
         "7.2.3.3",
     )
@@ -189,8 +194,8 @@ def asks_seldom(labs: Labs, bench: Bench) -> None:
     reports = [slot for slot in watch.tx[0].owned() if (words := watch.tx[0].descriptor(slot)) and words[1] & reg.TX_RS]
     need(
         len(reports) <= sent // 2,
-        f"of {sent} descriptors {len(reports)} ask for a report: one of several is enough, and each costs a write of the "
-        "card",
+        f"of {sent} descriptors {len(reports)} ask for a report: one of several is enough, and each costs a write of "
+        "the card",
         "RS",
         "7.2.3.5.1",
     )

@@ -60,10 +60,18 @@ def _why(bench: Bench) -> tuple[str, str, str]:
         return "MRQC.MRQE is not 1: packets are not spread", "MRQC", "8.2.3.7.12"
     for number, word in enumerate(struct.unpack("<10I", _KEY)):
         if ring.get(reg.RSSRK[number]) != word:
-            return f"RSSRK[{number}] is not bytes {4 * number} to {4 * number + 3} of the key, the first lowest", "RSSRK", "8.2.3.7.15"
+            return (
+                f"RSSRK[{number}] is not bytes {4 * number} to {4 * number + 3} of the key, the first lowest",
+                "RSSRK",
+                "8.2.3.7.15",
+            )
     for number, word in enumerate(struct.unpack("<32I", bytes(_TABLE))):
         if ring.get(reg.RETA[number]) != word:
-            return f"RETA[{number}] does not hold entries {4 * number} to {4 * number + 3}, the first lowest", "RETA", "8.2.3.7.14"
+            return (
+                f"RETA[{number}] does not hold entries {4 * number} to {4 * number + 3}, the first lowest",
+                "RETA",
+                "8.2.3.7.14",
+            )
     fields = ring.get(reg.MRQC) >> 16
     if fields & 0x43 != 0x43:
         return "MRQC names the fields that are hashed: bits 16, 17 and 22 for TCP, IPv4 and UDP", "MRQC", "8.2.3.7.12"
@@ -85,7 +93,11 @@ def spreads(labs: Labs, bench: Bench) -> None:
         hashes = [labs.rss.hash_of_next(ring) for ring in rings]
         got = [labs.lab5.receive(ring) for ring in rings]
         found = [queue for queue, packet in enumerate(got) if packet is not None]
-        need(found == [wanted], f"a packet with hash {value:#010x} came to queue {found}, not {wanted}: {_why(bench)[0]}", *_why(bench)[1:])
+        need(
+            found == [wanted],
+            f"a packet with hash {value:#010x} came to queue {found}, not {wanted}: {_why(bench)[0]}",
+            *_why(bench)[1:],
+        )
         compare_received([got[wanted]], [frame])
         need(
             hashes[wanted] == value,
@@ -93,4 +105,6 @@ def spreads(labs: Labs, bench: Bench) -> None:
             *_why(bench)[1:],
         )
         others = [value for queue, value in enumerate(hashes) if queue != wanted]
-        need(others == [None] * len(others), "hash_of_next gives a hash where no packet is: look for DD", "DD", "7.1.6.2")
+        need(
+            others == [None] * len(others), "hash_of_next gives a hash where no packet is: look for DD", "DD", "7.1.6.2"
+        )

@@ -81,7 +81,7 @@ def arm(ring: RxRing, slot: int, buffer: int) -> None:
 
 
 def start(ring: RxRing) -> None:
-    """Tell the card of the ring, give it a buffer for each descriptor, enable the queue, and hand the descriptors over."""
+    """Tell the card of the ring, put a buffer into each descriptor, enable the queue, and hand the descriptors over."""
     bar, at = ring.bar, ring.registers
     low, high = halves(ring.memory.address)
     bar.write32(RDBAL + at, low)

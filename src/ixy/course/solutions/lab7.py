@@ -50,7 +50,7 @@ def receive_batch(ring: RxRing, limit: int) -> list[Packet]:
 
 
 def send_batch(ring: TxRing, packets: list[Packet]) -> int:
-    """Hand packets to the card, the first ones if there is no room for all; how many. Their buffers are the ring's then.
+    """Hand packets to the card, the first if there is no room for all; how many. Their buffers are the ring's then.
 
     Each last descriptor of a group asks for a report; the tail is written once.
     """
