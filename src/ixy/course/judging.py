@@ -9,14 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from ixy.course.findings import Finding, Result
 from ixy.course.material import Lab
 
 DEADLINE = 30.0  # seconds that a check has, of which it needs a few
-_GRACE = 5.0  # seconds more for a process that was told that its time is up
-_START = 15.0  # seconds that a process may take to begin
+_GRACE = 2.0  # seconds more for a process that was told that its time is up
+_START = 60.0  # seconds that a process may take to begin
 _BLOCK = 1 << 16
 
 
@@ -46,7 +47,7 @@ def judge(
             start_new_session=True,
         )
         try:
-            told = _read(process, reader, deadline + _GRACE + _START)
+            told = _read(process, reader, deadline + _GRACE)
         finally:
             _end(process)
     finally:
@@ -61,14 +62,15 @@ def _path() -> str:
 
 
 def _read(process: subprocess.Popen[bytes], reader: int, seconds: float) -> bytes:
-    """What the process writes until it ends, or the time is up."""
+    """What the process writes until it ends, or so many seconds after it has begun, which it says by its first byte."""
     told = b""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + _START
     ended = os.pidfd_open(process.pid)
     try:
         while (left := end - time.monotonic()) > 0:
             ready, _, _ = select.select([reader, ended], [], [], left)
             if reader in ready:
+                end = end if told else time.monotonic() + seconds
                 told += os.read(reader, _BLOCK)
             elif ended in ready:
                 break
@@ -79,8 +81,8 @@ def _read(process: subprocess.Popen[bytes], reader: int, seconds: float) -> byte
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End the process, and those that it has started."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # as long as nobody has waited for it the number is its own
     process.wait()
 
 

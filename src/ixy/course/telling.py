@@ -73,7 +73,7 @@ def _lines(lab: Lab, result: Result) -> list[str]:
     if result.passed:
         following = MAIN[MAIN.index(lab) + 1 :] if lab in MAIN else ()
         lines.append(f"all is well{f': go on with {following[0].name}.md' if following else ''}")
-    else:
+    elif result.trials:
         right = sum(trial.passed for trial in result.trials)
         lines.append(f"{right} of {len(result.trials)} are right: mend the first that is wrong; {lab.name}.md says how")
     return lines

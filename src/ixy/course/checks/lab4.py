@@ -30,7 +30,11 @@ def splits(labs: Labs, _bench: Bench) -> None:
 
 
 def _shown(found: Any) -> str:
-    return " and ".join(map(hex, found)) if isinstance(found, tuple) else repr(found)
+    """What was given, in hexadecimal if it is numbers."""
+    try:
+        return " and ".join(f"{half:#x}" for half in found)
+    except (TypeError, ValueError):
+        return repr(found)
 
 
 @trial(EAGER)
@@ -89,4 +93,4 @@ def lends_buffers(labs: Labs, bench: Bench) -> None:
             refused = True
         need(refused, f"a buffer that is {what} is a ValueError: else two users would have it", "Pool.give")
     again: list[Any] = [pool.take() for _ in range(_COUNT)]
-    need(sorted(filter(None, again)) == sorted(filter(None, taken)), "not all buffers came back", "Pool.give")
+    need(set(again) == set(taken), "not all buffers came back", "Pool.give")

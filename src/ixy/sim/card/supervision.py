@@ -134,8 +134,8 @@ class Supervision(Words):
             self.checks.pop(ring.tail.offset, None)
 
     def _has_come(self, moment: int) -> bool:
-        """Whether a moment of the clock by which software pauses is past. By a virtual clock pauses take no time, so each
-        is."""
+        """Whether a moment of the clock is past by which software pauses. By a virtual one its pauses take no time, so
+        each is."""
         return clock.is_virtual() or self._now() >= moment
 
     def reset_begins(self) -> None:
