@@ -35,8 +35,8 @@ class Mistake(NamedTuple):
         lab: whose check is to find it.
         name: what the student did.
         old, new: the words in the solution, which stand there once, and what he wrote.
-        field: of a register or a descriptor that a finding must name,
-        section: and where it says to look.
+        field: of a register or a descriptor that a finding must name, or a function of the student's,
+        section: and where it says to look; "" for a function.
         file: of the lab that is changed; by default that which is checked.
     """
 
@@ -172,7 +172,7 @@ MISTAKES = (
     Mistake("lab6", "DD of receive descriptors", "DD = 1 << 32", "DD = 1 << 0", "DD", "7.2.3.5"),
     Mistake("lab6", "buffers leak", "        ring.pool.give(ring.buffers[ring.clean])\n", "", "DD", "7.2.3.5"),
     Mistake("lab6", "one buffer for all packets", "    buffer = ring.pool.take()\n", "    buffer = 0\n", "DD", "7.2.3.5"),
-    Mistake("lab6", "cleaning goes beyond next", "    while ring.clean != ring.next:\n", "    while True:\n", "", ""),
+    Mistake("lab6", "cleaning goes beyond next", "    while ring.clean != ring.next:\n", "    while True:\n", "DD", "7.2.3.5"),
     Mistake("lab6", "the card does not append check sequences", " | HLREG0_TXCRCEN | HLREG0_TXPADEN", " & ~HLREG0_TXCRCEN | HLREG0_TXPADEN", "HLREG0", "8.2.3.22.8"),
     Mistake("lab6", "the card does not pad", " | HLREG0_TXCRCEN | HLREG0_TXPADEN", " & ~HLREG0_TXPADEN | HLREG0_TXCRCEN", "HLREG0", "8.2.3.22.8"),
     Mistake("lab6", "the arbiter works while packet buffers are set", "    bar.write32(RTTDCS, bar.read32(RTTDCS) | RTTDCS_ARBDIS)\n", "", "RTTDCS", "4.6.8"),
@@ -206,8 +206,8 @@ MISTAKES = (
     Mistake("lab8", "buffers of dropped packets leak", "            for buffer, _ in packets[sent:]:\n                source.rx.pool.give(buffer)\n", "", "DD", "7.2.3.5"),
     Mistake("lab8", "buffers of sent packets go back, too", "in packets[sent:]:", "in packets:", "DD", "7.2.3.5"),
     Mistake("lab8", "the last packet of each batch leaks", "in packets[sent:]:", "in packets[sent + 1 :]:", "DD", "7.2.3.5"),
-    Mistake("lab8", "one way only", "((first, second), (second, first))", "((first, second),)", "", "7"),
-    Mistake("lab8", "packets go back where they came from", "target.tx, packets", "source.tx, packets", "", "7"),
+    Mistake("lab8", "one way only", "((first, second), (second, first))", "((first, second),)", "forward", ""),
+    Mistake("lab8", "packets go back where they came from", "target.tx, packets", "source.tx, packets", "forward", ""),
     Mistake("lab8", "RXEN stays set", "    bar.write32(RXCTRL, bar.read32(RXCTRL) & ~RXCTRL_RXEN)\n", "", "RXCTRL", "4.6.7.1.2"),
     Mistake("lab8", "queues stay enabled", "        bar.write32(control, bar.read32(control) & ~enable)\n        wait_for(bar, control, enable, 0)\n", "        pass\n", "RXDCTL", "4.6.7.1.2"),
     Mistake("lab8", "queues' end not waited for", "        wait_for(bar, control, enable, 0)\n", "", "RXDCTL", "4.6.7.1.2"),

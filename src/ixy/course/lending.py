@@ -32,6 +32,13 @@ class Lent:
         return buffer
 
     def give(self, buffer: int) -> None:
+        if buffer not in self.out:
+            self._bench.note(
+                "a buffer goes back to the pool that is free already: a descriptor that was cleaned, or is not handed "
+                "over yet, has DD from an earlier round",
+                "DD",
+                "7.2.3.5",
+            )
         address = self._pool.address(buffer)
         for watch in self._bench.bus.watches.values():
             for ring in watch.rings:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _SIZE = 32
 _COUNT = 4 * _SIZE
 _TURNS = 2000
+_NAMES = ("first", "second")
 _JAM = 8 * _COUNT  # packets that arrive meanwhile: more than there are buffers, also where one of ten leaks
 _MANY = 5 << 32  # bytes: more than the lower register holds
 
@@ -137,6 +138,12 @@ def forwards(labs: Labs, bench: Bench) -> None:
     watches = list(bench.bus.watches.values())
     for source, target in ((0, 1), (1, 0)):
         left = bench.ports[target].left
+        need(
+            bool(left),
+            f"nothing that arrived at the {_NAMES[source]} card has left through the other: forward both ways",
+            "forward",
+        )
+        need(left[0] not in packets[target], "packets leave through the card at which they arrived", "forward")
         compare_sent(left, packets[source])
         if len(left) < _COUNT and not watches[target].tx[0].owned() and bench.ports[source].arriving:
             raise Wrong(nothing_received(bench, watches[source].rx[0], source))
