@@ -108,7 +108,8 @@ def test_code_that_will_not_end(tmp_path: Path) -> None:
     hand_in(
         tmp_path,
         "    import subprocess\n    print(subprocess.Popen(['sleep', '1000']).pid, flush=True)\n"
-        "    while True:\n        try:\n            while True: pass\n        except: pass\n",
+        "    while True:\n        try:\n            while True:\n                sum(range(9))\n"
+        "        except:\n            pass\n",
     )
     ended = course(tmp_path, "check", "1", "--deadline", "1")
     assert ended.returncode == 1

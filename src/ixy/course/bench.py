@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from heapq import heappop, heappush
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -186,6 +187,7 @@ class Bench:
         self.ports: list[Port] = []
         self._known: set[str] = set()
         self._due: list[tuple[int, int, Callable[[], None]]] = []
+        self._order = count()  # of what is due at one moment
         self._turn = 0
         self._stack = ExitStack()
         try:
@@ -231,7 +233,7 @@ class Bench:
 
     def later(self, seconds: float, happens: Callable[[], None]) -> None:
         """Let something happen when so much time has passed."""
-        heappush(self._due, (self.clock.now + round(seconds * 1e9), len(self._due), happens))
+        heappush(self._due, (self.clock.now + round(seconds * 1e9), next(self._order), happens))
 
     def next_due(self) -> int | None:
         """When something happens, in nanoseconds; None if nothing does."""
@@ -438,7 +440,6 @@ class BenchBus:
     Attributes:
         watches: who looks on at each card.
         memories: what was allocated.
-        interrupts: what was switched on.
     """
 
     def __init__(self, bench: Bench) -> None:
@@ -446,7 +447,6 @@ class BenchBus:
         self._spaces = {where: _other(vendor, device) for where, vendor, device in (*_OTHERS, _IMPOSTOR)}
         self._cards = {where: port.card for where, port in zip(_CARDS, bench.ports, strict=False)}
         self.memories: list[BenchMemory] = []
-        self.interrupts: list[BenchInterrupt] = []
         self.watches = {card.name: Watch(bench, card) for card in self._cards.values()}
         self._next = 0
 
@@ -494,9 +494,7 @@ class BenchBus:
         return memory
 
     def interrupt(self, where: str, vector: int = 0) -> BenchInterrupt:
-        interrupt = BenchInterrupt(self._bench, self._cards[where], vector)
-        self.interrupts.append(interrupt)
-        return interrupt
+        return BenchInterrupt(self._bench, self._cards[where], vector)
 
     # -----------------------------------------------------------------------------------------------------------------
     # For who looks on

@@ -124,7 +124,7 @@ def _run(case: Case, labs: Labs, directory: Path, *, lazy: bool) -> tuple[list[F
             case.run(labs, bench)
         except Wrong as wrong:
             last = wrong.finding
-        except (Exception, SystemExit, OutOfTime) as error:
+        except BaseException as error:
             last, ended = _located(explain(error, directory), bench), isinstance(error, OutOfTime)
     bench.look()
     findings = list(bench.findings)

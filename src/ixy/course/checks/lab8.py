@@ -17,6 +17,7 @@ from ixy.course.findings import Wrong
 from ixy.course.trials import EAGER, Labs, need, trial
 from ixy.registers import i82599 as reg
 from ixy.sim.card.state import QUEUE_RX_BYTES, QUEUE_TX_BYTES
+from ixy.sim.rack import SPEED
 
 if TYPE_CHECKING:
     from ixy.course.bench import Bench
@@ -86,7 +87,7 @@ def knows_the_link(labs: Labs, bench: Bench) -> None:
     for up, speed, wanted in ((True, 0, 10_000), (False, 0, 0), (True, 10**9, 1_000), (True, 10**8, 100)):
         card = bench.ports[0].card
         card.set_linked(up)
-        bench.machine.rack.outputs[card.index, 9] = speed
+        bench.machine.rack.outputs[card.index, SPEED] = speed
         found = labs.lab8.link_speed(nic.bar)
         need(
             found == wanted,
@@ -94,7 +95,7 @@ def knows_the_link(labs: Labs, bench: Bench) -> None:
             "LINKS",
             "8.2.3.22.20",
         )
-    bench.machine.rack.outputs[card.index, 9] = 0
+    bench.machine.rack.outputs[card.index, SPEED] = 0
 
 
 class _Traffic:
