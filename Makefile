@@ -11,6 +11,7 @@
 # make soak-workers  PACKETS=1000000000 through two workers: is one lost, does memory grow?
 # make soak-devices  COUNT=10000 devices opened and closed: is anything left?
 # make fuzz-card  WRITES=100000000 of nonsense to simulated cards' registers and descriptors; takes an hour
+# make course-mistakes  does the judge of the course find what students do wrong, and nothing else? takes 5 minutes
 # make mutants put faults into the driver and see whether the tests notice; takes an hour
 
 PYTHON ?= python3
@@ -18,7 +19,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test tests-of-cards tests-of-the-rest coverage test-guest test-peer test-check check bench evaluate soak soak-workers soak-devices fuzz-card mutants setup tools clean
+.PHONY: demo test tests-of-cards tests-of-the-rest coverage test-guest test-peer test-check check bench evaluate soak soak-workers soak-devices fuzz-card course-mistakes mutants setup tools clean
 
 demo: setup
 	$(BIN)/ixy demo
@@ -86,6 +87,9 @@ soak-devices: setup
 
 fuzz-card: setup
 	$(BIN)/python tools/fuzz_card.py $(WRITES)
+
+course-mistakes: setup
+	$(BIN)/python tools/course_mistakes.py
 
 mutants: setup
 	$(BIN)/python tools/mutants.py

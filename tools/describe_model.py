@@ -87,10 +87,10 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
   the table. "Anything" is what a register holds after power-on if it then has no value: something else for each card,
   or for each `seed=`, so that a driver that forgets to clear a table is found.
 - Bits that software waits for take their time: CTRL.RST and LRST clear, EEC.AUTO_RD, RDRXCTL.DMAIDONE and
-  LINKS.LINK_UP set after a reset; RXDCTL.ENABLE, TXDCTL.ENABLE and SECRXSTAT.SECRX_RDY follow what is asked for. They
-  do so after three reads of registers, or as many as `ready=` says, the EEPROM and DMA after twice as many. What is
-  behind a bit has happened at once. This driver looks once a millisecond, and gives up after a second: with
-  `ready=1000` it says for which bit it waited.
+  LINKS.LINK_UP set after a reset; RXDCTL.ENABLE, TXDCTL.ENABLE and SECRXSTAT.SECRX_RDY follow what is asked for, and
+  EERD.DONE, with the word. They do so after three reads of registers, or as many as `ready=` says, the EEPROM and DMA
+  after twice as many. What is behind a bit has happened at once. This driver looks once a millisecond, and gives up
+  after a second: with `ready=1000` it says for which bit it waited.
 - Wires with times (`rate=`, `timing=original`) begin with a frame. Their clock stands still until software that polls
   has taken that from its queue; from then on the card drops what it has no room for. Other wires wait for the card.
 

@@ -18,6 +18,7 @@ from ixy.cli import output
 from ixy.cli.bench import bench
 from ixy.cli.bind import bind
 from ixy.cli.capture import capture
+from ixy.cli.course import course
 from ixy.cli.demo import demo
 from ixy.cli.dump import dump
 from ixy.cli.echo import echo
@@ -163,6 +164,7 @@ COMMANDS = [
     evaluate,
     demo,
     sim,
+    course,
 ]
 
 for command in COMMANDS:

@@ -144,6 +144,7 @@ class Machine:
         stepped: no thread runs the cards: they move only in `step`, which makes a test deterministic.
         memory: a virtual machine's memory, at whose places the cards' bus addresses point; by default the cards reach
             the DMA memory of this process, at bus addresses that start at `BUS_BASE`.
+        now: the clock by which the cards' drivers pause, in nanoseconds; by default the system's.
 
     Attributes:
         rack: the state of all cards.
@@ -151,7 +152,14 @@ class Machine:
         owner: the process whose machine it is; what others do to their copy of it touches nothing.
     """
 
-    def __init__(self, *, stepped: bool = False, memory: NDArray[np.uint8] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        stepped: bool = False,
+        memory: NDArray[np.uint8] | None = None,
+        now: Callable[[], int] | None = None,
+    ) -> None:
+        self.now = now
         if memory is None:
             self.rack: Rack = new_rack(window().bytes, BUS_BASE, tape())
         else:

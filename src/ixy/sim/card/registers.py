@@ -174,7 +174,7 @@ class Card(Words):
         self.mailboxes = Mailboxes(
             self._registers, self.breaches, partial(self.interrupts.raise_other, MAILBOX), self._tell_function
         )
-        self._supervision = Supervision(self._registers, self.ready, self.breaches, self.history)
+        self._supervision = Supervision(self._registers, self.ready, self.breaches, self.history, machine.now)
         self._checks, self._seen = self._supervision.checks, self._supervision.seen
         self._reads: dict[int, Callable[[], int]] = {}
         self._writes: dict[int, Callable[[int], None]] = {}
@@ -669,11 +669,12 @@ class Card(Words):
         self._set(reg.EEC, EE_GNT=reg.EEC.decode(value)["EE_REQ"])
 
     def _write_eerd(self, value: int) -> None:
-        """Read one word of the EEPROM (8.2.3.2.2)."""
+        """Read one word of the EEPROM, which takes its time (8.2.3.2.2)."""
         fields = reg.EERD.decode(value)
         if fields["START"]:
             word = self._eeprom[fields["ADDR"] % EEPROM_WORDS]
             self._put(reg.EERD, reg.EERD.value(DONE=1, ADDR=fields["ADDR"], DATA=word))
+            self.ready.begin(reg.EERD, reg.EERD.mask("DONE", "DATA"))
 
     def _write_secrxctrl(self, value: int) -> None:
         """The receive path through the security block empties (4.6.7)."""

@@ -63,12 +63,6 @@ _SPLIT_CONTROLS = np.array(reg.SRRCTL.offsets, np.intp) // 4
 _RX_SIZES = np.array(reg.RXPBSIZE.offsets, np.intp) // 4
 
 
-def _has_come(moment: int) -> bool:
-    """Whether a moment of the system's clock, by which drivers pause, is past. By a virtual clock their pauses take no
-    time, so each is."""
-    return clock.is_virtual() or monotonic_ns() >= moment
-
-
 class Ring:
     """The registers of one queue, by the words that the rules for both directions use."""
 
@@ -101,18 +95,27 @@ class Supervision(Words):
         ready: which of its bits still read as they were.
         breaches: where what is found goes to.
         history: is told when a reset is over.
+        now: the clock by which software pauses, in nanoseconds; by default the system's.
 
     Attributes:
         checks: by a register's offset, what looks at a value that is to be written; False if the write has no effect.
         seen: by offset, what is told a value that was read.
-        busy_until: until then the card does not respond, in nanoseconds of the monotonic clock; 0: it does.
+        busy_until: until then the card does not respond, by that clock; 0: it does.
         packet_memory: what the card has for packets that it receives, in bytes.
     """
 
     packet_memory = 0
 
-    def __init__(self, registers: NDArray[np.uint32], ready: Ready, breaches: Breaches, history: History) -> None:
+    def __init__(
+        self,
+        registers: NDArray[np.uint32],
+        ready: Ready,
+        breaches: Breaches,
+        history: History,
+        now: Callable[[], int] | None = None,
+    ) -> None:
         super().__init__(registers)
+        self._now = now or (lambda: monotonic_ns())
         self._ready = ready
         self._breaches = breaches
         self._history = history
@@ -133,9 +136,14 @@ class Supervision(Words):
             ring.lost = False
             self.checks.pop(ring.tail.offset, None)
 
+    def _has_come(self, moment: int) -> bool:
+        """Whether a moment of the clock is past by which software pauses. By a virtual one its pauses take no time, so
+        each is."""
+        return clock.is_virtual() or self._now() >= moment
+
     def reset_begins(self) -> None:
         """Software has set CTRL.RST or LRST. Where bits take no time, no access comes too early."""
-        self.busy_until = monotonic_ns() + _RESET_NS if self._ready.reads else 0
+        self.busy_until = self._now() + _RESET_NS if self._ready.reads else 0
         self._done = False
 
     def _see_ctrl(self, value: int) -> None:
@@ -143,7 +151,7 @@ class Supervision(Words):
 
     def hears(self, register: int, *, writes: bool) -> bool:
         """Whether the card takes notice of an access. Until a reset is over, a write disturbs it (8.2.3.1.1)."""
-        if _has_come(self.busy_until):
+        if self._has_come(self.busy_until):
             self.busy_until = 0
             self._history.note("reset over")
             return True
@@ -205,7 +213,7 @@ class Supervision(Words):
         if self._get(ring.tail) not in (0, self._get(ring.head)):
             self._breaches.note(f"{ring.side}-tail-early", ring.name)
         self._clear_ends(ring)
-        ring.begun, ring.seen_enabled = monotonic_ns(), False
+        ring.begun, ring.seen_enabled = self._now(), False
         self.checks[ring.tail.offset] = partial(self._check_first_tail, ring)
 
     def _check_first_tail(self, ring: Ring, value: int) -> bool:
@@ -217,7 +225,7 @@ class Supervision(Words):
         self._find(ring)
         if value == self._get(ring.head):
             return True
-        waits = self._ready.waits_for(ring.control, _ENABLE) and not _has_come(ring.begun + _ENABLE_NS)
+        waits = self._ready.waits_for(ring.control, _ENABLE) and not self._has_come(ring.begun + _ENABLE_NS)
         if waits and ring.side == "rx":
             ring.lost = True
             self._mark(ring.control, state.HUNG, True)

@@ -1,0 +1,1 @@
+"""What judges the labs, a file each; `trials.py` runs them."""
