@@ -289,6 +289,7 @@ def test_what_an_untrusted_function_is_refused(machine: Machine) -> None:
         (told,) = report_of(function.card.card).functions
         assert told.requests == 9
         assert told.refused == 4
+        assert "sim:a.vf0 02:00:00:00:00:77: 0 packets received, 0 sent" in str(machine.report("a.vf0"))
 
 
 def test_addresses_are_one_functions(machine: Machine) -> None:
@@ -455,6 +456,20 @@ def test_memory_that_is_not_shown(three: Three) -> None:
     second.send(frame(BROADCAST, SECOND))
     assert (first.card.dma_refused, second.card.dma_refused) == (1, 0)
     assert wire.take() == [frame(BROADCAST, SECOND)]
+
+
+def test_a_packet_without_an_end(three: Three) -> None:
+    """It is dropped, and what others send goes on; so does the function itself."""
+    first, second, wire = three
+    machine = first.machine
+    for number in range(3):
+        first.post(frame(BROADCAST, FIRST), command=0)
+        first.tx[first.tx_next - 1, 1] &= ~(1 << 24 | 1 << 27)
+        second.post(frame(BROADCAST, SECOND, number))
+        machine.step(3)
+        assert wire.take() == [frame(BROADCAST, SECOND, number)]
+    first.send(frame(BROADCAST, FIRST, 9))
+    assert wire.take() == [frame(BROADCAST, FIRST, 9)]
 
 
 def test_each_function_masters_the_bus_by_itself(three: Three) -> None:

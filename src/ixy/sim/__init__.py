@@ -26,7 +26,8 @@ def report(card: str) -> Report:
     """What a driver did to a card of this process: a check-list of its initialisation, and the rules that it broke.
 
     Args:
-        card: its name, "a" or "sim:a". A card that was closed is reported as it was.
+        card: its name, "a" or "sim:a", or that of a virtual function of it. A card that was closed is reported as it
+            was.
 
     Raises:
         TypeError: the name is no text.
