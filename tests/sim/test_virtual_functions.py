@@ -519,6 +519,19 @@ def test_no_queue_of_others(three: Three) -> None:
     assert (second.read(RXDCTL) & ENABLE, second.read(RDT)) == (ENABLE, before)
 
 
+def test_as_many_functions_as_there_are(machine: Machine) -> None:
+    """With more than 31 each has two queues; the last one's are 124 and 125 of the card's 128."""
+    with functions(machine, "sim:a.vf62,vfs=63,cable=b,ready=0") as (function,), open_card(machine, "sim:b") as wire:
+        mac = function.set_up()
+        assert function.ask(GET_QUEUES)[1:3] == [2, 2]
+        assert function.card.card.read32(0xD000 + 0x40 * (124 - 64) + 0x28) & ENABLE
+        arrive(machine, frame(mac, STRANGER))
+        function.send(frame(STRANGER, mac))
+        assert (function.take(), receive_all(wire)) == ([frame(mac, STRANGER)], [frame(STRANGER, mac)])
+        function.write(RXDCTL + 2 * 0x40, ENABLE)
+        assert function.read(RXDCTL + 2 * 0x40) == 0
+
+
 def test_link(three: Three) -> None:
     """The functions see the card's, and are told when it changes."""
     first, _, wire = three
