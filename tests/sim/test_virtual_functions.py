@@ -296,6 +296,7 @@ def test_addresses_are_one_functions(machine: Machine) -> None:
     """Without one that was given, it may be changed, but to no other function's, a group's or none."""
     with functions(machine, "sim:a.vf0,vfs=2", "sim:a.vf1") as (first, second):
         first.reset()
+        assert not first.agrees(SET_MAC, *words_of(SECOND))
         assert second.reset() == SECOND
         for mac in (SECOND, GROUP, bytes(6)):
             assert not first.agrees(SET_MAC, *words_of(mac))
@@ -303,6 +304,9 @@ def test_addresses_are_one_functions(machine: Machine) -> None:
         assert not second.agrees(SET_MACVLAN | 1 << 16, *words_of(STRANGER))
         assert second.agrees(SET_MAC, *words_of(FIRST))
         assert mac_of(first.ask(RESET)) == STRANGER
+        second.close()
+        with pytest.raises(AddressError, match="mac=02:00:00:00:00:0b is the address of another function"):
+            SimulatedVirtualFunction("sim:a.vf1,mac=02:00:00:00:00:0b", machine)
 
 
 def test_tables_are_finite(machine: Machine) -> None:
