@@ -134,6 +134,9 @@ def test_who_has_what(machine: Machine) -> None:
         with functions(machine, "sim:a.vf1"):
             pass
     assert not machine.cards
+    with pytest.raises(AddressError, match="is the address of another function"):
+        SimulatedVirtualFunction("sim:a.vf0,mac=02:69:78:79:00:01", machine)  # the card's own
+    assert not machine.cards
     SimulatedFunction("sim:a", machine).close()
 
 
