@@ -66,6 +66,7 @@ from ixy.bus import Irq
 from ixy.bus.simulated import SimulatedFunction, SimulatedVirtualFunction
 from ixy.device import Device
 from ixy.errors import AddressError, DeviceBusy, UnsupportedDevice
+from ixy.sim.card import supervision
 from ixy.sim.checklist import report_of
 from ixy.sim.machine import Machine
 
@@ -537,6 +538,22 @@ def test_as_many_functions_as_there_are(machine: Machine) -> None:
         assert (function.take(), receive_all(wire)) == ([frame(mac, STRANGER)], [frame(STRANGER, mac)])
         function.write(RXDCTL + 2 * 0x40, ENABLE)
         assert function.read(RXDCTL + 2 * 0x40) == 0
+
+
+def test_a_tail_that_comes_too_early(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a fault if it stays so, and none in a test of registers, as Linux makes one, while others receive."""
+    with functions(machine, "sim:a.vf0,vfs=2") as (function,):
+        monkeypatch.setattr(supervision, "monotonic_ns", lambda: 1 << 62)  # as if no time passed
+        function.bus.config_write(4, 2, 1 << 2)
+        function.reset()
+        function.write(RXDCTL, ENABLE)
+        for value in (0x5A5A, 0):
+            function.write(RDT, value)
+        function.write(RXDCTL, 0)
+        assert report_of(function.card.card).broken == []
+        function.write(RXDCTL, ENABLE)
+        function.write(RDT, 5)
+        assert [rule.rule for rule in report_of(function.card.card).broken] == ["rx-tail-early"]
 
 
 def test_link(three: Three) -> None:
