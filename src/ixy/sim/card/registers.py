@@ -204,6 +204,10 @@ class Card(Words):
 
     def divide(self, functions: int) -> None:
         """Have so many virtual functions, from the first pool on (7.10.2)."""
+        if functions:
+            reads, writes = self.mailboxes.rules()
+            self._reads |= reads
+            self._direct |= writes
         self.functions = tuple(VirtualFunction(self._machine, self, number) for number in range(functions))
         with self._machine.paused():
             self._machine.rack.functions[self.index, : state.PHYSICAL] = 0
@@ -612,9 +616,8 @@ class Card(Words):
     def _set_direct_rules(self) -> None:
         """Rules whose effects the rack need not wait for."""
         interrupt_reads, interrupt_writes = self.interrupts.rules()
-        mailbox_reads, mailbox_writes = self.mailboxes.rules()
-        self._reads |= interrupt_reads | mailbox_reads
-        self._direct |= interrupt_writes | mailbox_writes
+        self._reads |= interrupt_reads
+        self._direct |= interrupt_writes
         self._direct |= {at: partial(self._write_pfvflrec, word) for word, at in enumerate(reg.PFVFLREC.offsets)}
         self._direct[reg.I2CCTL.offset] = self._write_i2cctl
         for row in (*_DOORBELLS, *_TABLES):
