@@ -100,8 +100,8 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
   nothing: segments without a payload are never coalesced.
 - Flow director: IPv6 with perfect match. Drivers do not ask for it.
 - Virtualisation: mirroring between pools. Frames for pools do not wait in the packet buffer, and nothing is coalesced
-  in the queues of virtual functions. PFQDE is memory: a wire that waits for the card waits until some function has room,
-  and what is for one that has none is lost.
+  in the queues of virtual functions. PFQDE is memory: a wire that waits for the card waits until some function has
+  room, and what is for one that has none is lost.
 - The SR-IOV capability: a virtual machine sees 256 bytes of configuration space, and so virtual functions only as
   functions of their own, whose driver is not to be told from one that was handed through.
 - DCB but for the choice of a receive queue, in which all of RSS's four bits count in a class, whatever RQTC says; pause
@@ -192,6 +192,7 @@ in its address:
 - `trust=on`: it may change an address that it was given, add others, take all groups, and ask for the redirection table
   and the key, which are all functions'. All packets nobody gets from an 82599.
 
+A packet whose end is not in its function's ring when the card gets there is dropped, so that no other one waits for it.
 A function that sends more than 512 messages at once, and then one a millisecond, has the others refused. One that does
 not let go of its mailbox is made to (RVFU). `ixy sim report` and the end of `ixy sim qemu` count for each function
 requests, those that were refused, packets, those that were kept from being sent, and DMA that was refused.

@@ -196,8 +196,18 @@ class Card(Words):
         self._supervision.packet_memory = int(self._resets[reg.RXPBSIZE.offset // 4])
         self.power_on(f"sim:{self.name}")
 
+    @property
+    def used(self) -> bool:
+        """Whether a driver has done something to it, or to a virtual function; not our own of the physical one."""
+        asked = any(function.mailbox_requests for function in self.functions)
+        return asked or (self.history.used and self.driver is None)
+
     def divide(self, functions: int) -> None:
         """Have so many virtual functions, from the first pool on (7.10.2)."""
+        if functions:
+            reads, writes = self.mailboxes.rules()
+            self._reads |= reads
+            self._direct |= writes
         self.functions = tuple(VirtualFunction(self._machine, self, number) for number in range(functions))
         with self._machine.paused():
             self._machine.rack.functions[self.index, : state.PHYSICAL] = 0
@@ -405,7 +415,8 @@ class Card(Words):
         queues = self._get(reg.MRQC) & reg.MRQC.mask("MRQE")
         pools = bool(self._get(reg.PFVTCTL) & reg.PFVTCTL.mask("VT_ENA")) or queues in BY_CLASS
         self._words[state.POOL_SHIFT] = _QUEUES_OF_MODE.get(self._vt_mode) or _QUEUES_OF_MRQE.get(queues, 0)
-        self.interrupts.foreign = len(self.functions) * self.pool_size if self.divided else 0
+        foreign = len(self.functions) * self.pool_size if self.divided else 0
+        self.interrupts.foreign = self._supervision.foreign = foreign
         filters = self._filters or bool(self._get(reg.FDIRCTRL) & reg.FDIRCTRL.mask("PBALLOC"))
         cuts_crc = self._get(reg.HLREG0) & reg.HLREG0.mask("RXCRCSTRP") or self._get(reg.RDRXCTL) & _CRC_STRIP
         other_formats, coalesces = formats.are_used(registers), bool(cuts_crc) and coalesce.is_enabled(registers)
@@ -605,9 +616,8 @@ class Card(Words):
     def _set_direct_rules(self) -> None:
         """Rules whose effects the rack need not wait for."""
         interrupt_reads, interrupt_writes = self.interrupts.rules()
-        mailbox_reads, mailbox_writes = self.mailboxes.rules()
-        self._reads |= interrupt_reads | mailbox_reads
-        self._direct |= interrupt_writes | mailbox_writes
+        self._reads |= interrupt_reads
+        self._direct |= interrupt_writes
         self._direct |= {at: partial(self._write_pfvflrec, word) for word, at in enumerate(reg.PFVFLREC.offsets)}
         self._direct[reg.I2CCTL.offset] = self._write_i2cctl
         for row in (*_DOORBELLS, *_TABLES):
