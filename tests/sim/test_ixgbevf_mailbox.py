@@ -234,8 +234,8 @@ def test_what_is_refused_by_name(machine: Machine, physical: PhysicalSide) -> No
         with pytest.raises(ConfigurationError, match="tcp dport 80 → queue 0 cannot be had"):
             device.rules.add(protocol="tcp", dport=80, queue=0)
         assert device.rss is None
-    with pytest.raises(ConfigurationError, match="does not tell 'segments'"):
-        open_function(machine, metadata=("segments",))
+    with pytest.raises(ConfigurationError, match="the device does not do 'coalescing'"):
+        open_function(machine, metadata=("segments", "parts"), offloads=("coalescing",))
 
 
 def test_port_vlan_is_taken_out(machine: Machine, physical: PhysicalSide) -> None:
