@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ixy.registers import LOWER, Register, Reset
 from ixy.registers import i82599 as reg
-from ixy.sim import pause
+from ixy.sim import pause, switch
 from ixy.sim.card import (
     classify,
     coalesce,
@@ -61,6 +61,9 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
 - Pools (VMDq): by MPSAR, PFUTA, MTA and PFVML2FLT, VLANs by PFVLVF, the default pool, an Ethertype filter's pool,
   PFVFRE; broadcasts and multicasts are replicated. In a pool the queue is the first, or RSS's as far as RQPL says, or
   that of the traffic class. Without pools, queues by traffic class (RTRUP2TC), each with RSS or not.
+- Virtual functions, see below: their registers, mailboxes, interrupts and resets; what pools send goes to other pools
+  and to the wire (PFDTXGSWC, PFVMTXSW), with the tag of its pool (PFVMVIR), if it has an address and a VLAN of its
+  pool's (PFVFSPOOF, counted in SSVPC).
 - Transmit: legacy, advanced and null descriptors, context descriptors, packets of several buffers, IPv4, TCP, UDP and
   SCTP checksums, TCP segmentation over IPv4 and IPv6 with the flags of DTXTCPFLGL and DTXTCPFLGH, insertion of VLAN
   tags (DMATXCTL.VT, behind an outer one with GDV), padding, MAC loopback. Status is written back where RS asks for it:
@@ -96,8 +99,11 @@ the declaration of the registers (`ixy.registers.i82599`) and from the model's r
 - Receive-side coalescing into descriptors with split headers: there each packet comes by itself. RSCDBU changes
   nothing: segments without a payload are never coalesced.
 - Flow director: IPv6 with perfect match. Drivers do not ask for it.
-- Virtualisation but for pools of receive queues: VFs, PFVFTE, switching and mirroring between pools, anti-spoofing.
-  Frames for pools do not wait in the packet buffer.
+- Virtualisation: mirroring between pools. Frames for pools do not wait in the packet buffer, and nothing is coalesced
+  in the queues of virtual functions. PFQDE is memory: a wire that waits for the card waits until some function has
+  room, and what is for one that has none is lost.
+- The SR-IOV capability: a virtual machine sees 256 bytes of configuration space, and so virtual functions only as
+  functions of their own, whose driver is not to be told from one that was handed through.
 - DCB but for the choice of a receive queue, in which all of RSS's four bits count in a class, whatever RQTC says; pause
   frames by priority (IEEE 802.1Qbb).
 - FCoE, IPsec, low-latency interrupts, the TCP timer, wake-up, management, writing the EEPROM or flash.
@@ -156,6 +162,40 @@ PHY answers at address 0 of the management bus: its link is the fastest of 10 Gb
 advertises and the wire has, negotiated anew when software restarts that. What is written to its other registers does
 nothing. All else is as on an 82599.
 
+## Virtual functions
+
+`sim:a.vf0` is virtual function 0 of card a, a PCI function of its own: 8086:10ed, of an X540 8086:1515, with 16 KiB of
+registers and three vectors of MSI-X. `vfs=` says how many there are, 1 to 63, 8 if nothing is said; up to 31 have four
+queues each way, more have two. What the first one to be opened says is plugged into the card is there for all, others
+are opened as `sim:a.vf1`. A card without a wire has no link, and without a link no frame goes from function to
+function.
+
+Registers of queues are those of the function's pool, seen at their places in its own BAR. Its mailbox is 16 words: VFU
+and PFU exclude each other; REQ, ACK and STS are interrupts for the other side, which PFMBICR keeps until it is cleared,
+and VFMAILBOX until it is read. RSTI says that the physical function is being reset, until it sets CTRL_EXT.PFRSTD. A
+function-level reset stops the function's queues, clears its bits in PFVFRE and PFVFTE, and is told by PFVFLRE;
+VFCTRL.RST stops the queues and clears what belongs to interrupts. Statistics of functions neither clear nor stick.
+
+Each function does DMA by its own right to master the bus, and behind an IOMMU as a requester of its own. What is
+refused is counted for it.
+
+Whoever opens `sim:a,vfs=2` is the driver of the physical function. If nobody does, that is ours (`ixy.sim.physical`):
+it brings the card up through its registers, and answers the mailboxes as Linux's ixgbe does, versions 1.0 to 1.4 of
+that interface: RESET with the address, SET_MAC_ADDR, SET_MACVLAN, SET_MULTICAST, SET_VLAN, SET_LPE, API_NEGOTIATE,
+GET_QUEUES, GET_RETA, GET_RSS_KEY, UPDATE_XCAST_MODE and GET_LINK_STATE. IPsec is refused. What a function may is said
+in its address:
+
+- `mac=02:00:00:00:00:01`: its address, which it then keeps. Else it has one by the card's and its number, and may have
+  another one, though none that another function has.
+- `vlan=7`: it is in this VLAN without knowing (PFVMVIR), and in no other.
+- `spoof=off`: it may send with any address and VLAN.
+- `trust=on`: it may change an address that it was given, add others, take all groups, and ask for the redirection table
+  and the key, which are all functions'. All packets nobody gets from an 82599.
+
+A function that sends more than 512 messages at once, and then one a millisecond, has the others refused. One that does
+not let go of its mailbox is made to (RVFU). `ixy sim report` and the end of `ixy sim qemu` count for each function
+requests, those that were refused, packets, those that were kept from being sent, and DMA that was refused.
+
 ## Cables that impair
 
 `cable=b,delay=50us,jitter=5us,loss=0.01,duplicate=0.01,reorder=0.01,corrupt=0.01,seed=1` impairs both directions alike,
@@ -205,6 +245,14 @@ OTHERS = {
     "FDIRSIPV6": "memory: no packet matches IPv6 addresses of a filter",
     **dict.fromkeys(("FDIRLEN", "FDIRUSTAT", "FDIRFSTAT"), "counts since it was last read"),
     "FDIRFREE": "the flow director counts here",
+    "PFMAILBOX": "STS and ACK tell a virtual function, PFU takes its mailbox, RVFU takes it from the function",
+    "PFMBMEM": "the words of the mailboxes, 16 a function",
+    "PFMBICR": "requests of virtual functions, and what they have acknowledged",
+    "PFMBIMR": "which of them interrupt",
+    "PFVFLRE": "virtual functions that were reset",
+    "MTQC": "memory: GCR_EXT.VT_MODE divides the queues of both directions",
+    "PFQDE": "memory",
+    "GCR_EXT": "VT_MODE divides the queues among virtual functions",
 }
 RESETS = {
     Reset.SOFTWARE: "survives CTRL.RST",
@@ -278,7 +326,7 @@ def behaviour(plugged: card.Card, row: Register) -> list[str]:
         module.__name__.rpartition(".")[2]
         for module in (
             *(dma, frame, receive, classify, filters, flow_director, pools, formats, coalesce),
-            *(transmit, write_back, offload, pause, timestamps, rate),
+            *(transmit, write_back, offload, pause, timestamps, rate, switch),
         )
         if vars(module).get(f"_{row.name}") == row.offset // 4
     ]

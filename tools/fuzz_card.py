@@ -1,8 +1,9 @@
 """Write nonsense into the registers and descriptors of simulated cards, while frames come and go.
 
 Whatever a driver writes, no access leaves the memory that was mapped for the card, each turn of the cards ends, and
-after a reset the card works as ever. Run it with the package importable: `python tools/fuzz_card.py 100000000`, and the
-seed with which it failed. Three quarters of the writes are descriptors' words.
+after a reset the card works as ever. The same goes for virtual functions, whose mailboxes get nonsense, too. Run it
+with the package importable: `python tools/fuzz_card.py 100000000`, and the seed with which it failed. Three quarters of
+the writes are descriptors' words; what functions are written comes on top of that.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from ixy.packets.dma import DmaMemory, allocate_rings
 from ixy.packets.mempool import Mempool
 from ixy.registers import Register, Reset
 from ixy.registers import i82599 as reg
+from ixy.registers import i82599_vf as vf
 from ixy.sim.card.registers import Card
+from ixy.sim.card.virtual_function import VirtualFunction
 from ixy.sim.machine import BUS_BASE, Machine
 
 ADDRESSES = ("sim:a,cable=b,ready=0", "sim:b,ready=0", "sim:c,gen=200,ready=0")
+FUNCTIONS = ("sim:d.vf0,vfs=2,gen=200,ready=0,trust=on", "sim:d.vf1")
 ROUND = 1000  # writes between two turns of the cards
 CHECK = 200  # rounds between two proofs that a card works after a reset
 PATIENCE = 600  # seconds for so many; then a turn of the cards is taken for one that never ends, and the program ends
@@ -44,6 +48,17 @@ BUSY = np.array(
     [row.offsets[queue] for row in BUSY_ROWS for queue in BUSY_QUEUES]
     + [row.offset for row in (reg.RXCTRL, reg.DMATXCTL, reg.FCTRL, reg.HLREG0, reg.MRQC, reg.CTRL_EXT)] * 4
 )
+FUNCTION_OFFSETS = np.array([offset for row in vf.ROWS for offset in row.offsets])
+FUNCTION_BUSY_ROWS = (
+    *(vf.VFRDBAL, vf.VFRDBAH, vf.VFRDLEN, vf.VFRDH, vf.VFRDT, vf.VFRXDCTL, vf.VFSRRCTL),
+    *(vf.VFTDBAL, vf.VFTDBAH, vf.VFTDLEN, vf.VFTDH, vf.VFTDT, vf.VFTXDCTL),
+)
+FUNCTION_BUSY = np.array(
+    [row.offsets[queue] for row in FUNCTION_BUSY_ROWS for queue in (0, 0, 3)]
+    + [vf.VFMAILBOX.offset, *vf.VFMBMEM.offsets[:3]] * 8
+)
+FUNCTION_WRITES = 60  # to the registers of each virtual function in a round
+MESSAGES = tuple(range(1, 18))
 COMMAND = reg.TX_DEXT | reg.TX_DATA | reg.TX_IFCS | reg.TX_EOP
 
 
@@ -69,19 +84,22 @@ class Fuzzer:
         self.forbidden.close()
 
     @contextmanager
-    def plugged(self) -> Iterator[list[Card]]:
-        """The cards, open."""
+    def plugged(self) -> Iterator[tuple[list[Card], list[VirtualFunction]]]:
+        """The cards, open, and the functions of another one."""
         cards = [self.machine.plug_in(address) for address in ADDRESSES]
+        functions = [self.machine.plug_in_function(address) for address in FUNCTIONS]
         try:
-            for card in cards:
-                card.config_write(4, 2, 1 << 2)
-            yield cards
+            for part in (*cards, *functions):
+                part.config_write(4, 2, 1 << 2)
+            yield cards, functions
         finally:
+            for function in functions:
+                self.machine.unplug_function(function)
             for card in cards:
                 self.machine.unplug(card)
 
-    def round(self, cards: list[Card], writes: int) -> None:
-        """So many writes, and a turn of the cards."""
+    def round(self, cards: list[Card], functions: list[VirtualFunction], writes: int) -> None:
+        """So many writes, some more to the functions' registers, and a turn of the cards."""
         registers = writes // 4
         self._write_descriptors(writes - registers)
         offsets = np.where(
@@ -95,9 +113,57 @@ class Fuzzer:
             cards[card].write32(offset, value)
         for card in cards:
             self._bring_up(card)
+        for function in functions:
+            self._disturb(function)
         self.work += self.machine.step()
         if not (self.forbidden.bytes == CANARY).all():
             raise AssertionError("a card wrote to memory that is not mapped for it")
+
+    def _disturb(self, function: VirtualFunction) -> None:
+        """Nonsense for a virtual function, whose queues work now and then."""
+        busy = self.random.random(FUNCTION_WRITES) < 0.7
+        offsets = np.where(
+            busy,
+            self.random.choice(FUNCTION_BUSY, FUNCTION_WRITES),
+            self.random.choice(FUNCTION_OFFSETS, FUNCTION_WRITES),
+        )
+        for offset, value in zip(offsets.tolist(), self._values(FUNCTION_WRITES).tolist(), strict=True):
+            function.write32(offset, value)
+        self.ask(function, int(self.random.choice(MESSAGES)) | int(self.random.integers(0, 256)) << vf.INFO_SHIFT)
+        if self.random.random() < 0.1:
+            function.reset()
+        if self.random.random() < 0.5:
+            self.set_up(function, self._address(self.mapped) & ~0x7F)
+
+    def ask(self, function: VirtualFunction, message: int) -> int:
+        """Send a message, whatever stands behind its first word in the mailbox; what the first one is then."""
+        function.write32(vf.VFMAILBOX.offset, vf.VFMAILBOX.mask("VFU"))
+        function.write32(vf.VFMBMEM.offset, message)
+        function.write32(vf.VFMAILBOX.offset, vf.VFMAILBOX.mask("REQ"))
+        return function.read32(vf.VFMBMEM.offset)
+
+    def set_up(self, function: VirtualFunction, base: int) -> None:
+        """Have it reset by the mailbox, and a queue of it work each way, with one ring for both."""
+        function.write32(vf.VFCTRL.offset, vf.VFCTRL.mask("RST"))
+        self.ask(function, vf.RESET)
+        for low, high, length, tail, control in (
+            (vf.VFRDBAL, vf.VFRDBAH, vf.VFRDLEN, vf.VFRDT, vf.VFRXDCTL),
+            (vf.VFTDBAL, vf.VFTDBAH, vf.VFTDLEN, vf.VFTDT, vf.VFTXDCTL),
+        ):
+            function.write32(low.offset, base & 0xFFFFFFFF)
+            function.write32(high.offset, base >> 32)
+            function.write32(length.offset, 4096)
+            function.write32(control.offset, reg.RXDCTL.value(ENABLE=1))
+            function.read32(control.offset)
+            function.write32(tail.offset, int(self.random.integers(0, 256)))
+
+    def prove_functions(self, functions: list[VirtualFunction]) -> None:
+        """One that is reset is told its address, whatever was written before, and by the other one."""
+        for number, function in enumerate(functions):
+            function.reset()
+            time.sleep(0.005)  # it has sent so many messages that only one in a millisecond is answered
+            if self.ask(function, vf.RESET) != vf.RESET | vf.ACK:
+                raise AssertionError(f"virtual function {number} is not answered after a reset")
 
     def _bring_up(self, card: Card) -> None:
         """Now and then all is made to work, so that nonsense meets a card that moves packets."""
@@ -187,14 +253,15 @@ def fuzz(writes: int, seed: int, proven: Callable[[int], None]) -> int:
         left = writes
         while left > 0:
             faulthandler.dump_traceback_later(PATIENCE, exit=True)
-            with fuzzer.plugged() as cards:
+            with fuzzer.plugged() as (cards, functions):
                 for card in cards:
                     fuzzer.machine.cards[card.name].reset(Reset.SOFTWARE)
                 for _ in range(CHECK):
-                    fuzzer.round(cards, min(left, ROUND))
+                    fuzzer.round(cards, functions, min(left, ROUND))
                     left -= ROUND
                     if left <= 0:
                         break
+                fuzzer.prove_functions(functions)
             fuzzer.prove()
             proven(max(left, 0))
         return fuzzer.work

@@ -37,6 +37,9 @@ from functions_by_hand import (
     SET_MODE,
     SET_MULTICAST,
     SET_VLAN,
+    TDH,
+    TDLEN,
+    TDT,
     TXDCTL,
     VFGORC,
     VFGPRC,
@@ -63,11 +66,10 @@ from ixy.bus import Irq
 from ixy.bus.simulated import SimulatedFunction, SimulatedVirtualFunction
 from ixy.device import Device
 from ixy.errors import AddressError, DeviceBusy, UnsupportedDevice
-from ixy.sim.card.driver_rules import BY_NAME
 from ixy.sim.checklist import report_of
 from ixy.sim.machine import Machine
 
-CTRL, CTRL_EXT, EICR, EIMS, SSVPC = 0x0, 0x18, 0x800, 0x880, 0x8780
+CTRL_EXT, EICR, RXCTRL, SSVPC, GCR_EXT = 0x18, 0x800, 0x3000, 0x8780, 0x11050
 PFVFLRE, PFVFLREC, PFMBICR, PFMAILBOX, PFMBMEM, PFVFTE = 0x600, 0x700, 0x710, 0x4B00, 0x13000, 0x8110
 MAILBOX_CAUSE = 1 << 19
 STRANGER, GROUP = bytes.fromhex("02000000000b"), bytes.fromhex("01005e000001")
@@ -200,7 +202,7 @@ def test_nobody_answers(pair: tuple[SimulatedFunction, Function]) -> None:
 def test_function_level_reset(pair: tuple[SimulatedFunction, Function]) -> None:
     """Queues stop, the function may not send, and the physical one is told until it says that it knows."""
     bar, function = pair[0].bar(0), pair[1]
-    bar.write32(0x11050, 3)  # 64 pools
+    bar.write32(GCR_EXT, 3)  # 64 pools
     bar.write32(PFVFTE, 3)
     function.write(TXDCTL + 0x40, ENABLE)
     assert bar.read32(0x6028 + 0x40 * 3) & ENABLE
@@ -212,13 +214,22 @@ def test_function_level_reset(pair: tuple[SimulatedFunction, Function]) -> None:
 
 
 def test_rules_for_drivers(pair: tuple[SimulatedFunction, Function]) -> None:
+    """What drivers of functions, physical and virtual, do wrong is told, and by what is told nothing leaves."""
     bar, function = pair[0].bar(0), pair[1]
     function.write(VFMBMEM, 1)
     function.write(VFMAILBOX, REQ)
     bar.write32(0x8200, 1 << 8)
+    bar.write32(GCR_EXT, 3)
+    bar.write32(RXCTRL, 1)
+    bar.write32(0x4A80, 1)
+    function.write(TDLEN, 128)
+    function.write(TXDCTL, ENABLE)
+    function.write(TDT, 1)
+    function.machine.step()
+    assert function.read(TDH) == 0
     broken = {rule.rule: rule.punished for rule in report_of(function.card.card).broken}
-    assert broken == {"mailbox-not-taken": False, "mailbox-during-reset": False, "vlan-check-alone": False}
-    assert BY_NAME["function-disabled"].punished
+    assert {name for name, punished in broken.items() if punished} == {"function-disabled", "not-bus-master"}
+    assert broken.keys() >= {"mailbox-not-taken", "mailbox-during-reset", "pools-unequal", "vlan-check-alone"}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

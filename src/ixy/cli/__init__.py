@@ -122,6 +122,7 @@ def group() -> None:
     xdp:eth0,filter=udp port 4789            … but those that the filter leaves; also mode=driver|generic|zerocopy
     sim:a                                    nothing plugged in
     sim:a,card=x540                          an X540 instead of an 82599
+    sim:a.vf0,vfs=2                          a virtual function of card a, which has two: also mac, vlan, spoof, trust
     sim:a,cable=b                            a cable to card b
     sim:a,cable=b,delay=50us,loss=0.01       … that impairs; also jitter, duplicate, reorder, corrupt, seed
     sim:a,cable=unix:/path/to/socket         a cable to a card of another process, or to a virtual machine

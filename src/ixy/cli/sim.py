@@ -51,6 +51,8 @@ def qemu(cards: tuple[str, ...], program: str, arguments: tuple[str, ...], sandb
 
     So any driver for an 82599 is tested without a card. The cards are those of `ixy --help`, with the same wires; the
     first is PCI device 0000:00:10.0 of the guest. The machine is a q35 with 1 GiB of memory unless -m says otherwise.
+    A virtual function, such as sim:a.vf0, is a PCI device of its own, 8086:10ed; the driver of its physical function is
+    then ours, and runs here. (The guest sees no SR-IOV capability, as it reaches 256 bytes of configuration space.)
     Ends when QEMU does, with its exit code; Ctrl-C and SIGTERM end both. At the end it says what the cards' drivers
     did; `ixy sim report` asks meanwhile.
 
@@ -59,6 +61,7 @@ def qemu(cards: tuple[str, ...], program: str, arguments: tuple[str, ...], sandb
       sudo ixy sim qemu --card sim:a,tap=ixy0 -- -hda debian.qcow2 -nographic
       ixy sim qemu --card sim:a,cable=b --card sim:b,cable=a -- -m 2G -kernel vmlinuz -initrd initrd.img -nographic
       ixy sim qemu --card sim:a,gen=60,rate=1000 -- -hda debian.qcow2 -nographic
+      sudo ixy sim qemu --card sim:a.vf0,vfs=2,tap=ixy0 --card sim:a.vf1 -- -hda debian.qcow2 -nographic
     """
     from ixy.apps.sim_qemu import run_qemu
 

@@ -8,9 +8,11 @@ Sections are those of the Intel 82599 datasheet, revision 3.3: 7.10.2.9, 8.2.3.2
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ixy.registers import Register
 from ixy.registers import i82599 as reg
 from ixy.registers import i82599_vf as vf
 from ixy.sim.card.words import Words
@@ -54,6 +56,7 @@ class Mailboxes(Words):
         self._breaches = breaches
         self._tell_physical = tell_physical
         self._tell = tell
+        self._changing = threading.Lock()  # functions may be different threads'
         self._bits = [0] * FUNCTIONS  # of VFMAILBOX, as they stand
         self.reset()
 
@@ -63,28 +66,32 @@ class Mailboxes(Words):
 
     def physical_done(self) -> None:
         """CTRL_EXT.PFRSTD was written (8.2.3.1.3)."""
-        self._bits = [bits & ~_RSTI | _RSTD for bits in self._bits]
+        with self._changing:
+            self._bits = [bits & ~_RSTI | _RSTD for bits in self._bits]
         for number in range(FUNCTIONS):
             self._tell(number)
 
     def function_reset(self, number: int) -> None:
         """A virtual function is reset: it has nothing of the mailbox, and has been told nothing."""
-        self._bits[number] &= _RSTI | _PFU
+        with self._changing:
+            self._bits[number] &= _RSTI | _PFU
 
     # -----------------------------------------------------------------------------------------------------------------
     # The virtual function's side
 
     def read(self, number: int) -> int:
         """VFMAILBOX."""
-        bits = self._bits[number]
-        self._bits[number] = bits & ~_CLEARED_BY_READ
+        with self._changing:
+            bits = self._bits[number]
+            self._bits[number] = bits & ~_CLEARED_BY_READ
         return bits
 
     def write(self, number: int, value: int) -> None:
         """VFMAILBOX: taking and leaving the words, a request, an acknowledgement."""
-        bits = self._bits[number]
-        takes = value & _VFU and not bits & _PFU
-        self._bits[number] = bits & ~_VFU | (_VFU if takes else 0)
+        with self._changing:
+            bits = self._bits[number]
+            takes = value & _VFU and not bits & _PFU
+            self._bits[number] = bits & ~_VFU | (_VFU if takes else 0)
         if value & _REQ and bits & _RSTI:
             self._breaches.note("mailbox-during-reset", f"virtual function {number}")
         if value & (_REQ | _ACK):
@@ -100,12 +107,13 @@ class Mailboxes(Words):
             self._breaches.note("mailbox-not-taken", f"VFMBMEM of virtual function {number}")
         self._put(self._word(number, word), value)
 
-    def _word(self, number: int, word: int) -> reg.Register:
+    def _word(self, number: int, word: int) -> Register:
         return reg.PFMBMEM[number * vf.MAILBOX_WORDS + word]
 
     def _raise(self, number: int, asks: bool, acknowledges: bool) -> None:
         register, bit = reg.PFMBICR[number // _SIDES], number % _SIDES
-        self._put(register, self._get(register) | asks << bit | acknowledges << _SIDES + bit)
+        with self._changing:
+            self._put(register, self._get(register) | asks << bit | acknowledges << _SIDES + bit)
         if self._get(reg.PFMBIMR[number // 32]) >> number % 32 & 1:
             self._tell_physical()
 
@@ -132,22 +140,23 @@ class Mailboxes(Words):
         return (_PF_VFU if bits & _VFU else 0) | (_PF_PFU if bits & _PFU else 0)
 
     def _write_physical(self, number: int, value: int) -> None:
-        bits = self._bits[number]
-        if value & _RVFU:  # for a function that is stuck
-            bits &= ~_VFU
-            register, bit = reg.PFMBICR[number // _SIDES], number % _SIDES
-            self._put(register, self._get(register) & ~(1 << bit | 1 << _SIDES + bit))
-        takes = value & _PF_PFU and not bits & _VFU
-        bits = bits & ~_PFU | (_PFU if takes else 0)
-        bits |= (_PFSTS if value & _STS else 0) | (_PFACK if value & _PF_ACK else 0)
-        self._bits[number] = bits
+        with self._changing:
+            bits = self._bits[number]
+            if value & _RVFU:  # for a function that is stuck
+                bits &= ~_VFU
+                register, bit = reg.PFMBICR[number // _SIDES], number % _SIDES
+                self._put(register, self._get(register) & ~(1 << bit | 1 << _SIDES + bit))
+            takes = value & _PF_PFU and not bits & _VFU
+            bits = bits & ~_PFU | (_PFU if takes else 0)
+            self._bits[number] = bits | (_PFSTS if value & _STS else 0) | (_PFACK if value & _PF_ACK else 0)
         if value & (_STS | _PF_ACK):
             self._tell(number)
 
-    def _clear(self, register: reg.Register, value: int) -> None:
-        self._put(register, self._get(register) & ~value)
+    def _clear(self, register: Register, value: int) -> None:
+        with self._changing:
+            self._put(register, self._get(register) & ~value)
 
-    def _write_physical_word(self, number: int, register: reg.Register, value: int) -> None:
+    def _write_physical_word(self, number: int, register: Register, value: int) -> None:
         if not self._bits[number] & _PFU:
             self._breaches.note("mailbox-not-taken", f"PFMBMEM of virtual function {number}")
         self._put(register, value)

@@ -98,26 +98,27 @@ class Function:
         self._registers.write(reg.PFMAILBOX[self.number], ACK=1)
         if words[0] & (vf.ACK | vf.NACK):
             return  # an answer of ours, which is there still
-        if words[0] == vf.RESET:
-            self._reset()
-        elif not self._clear_to_send:
-            self.refused += 1
-            self._send([words[0] | vf.NACK])
-        else:
-            self._send([words[0] | self._verdict(words) | vf.CTS, *words[1:]])
-
-    def _verdict(self, words: list[int]) -> int:
-        """Do what a message asks for; ACK, or NACK if it may not be."""
         try:
             self._limit()
-            answer = self._answers.get(words[0] & 0xFFFF)
-            if answer is None:
-                raise Refused
-            answer(words)
+            if words[0] == vf.RESET:
+                self._send(self._reset())
+            else:
+                self._do(words)
+                self._send([words[0] | vf.ACK | vf.CTS, *words[1:]])
         except Refused:
             self.refused += 1
-            return vf.NACK
-        return vf.ACK
+            self._send([words[0] | vf.NACK | (vf.CTS if self._clear_to_send else 0), *words[1:]])
+
+    def _do(self, words: list[int]) -> None:
+        """Do what a message asks for, and put what is to be told into its words.
+
+        Raises:
+            Refused: it may not be.
+        """
+        answer = self._answers.get(words[0] & 0xFFFF)
+        if answer is None or not self._clear_to_send:
+            raise Refused
+        answer(words)
 
     def _limit(self) -> None:
         """Refuse to do anything for a function that sends too many messages."""
@@ -151,8 +152,8 @@ class Function:
     # -----------------------------------------------------------------------------------------------------------------
     # A reset
 
-    def _reset(self) -> None:
-        """It begins anew, with what it was granted, and is told its address and which bits of others are hashed."""
+    def _reset(self) -> list[int]:
+        """It begins anew, with what it was granted; the words that tell it which address it has."""
         self._take_all()
         self._clear_to_send = True
         filters, number, grant = self._filters, self.number, self._grant
@@ -169,7 +170,7 @@ class Function:
             self._registers.write(reg.TDWBAH[queue], 0)
         address = int.from_bytes(self.mac, "little")
         kind = self._registers.get(reg.MCSTCTRL, "MO")
-        self._send([vf.RESET | vf.ACK, address & 0xFFFFFFFF, address >> 32, kind])
+        return [vf.RESET | vf.ACK, address & 0xFFFFFFFF, address >> 32, kind]
 
     @property
     def _queues(self) -> range:
