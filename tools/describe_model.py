@@ -192,6 +192,7 @@ in its address:
 - `trust=on`: it may change an address that it was given, add others, take all groups, and ask for the redirection table
   and the key, which are all functions'. All packets nobody gets from an 82599.
 
+A packet whose end is not in its function's ring when the card gets there is dropped, so that no other one waits for it.
 A function that sends more than 512 messages at once, and then one a millisecond, has the others refused. One that does
 not let go of its mailbox is made to (RVFU). `ixy sim report` and the end of `ixy sim qemu` count for each function
 requests, those that were refused, packets, those that were kept from being sent, and DMA that was refused.

@@ -289,6 +289,7 @@ def test_what_an_untrusted_function_is_refused(machine: Machine) -> None:
         (told,) = report_of(function.card.card).functions
         assert told.requests == 9
         assert told.refused == 4
+        assert "sim:a.vf0 02:00:00:00:00:77: 0 packets received, 0 sent" in str(machine.report("a.vf0"))
 
 
 def test_addresses_are_one_functions(machine: Machine) -> None:
@@ -457,6 +458,20 @@ def test_memory_that_is_not_shown(three: Three) -> None:
     assert wire.take() == [frame(BROADCAST, SECOND)]
 
 
+def test_a_packet_without_an_end(three: Three) -> None:
+    """It is dropped, and what others send goes on; so does the function itself."""
+    first, second, wire = three
+    machine = first.machine
+    for number in range(3):
+        first.post(frame(BROADCAST, FIRST), command=0)
+        first.tx[first.tx_next - 1, 1] &= ~(1 << 24 | 1 << 27)
+        second.post(frame(BROADCAST, SECOND, number))
+        machine.step(3)
+        assert wire.take() == [frame(BROADCAST, SECOND, number)]
+    first.send(frame(BROADCAST, FIRST, 9))
+    assert wire.take() == [frame(BROADCAST, FIRST, 9)]
+
+
 def test_each_function_masters_the_bus_by_itself(three: Three) -> None:
     first, second, wire = three
     first.bus.config_write(4, 2, 0)
@@ -502,6 +517,19 @@ def test_no_queue_of_others(three: Three) -> None:
     first.write(RDT + 4 * 0x40, 5)
     assert first.read(RXDCTL + 4 * 0x40) == 0
     assert (second.read(RXDCTL) & ENABLE, second.read(RDT)) == (ENABLE, before)
+
+
+def test_as_many_functions_as_there_are(machine: Machine) -> None:
+    """With more than 31 each has two queues; the last one's are 124 and 125 of the card's 128."""
+    with functions(machine, "sim:a.vf62,vfs=63,cable=b,ready=0") as (function,), open_card(machine, "sim:b") as wire:
+        mac = function.set_up()
+        assert function.ask(GET_QUEUES)[1:3] == [2, 2]
+        assert function.card.card.read32(0xD000 + 0x40 * (124 - 64) + 0x28) & ENABLE
+        arrive(machine, frame(mac, STRANGER))
+        function.send(frame(STRANGER, mac))
+        assert (function.take(), receive_all(wire)) == ([frame(mac, STRANGER)], [frame(STRANGER, mac)])
+        function.write(RXDCTL + 2 * 0x40, ENABLE)
+        assert function.read(RXDCTL + 2 * 0x40) == 0
 
 
 def test_link(three: Three) -> None:

@@ -74,7 +74,7 @@ def _serve(attachment: Attachment, process: subprocess.Popen[bytes]) -> int:
 
 def _report(attachment: Attachment) -> None:
     """Say what the drivers did of those cards that had one."""
-    reports = [report_of(card) for card in attachment.simulated if card.history.used]
+    reports = [report_of(card) for card in attachment.simulated if card.used]
     if reports:
         show([report.as_dict() for report in reports], as_json=False, stream=sys.stderr)
 

@@ -10,6 +10,7 @@ from typing import Any
 from ixy.errors import Error
 from ixy.sim.checklist import text
 from ixy.sim.qemu.reporting import ask
+from ixy.sim.spec import function_of
 
 
 def print_reports(names: Sequence[str], *, as_json: bool) -> None:
@@ -22,7 +23,7 @@ def print_reports(names: Sequence[str], *, as_json: bool) -> None:
     if not reports:
         raise Error("no `ixy sim qemu` of this user is running: start one, then ask")
     known = [report["card"] for report in reports]
-    wanted = [name.removeprefix("sim:") for name in names]
+    wanted = [function_of(name.removeprefix("sim:"))[0] for name in names]
     for name in wanted:
         if name not in known:
             raise Error(f"sim:{name}: no such card is in a running `ixy sim qemu`; there are: {', '.join(known)}")

@@ -4,7 +4,8 @@ The model stands on the other side of the bus: with the driver it shares the map
 `rack.py` is its state, `card/` a card: the part that works on packets and the part that software talks to; `wires/` is
 what is plugged into its port, a file for each. `loop.py` gives them their turns, in a thread of compiled code, or
 `virtual.py` by a virtual clock.
-`machine.py` holds the cards together, and `qemu/` makes them PCI functions of a virtual machine.
+`machine.py` holds the cards together, and `qemu/` makes them PCI functions of a virtual machine. `physical/` drives a
+card of which only virtual functions are opened.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def report(card: str) -> Report:
     """What a driver did to a card of this process: a check-list of its initialisation, and the rules that it broke.
 
     Args:
-        card: its name, "a" or "sim:a". A card that was closed is reported as it was.
+        card: its name, "a" or "sim:a", or that of a virtual function of it. A card that was closed is reported as it
+            was.
 
     Raises:
         TypeError: the name is no text.

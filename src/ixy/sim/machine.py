@@ -108,9 +108,8 @@ class Plug:
     holder: ReferenceType[object] | None
     stack: ExitStack = field(default_factory=ExitStack)
     physical: Physical | None = None  # who is its physical function's driver, if that is ours
-    functions: dict[int, ReferenceType[object] | None] = field(
-        default_factory=dict[int, Any]
-    )  # who has its virtual ones
+    # Who has its virtual ones, by their numbers
+    functions: dict[int, ReferenceType[object] | None] = field(default_factory=dict[int, Any])
 
     @property
     def wires(self) -> tuple[Wire, ...]:
@@ -370,6 +369,7 @@ class Machine:
         Raises:
             ConfigurationError: no such card was ever open.
         """
+        name = function_of(name)[0]
         if name in self.cards:
             return report_of(self.cards[name])
         if name not in self._reports:

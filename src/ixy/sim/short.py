@@ -9,7 +9,7 @@ from ixy.jit import compiled
 from ixy.sim import slots
 from ixy.sim.card.judge import SHORT
 from ixy.sim.card.receive import receive
-from ixy.sim.card.state import FEATURES, LOOPBACK
+from ixy.sim.card.state import FEATURES, LOOPBACK, VIRTUAL
 from ixy.sim.loop import emit, hand_over
 from ixy.sim.rack import SLOT, TIMED, Rack
 from ixy.sim.slots import belongs_in
@@ -26,9 +26,10 @@ def leave(rack: Rack, card: int, length: int, judged: int) -> int:
     """Let the packet in the staging buffer leave that is no good: 0, as no frame is left that is.
 
     Without a check sequence it arrives nowhere: each partner drops it. One that is too short does so as it is, for
-    whoever records it, though a partner that is a card drops it, too.
+    whoever records it, though a partner that is a card drops it, too. What a pool sends so goes nowhere, as nobody has
+    looked whose it is.
     """
-    if judged == SHORT and length > 0:
+    if judged == SHORT and length > 0 and rack.cards[card, FEATURES] & VIRTUAL == 0:
         start = card * SLOT
         if rack.cards[card, FEATURES] & LOOPBACK:
             receive(rack, card, start, length)

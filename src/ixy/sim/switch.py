@@ -42,6 +42,8 @@ from ixy.sim.card.state import (
     RX_STRIDE,
     SEGMENT,
     SPOOFED,
+    STAGED,
+    STAGING,
     TX_BROADCAST,
     TX_LOOPED_BYTES,
     TX_MULTICAST,
@@ -65,6 +67,7 @@ _PFVMECM = reg.PFVMECM.offset // 4
 _PFVMVIR = reg.PFVMVIR.offset // 4
 _PFVTCTL = reg.PFVTCTL.offset // 4
 _RDH, _RDT, _RXDCTL = reg.RDH.offset // 4, reg.RDT.offset // 4, reg.RXDCTL.offset // 4
+_TDH, _TDT, _TX_STRIDE = reg.TDH.offset // 4, reg.TDT.offset // 4, reg.TDH.stride // 4
 _RXCTRL = reg.RXCTRL.offset // 4
 
 _ENABLE, _RXEN = reg.RXDCTL.mask("ENABLE"), reg.RXCTRL.mask("RXEN")
@@ -84,6 +87,7 @@ def _function(image: Any, card: int, pool: int, _b: int, _c: int) -> int:
     virtual = 0 <= pool < rack.cards[card, FUNCTIONS]
     enter(rack, card, pool if virtual else PHYSICAL)
     if not virtual:
+        give_up_unfinished(rack, card)
         return 1
     return (load_acquire(rack.registers[card], _PFVFTE + (pool >> 5)) >> (pool & 31)) & 1
 
@@ -104,6 +108,15 @@ def enter(rack: Rack, card: int, function: int) -> None:
         words[FUNCTION_ROOT],
         words[FUNCTION_REQUESTER],
     )
+
+
+@compiled
+def give_up_unfinished(rack: Rack, card: int) -> None:
+    """Forget a packet that is being gathered if its queue has nothing more of it: others wait for its end."""
+    registers, own = rack.registers[card], rack.cards[card]
+    at = own[STAGING] * _TX_STRIDE
+    if own[STAGED] != 0 and load_acquire(registers, _TDH + at) == load_acquire(registers, _TDT + at):
+        own[STAGED] = own[OFFLOAD] = 0
 
 
 @belongs_in(slots.ROOM)

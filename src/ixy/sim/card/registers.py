@@ -196,6 +196,12 @@ class Card(Words):
         self._supervision.packet_memory = int(self._resets[reg.RXPBSIZE.offset // 4])
         self.power_on(f"sim:{self.name}")
 
+    @property
+    def used(self) -> bool:
+        """Whether a driver has done something to it, or to a virtual function; not our own of the physical one."""
+        asked = any(function.mailbox_requests for function in self.functions)
+        return asked or (self.history.used and self.driver is None)
+
     def divide(self, functions: int) -> None:
         """Have so many virtual functions, from the first pool on (7.10.2)."""
         self.functions = tuple(VirtualFunction(self._machine, self, number) for number in range(functions))
