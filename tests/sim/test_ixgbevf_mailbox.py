@@ -489,7 +489,7 @@ def test_registers_all_ones(
 
 
 def test_counters_that_begin_anew(machine: Machine, physical: PhysicalSide) -> None:
-    """8.2.4.5: 32 bits, of bytes 36, and no read clears them: what is counted goes on across the last bit."""
+    """8.3: 32 bits, of bytes 36, and no read clears them: what is counted goes on across the last bit."""
     with open_function(machine) as device:
         function = physical.card.functions[0]
         counts = {"VFGPRC": 0, "VFGORC": 0}
