@@ -12,7 +12,7 @@ import faulthandler
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 import numpy as np
@@ -84,13 +84,15 @@ class Fuzzer:
         self.forbidden.close()
 
     @contextmanager
-    def plugged(self) -> Iterator[tuple[list[Card], list[VirtualFunction]]]:
+    def plugged(self) -> Generator[tuple[list[Card], list[VirtualFunction]]]:
         """The cards, open, and the functions of another one."""
         cards = [self.machine.plug_in(address) for address in ADDRESSES]
         functions = [self.machine.plug_in_function(address) for address in FUNCTIONS]
         try:
-            for part in (*cards, *functions):
-                part.config_write(4, 2, 1 << 2)
+            for card in cards:
+                card.config_write(4, 2, 1 << 2)
+            for function in functions:
+                function.config_write(4, 2, 1 << 2)
             yield cards, functions
         finally:
             for function in functions:

@@ -66,6 +66,7 @@ from ixy.bus import Irq
 from ixy.bus.simulated import SimulatedFunction, SimulatedVirtualFunction
 from ixy.device import Device
 from ixy.errors import AddressError, DeviceBusy, UnsupportedDevice
+from ixy.sim.card import supervision
 from ixy.sim.checklist import report_of
 from ixy.sim.machine import Machine
 
@@ -133,6 +134,9 @@ def test_who_has_what(machine: Machine) -> None:
             SimulatedVirtualFunction("sim:a.vf2", machine)
         with functions(machine, "sim:a.vf1"):
             pass
+    assert not machine.cards
+    with pytest.raises(AddressError, match="is the address of another function"):
+        SimulatedVirtualFunction("sim:a.vf0,mac=02:69:78:79:00:01", machine)  # the card's own
     assert not machine.cards
     SimulatedFunction("sim:a", machine).close()
 
@@ -296,6 +300,7 @@ def test_addresses_are_one_functions(machine: Machine) -> None:
     """Without one that was given, it may be changed, but to no other function's, a group's or none."""
     with functions(machine, "sim:a.vf0,vfs=2", "sim:a.vf1") as (first, second):
         first.reset()
+        assert not first.agrees(SET_MAC, *words_of(SECOND))
         assert second.reset() == SECOND
         for mac in (SECOND, GROUP, bytes(6)):
             assert not first.agrees(SET_MAC, *words_of(mac))
@@ -303,6 +308,9 @@ def test_addresses_are_one_functions(machine: Machine) -> None:
         assert not second.agrees(SET_MACVLAN | 1 << 16, *words_of(STRANGER))
         assert second.agrees(SET_MAC, *words_of(FIRST))
         assert mac_of(first.ask(RESET)) == STRANGER
+        second.close()
+        with pytest.raises(AddressError, match="mac=02:00:00:00:00:0b is the address of another function"):
+            SimulatedVirtualFunction("sim:a.vf1,mac=02:00:00:00:00:0b", machine)
 
 
 def test_tables_are_finite(machine: Machine) -> None:
@@ -530,6 +538,22 @@ def test_as_many_functions_as_there_are(machine: Machine) -> None:
         assert (function.take(), receive_all(wire)) == ([frame(mac, STRANGER)], [frame(STRANGER, mac)])
         function.write(RXDCTL + 2 * 0x40, ENABLE)
         assert function.read(RXDCTL + 2 * 0x40) == 0
+
+
+def test_a_tail_that_comes_too_early(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a fault if it stays so, and none in a test of registers, as Linux makes one, while others receive."""
+    with functions(machine, "sim:a.vf0,vfs=2") as (function,):
+        monkeypatch.setattr(supervision, "monotonic_ns", lambda: 1 << 62)  # as if no time passed
+        function.bus.config_write(4, 2, 1 << 2)
+        function.reset()
+        function.write(RXDCTL, ENABLE)
+        for value in (0x5A5A, 0):
+            function.write(RDT, value)
+        function.write(RXDCTL, 0)
+        assert report_of(function.card.card).broken == []
+        function.write(RXDCTL, ENABLE)
+        function.write(RDT, 5)
+        assert [rule.rule for rule in report_of(function.card.card).broken] == ["rx-tail-early"]
 
 
 def test_link(three: Three) -> None:

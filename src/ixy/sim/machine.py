@@ -214,35 +214,40 @@ class Machine:
         with self._lock:
             self._pull_forgotten()
             plug = self._plugs.get(spec.name)
-            if plug is None:
-                physical = Physical(self)
-                plug = self._plug_in(spec, physical)
-                try:
-                    plug.physical = physical
-                    physical.begin(plug.card)
-                except BaseException:
-                    self._pull(plug)
-                    raise
-            elif not spec.shared:
-                raise AddressError(
-                    f"{address}: sim:{spec.name} is open already, with what is plugged in: "
-                    f"open it as sim:{spec.full_name}"
-                )
-            return self._take_function(plug, spec, holder)
+            if plug is not None:
+                return self._take_function(plug, spec, holder)
+        physical = Physical(self)
+        plug = self._plug_in(spec, physical, physical, {spec.vf: None if holder is None else ref(holder)})
+        try:
+            with self._lock:
+                physical.begin(plug.card)
+                physical.grant(spec.vf, spec.grant)
+        except BaseException:
+            self._pull(plug)
+            raise
+        return plug.card.functions[spec.vf]
 
     def _take_function(self, plug: Plug, spec: Spec, holder: object) -> VirtualFunction:
+        """Take a virtual function of a card that is plugged in."""
         number, functions = spec.vf or 0, plug.card.functions
+        if not spec.shared:
+            raise AddressError(
+                f"sim:{spec.full_name}: sim:{spec.name} is open already, with what is plugged in: "
+                f"open it as sim:{spec.full_name}"
+            )
         if number >= len(functions):
             raise AddressError(f"sim:{spec.full_name}: sim:{spec.name} was opened with vfs={len(functions)}")
         if number in plug.functions:
             raise DeviceBusy(f"sim:{spec.full_name} is open already: close it first")
-        if plug.physical is not None:
-            plug.physical.grant(number, spec.grant)
-        elif spec.grant != Grant():
+        if plug.physical is None and spec.grant != Grant():
             raise AddressError(
                 f"sim:{spec.full_name}: another driver has the physical function, and says what its functions may: "
                 "leave out mac, vlan, spoof and trust"
             )
+        if plug.physical is not None and not plug.physical.functions:
+            raise DeviceBusy(f"sim:{spec.name} is just being plugged in: try again")
+        if plug.physical is not None:
+            plug.physical.grant(number, spec.grant)
         plug.functions[number] = None if holder is None else ref(holder)
         return functions[number]
 
@@ -275,15 +280,21 @@ class Machine:
             if plug.forgotten or (plug.physical is not None and not plug.functions):
                 self._pull(plug)
 
-    def _plug_in(self, spec: Spec, holder: object) -> Plug:
+    def _plug_in(
+        self,
+        spec: Spec,
+        holder: object,
+        physical: Physical | None = None,
+        functions: dict[int, ReferenceType[object] | None] | None = None,
+    ) -> Plug:
         self.owner.check(f"the machine of sim:{spec.name}")
         plug: Plug | None = None
         try:
             with self._lock:
                 self._pull_forgotten()
                 if spec.name in self._plugs:
-                    functions = self._plugs[spec.name].physical is not None
-                    what = "in use by its virtual functions: close them" if functions else "open already: close it"
+                    ours = self._plugs[spec.name].physical is not None
+                    what = "in use by its virtual functions: close them" if ours else "open already: close it"
                     raise DeviceBusy(f"sim:{spec.name} is {what} first")
                 check_files((*_plugged_wires(), *spec.wires))
                 self._check_clock(spec)
@@ -294,7 +305,8 @@ class Machine:
                 if len(card.functions) != spec.vfs:
                     card.divide(spec.vfs)
                 card.ready.reads = spec.ready
-                plug = self._plugs[spec.name] = Plug(card, spec, None if holder is None else ref(holder))
+                known = None if holder is None else ref(holder)
+                plug = self._plugs[spec.name] = Plug(card, spec, known, physical=physical, functions=functions or {})
                 if spec.virtual:
                     clock.start(self)
                 self.rack.control[FOLLOWING] = FAR if spec.virtual else 0

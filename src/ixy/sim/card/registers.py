@@ -411,7 +411,8 @@ class Card(Words):
         queues = self._get(reg.MRQC) & reg.MRQC.mask("MRQE")
         pools = bool(self._get(reg.PFVTCTL) & reg.PFVTCTL.mask("VT_ENA")) or queues in BY_CLASS
         self._words[state.POOL_SHIFT] = _QUEUES_OF_MODE.get(self._vt_mode) or _QUEUES_OF_MRQE.get(queues, 0)
-        self.interrupts.foreign = len(self.functions) * self.pool_size if self.divided else 0
+        foreign = len(self.functions) * self.pool_size if self.divided else 0
+        self.interrupts.foreign = self._supervision.foreign = foreign
         filters = self._filters or bool(self._get(reg.FDIRCTRL) & reg.FDIRCTRL.mask("PBALLOC"))
         cuts_crc = self._get(reg.HLREG0) & reg.HLREG0.mask("RXCRCSTRP") or self._get(reg.RDRXCTL) & _CRC_STRIP
         other_formats, coalesces = formats.are_used(registers), bool(cuts_crc) and coalesce.is_enabled(registers)

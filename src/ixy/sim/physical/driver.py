@@ -12,7 +12,7 @@ import time
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
-from ixy.errors import DeviceTimeout
+from ixy.errors import AddressError, DeviceTimeout
 from ixy.registers import Register, RegisterFile
 from ixy.registers import i82599 as reg
 from ixy.registers import i82599_vf as vf
@@ -91,8 +91,21 @@ class Physical:
         return self._card.functions[number].name
 
     def grant(self, number: int, grant: Grant) -> None:
-        """Let a function have this from its next reset on."""
+        """Let a function have this from its next reset on.
+
+        Raises:
+            AddressError: its address is another one's.
+        """
+        if grant.mac is not None and self.is_anothers(grant.mac, number):
+            raise AddressError(
+                f"sim:{self.name_of(number)}: mac={grant.mac.hex(':')} is the address of another function"
+            )
         self.functions[number].granted(grant)
+
+    def is_anothers(self, mac: bytes, number: int) -> bool:
+        """Whether an address belongs to another function than this one, even if that has not asked for it yet."""
+        known = any(function.mac == mac for function in self.functions if function.number != number)
+        return known or self.filters.is_taken(mac, number)
 
     # -----------------------------------------------------------------------------------------------------------------
     # 4.6.3 Initialisation

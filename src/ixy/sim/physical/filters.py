@@ -13,9 +13,6 @@ from ixy.registers import i82599 as reg
 if TYPE_CHECKING:
     from ixy.registers import RegisterFile
 
-_NO_VLAN = 0  # whose members take frames that have a priority, but are in no VLAN
-_VLAN_BITS = 0xFFF
-
 
 class Filters:
     """The tables of one card, of which the driver keeps what it has written: pools as numbers with a bit for each.
@@ -52,7 +49,7 @@ class Filters:
 
     def set_address(self, function: int, mac: bytes) -> bool:
         """Let a function have this address instead of the one it had; False if it is another one's."""
-        if self._is_taken(mac, function):
+        if self.is_taken(mac, function):
             return False
         self._set_address(1 + function, mac, function)
         return True
@@ -60,7 +57,7 @@ class Filters:
     def add_address(self, function: int, mac: bytes) -> bool:
         """Let it have this one besides; False if it is another one's, or there is no room."""
         free = [entry for entry in range(1 + self._functions, reg.RAL.count) if entry not in self._addresses]
-        if not free or self._is_taken(mac, function):
+        if not free or self.is_taken(mac, function):
             return False
         self._set_address(free[0], mac, function)
         return True
@@ -73,7 +70,8 @@ class Filters:
                 self._registers.write(reg.RAH[entry], 0)
                 self._set_pools(reg.MPSAR, entry, 0)
 
-    def _is_taken(self, mac: bytes, function: int) -> bool:
+    def is_taken(self, mac: bytes, function: int) -> bool:
+        """Whether an address is not this function's, but another one's."""
         return any(address == mac and owner != function for address, owner in self._addresses.values())
 
     def _set_address(self, entry: int, mac: bytes, pool: int) -> None:

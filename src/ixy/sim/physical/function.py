@@ -196,7 +196,7 @@ class Function:
         mac = _mac_of(words)
         if mac != self.mac and self._grant.mac is not None and not self._grant.trust:
             raise Refused
-        if not self._filters.set_address(self.number, mac):
+        if self._physical.is_anothers(mac, self.number) or not self._filters.set_address(self.number, mac):
             raise Refused
         self.mac = mac
 
@@ -206,6 +206,8 @@ class Function:
         if index > 0 and self._grant.mac is not None and not self._grant.trust:
             raise Refused
         mac = _mac_of(words) if index > 0 else b""
+        if self._physical.is_anothers(mac, self.number):
+            raise Refused
         if index <= 1:
             self._filters.drop_addresses(self.number)
         if index > 0 and not self._filters.add_address(self.number, mac):
