@@ -234,8 +234,8 @@ def test_what_is_refused_by_name(machine: Machine, physical: PhysicalSide) -> No
         with pytest.raises(ConfigurationError, match="tcp dport 80 → queue 0 cannot be had"):
             device.rules.add(protocol="tcp", dport=80, queue=0)
         assert device.rss is None
-    with pytest.raises(ConfigurationError, match="does not tell 'segments'"):
-        open_function(machine, metadata=("segments",))
+    with pytest.raises(ConfigurationError, match="the device does not do 'coalescing'"):
+        open_function(machine, metadata=("segments", "parts"), offloads=("coalescing",))
 
 
 def test_port_vlan_is_taken_out(machine: Machine, physical: PhysicalSide) -> None:
@@ -489,7 +489,7 @@ def test_registers_all_ones(
 
 
 def test_counters_that_begin_anew(machine: Machine, physical: PhysicalSide) -> None:
-    """8.2.4.5: 32 bits, of bytes 36, and no read clears them: what is counted goes on across the last bit."""
+    """8.3: 32 bits, of bytes 36, and no read clears them: what is counted goes on across the last bit."""
     with open_function(machine) as device:
         function = physical.card.functions[0]
         counts = {"VFGPRC": 0, "VFGORC": 0}

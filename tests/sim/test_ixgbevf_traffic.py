@@ -102,6 +102,21 @@ def test_between_functions_and_the_wire(net: Net) -> None:
     assert b.xstats()["VFGPRC"] == 4
 
 
+def test_functions_of_an_x540(make: Make) -> None:
+    net = make(more=",card=x540")
+    assert net.first.info.model == "X540 virtual function"
+    net.send(net.wire, frame(1, 60, net.first.mac))
+    net.send(net.first, frame(2, 60, net.wire.mac))
+    assert (net.received(net.first), net.received(net.wire)) == ([1], [2])
+
+
+def test_by_a_virtual_clock() -> None:
+    """Nothing of the mailbox waits for a clock that only packets and polls move."""
+    with ixy.open("sim:a.vf0,vfs=1,gen=60,rate=1e6,count=10,clock=virtual", sim=Machine()) as device:
+        assert device.link.up
+        device.set_vlan_filter(7, True)
+
+
 def test_filters_of_addresses(net: Net) -> None:
     """A stranger's frame stays out; a station and a group come in once they are asked for."""
     stranger, group = bytes.fromhex("021111111111"), bytes.fromhex("01005e0a0b0c")

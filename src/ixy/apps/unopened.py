@@ -13,7 +13,7 @@ from ixy.bus.interfaces import interfaces
 from ixy.bus.lock import holder
 from ixy.bus.looking import registers_of
 from ixy.bus.pci import PciDevice
-from ixy.bus.simulated import SimulatedFunction
+from ixy.bus.simulated import SimulatedFunction, SimulatedVirtualFunction, simulated_function
 from ixy.drivers.info import Info, plugged
 from ixy.drivers.ixgbe import inside as ixgbe
 from ixy.drivers.ixgbe.cards import CARDS as IXGBE_CARDS
@@ -201,11 +201,11 @@ def _refuse_to_clear(device: PciDevice) -> None:
 # Cards
 
 
-def _new_card(address: str) -> SimulatedFunction:
-    """The simulated card of an address, with nothing plugged in, in a machine of its own."""
+def _new_card(address: str) -> SimulatedFunction | SimulatedVirtualFunction:
+    """The simulated card or virtual function of an address, with nothing plugged in, in a machine of its own."""
     name, *options = address.split(",")
     own = [option for option in options if option.startswith(("card=", "seed="))]
-    return SimulatedFunction(",".join([name, *own]), Machine(stepped=True))
+    return simulated_function(",".join([name, *own]), Machine(stepped=True))
 
 
 class Known(NamedTuple):

@@ -112,7 +112,7 @@ class CardFunction:
         """
         self._metadata = check_metadata(self.address, metadata, TOLD)
         self._offloads = check_offloads(self.address, offloads, possible, self._metadata)
-        self._mtu = check_mtu(self.address, mtu, "parts" in self._metadata)
+        self._mtu = check_mtu(self.address, mtu, MAX_MTU, "parts" in self._metadata)
         self._longest = max(self._mtu + IN_BUFFERS, BUFFER_SIZE)
         self._parts = COALESCED if "coalescing" in self._offloads else -(-self._longest // BUFFER_SIZE)
 
@@ -125,14 +125,9 @@ class CardFunction:
         Raises:
             ConfigurationError: says which parameter, and what is possible.
         """
-        for kind, wanted in (("receive", rx_queues), ("transmit", tx_queues)):
-            if not 1 <= wanted <= queues:
-                raise ConfigurationError(f"{self.address}: {wanted} {kind} queues: 1 to {queues} are possible")
-        if ring_size not in RING_SIZES:
-            raise ConfigurationError(f"{self.address}: a ring of {ring_size} descriptors: possible are {RING_SIZES}")
+        check_configuration(self.address, rx_queues, tx_queues, ring_size, pool_size, queues, self._parts)
         if "parts" in self._metadata and DOES.keys() & self._offloads and ring_size < _LEAST_RING:
             raise ConfigurationError(f"{self.address}: with offloads of packets in parts a ring needs {_LEAST_RING}")
-        check_pool(self.address, pool_size, ring_size, CLEAN_GROUP + self._parts - 1)
 
     def _map_registers(self) -> None:
         self._bar = self._function.bar(0)
@@ -334,21 +329,24 @@ class CardFunction:
         raise NotImplementedError
 
 
-def check_mtu(address: str, mtu: int | None, parts: bool) -> int:
-    """The MTU, one that the card can have.
+def check_configuration(
+    address: str, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int, queues: int, parts: int = 1
+) -> None:
+    """Refuse what cards or the driver do not support, before the card is touched.
 
     Args:
-        parts: frames may take several buffers.
+        queues: the most that there can be, each way.
+        parts: the most buffers that a packet may take.
 
     Raises:
-        ConfigurationError: says what is possible.
+        ConfigurationError: says which parameter, and what is possible.
     """
-    if mtu is None:
-        return DEFAULT_MTU
-    most = BUFFER_SIZE - IN_BUFFERS
-    if integer(f"{address}: mtu", mtu, 1, MAX_MTU) > most and not parts:
-        raise ConfigurationError(f"{address}: mtu {mtu}: above {most} it takes several buffers: metadata=('parts',)")
-    return mtu
+    for kind, wanted in (("receive", rx_queues), ("transmit", tx_queues)):
+        if not 1 <= wanted <= queues:
+            raise ConfigurationError(f"{address}: {wanted} {kind} queues: 1 to {queues} are possible")
+    if ring_size not in RING_SIZES:
+        raise ConfigurationError(f"{address}: a ring of {ring_size} descriptors: possible are {RING_SIZES}")
+    check_pool(address, pool_size, ring_size, CLEAN_GROUP + parts - 1)
 
 
 def check_unicast(address: str, mac: bytes) -> None:
@@ -359,3 +357,21 @@ def check_unicast(address: str, mac: bytes) -> None:
     """
     if len(mac) != 6 or mac[0] & 1:
         raise ConfigurationError(f"{address}: {mac.hex(':')} is no unicast MAC address")
+
+
+def check_mtu(address: str, mtu: int | None, longest: int, parts: bool) -> int:
+    """The MTU, one that the card can have.
+
+    Args:
+        longest: what it can have.
+        parts: frames may take several buffers.
+
+    Raises:
+        ConfigurationError: says what is possible.
+    """
+    if mtu is None:
+        return DEFAULT_MTU
+    most = BUFFER_SIZE - IN_BUFFERS
+    if integer(f"{address}: mtu", mtu, 1, longest) > most and not parts:
+        raise ConfigurationError(f"{address}: mtu {mtu}: above {most} it takes several buffers: metadata=('parts',)")
+    return mtu

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def link(registers: RegisterFile) -> Link:
-    """The state of the card's link; functions of one card reach each other without (8.2.4.1.3)."""
+    """The state of the card's link; functions of one card reach each other without (8.3)."""
     links = reg.VFLINKS.decode(registers.read(reg.VFLINKS))
     return Link(True, LINK_SPEEDS.get(links["LINK_SPEED"], 0)) if links["LINK_UP"] else Link(False, 0)
 

@@ -1,4 +1,4 @@
-"""The counters of a virtual function: nothing clears them, and after their last bit they begin anew (8.2.4.5)."""
+"""The counters of a virtual function: nothing clears them, and after their last bit they begin anew (8.3)."""
 
 from __future__ import annotations
 
