@@ -50,6 +50,7 @@ from ixy.jit import compiled, outlined
 from ixy.packets.buffers import ID_MASK, STRIDE, device_address
 from ixy.packets.checking import hand_over
 from ixy.packets.packets import NO_NEXT, Flags, Packets, stamp
+from ixy.packets.parts import link, part_count, total_length
 from ixy.packets.pool import Pools, free_count, fresh, give, took
 from ixy.registers.virtio import (
     CSUM_OFFSET,
@@ -327,8 +328,7 @@ def receiving(
             copy(ring.headers, end, ring.headers, place_of(buffer) - header, moved)
             pools.sizes[last & ID_MASK] += moved
             if length > moved:
-                pools.sizes[buffer & ID_MASK] = length - moved
-                pools.nexts[buffer & ID_MASK] = NO_NEXT
+                link(pools, buffer, length - moved, NO_NEXT)
                 if last == first:
                     put(packets.nexts, i, buffer)
                 else:
@@ -436,7 +436,7 @@ def transmitting(
     def load(ring: Any, pools: Pools, packets: Packets, i: int) -> int:
         """Put packet `i` on the ring; how many descriptors it has."""
         position, mask = ring.state[NEXT], ring.held.ids.size - 1
-        parts, total = extent(pools, packets, i)
+        parts, total = part_count(pools, packets, i), total_length(pools, packets, i)
         write_header(ring, pools, packets, i, total)
         ring.order[position & mask] = parts
         buffer = peek(packets.nexts, i, NO_NEXT)
@@ -455,24 +455,11 @@ def transmitting(
 
 
 @compiled
-def extent(pools: Pools, packets: Packets, i: int) -> tuple[int, int]:
-    """How many buffers packet `i` has, and how many bytes."""
-    parts, total = 1, np.int64(packets.lengths[i])
-    buffer = peek(packets.nexts, i, NO_NEXT)
-    while buffer >= 0:
-        parts += 1
-        total += pools.sizes[buffer & ID_MASK]
-        buffer = pools.nexts[buffer & ID_MASK]
-    return parts, total
-
-
-@compiled
 def fitting(pools: Pools, packets: Packets, first: int, last: int, room: int) -> int:
     """How many packets from `first` to `last` go into so many descriptors."""
     i = first
     while i < last:
-        parts, _ = extent(pools, packets, i)
-        room -= parts
+        room -= part_count(pools, packets, i)
         if room < 0:
             break
         i += 1
