@@ -168,7 +168,7 @@ def write_header(ring: Any, pools: Pools, packets: Packets, i: int, total: int) 
 @outlined
 def ask(ring: Any, memory: Any, packets: Packets, i: int, total: int, wanted: int, segment: int) -> bool:
     """Ask the device for checksums and segments of packet `i`; False if it is no packet for that."""
-    buffer, length = packets.ids[i], packets.lengths[i]
+    buffer, length = packets.ids[i], int(packets.lengths[i])
     data = memory[buffer & ID_MASK]
     layers = find_layers(data, length, total)
     if wanted & _IP_PARTIAL != 0 or segment > 0:
@@ -322,9 +322,9 @@ def receiving(
         for k in range(1, parts):
             slot = (ring.state[NEXT] + k) & mask
             buffer = held[slot]
-            length = pools.sizes[buffer & ID_MASK]
+            length = int(pools.sizes[buffer & ID_MASK])
             moved = min(header, length)
-            end = place_of(last) + pools.sizes[last & ID_MASK]
+            end = place_of(last) + int(pools.sizes[last & ID_MASK])
             copy(ring.headers, end, ring.headers, place_of(buffer) - header, moved)
             pools.sizes[last & ID_MASK] += moved
             if length > moved:
@@ -443,11 +443,11 @@ def transmitting(
         for k in range(1, parts):
             ring.held.ids[(position + k) & mask] = buffer
             address = device_address(ring.addresses, buffer) + ring.header
-            write(ring, position, k, address, pools.sizes[buffer & ID_MASK], k + 1 < parts)
+            write(ring, position, k, address, int(pools.sizes[buffer & ID_MASK]), k + 1 < parts)
             buffer = pools.nexts[buffer & ID_MASK]
         ring.held.ids[position & mask] = packets.ids[i]
         address = device_address(ring.addresses, packets.ids[i])
-        write(ring, position, 0, address, np.int64(packets.lengths[i]) + ring.header, parts > 1)
+        write(ring, position, 0, address, int(packets.lengths[i]) + ring.header, parts > 1)
         ring.state[BYTES] += total
         return parts
 
