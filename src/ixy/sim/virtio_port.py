@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ixy.errors import Error
 from ixy.registers import virtio as reg
@@ -171,7 +171,7 @@ class Side:
         return struct.unpack(form, self.queue.memory[at : at + struct.calcsize(form)].tobytes())
 
     def _set(self, at: int, form: str, *values: int) -> None:
-        memory = memoryview(self.queue.memory)
+        memory: Any = self.queue.memory.data
         memory[at : at + struct.calcsize(form)] = struct.pack(form, *values)
 
 
@@ -234,7 +234,8 @@ class Port:
 
     def fill(self, chain: Chain, data: bytes, said: int | None = None) -> None:
         """Write a buffer, and say so: that so many bytes were written."""
-        memory, left = memoryview(self.rx.queue.memory), data
+        memory: Any = self.rx.queue.memory.data
+        left = data
         for offset, length in chain.pieces:
             part, left = left[:length], left[length:]
             memory[offset : offset + len(part)] = part

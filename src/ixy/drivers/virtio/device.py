@@ -24,8 +24,8 @@ from ixy.drivers.rss import DEFAULT_KEY, Rss, table_of
 from ixy.drivers.rules import no_such_rule
 from ixy.drivers.virtio.control import COMMAND_BYTES, ControlQueue
 from ixy.drivers.virtio.features import DOING, TELLING, Features, negotiate
+from ixy.drivers.virtio.headers import CUTS, CUTS_ECN, JOINS, JOINS_ECN, MERGES, SUMS, TELLS
 from ixy.drivers.virtio.interrupts import RingInterrupt
-from ixy.drivers.virtio.rings.offloads import CUTS, CUTS_ECN, JOINS, JOINS_ECN, MERGES, SUMS, TELLS
 from ixy.drivers.virtio.rings.rings import Layout, Terms, VirtioRxRing, VirtioTxRing, resume_at
 from ixy.drivers.virtio.rings.state import GROUP
 from ixy.drivers.virtio.transports.transport import ring_doorbell

@@ -19,20 +19,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from ixy.drivers.layers import (
-    TCP,
-    Layers,
-    checksum_place,
-    find_layers,
-    folded,
-    half,
-    put_half,
-    write_header_checksum,
-    write_pseudo_sum,
-)
 from ixy.drivers.rings import CLEAN, DROPPED, NEXT, STARVED
+from ixy.drivers.virtio.headers import MERGES, describe, place_of, said, write_header
 from ixy.drivers.virtio.rings.state import (
     ABLE,
     BAD_ID,
@@ -47,172 +35,15 @@ from ixy.drivers.virtio.rings.state import (
     SKIPPING,
 )
 from ixy.jit import compiled, outlined
-from ixy.packets.buffers import ID_MASK, STRIDE, device_address
+from ixy.packets.buffers import ID_MASK, device_address
 from ixy.packets.checking import hand_over
-from ixy.packets.packets import NO_NEXT, Flags, Packets, stamp
+from ixy.packets.packets import NO_NEXT, Packets, stamp
 from ixy.packets.parts import link, part_count, total_length
 from ixy.packets.pool import Pools, free_count, fresh, give, took
-from ixy.registers.virtio import (
-    CSUM_OFFSET,
-    CSUM_START,
-    DATA_VALID,
-    GSO_ECN,
-    GSO_NONE,
-    GSO_SIZE,
-    GSO_TCPV4,
-    GSO_TCPV6,
-    GSO_TYPE,
-    HASH_HEADER_BYTES,
-    HASH_REPORTED,
-    HASH_VALUE,
-    HEADER_FLAGS,
-    HEADER_LENGTH,
-    NEEDS_CSUM,
-    NUM_BUFFERS,
-)
-from ixy.unsafe import copy, load_acquire, peek, put
-
-# Bits of ABLE: what was negotiated, and asked for
-TELLS = 1 << 0  # receive: headers tell of checksums
-JOINS = 1 << 1  # receive: packets may be several segments
-JOINS_ECN = 1 << 2  # receive: also such whose TCP header has CWR
-MERGES = 1 << 3  # receive: headers tell how many buffers a packet has
-SUMS = 1 << 4  # transmit: makes checksums
-CUTS = 1 << 5  # transmit: cuts into segments
-CUTS_ECN = 1 << 6
-
-_HASHES = 9  # 5.1.6.4.3.2: hash reports are numbers from 1 to this
-_TCP_BITS, _CWR = 13, 0x80  # where TCP's control bits stand, and one of them (RFC 3168)
-_IP_PARTIAL, _L4_GOOD, _L4_PARTIAL = int(Flags.IP_PARTIAL), int(Flags.L4_GOOD), int(Flags.L4_PARTIAL)
-_HASH = int(Flags.HASH)
+from ixy.registers.virtio import NUM_BUFFERS
+from ixy.unsafe import copy, peek, put
 
 NOTHING, REFUSAL, TAKEN = 0, 1, 2  # what became of an attempt to take a packet
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Headers
-
-
-@compiled
-def place_of(buffer: Any) -> int:
-    """Where in the packet memory a buffer begins."""
-    return int((np.int64(buffer) & ID_MASK) * STRIDE)
-
-
-@compiled
-def said(ring: Any, header: int, field: int) -> int:
-    """The field of two bytes of a header that begins at a place in the packet memory. Read once, it stays."""
-    return load_acquire(ring.headers, header + field) | load_acquire(ring.headers, header + field + 1) << 8
-
-
-@compiled
-def say(ring: Any, header: int, field: int, value: int) -> None:
-    """Write such a field."""
-    ring.headers[header + field] = value & 0xFF
-    ring.headers[header + field + 1] = value >> 8 & 0xFF
-
-
-@compiled
-def describe(ring: Any, packets: Packets, i: int, header: int, total: int) -> bool:
-    """Note what the header says of packet `i`, of so many bytes (5.1.6.4.1); False if it cannot be true."""
-    flags, segment = 0, 0
-    if ring.state[ABLE] & TELLS != 0:
-        told = load_acquire(ring.headers, header + HEADER_FLAGS)
-        flags = _L4_GOOD if told & DATA_VALID != 0 else 0
-        if told & NEEDS_CSUM != 0:
-            flags = _L4_PARTIAL
-            if said(ring, header, CSUM_START) + said(ring, header, CSUM_OFFSET) + 2 > total:
-                return False
-        kind = load_acquire(ring.headers, header + GSO_TYPE)
-        if kind != GSO_NONE:
-            segment = said(ring, header, GSO_SIZE)
-            if not joined(ring.state[ABLE], kind) or segment == 0 or segment > total:
-                return False
-    value = 0
-    if ring.header == HASH_HEADER_BYTES and 1 <= said(ring, header, HASH_REPORTED) <= _HASHES:
-        value = said(ring, header, HASH_VALUE) | said(ring, header, HASH_VALUE + 2) << 16
-        flags |= _HASH
-    put(packets.flags, i, flags)
-    put(packets.hashes, i, value)
-    put(packets.segments, i, segment)
-    put(packets.vlans, i, 0)
-    return True
-
-
-@compiled
-def joined(able: int, kind: int) -> bool:
-    """Whether the device may have put segments of this kind together: of TCP, over IPv4 or IPv6."""
-    if kind & GSO_ECN != 0 and able & JOINS_ECN == 0:
-        return False
-    kind &= ~GSO_ECN
-    return able & JOINS != 0 and (kind == GSO_TCPV4 or kind == GSO_TCPV6)
-
-
-@compiled
-def write_header(ring: Any, pools: Pools, packets: Packets, i: int, total: int) -> None:
-    """Write the header before packet `i`, of so many bytes: what the device is asked to do to it (5.1.6.2).
-
-    What cannot be done to it, as its headers are not of that kind, is counted, and it is sent as it is.
-    """
-    buffer = packets.ids[i]
-    header = place_of(buffer) - ring.header
-    for at in range(ring.header):
-        ring.headers[header + at] = 0
-    able = ring.state[ABLE]
-    wanted = peek(packets.flags, i, 0) & (_IP_PARTIAL | _L4_PARTIAL) if able & SUMS != 0 else 0
-    segment = peek(packets.segments, i, 0) if able & CUTS != 0 else 0
-    if (wanted != 0 or segment > 0) and not ask(ring, pools.bytes, packets, i, total, wanted, segment):
-        ring.state[REFUSED] += 1
-
-
-@outlined
-def ask(ring: Any, memory: Any, packets: Packets, i: int, total: int, wanted: int, segment: int) -> bool:
-    """Ask the device for checksums and segments of packet `i`; False if it is no packet for that."""
-    buffer, length = packets.ids[i], int(packets.lengths[i])
-    data = memory[buffer & ID_MASK]
-    layers = find_layers(data, length, total)
-    if wanted & _IP_PARTIAL != 0 or segment > 0:
-        if layers.version == 4:
-            write_header_checksum(data, layers)  # no device makes it
-        elif wanted & _IP_PARTIAL != 0:
-            return False
-    cut = 0 < segment < layers.end - layers.payload
-    if wanted & _L4_PARTIAL == 0 and segment == 0:
-        return True
-    if layers.protocol == 0 or (layers.end < total and (cut or total > length)):
-        return False  # the device would take what is behind the packet for a part of it
-    kind = cutting(ring.state[ABLE], layers, data) if cut else GSO_NONE
-    if cut and kind == GSO_NONE:
-        return False
-    header = place_of(buffer) - ring.header
-    ring.headers[header + HEADER_FLAGS] = NEEDS_CSUM
-    ring.headers[header + GSO_TYPE] = kind
-    say(ring, header, HEADER_LENGTH, layers.payload if cut else 0)
-    say(ring, header, GSO_SIZE, segment if cut else 0)
-    say(ring, header, CSUM_START, layers.transport)
-    say(ring, header, CSUM_OFFSET, checksum_place(layers) - layers.transport)
-    write_pseudo_sum(data, layers, layers.end - layers.transport)
-    leave_out(data, layers, total)
-    return True
-
-
-@compiled
-def leave_out(data: Any, layers: Layers, total: int) -> None:
-    """Take from the pseudo header's sum what the device adds of bytes behind the packet: it goes to the frame's end."""
-    place = checksum_place(layers)
-    rest = 0
-    for at in range(layers.end, total):
-        rest += int(data[at]) << (0 if (at - layers.transport) & 1 else 8)
-    put_half(data, place, folded(half(data, place) + (~folded(rest) & 0xFFFF)))
-
-
-@compiled
-def cutting(able: int, layers: Layers, data: Any) -> int:
-    """How the device is told to cut a packet; GSO_NONE if it cannot."""
-    reduced = layers.protocol == TCP and data[layers.transport + _TCP_BITS] & _CWR != 0
-    if layers.protocol != TCP or (reduced and able & CUTS_ECN == 0):
-        return GSO_NONE
-    return (GSO_TCPV4 if layers.version == 4 else GSO_TCPV6) | (GSO_ECN if reduced else 0)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -266,7 +97,7 @@ def receiving(
             return NOTHING
         buffer = ring.held.ids[state[NEXT] & (ring.held.ids.size - 1)]
         header = place_of(buffer) - ring.header
-        parts = max(said(ring, header, NUM_BUFFERS), 1) if state[ABLE] & MERGES != 0 else 1
+        parts = max(said(ring.headers, header + NUM_BUFFERS), 1) if state[ABLE] & MERGES != 0 else 1
         if parts > state[PARTS] or length <= ring.header or length > state[ROOM]:
             return refuse(ring, parts)
         pools.sizes[buffer & ID_MASK] = length - ring.header
@@ -282,7 +113,7 @@ def receiving(
         if free < parts:
             state[STARVED] += 1
             return NOTHING
-        if not describe(ring, packets, i, header, total):
+        if not describe(ring.headers, state[ABLE], ring.header, packets, i, header, total):
             return refuse(ring, parts)
         exchanged = collect(ring, pools, packets, i, parts, free)
         took(pools, ring.pool, free - exchanged, ring.held)
@@ -437,7 +268,8 @@ def transmitting(
         """Put packet `i` on the ring; how many descriptors it has."""
         position, mask = ring.state[NEXT], ring.held.ids.size - 1
         parts, total = part_count(pools, packets, i), total_length(pools, packets, i)
-        write_header(ring, pools, packets, i, total)
+        if not write_header(ring.headers, ring.state[ABLE], ring.header, pools, packets, i, total):
+            ring.state[REFUSED] += 1
         ring.order[position & mask] = parts
         buffer = peek(packets.nexts, i, NO_NEXT)
         for k in range(1, parts):

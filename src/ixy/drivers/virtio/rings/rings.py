@@ -171,7 +171,7 @@ class VirtioTxRing(SendingRing, _Counting):
             state.order[:] = 0  # none of its places is a packet's first
         self.kernel = kernels.tx_batch
         self.room = kernels.tx_room
-        self.offloads = tuple(offloads)
+        self.offloads: Sequence[str] = tuple(offloads)
         self.parts = terms.parts
         super().__init__(state)
 
