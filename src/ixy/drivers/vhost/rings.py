@@ -222,8 +222,8 @@ class VhostTxRing(CountingTxRing, _GuestRing):
 
     @property
     def refused(self) -> int:
-        """Packets that were sent as they are: what was asked for could not be done to them."""
-        return int(self.state.state[REFUSED])
+        """Packets to which what was asked for could not be done: sent as they are, or if they are too long, dropped."""
+        return self.dropped + int(self.state.state[REFUSED])
 
     def sent(self) -> int:
         self._flush((), self.state, pools())
