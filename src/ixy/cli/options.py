@@ -10,8 +10,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ixy.apps.settings import MAX_CORES, MAX_COUNT, MAX_POOL, MAX_RING, MAX_SECONDS, MIN_RING, Settings
+from ixy.apps.settings import (
+    MAX_CORES,
+    MAX_COUNT,
+    MAX_MTU,
+    MAX_POOL,
+    MAX_RING,
+    MAX_SECONDS,
+    MIN_MTU,
+    MIN_RING,
+    Settings,
+)
 from ixy.arguments import number, whole_number
+from ixy.drivers.offloads import OFFLOADS
 from ixy.errors import ConfigurationError
 from ixy.formats.frames import MAX_FRAME, MIN_FRAME
 
@@ -62,6 +73,15 @@ class Cores(ParamType):
         return [whole_number(_name(param), text, 0, MAX_CORES) for text in str(value).split(",")]
 
 
+class Names(ParamType):
+    """Words, with commas between them."""
+
+    name = "NAMES"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:  # noqa: ARG002
+        return tuple(value.split(",")) if isinstance(value, str) else tuple(value)
+
+
 def _name(option: click.Parameter | None) -> str:
     """As the user writes it: --count."""
     return max(option.opts, key=len) if option else "the value"
@@ -94,6 +114,11 @@ def packet_options(function: Callable[..., int]) -> Callable[..., int]:
     """The options of a command that handles packets until a limit; it gets them as `settings`."""
     command = device_options(function)
     for option in (
+        click.option(
+            "--mtu",
+            type=Whole(MIN_MTU, MAX_MTU),
+            help="The longest payload of a frame, 9000 for jumbo frames.  [default: the device's, mostly 1500]",
+        ),
         click.option("--seconds", type=Seconds(0, MAX_SECONDS), help="End after so many seconds."),
         click.option("-c", "--count", type=Whole(1, MAX_COUNT), help="End after so many packets."),
     ):
@@ -136,6 +161,13 @@ def device_options(function: Callable[..., int]) -> Callable[..., int]:
     return command
 
 
+offload_option = click.option(
+    "--offload",
+    "offloads",
+    type=Names(),
+    default=(),
+    help=f"Let both devices do so much to packets: {', '.join(OFFLOADS)}.",
+)
 wait_option = click.option("--wait", is_flag=True, help="Sleep while no packets come, and poll while they do.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Report in JSON, an object a line.")
 sandbox_option = click.option(

@@ -21,18 +21,26 @@ from ixy.drivers.info import Facts
 from ixy.drivers.ixgbe import inside
 from ixy.drivers.ixgbe.cards import CARDS, TX_BUFFER, Connection
 from ixy.drivers.ixgbe.datapath import CLEAN_GROUP
-from ixy.drivers.ixgbe.interrupts import QueueInterrupt
+from ixy.drivers.ixgbe.interrupts import QueueInterrupt, interval, units
+from ixy.drivers.ixgbe.offloads import DOES
 from ixy.drivers.ixgbe.phy import Phy
-from ixy.drivers.ixgbe.rings import IxgbeRxRing, IxgbeTxRing
+from ixy.drivers.ixgbe.rings import (
+    IxgbeCoalescingRxRing,
+    IxgbeOffloadTxRing,
+    IxgbePartsRxRing,
+    IxgbeRxRing,
+    IxgbeTxRing,
+)
 from ixy.drivers.ixgbe.rules import TABLE_KIB, Tables
 from ixy.drivers.ixgbe.semaphore import owned
 from ixy.drivers.ixgbe.statistics import Statistics
-from ixy.drivers.offloads import check_offloads, refuse_mtu
+from ixy.drivers.offloads import check_offloads
 from ixy.drivers.pools import AttachedPools
 from ixy.drivers.rings import counts
 from ixy.drivers.rss import DEFAULT_KEY, Rss, table_of
 from ixy.dropped import close_dropped
 from ixy.errors import ConfigurationError, DeviceTimeout, Error, UnsupportedDevice
+from ixy.packets.buffers import BUFFER_SIZE, MAX_PARTS
 from ixy.packets.dma import allocate_rings
 from ixy.packets.mempool import Mempool
 from ixy.packets.packets import check_metadata
@@ -53,7 +61,15 @@ RING_SIZES = [64 << n for n in range(7)]  # 64 to 4096: powers of two, so that a
 
 MAX_FRAME = 10  # KiB, rounded up
 FLOW_CONTROL_ROOM = 24  # KiB: 4.6.3.2, below the end of the receive buffer
-TOLD = ("flags", "hash", "vlan", "time")  # of each packet, if asked for
+TOLD = ("flags", "hash", "vlan", "time", "segments", "parts")  # of each packet, if asked for
+DONE = (*DOES, "coalescing")  # to packets, likewise
+DEFAULT_MTU, MAX_MTU = 1500, 9710  # bytes; with the latter a frame has 9.5 KiB, which fits into MAX_FRAME
+IN_BUFFERS = inside.FRAMING - 4 + 8  # bytes of a frame besides: no check sequence, but up to two VLAN tags
+COALESCED = 16  # the most buffers of a packet that the card has put together
+COALESCING_TIME = 50e-6  # seconds that a segment waits at most for those that follow it
+_LEAST_RING = 128  # descriptors: as each packet may need a context, half of those that are free may count
+AnyRxRing = IxgbeRxRing | IxgbePartsRxRing | IxgbeCoalescingRxRing
+AnyTxRing = IxgbeTxRing | IxgbeOffloadTxRing
 DEVICE_STATUS, TRANSACTION_PENDING = 0xAA, 1 << 5  # in the configuration space (9.3.10.6)
 
 
@@ -103,15 +119,17 @@ class Ixgbe:
         self._running = False  # or it was touched, and must be stopped
         self._undo = ExitStack()
         self._undo.callback(function.close)
-        self.rx_rings: list[IxgbeRxRing] = []
-        self.tx_rings: list[IxgbeTxRing] = []
+        self.rx_rings: list[AnyRxRing] = []
+        self.tx_rings: list[AnyTxRing] = []
         self.rss: Rss | None = None
         try:
             self._card = CARDS[function.config_read(2, 2)]
-            check_configuration(self.address, rx_queues, tx_queues, ring_size, pool_size)
             self._metadata = check_metadata(self.address, metadata, TOLD)
-            check_offloads(self.address, offloads, (), self._metadata)
-            refuse_mtu(self.address, mtu)
+            self._offloads = check_offloads(self.address, offloads, DONE, self._metadata)
+            self._mtu = check_mtu(self.address, mtu, "parts" in self._metadata)
+            self._longest = max(self._mtu + IN_BUFFERS, BUFFER_SIZE)
+            self._parts = COALESCED if "coalescing" in self._offloads else -(-self._longest // BUFFER_SIZE)
+            check_configuration(self.address, rx_queues, tx_queues, ring_size, pool_size, self._parts)
             if rx_queues > 1 or "hash" in self._metadata:
                 named = min(rx_queues, self._card.rss_queues)
                 self.rss = Rss(rss_key, table_of(range(named), self._card.rss_entries))
@@ -148,12 +166,31 @@ class Ixgbe:
         slices = [memory.bytes[start : start + ring_bytes] for start in range(0, memory.size, ring_bytes)]
         for queue, pool in enumerate(pools):
             tail = self._doorbell(reg.RDT[queue])
-            self.rx_rings.append(IxgbeRxRing(slices[queue], tail, self._attached.addresses, pool, self._metadata))
+            self.rx_rings.append(self._rx_ring(slices[queue], tail, pool))
             self._undo.callback(self.rx_rings[-1].drain)
         for queue in range(tx_queues):
             tail = self._doorbell(reg.TDT[queue])
-            self.tx_rings.append(IxgbeTxRing(slices[rx_queues + queue], tail, self._attached.addresses))
+            self.tx_rings.append(self._tx_ring(slices[rx_queues + queue], tail))
             self._undo.callback(self.tx_rings[-1].drain)
+
+    def _rx_ring(self, memory: NDArray[np.uint8], tail: NDArray[np.uint32], pool: Mempool) -> AnyRxRing:
+        """A ring of the plain kind, unless packets may lie in several buffers."""
+        addresses = self._attached.addresses
+        if "coalescing" in self._offloads:
+            return IxgbeCoalescingRxRing(memory, tail, addresses, pool, self._metadata, self._parts)
+        if "parts" in self._metadata or "segments" in self._metadata:
+            return IxgbePartsRxRing(memory, tail, addresses, pool, self._metadata, self._parts)
+        return IxgbeRxRing(memory, tail, addresses, pool, self._metadata)
+
+    def _tx_ring(self, memory: NDArray[np.uint8], tail: NDArray[np.uint32]) -> AnyTxRing:
+        """A ring of the plain kind, unless something is asked of it that takes other kernels."""
+        addresses = self._attached.addresses
+        parts = MAX_PARTS if "parts" in self._metadata else 1
+        if parts > 1 and DOES.keys() & self._offloads and len(memory) < _LEAST_RING * reg.DESCRIPTOR_BYTES:
+            raise ConfigurationError(f"{self.address}: with offloads of packets in parts a ring needs {_LEAST_RING}")
+        if parts > 1 or DOES.keys() & self._offloads:
+            return IxgbeOffloadTxRing(memory, tail, addresses, self._offloads, parts, self._longest)
+        return IxgbeTxRing(memory, tail, addresses)
 
     def attach(self, pool: Mempool) -> None:
         """Let the card reach the buffers of `pool`."""
@@ -274,6 +311,9 @@ class Ixgbe:
             regs.write(register, SIZE=0)
         self._clear_tables()
         regs.update(reg.HLREG0, RXCRCSTRP=1)
+        if self._mtu != DEFAULT_MTU:  # 8.2.3.22.13: tags come on top of what MAXFRS says, which counts with JUMBOEN
+            regs.write(reg.MAXFRS, MFS=self._mtu + inside.FRAMING)
+            regs.update(reg.HLREG0, JUMBOEN=1)
         regs.update(reg.RDRXCTL, CRC_STRIP=1, RSCFRSTSIZE=0, RSCACKC=1, FCOE_WRFIX=1)  # 8.2.3.8.8 asks for the latter
         regs.update(reg.FCTRL, BAM=1, UPE=1, MPE=1)  # promiscuous, until `set_promiscuous` says otherwise
         for queue in range(len(self.rx_rings)):
@@ -282,6 +322,8 @@ class Ixgbe:
             self._set_ring(queue, queue, reg.RDBAL, reg.RDBAH, reg.RDLEN, reg.RDH, reg.RDT)
         self._init_rss()
         self._init_metadata()
+        if "coalescing" in self._offloads:
+            self._init_coalescing()
         # The last sentences of 4.6.7: no snoop off, and a reserved bit that must be cleared.
         regs.update(reg.CTRL_EXT, NS_DIS=1)
         for queue in range(len(self.rx_rings)):
@@ -323,6 +365,25 @@ class Ixgbe:
         if "vlan" in self._metadata:
             for queue in range(len(self.rx_rings)):
                 regs.update(reg.RXDCTL[queue], VME=1)  # 7.4.3
+
+    def _init_coalescing(self) -> None:
+        """4.6.7.2: of all queues, and without pure acknowledgements. A packet grows until its queue's interrupt is due,
+        so each queue has one, which nobody need wait for (7.11.5.1)."""
+        regs = self._registers
+        regs.update(reg.RFCTL, RSC_DIS=0, NFSW_DIS=1, NFSR_DIS=1)
+        regs.update(reg.RSCDBU, RSCACKDIS=1)
+        regs.update(reg.PSRTYPE[0], TCPHDR=1)
+        for queue in range(len(self.rx_rings)):
+            # 16 buffers of 2 KiB are less than the 64 KiB that a packet may have (8.2.3.8.13).
+            regs.update(reg.RSCCTL[queue], RSCEN=1, MAXDESC=reg.MAXDESC_16)
+            vector = queue % reg.VECTORS
+            self._assign(queue, vector)
+            regs.write(interval(vector), INTERVAL=units(COALESCING_TIME), CNT_WDIS=1)
+
+    def _assign(self, queue: int, vector: int) -> None:
+        """Let a receive queue have an interrupt vector (8.2.3.5.16)."""
+        entry = {f"RX_{'ODD' if queue % 2 else 'EVEN'}": reg.IVAR_VALID | vector}
+        self._registers.update(reg.IVAR[queue // 2], **entry)
 
     def _init_transmit(self) -> None:
         """4.6.8: frame check sequences and padding by the card, one packet buffer for all."""
@@ -419,8 +480,7 @@ class Ixgbe:
     def _init_interrupts(self, regs: RegisterFile) -> None:
         """4.6.6, of MSI-X: vector n is that of receive queue n, and nothing else causes an interrupt."""
         for queue in range(min(len(self.rx_rings), reg.VECTORS)):
-            entry = {f"RX_{'ODD' if queue % 2 else 'EVEN'}": reg.IVAR_VALID | queue}
-            regs.update(reg.IVAR[queue // 2], **entry)
+            self._assign(queue, queue)
         # 7.3.1: a message clears its cause, and masks its vector until it is armed again. That a cause is kept while
         # the vector is masked loses none.
         regs.write(reg.EIAC, AUTO_CLEAR=0xFFFF)
@@ -565,12 +625,14 @@ class Ixgbe:
                 max_tx_queues=reg.QUEUES,
                 features=[*inside.abilities(self._card), f"{vectors} interrupts by MSI-X"],
                 rx_offloads=inside.rx_offloads(regs),
+                tx_offloads=inside.tx_offloads(self.tx_rings[0].offloads, self.tx_rings[0].parts),
                 firmware=self._firmware,
             )
 
     def sent(self) -> int:
-        """Packets that have left the card."""
-        return self.counters().tx_packets
+        """Packets that have left the card, those counted once of which several frames are made."""
+        more = sum(ring.more_frames for ring in self.tx_rings if isinstance(ring, IxgbeOffloadTxRing))
+        return self.counters().tx_packets - more
 
     # -----------------------------------------------------------------------------------------------------------------
     # The end
@@ -620,8 +682,30 @@ class Ixgbe:
         self._reset()
 
 
-def check_configuration(address: str, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int) -> None:
+def check_mtu(address: str, mtu: int | None, parts: bool) -> int:
+    """The MTU, one that the card can have.
+
+    Args:
+        parts: frames may take several buffers.
+
+    Raises:
+        ConfigurationError: says what is possible.
+    """
+    if mtu is None:
+        return DEFAULT_MTU
+    most = BUFFER_SIZE - IN_BUFFERS
+    if integer(f"{address}: mtu", mtu, 1, MAX_MTU) > most and not parts:
+        raise ConfigurationError(f"{address}: mtu {mtu}: above {most} it takes several buffers: metadata=('parts',)")
+    return mtu
+
+
+def check_configuration(
+    address: str, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int, parts: int
+) -> None:
     """Refuse what cards or the driver do not support, before the card is touched.
+
+    Args:
+        parts: the most buffers that a packet may take.
 
     Raises:
         ConfigurationError: says which parameter, and what is possible.
@@ -631,4 +715,4 @@ def check_configuration(address: str, rx_queues: int, tx_queues: int, ring_size:
             raise ConfigurationError(f"{address}: {queues} {kind} queues: 1 to {reg.QUEUES} are possible")
     if ring_size not in RING_SIZES:
         raise ConfigurationError(f"{address}: a ring of {ring_size} descriptors: possible are {RING_SIZES}")
-    check_pool(address, pool_size, ring_size, CLEAN_GROUP)
+    check_pool(address, pool_size, ring_size, CLEAN_GROUP + parts - 1)

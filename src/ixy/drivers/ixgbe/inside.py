@@ -15,12 +15,12 @@ from ixy.registers import Reading, readable
 from ixy.registers import i82599 as reg
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ixy.drivers.ixgbe.cards import Card
     from ixy.registers import RegisterFile
 
-_FRAMING = 18  # bytes of a frame that are no payload: two addresses, a type, the check sequence
+FRAMING = 18  # bytes of a frame that are no payload: two addresses, a type, the check sequence
 _MAX_FRAME = 1518
 
 
@@ -39,7 +39,7 @@ def link(registers: RegisterFile) -> Link:
 def mtu(registers: RegisterFile) -> int:
     """The longest payload of a frame (8.2.3.22.8, 8.2.3.22.13)."""
     jumbo = registers.get(reg.HLREG0, "JUMBOEN")
-    return (registers.get(reg.MAXFRS, "MFS") if jumbo else _MAX_FRAME) - _FRAMING
+    return (registers.get(reg.MAXFRS, "MFS") if jumbo else _MAX_FRAME) - FRAMING
 
 
 def abilities(card: Card) -> list[str]:
@@ -63,9 +63,23 @@ def rx_offloads(registers: RegisterFile) -> list[str]:
         on.append("VLAN_FILTER")
     if registers.get(reg.RXCSUM, "PCSD"):
         on += ["IPV4_CKSUM", "UDP_CKSUM", "TCP_CKSUM", "SCTP_CKSUM"]
+    if registers.get(reg.RSCCTL[0], "RSCEN"):
+        on.append("TCP_LRO")
     if not registers.get(reg.HLREG0, "RXCRCSTRP"):
         on.append("KEEP_CRC")
     return on
+
+
+_SENDING = {
+    "checksum": ("IPV4_CKSUM", "UDP_CKSUM", "TCP_CKSUM"),
+    "vlan": ("VLAN_INSERT",),
+    "segmentation": ("TCP_TSO",),
+}
+
+
+def tx_offloads(asked: Sequence[str], parts: int) -> list[str]:
+    """What it does to packets that it sends; descriptors ask for that, and not registers."""
+    return [name for offload in asked for name in _SENDING[offload]] + ["MULTI_SEGS"] * (parts > 1)
 
 
 def firmware(registers: RegisterFile, card: Card) -> str | None:

@@ -6,11 +6,21 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from ixy.drivers.interrupts import EventFile
-from ixy.registers import RegisterFile
+from ixy.registers import Register, RegisterFile
 from ixy.registers import i82599 as reg
 
 _UNIT = 2e-6  # seconds: of EITR's interval at 10 Gbit/s (8.2.3.5.12)
 _LONGEST = 0x1FF  # units
+
+
+def interval(vector: int) -> Register:
+    """The register that says how long two interrupts of a vector are apart at least."""
+    return reg.EITR[vector] if vector < reg.EITR.count else reg.EITR_HIGH[vector - reg.EITR.count]
+
+
+def units(seconds: float) -> int:
+    """A time as that register has it."""
+    return min(round(seconds / _UNIT), _LONGEST)
 
 
 class QueueInterrupt(EventFile):
@@ -28,7 +38,7 @@ class QueueInterrupt(EventFile):
         super().__init__(fd)
         self._control = control
         self._half, self._bit = queue // 32, 1 << queue % 32
-        self._interval = reg.EITR[queue] if queue < reg.EITR.count else reg.EITR_HIGH[queue - reg.EITR.count]
+        self._interval = interval(queue)
 
     def arm(self) -> None:
         """8.2.3.5.8: unmask the vector. A cause that was kept while it was masked makes a message at once."""
@@ -43,4 +53,4 @@ class QueueInterrupt(EventFile):
     def pace(self, seconds: float) -> None:
         """8.2.3.5.12; the counter that runs goes on as it is (CNT_WDIS)."""
         with self._control() as regs:
-            regs.write(self._interval, INTERVAL=min(round(seconds / _UNIT), _LONGEST), CNT_WDIS=1)
+            regs.write(self._interval, INTERVAL=units(seconds), CNT_WDIS=1)
