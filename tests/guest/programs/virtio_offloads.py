@@ -73,6 +73,8 @@ def exchange(ours: str, theirs: str) -> dict[str, Any]:
     """Datagrams of IPv4 as long as a frame may be, each way."""
     name = next(Path(f"/sys/bus/pci/devices/{theirs}").glob("virtio*/net/*")).name
     subprocess.run(["ip", "link", "set", name, "mtu", str(MTU), "up", "promisc", "on"], check=True)
+    while Path(f"/sys/class/net/{name}/operstate").read_text().strip() != "up":  # what is sent before is dropped
+        time.sleep(0.01)
     packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
     packets.bind((name, 0x0800))
     packets.settimeout(TIMEOUT)
