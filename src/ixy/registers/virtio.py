@@ -94,8 +94,13 @@ EVENT_DESC = 2
 
 HEADER_BYTES = 12  # 5.1.6: before each frame
 LEGACY_HEADER_BYTES = 10  # 5.1.6.1: without num_buffers, unless MRG_RXBUF is negotiated
-NUM_BUFFERS = 10  # offset in the header
+HASH_HEADER_BYTES = 20  # with the hash, if HASH_REPORT is negotiated
+# Offsets in the header; the hash and what it is of come behind
+HEADER_FLAGS, GSO_TYPE, HEADER_LENGTH, GSO_SIZE, CSUM_START, CSUM_OFFSET = 0, 1, 2, 4, 6, 8
+NUM_BUFFERS, HASH_VALUE, HASH_REPORTED = 10, 12, 16
 NEEDS_CSUM, DATA_VALID = 1, 2  # bits of the header's first byte (5.1.6)
+GSO_NONE, GSO_TCPV4, GSO_TCPV6 = 0, 1, 4  # what is to be cut, or was put together
+GSO_ECN = 0x80  # besides: its TCP header has CWR (RFC 3168)
 FRAMING = 22  # bytes of a frame besides the payload that an MTU counts: two addresses, two VLAN tags, a type
 
 # 5.1.4: offsets of the device's configuration
@@ -119,6 +124,7 @@ CTRL_VLAN_ADD = (2, 0)
 CTRL_VLAN_DEL = (2, 1)
 CTRL_MQ_PAIRS_SET = (4, 0)
 CTRL_MQ_RSS_CONFIG = (4, 1)
+CTRL_MQ_HASH_CONFIG = (4, 2)
 CTRL_OK = 0
 
 # ---------------------------------------------------------------------------------------------------------------------

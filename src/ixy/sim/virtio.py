@@ -1,7 +1,8 @@
 """A model of a VirtIO network device's back end, which works on rings in the memory of the same process.
 
 It is honest and does what it is told: `feed` puts a frame into receive buffers, `drain` takes frames off the transmit
-ring. Addresses are checked: what lies outside the memory that the driver has shared is refused and counted.
+ring; neither knows of offloads, as `virtio_port` does. Addresses are checked: what lies outside the memory that the
+driver has shared is refused and counted.
 
 Sections are those of the Virtual I/O Device specification, version 1.2.
 """
@@ -102,6 +103,7 @@ class BackEnd:
         """Where ring `index` lies, and what was negotiated."""
         memory = window().bytes
         long_header = features >> reg.VERSION_1 & 1 or features >> reg.MRG_RXBUF & 1
+        header = reg.HEADER_BYTES if long_header else reg.LEGACY_HEADER_BYTES
         self.queues[index] = Queue(
             memory,
             memory.view(np.int64),
@@ -114,7 +116,7 @@ class BackEnd:
             driver - BUS_BASE,
             device - BUS_BASE,
             features >> reg.RING_PACKED & 1,
-            reg.HEADER_BYTES if long_header else reg.LEGACY_HEADER_BYTES,
+            reg.HASH_HEADER_BYTES if features >> reg.HASH_REPORT & 1 else header,
         )
 
     def map(self, offset: int, size: int) -> int:
@@ -183,7 +185,7 @@ def feed(queue: Queue, frame: NDArray[np.uint8], size: int) -> bool:
     if offset < 0 or queue.words[word + 1] & 0xFFFFFFFF < header + size:
         return False
     queue.memory[offset : offset + header] = 0
-    if header == reg.HEADER_BYTES:
+    if header != reg.LEGACY_HEADER_BYTES:
         queue.memory[offset + reg.NUM_BUFFERS] = 1
     copy(queue.memory, offset + header, frame, 0, size)
     use(queue, word, header + size)

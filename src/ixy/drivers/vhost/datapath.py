@@ -10,7 +10,8 @@ the memory that it shares. What breaks the rules stops the ring until it is set 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,6 +52,14 @@ from ixy.unsafe import copy, has, load_acquire, load_big, put, store_ordered, st
 
 _ONE_BUFFER = 0x0100  # the last eight bytes of a long header, as a number in network byte order
 _GOOD, _PARTIAL = int(Flags.L4_GOOD), int(Flags.L4_PARTIAL)
+
+
+class TxKernels(NamedTuple):
+    """The kernels of a ring that sends: see `ixy.drivers.TxRing`, and one for what waits."""
+
+    batch: Callable[..., int]
+    room: Callable[..., int]
+    flush: Callable[..., None]
 
 
 @compiled
@@ -199,58 +208,7 @@ def take_odd(ring: GuestRing, packets: Packets, buffer: int) -> int:
 
 
 @compiled
-def tx_room(ring: GuestRing, pools: Pools, _wanted: int) -> int:
-    """How many packets the ring has room for, of those that wait for buffers of the front end's."""
-    if ring.state[CLEAN] < ring.state[NEXT]:
-        flush_rest(ring, pools)
-    return ring.held.ids.size - (ring.state[NEXT] - ring.state[CLEAN])
-
-
-@compiled
-def tx_batch(ring: GuestRing, pools: Pools, packets: Packets, first: int, last: int) -> int:
-    """Take packets `first` to `last` until the ring is full, and copy as many as the front end has buffers for; how
-    many it took."""
-    count = hold(ring, pools, packets, first, last)
-    flush(ring, pools)
-    return count
-
-
-@compiled
-def flush(ring: GuestRing, pools: Pools) -> None:
-    """Copy what waits, as far as there are buffers; ours go back to their pools."""
-    state = ring.state
-    if not begin(state):
-        return
-    size = ring.held.ids.size
-    before = state[CLEAN]
-    going = True
-    while going and state[CLEAN] < state[NEXT]:
-        slot = state[CLEAN] & (size - 1) & INDEX_MASK
-        count = min(state[NEXT] - state[CLEAN], size - slot)
-        done = deliver(ring, slot, count)
-        give(pools, ring.held, slot, slot + done)
-        state[CLEAN] += done
-        going = done == count
-    if state[CLEAN] > before:
-        call(ring)
-    vacate(state)
-
-
-@outlined
-def flush_rest(ring: GuestRing, pools: Pools) -> None:
-    flush(ring, pools)
-
-
-@compiled
-def flush_once_more(ring: GuestRing, pools: Pools) -> None:
-    """`flush`, unless a thread that runs the ring does so."""
-    if seize(ring.state):
-        flush(ring, pools)
-        leave(ring.state)
-
-
-@compiled
-def deliver(ring: GuestRing, slot: int, count: int) -> int:
+def deliver(ring: GuestRing, _pools: Pools, slot: int, count: int) -> int:
     """Copy `count` packets that wait from `slot` on, as far as there are buffers; how many are done with."""
     done = 0
     while done < count:
@@ -298,3 +256,64 @@ def put_odd(ring: GuestRing, slot: int) -> bool:
     """Copy a packet into whatever comes; False if that is not enough, or the ring has stopped."""
     length = max(min(ring.held.lengths[slot], BUFFER_SIZE), 0)
     return put_chain(ring, int(ring.held.ids[slot]), int(length))
+
+
+def transmitting(deliver: Callable[..., int], hold: Callable[..., int]) -> TxKernels:
+    """The kernels of a ring that sends.
+
+    Args:
+        deliver: `deliver(ring, pools, slot, count)` copies packets that wait, as far as there are buffers for them; how
+            many are done with.
+        hold: `hold(ring, pools, packets, first, last)` keeps packets in the ring until it is full; how many.
+    """
+
+    @compiled
+    def flush(ring: GuestRing, pools: Pools) -> None:
+        """Copy what waits, as far as there are buffers; ours go back to their pools."""
+        state = ring.state
+        if not begin(state):
+            return
+        size = ring.held.ids.size
+        before = state[CLEAN]
+        going = True
+        while going and state[CLEAN] < state[NEXT]:
+            slot = state[CLEAN] & (size - 1) & INDEX_MASK
+            count = min(state[NEXT] - state[CLEAN], size - slot)
+            done = deliver(ring, pools, slot, count)
+            give(pools, ring.held, slot, slot + done)
+            state[CLEAN] += done
+            going = done == count
+        if state[CLEAN] > before:
+            call(ring)
+        vacate(state)
+
+    @outlined
+    def flush_rest(ring: GuestRing, pools: Pools) -> None:
+        flush(ring, pools)
+
+    @compiled
+    def tx_room(ring: GuestRing, pools: Pools, _wanted: int) -> int:
+        """How many packets the ring has room for, of those that wait for buffers of the front end's."""
+        if ring.state[CLEAN] < ring.state[NEXT]:
+            flush_rest(ring, pools)
+        return ring.held.ids.size - (ring.state[NEXT] - ring.state[CLEAN])
+
+    @compiled
+    def tx_batch(ring: GuestRing, pools: Pools, packets: Packets, first: int, last: int) -> int:
+        """Take packets `first` to `last` until the ring is full, and copy as many as the front end has buffers for; how
+        many it took."""
+        count = hold(ring, pools, packets, first, last)
+        flush(ring, pools)
+        return count
+
+    @compiled
+    def flush_once_more(ring: GuestRing, pools: Pools) -> None:
+        """`flush`, unless a thread that runs the ring does so."""
+        if seize(ring.state):
+            flush(ring, pools)
+            leave(ring.state)
+
+    return TxKernels(tx_batch, tx_room, flush_once_more)
+
+
+transmit = transmitting(deliver, hold)

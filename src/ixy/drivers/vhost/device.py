@@ -15,7 +15,7 @@ from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, DeviceCounters, Li
 from ixy.drivers.info import Facts
 from ixy.drivers.linux.device import RING_SIZES, ThisProcess
 from ixy.drivers.linux.rings import GROUP
-from ixy.drivers.offloads import check_offloads, refuse_mtu
+from ixy.drivers.offloads import check_offloads
 from ixy.drivers.pools import AttachedPools
 from ixy.drivers.rings import counts
 from ixy.drivers.rss import DEFAULT_KEY, Rss
@@ -30,7 +30,7 @@ from ixy.drivers.virtio.transports import vhost_user
 from ixy.dropped import close_dropped
 from ixy.errors import ConfigurationError, Error, UnsupportedDevice
 from ixy.formats.links import HEADER
-from ixy.packets.buffers import BUFFER_SIZE
+from ixy.packets.buffers import BUFFER_SIZE, MAX_PARTS
 from ixy.packets.mempool import Mempool
 from ixy.packets.packets import check_metadata
 from ixy.process import Owner, forget_in_child
@@ -48,10 +48,21 @@ log = logging.getLogger("ixy.vhost")
 PREFIX = "vhost-server:"
 MAX_PAIRS = 128  # SET_VRING_KICK and its like have 8 bits for the number of a ring
 
-# Buffers of any layout, and no offloads: frames come and go as they are on a wire. They are used in the order in which
+# Buffers of any layout. Without offloads, frames come and go as they are on a wire. Buffers are used in the order in which
 # they were offered, which spares a front end that knows it (DPDK's) a third of its time.
 _FEATURES = (reg.VERSION_1, reg.ANY_LAYOUT, reg.MRG_RXBUF, reg.MQ, reg.RING_PACKED, reg.IN_ORDER)
 _OFFERED = sum(1 << bit for bit in _FEATURES)
+_TOLD = ("flags", "time", "segments", "parts")  # of each packet, if asked for
+
+# What is offered besides, for each word of `ixy.open`: a front end that may send packets without checksums, or without
+# being cut, must be ours to receive so, and the other way round
+_DOING = {
+    "checksum": (reg.CSUM, reg.GUEST_CSUM),
+    "segmentation": (reg.GUEST_CSUM, reg.GUEST_TSO4, reg.GUEST_TSO6, reg.GUEST_ECN),
+    "coalescing": (reg.CSUM, reg.HOST_TSO4, reg.HOST_TSO6, reg.HOST_ECN),
+}
+_RX_OFFLOADS = {"checksum": ("UDP_CKSUM", "TCP_CKSUM"), "coalescing": ("TCP_LRO",)}
+_TX_OFFLOADS = {"checksum": ("IPV4_CKSUM", "UDP_CKSUM", "TCP_CKSUM"), "segmentation": ("TCP_TSO",)}
 
 
 def parse(address: str) -> tuple[str, int]:
@@ -78,6 +89,7 @@ class VhostDevice:
             as large as it wants.
         pool_size: packet buffers per receive queue, at least the size of a ring + 32.
         metadata: what is to be told of each packet, see `ixy.open`.
+        offloads, mtu: likewise. What a front end does not accept of it is done here, or not done, see `offloads`.
 
     Raises:
         AddressError: malformed, or no socket can be made there.
@@ -114,17 +126,18 @@ class VhostDevice:
         self._sending: list[VhostTxRing] = []
         self._interrupts: list[KickInterrupt] = []
         self._too_long = 0
-        self._check(rx_queues, tx_queues, ring_size, pool_size, rss_key)
-        self._metadata = check_metadata(self.address, metadata, ("flags", "time"))
-        check_offloads(self.address, offloads, (), self._metadata)
-        refuse_mtu(self.address, mtu)
+        self._check(rx_queues, tx_queues, ring_size, pool_size, rss_key, metadata)
+        self._metadata = check_metadata(self.address, metadata, _TOLD)
+        self._offloads = self._check_offloads(offloads)
+        self._mtu = self._check_mtu(mtu)
         try:
             self.memory = GuestMemory()
             self._undo.callback(self.memory.close)
             self._undo.callback(self._attached.detach_all)
             for _ in range(max(rx_queues, tx_queues)):
                 self._make_pair(ring_size, pool_size)
-            offer = Offer(_OFFERED & ~unwanted, len(self._receiving))
+            offered = _OFFERED | sum({1 << bit for name in self._offloads for bit in _DOING[name]})
+            offer = Offer(offered & ~unwanted, len(self._receiving))
             self._server = Server(self.address, self._path, self, offer)
             self._undo.callback(self._server.close)
             forget_in_child(self)
@@ -134,7 +147,15 @@ class VhostDevice:
         self.rx_rings = self._receiving[:rx_queues]
         self.tx_rings = self._sending[:tx_queues]
 
-    def _check(self, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int, rss_key: bytes) -> None:
+    def _check(
+        self,
+        rx_queues: int,
+        tx_queues: int,
+        ring_size: int,
+        pool_size: int,
+        rss_key: bytes,
+        metadata: Sequence[str],
+    ) -> None:
         if not 1 <= tx_queues <= rx_queues <= MAX_PAIRS:
             raise ConfigurationError(
                 f"{self.address}: {rx_queues} receive and {tx_queues} transmit queues: 1 to {MAX_PAIRS} are possible, "
@@ -142,15 +163,29 @@ class VhostDevice:
             )
         if ring_size not in RING_SIZES:
             raise ConfigurationError(f"{self.address}: a ring of {ring_size}: possible are {RING_SIZES}")
-        check_pool(self.address, pool_size, ring_size, GROUP)
+        check_pool(self.address, pool_size, ring_size, GROUP + (MAX_PARTS - 1 if "parts" in metadata else 0))
         if rss_key != DEFAULT_KEY:
             raise ConfigurationError(f"{self.address}: the front end spreads packets by itself, and takes no rss_key")
+
+    def _check_offloads(self, asked: Sequence[str]) -> tuple[str, ...]:
+        offloads = check_offloads(self.address, asked, _DOING, self._metadata)
+        if "coalescing" in offloads and "flags" not in self._metadata:  # such packets come without checksums
+            raise ConfigurationError(f"{self.address}: offload 'coalescing' needs metadata=('flags',) too")
+        return offloads
+
+    def _check_mtu(self, asked: int | None) -> int:
+        if asked is not None and asked + HEADER > BUFFER_SIZE and "parts" not in self._metadata:
+            raise ConfigurationError(
+                f"{self.address}: mtu={asked}: longer frames than a buffer holds need metadata=('parts',) too"
+            )
+        return BUFFER_SIZE - HEADER if asked is None else asked
 
     def _make_pair(self, ring_size: int, pool_size: int) -> None:
         """A pair of rings, a pool, and an interrupt."""
         with Mempool(pool_size) as pool:
             self._attached.attach(pool)
-        rx, tx = VhostRxRing(self.memory, ring_size, pool, self._metadata), VhostTxRing(self.memory, ring_size)
+        rx = VhostRxRing(self.memory, ring_size, pool, self._metadata)
+        tx = VhostTxRing(self.memory, ring_size, self._metadata, self._offloads)
         self._receiving.append(rx)
         self._sending.append(tx)
         self._undo.callback(tx.drain)
@@ -291,12 +326,17 @@ class VhostDevice:
             return Facts(
                 model="back end of a VirtIO network device",
                 slot=Slot("vhost-user"),
-                mtu=BUFFER_SIZE - HEADER,
+                mtu=self._mtu,
                 max_rx_queues=MAX_PAIRS,
                 max_tx_queues=MAX_PAIRS,
                 features=accepted.names(),
                 refused=Features(offered & ~accepted).names(),
+                rx_offloads=self._named(_RX_OFFLOADS) + (["SCATTER"] if "parts" in self._metadata else []),
+                tx_offloads=self._named(_TX_OFFLOADS) + (["MULTI_SEGS"] if "parts" in self._metadata else []),
             )
+
+    def _named(self, offloads: dict[str, tuple[str, ...]]) -> list[str]:
+        return [name for word, names in offloads.items() if word in self._offloads for name in names]
 
     def xstats(self) -> dict[str, int]:
         with self._control():

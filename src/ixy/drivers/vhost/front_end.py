@@ -21,7 +21,8 @@ import numpy as np
 
 from ixy.drivers.vhost.memory import Shared
 from ixy.drivers.vhost.rings import Setting, VhostRxRing, VhostTxRing
-from ixy.drivers.virtio.features import Features
+from ixy.drivers.virtio.features import DOING, Features
+from ixy.drivers.virtio.headers import CUTS, CUTS_ECN, JOINS, JOINS_ECN, SUMS, TELLS
 from ixy.drivers.virtio.transports.vhost_messages import (
     HEADER,
     LOG_ALL,
@@ -54,6 +55,17 @@ _TABLE, _REGION = struct.Struct("<II"), struct.Struct("<QQQQ")
 _NO_FILE, _INDEX = 1 << 8, 0xFF  # in what comes with SET_VRING_KICK and others of that kind
 _LOGGED = 1  # a ring whose writes are to be logged
 _PROTOCOL = PROTOCOL_MQ | PROTOCOL_REPLY_ACK
+
+
+# What the front end does is the other way round for us: we receive what it sends.
+_ABLE = {
+    reg.CSUM: TELLS,
+    reg.HOST_TSO4: JOINS,
+    reg.HOST_ECN: JOINS_ECN,
+    reg.GUEST_CSUM: SUMS,
+    reg.GUEST_TSO4: CUTS,
+    reg.GUEST_ECN: CUTS_ECN,
+}
 
 
 class Offer(NamedTuple):
@@ -473,6 +485,7 @@ class FrontEnd:
             mergeable=int(has(reg.MRG_RXBUF)),
             header=reg.HEADER_BYTES if long_header else reg.LEGACY_HEADER_BYTES,
             call=ring.file(Request.SET_VRING_CALL),
+            able=able(self.features),
         )
 
     def _found(self, index: int, address: int, size: int, alignment: int) -> int:
@@ -496,6 +509,15 @@ class FrontEnd:
         for index in self._calling & waiting:
             self._port.ring(index).release()
         self._calling = waiting
+
+
+def able(accepted: Features) -> int:
+    """What packets may be, each way, with these features; see `virtio.headers`. Both kinds of segments go together."""
+    if not accepted.can(DOING["segmentation"]):
+        accepted = Features(accepted & ~(1 << reg.HOST_TSO4))
+    if not accepted.can(DOING["coalescing"]):
+        accepted = Features(accepted & ~(1 << reg.GUEST_TSO4))
+    return sum(bit for feature, bit in _ABLE.items() if accepted.has(feature))
 
 
 def packed_place(descriptors: NDArray[np.uint8], base: int) -> int:

@@ -12,8 +12,10 @@ import numpy as np
 
 from ixy.drivers.linux.rings import CountingRing, CountingTxRing
 from ixy.drivers.rings import DROPPED, STARVED, Ring
-from ixy.drivers.vhost import datapath
+from ixy.drivers.vhost import datapath, offloads
 from ixy.drivers.vhost.state import (
+    ABLE,
+    ASKED,
     BAD_CALL,
     BREACHES,
     BROKEN,
@@ -25,8 +27,11 @@ from ixy.drivers.vhost.state import (
     DRIVER,
     HEADER,
     MERGEABLE,
+    MERGED,
     PACKED,
+    PARTS,
     PLACE,
+    REFUSED,
     REGION,
     RUNNING,
     SIZE,
@@ -35,7 +40,9 @@ from ixy.drivers.vhost.state import (
     occupy,
     vacate,
 )
+from ixy.drivers.virtio.headers import CUTS, CUTS_ECN, SUMS
 from ixy.jit import Direct
+from ixy.packets.buffers import MAX_PARTS
 from ixy.packets.packets import Packets, new_packets, slots
 from ixy.packets.pool import pools
 from ixy.registers.virtio import EVENT_DISABLE, HEADER_BYTES, NO_NOTIFY, NUM_BUFFERS
@@ -48,6 +55,7 @@ if TYPE_CHECKING:
 
 _PATIENCE = 10.0  # seconds that a poll is given to end: an interpreted one may have been left by an exception
 _CALL_PATIENCE = 0.1  # seconds that the front end may let one wait that is calling it
+_ASKED = {"checksum": SUMS, "segmentation": CUTS}
 _WORD = (1).to_bytes(8, "little")  # what an eventfd is written
 
 
@@ -61,6 +69,7 @@ class Setting(NamedTuple):
         packed, mergeable: 1 or 0.
         header: bytes before each frame.
         call: the file by which to call the front end, -1 for none.
+        able: what it does, and lets us do, to packets, see `virtio.headers`.
     """
 
     size: int
@@ -72,6 +81,7 @@ class Setting(NamedTuple):
     mergeable: int
     header: int
     call: int
+    able: int
 
 
 class _GuestRing(CountingRing):
@@ -97,7 +107,7 @@ class _GuestRing(CountingRing):
     def set_up(self, setting: Setting) -> None:
         """Begin with a ring. Within `stopped`."""
         words = self.state.state
-        words[[SIZE, DESCRIPTORS, DRIVER, DEVICE, PLACE, PACKED, MERGEABLE, HEADER, CALL]] = setting
+        words[[SIZE, DESCRIPTORS, DRIVER, DEVICE, PLACE, PACKED, MERGEABLE, HEADER, CALL, ABLE]] = setting
         words[BROKEN] = words[REGION] = 0
         place, quiet = (setting.device + 2, EVENT_DISABLE) if setting.packed else (setting.device, NO_NOTIFY)
         self.state.halves[place >> 1] = quiet
@@ -155,12 +165,15 @@ class VhostRxRing(Ring, _GuestRing):
         metadata: what is told of each packet.
     """
 
-    kernel = staticmethod(datapath.rx_batch)
     ready = staticmethod(datapath.ready)
     single: RxSingle | None = None
 
     def __init__(self, memory: GuestMemory, size: int, pool: Mempool, metadata: Sequence[str]) -> None:
         super().__init__(_state(memory, slots(size), pool.number))
+        special = not {"segments", "parts"}.isdisjoint(metadata)
+        self.kernel = offloads.rx_batch if special else datapath.rx_batch
+        self.parts = MAX_PARTS if "parts" in metadata else 1
+        self.state.state[PARTS] = self.parts
         self.pool = pool
         self.metadata: Sequence[str] = tuple(metadata)
         self._want = Direct(datapath.want_kicks)
@@ -186,21 +199,39 @@ class VhostTxRing(CountingTxRing, _GuestRing):
     Args:
         memory: the front end's.
         size: how many packets may wait until it has buffers for them.
+        metadata: the columns of packets that are sent.
+        does: what is done to them, by the front end or here, see `ixy.open`.
     """
 
-    kernel = staticmethod(datapath.tx_batch)
-    room = staticmethod(datapath.tx_room)
+    holds_chains = True
 
-    def __init__(self, memory: GuestMemory, size: int) -> None:
-        super().__init__(_state(memory, new_packets(size), -1))
-        self._flush = Direct(datapath.flush_once_more)
+    def __init__(self, memory: GuestMemory, size: int, metadata: Sequence[str] = (), does: Sequence[str] = ()) -> None:
+        special = bool(does) or "parts" in metadata
+        columns = [name for name in ("flags", "segments", "parts") if special and name in metadata]
+        super().__init__(_state(memory, new_packets(size, columns), -1, MERGED if special else CHUNK))
+        kernels = offloads.transmit if special else datapath.transmit
+        self.kernel, self.room, self._flush = kernels.batch, kernels.room, Direct(kernels.flush)
+        self.offloads: Sequence[str] = tuple(does)
+        self.parts = MAX_PARTS if "parts" in metadata else 1
+        self.state.state[ASKED] = sum(asked for name, asked in _ASKED.items() if name in does)
+
+    def set_up(self, setting: Setting) -> None:
+        """Of what the front end does only what was asked for is made use of."""
+        super().set_up(setting)
+        self.state.state[ABLE] &= self.state.state[ASKED] | CUTS_ECN
+
+    @property
+    def refused(self) -> int:
+        """Packets to which what was asked for could not be done: sent as they are, or if they are too long, dropped."""
+        return self.dropped + int(self.state.state[REFUSED])
 
     def sent(self) -> int:
         self._flush((), self.state, pools())
         return self.packets - self.in_flight
 
 
-def _state(memory: GuestMemory, held: Packets, pool: int) -> GuestRing:
+def _state(memory: GuestMemory, held: Packets, pool: int, most: int = CHUNK) -> GuestRing:
+    """A ring before there is a front end; `most` of that one's buffers are used at once."""
     header = np.zeros(HEADER_BYTES, np.uint8)
     header[NUM_BUFFERS] = 1
     state = own_lines(STATE_WORDS)
@@ -211,9 +242,9 @@ def _state(memory: GuestMemory, held: Packets, pool: int) -> GuestRing:
         longs=memory.bytes.view(np.uint32),
         words=memory.bytes.view(np.int64),
         regions=memory.regions,
-        places=own_lines(CHUNK),
-        sizes=own_lines(CHUNK),
-        names=own_lines(CHUNK),
+        places=own_lines(most),
+        sizes=own_lines(most),
+        names=own_lines(most),
         held=held,
         state=state,
         bytes=pools().bytes.reshape(-1),

@@ -36,6 +36,14 @@ CALLING = OWN_WORDS + 12  # 1 while it is being written to
 FENCE = OWN_WORDS + 13
 REGION = OWN_WORDS + 14  # the region of the last buffer, as a place in `regions`
 SAID = OWN_WORDS + 15  # the first byte of the header of the last frame that was received in pieces
+# Of rings with offloads, or packets of several parts, see `offloads`
+ABLE = OWN_WORDS + 16  # what the front end has accepted, see `virtio.headers`
+ASKED = OWN_WORDS + 17  # transmit: what is to be done, whatever it has accepted
+REFUSED = OWN_WORDS + 18  # transmit: packets that were sent as they are, as nothing could be done to them
+FROM = OWN_WORDS + 19  # transmit: where what comes next of the packet at hand lies, how much of it, and in which buffer
+LEFT = OWN_WORDS + 20  # it goes on
+AHEAD = OWN_WORDS + 21
+PARTS = OWN_WORDS + 22  # receive: the most buffers of a packet
 STATE_WORDS = 32
 
 # Values of BROKEN: what the front end did
@@ -48,6 +56,7 @@ BREACHES = {
     BAD_CALL: "it does not take calls, and lets who calls wait",
 }
 
+MERGED = 64  # buffers that a packet of 64 KiB may need, if they are not very small
 CHUNK = 32  # buffers that are looked at before the first is used
 
 # What a descriptor says, once its flags are at bit 0 (VirtIO 1.2, 2.7.5 and 2.8.13)
@@ -62,8 +71,8 @@ class GuestRing(NamedTuple):
         memory: shared memory, see `GuestMemory`, uint8.
         halves, longs, words: the same as uint16, uint32, int64.
         regions: see `GuestMemory`.
-        places, sizes, names: of the buffers that were looked at, shape (CHUNK,), int64: where each lies, its size, and
-            then how much was written to it; by what name it is given back.
+        places, sizes, names: of the buffers that were looked at, shape (CHUNK,) or (MERGED,), int64: where each lies,
+            its size, and then how much was written to it; by what name it is given back.
         held: packets that wait to be sent; none for a ring that receives.
         state: shape (STATE_WORDS,), int64.
         bytes: all packet buffers in a row; buffer n starts at n * STRIDE.

@@ -17,20 +17,21 @@ import numpy as np
 from ixy.arguments import integer
 from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, DeviceCounters, Link, check_pool
 from ixy.drivers.info import Facts
-from ixy.drivers.offloads import check_offloads, refuse_mtu
+from ixy.drivers.offloads import check_offloads
 from ixy.drivers.pools import AttachedPools
 from ixy.drivers.rings import counts
 from ixy.drivers.rss import DEFAULT_KEY, Rss, table_of
 from ixy.drivers.rules import no_such_rule
 from ixy.drivers.virtio.control import COMMAND_BYTES, ControlQueue
-from ixy.drivers.virtio.features import Features, negotiate
+from ixy.drivers.virtio.features import DOING, TELLING, Features, negotiate
+from ixy.drivers.virtio.headers import CUTS, CUTS_ECN, JOINS, JOINS_ECN, MERGES, SUMS, TELLS
 from ixy.drivers.virtio.interrupts import RingInterrupt
 from ixy.drivers.virtio.rings.rings import Layout, Terms, VirtioRxRing, VirtioTxRing, resume_at
 from ixy.drivers.virtio.rings.state import GROUP
 from ixy.drivers.virtio.transports.transport import ring_doorbell
 from ixy.dropped import close_dropped
 from ixy.errors import ConfigurationError, Error, UnsupportedDevice
-from ixy.packets.buffers import BUFFER_SIZE
+from ixy.packets.buffers import BUFFER_SIZE, MAX_PARTS
 from ixy.packets.dma import DmaMemory, allocate_rings
 from ixy.packets.mempool import Mempool
 from ixy.packets.packets import check_metadata
@@ -51,6 +52,25 @@ log = logging.getLogger("ixy.virtio")
 
 # The nominal speed of a link whose device tells none: there is no wire.
 NOMINAL_SPEED = 10_000
+
+# What features do, by DPDK's names
+_RX_OFFLOADS = {
+    reg.GUEST_CSUM: ("UDP_CKSUM", "TCP_CKSUM"),
+    reg.GUEST_TSO4: ("TCP_LRO",),
+    reg.MRG_RXBUF: ("SCATTER",),
+    reg.HASH_REPORT: ("RSS_HASH",),
+}
+_TX_OFFLOADS = {reg.CSUM: ("UDP_CKSUM", "TCP_CKSUM"), reg.HOST_TSO4: ("TCP_TSO",)}
+
+# What rings do for a feature
+_ABLE = {
+    reg.GUEST_CSUM: TELLS,
+    reg.GUEST_TSO4: JOINS,
+    reg.GUEST_ECN: JOINS_ECN,
+    reg.MRG_RXBUF: MERGES,
+    reg.HOST_TSO4: CUTS,
+    reg.HOST_ECN: CUTS_ECN,
+}
 
 
 class VirtioNet:
@@ -73,9 +93,10 @@ class VirtioNet:
         unwanted: feature bits not to accept.
         metadata: what is to be told of each packet, see `ixy.open`.
         rss_key: of the hash by which packets are spread, 40 bytes.
+        offloads, mtu: see `ixy.open`.
 
     Raises:
-        ConfigurationError: a parameter is out of range, or the device does not tell what is asked for.
+        ConfigurationError: a parameter is out of range, or the device does not tell, or do, what is asked for.
         MemoryUnavailable: no DMA memory.
         UnsupportedDevice: the device lacks a feature that the driver needs, or would go past the IOMMU.
     """
@@ -113,20 +134,19 @@ class VirtioNet:
             transport.reset()
             offered = Features(transport.features())
             self._metadata = check_metadata(self.address, metadata, self._told(offered))
-            check_offloads(self.address, offloads, (), self._metadata)
-            refuse_mtu(self.address, mtu)
-            wanted = 1 << reg.GUEST_CSUM if "flags" in self._metadata else 0
+            self._offloads = self._check_offloads(offered, offloads)
             unwanted |= self._unneeded(offered) | self._unusable(offered)
             self._offered = offered
-            self.features = negotiate(self.address, offered, wanted=wanted, unwanted=unwanted)
+            self.features = negotiate(self.address, offered, wanted=self._wanted(), unwanted=unwanted)
             transport.accept(self.features)
+            self._mtu = self._check_mtu(mtu)
             self._check(pairs, ring_size)
             self._check_spreading(rx_queues, tx_queues, rss_key)
             if self.features.has(reg.RSS) and pairs > 1:
                 self.rss = Rss(rss_key, table_of(range(rx_queues), reg.RSS_ENTRIES))
             self._set_up(pairs, ring_size, pool_size)
             transport.start()
-            self._configure(pairs)
+            self._configure(pairs, rss_key)
         except BaseException:
             self.close()
             raise
@@ -136,25 +156,68 @@ class VirtioNet:
     # -----------------------------------------------------------------------------------------------------------------
     # Initialisation, 3.1.1 and 5.1.5
 
-    def _told(self, offered: Features) -> Sequence[str]:
-        """What the device can tell of a packet: of checksums what its header says, and the driver tells the time."""
-        return ("flags", "time") if offered.has(reg.GUEST_CSUM) else ("time",)
+    def _told(self, offered: Features) -> list[str]:
+        """What the device can tell of a packet, by its header or by its buffers; the driver tells the time."""
+        told = [name for name, bits in TELLING.items() if offered.can(bits)]
+        if "hash" in told and not (offered.has(reg.VERSION_1) and offered.has(reg.CTRL_VQ) and self._hashes()):
+            told.remove("hash")
+        if offered.can(DOING["segmentation"]) or offered.can(DOING["coalescing"]):
+            told.append("segments")
+        if offered.has(reg.MRG_RXBUF):
+            told.append("parts")
+        return ["time", *told]
+
+    def _hashes(self) -> bool:
+        """Whether the device can hash all that RSS of any device hashes."""
+        return not ~self._transport.config_read(reg.CONFIG_HASH_TYPES, 4) & reg.HASH_TYPES
+
+    def _check_offloads(self, offered: Features, asked: Sequence[str]) -> tuple[str, ...]:
+        possible = [name for name, bits in DOING.items() if offered.can(bits)]
+        offloads = check_offloads(self.address, asked, possible, self._metadata)
+        if "coalescing" in offloads and "flags" not in self._metadata:  # 5.1.6.4.1: packets come without checksums
+            raise ConfigurationError(f"{self.address}: offload 'coalescing' needs metadata=('flags',) too")
+        return offloads
+
+    def _wanted(self) -> int:
+        """Features for what was asked for."""
+        asked = [TELLING.get(name, ()) for name in self._metadata] + [DOING[name] for name in self._offloads]
+        return sum({1 << bit for bits in asked for bit in bits})
 
     def _unneeded(self, offered: Features) -> int:
-        """MRG_RXBUF, where the device's MTU says that any frame fits one buffer.
+        """MRG_RXBUF, where the device's MTU says that any frame fits one buffer, and IN_ORDER, where it spares nothing.
 
-        With it, the device counts in each header how many buffers the frame spans, and a frame that is sent on must not
-        have that count: its header's cache line goes to and fro between the two for nothing.
+        With the first, the device counts in each header how many buffers the frame spans, and a frame that is sent on
+        must not have that count: its header's cache line goes to and fro between the two for nothing. With the second,
+        the kernels for offloads would do no less.
         """
-        if offered.has(reg.MTU) and self._transport.config_read(reg.CONFIG_MTU, 2) + reg.FRAMING <= BUFFER_SIZE:
-            return 1 << reg.MRG_RXBUF
-        return 0
+        unneeded = 0
+        mtu = self._transport.config_read(reg.CONFIG_MTU, 2) if offered.has(reg.MTU) else BUFFER_SIZE
+        if "parts" not in self._metadata and mtu + reg.FRAMING <= BUFFER_SIZE:
+            unneeded |= 1 << reg.MRG_RXBUF
+        if self._offloads or not {"hash", "segments", "parts"}.isdisjoint(self._metadata):
+            unneeded |= 1 << reg.IN_ORDER
+        return unneeded
 
     def _unusable(self, offered: Features) -> int:
         """RSS, where the device cannot hash all that RSS of any device hashes."""
-        if offered.has(reg.RSS) and ~self._transport.config_read(reg.CONFIG_HASH_TYPES, 4) & reg.HASH_TYPES:
-            return 1 << reg.RSS
-        return 0
+        return 1 << reg.RSS if offered.has(reg.RSS) and not self._hashes() else 0
+
+    def _check_mtu(self, asked: int | None) -> int:
+        """The longest payload of a frame: the device's, 1500 where it does not say, or what was asked for.
+
+        Raises:
+            ConfigurationError: the device does not take such frames, or no buffer.
+        """
+        own = self._transport.config_read(reg.CONFIG_MTU, 2) if self.features.has(reg.MTU) else None
+        if asked is None:
+            return 1500 if own is None else own
+        if own is not None and asked > own:
+            raise ConfigurationError(f"{self.address}: mtu={asked}: the device takes up to {own}")
+        if asked + reg.FRAMING > BUFFER_SIZE and "parts" not in self._metadata:
+            raise ConfigurationError(
+                f"{self.address}: mtu={asked}: longer frames than a buffer holds need metadata=('parts',) too"
+            )
+        return asked
 
     def _check(self, pairs: int, ring_size: int) -> None:
         if not 1 <= pairs <= self.max_pairs():
@@ -180,7 +243,10 @@ class VirtioNet:
         """Memory for all rings in one piece, a mempool for each receive ring, and rings in pairs (5.1.2)."""
         indices = [*range(2 * pairs), *([self._control_index()] if self.features.has(reg.CTRL_VQ) else [])]
         sizes = [self._ring_size(index, ring_size) for index in indices]
-        check_pool(self.address, pool_size, max(sizes), GROUP)
+        parts = self._terms().parts
+        check_pool(self.address, pool_size, max(sizes), GROUP + parts - 1)
+        if (smallest := min(sizes[: 2 * pairs])) < parts:
+            raise ConfigurationError(f"{self.address}: a ring of {smallest}: packets of several parts need 64 at least")
         layouts = [self._terms().layout(size) for size in sizes]
         self._ring_memory = allocate_rings(sum(layout.bytes for layout in layouts) + COMMAND_BYTES)
         mapping = self._transport.map(self._ring_memory)
@@ -203,13 +269,15 @@ class VirtioNet:
 
     def _terms(self) -> Terms:
         has = self.features.has
-        long_header = has(reg.VERSION_1) or has(reg.MRG_RXBUF)  # 5.1.6.1
+        header = reg.HEADER_BYTES if has(reg.VERSION_1) or has(reg.MRG_RXBUF) else reg.LEGACY_HEADER_BYTES  # 5.1.6.1
         return Terms(
-            header=reg.HEADER_BYTES if long_header else reg.LEGACY_HEADER_BYTES,
+            header=reg.HASH_HEADER_BYTES if has(reg.HASH_REPORT) else header,
             mergeable=int(has(reg.MRG_RXBUF)),
             in_order=int(has(reg.IN_ORDER)),
             event_index=int(has(reg.EVENT_IDX)),
             packed=has(reg.RING_PACKED),
+            able=sum(able for bit, able in _ABLE.items() if has(bit)) | (SUMS if "checksum" in self._offloads else 0),
+            parts=MAX_PARTS if "parts" in self._metadata else 1,
         )
 
     def _ring_size(self, index: int, wanted: int) -> int:
@@ -241,11 +309,11 @@ class VirtioNet:
             rx.fill()
             self._transport.set_ring(index, addresses, lambda: resume_at(rx))
         else:
-            tx = VirtioTxRing(memory, terms, size, doorbell, self._attached.addresses)
+            tx = VirtioTxRing(memory, terms, size, doorbell, self._attached.addresses, self._offloads)
             self._tx.append(tx)
             self._transport.set_ring(index, addresses, lambda: resume_at(tx))
 
-    def _configure(self, pairs: int) -> None:
+    def _configure(self, pairs: int, rss_key: bytes) -> None:
         """What is set while the device runs: receive buffers are there, how many pairs to use, all packets in."""
         for ring in self._rx:
             ring_doorbell(ring.state.doorbell)
@@ -253,9 +321,16 @@ class VirtioNet:
             self.redirect(self.rss)
         elif pairs > 1 and self._control is not None:
             self._control.send(reg.CTRL_MQ_PAIRS_SET, pairs.to_bytes(2, "little"))
+        if self.features.has(reg.HASH_REPORT) and self.rss is None:
+            self._report_hashes(rss_key)
         if self.features.has(reg.CTRL_RX):
             self.set_promiscuous(True)  # until the user says otherwise
         log.info("%s: ready, MAC %s", self.address, self.mac().hex(":"))
+
+    def _report_hashes(self, key: bytes) -> None:
+        """What is hashed, and how, where that says nothing of queues (5.1.6.5.6.4)."""
+        data = struct.pack("<I8xB", reg.HASH_TYPES, len(key)) + key
+        self._command("HASH_REPORT", reg.HASH_REPORT, reg.CTRL_MQ_HASH_CONFIG, data)
 
     def redirect(self, rss: Rss) -> None:
         """What is hashed, how, and the queues for it, all at once (5.1.6.5.7.1); what is not hashed goes to queue 0."""
@@ -323,9 +398,8 @@ class VirtioNet:
         return 2 * self.max_pairs()
 
     def mtu(self) -> int:
-        """The largest payload of a frame that the device takes, 1500 where it does not say."""
-        with self._control_plane():
-            return self._transport.config_read(reg.CONFIG_MTU, 2) if self.features.has(reg.MTU) else 1500
+        """The largest payload of a frame that the device takes."""
+        return self._mtu
 
     def mac(self) -> bytes:
         """The station's address; all zeros if the device has none."""
@@ -460,8 +534,12 @@ class VirtioNet:
                 max_tx_queues=pairs,
                 features=self.features.names(),
                 refused=Features(self._offered & ~self.features).names(),
-                rx_offloads=["UDP_CKSUM", "TCP_CKSUM"] if self.features.has(reg.GUEST_CSUM) else [],
+                rx_offloads=self._named(_RX_OFFLOADS),
+                tx_offloads=self._named(_TX_OFFLOADS) + (["MULTI_SEGS"] if "parts" in self._metadata else []),
             )
+
+    def _named(self, offloads: dict[int, tuple[str, ...]]) -> list[str]:
+        return [name for bit, names in offloads.items() if self.features.has(bit) for name in names]
 
     def xstats(self) -> dict[str, int]:
         """What the rings counted: the device has no counters."""

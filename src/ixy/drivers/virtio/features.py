@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import logging
 from enum import Enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ixy.errors import UnsupportedDevice
 from ixy.registers import virtio as reg
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 log = logging.getLogger("ixy.virtio")
 
@@ -20,7 +23,7 @@ class Wish(Enum):
 
     REQUIRED = "without it the driver cannot work"
     WANTED = "accepted if offered"
-    REFUSED = "never accepted"
+    REFUSED = "accepted only where somebody asks for what it does"
 
 
 class Feature(NamedTuple):
@@ -66,26 +69,35 @@ FEATURES = [
     Feature("GUEST_ANNOUNCE", reg.GUEST_ANNOUNCE, "5.1.6.5.4", Wish.REFUSED),
     Feature("STANDBY", reg.STANDBY, "5.1.3", Wish.REFUSED),
     Feature("NOTF_COAL", reg.NOTF_COAL, "5.1.6.5.7", Wish.REFUSED),
-    # Offloads: the driver passes frames as they are; GUEST_CSUM is for who asks for `flags`.
+    # Offloads, and what they need (5.1.3.1)
     Feature("CSUM", reg.CSUM, "5.1.3", Wish.REFUSED),
     Feature("GUEST_CSUM", reg.GUEST_CSUM, "5.1.3", Wish.REFUSED),
     Feature("CTRL_GUEST_OFFLOADS", reg.CTRL_GUEST_OFFLOADS, "5.1.6.5.6", Wish.REFUSED),
     Feature("GSO", reg.GSO, "5.1.3.2", Wish.REFUSED),
-    Feature("GUEST_TSO4", reg.GUEST_TSO4, "5.1.3", Wish.REFUSED),
-    Feature("GUEST_TSO6", reg.GUEST_TSO6, "5.1.3", Wish.REFUSED),
-    Feature("GUEST_ECN", reg.GUEST_ECN, "5.1.3", Wish.REFUSED),
+    Feature("GUEST_TSO4", reg.GUEST_TSO4, "5.1.3", Wish.REFUSED, (reg.GUEST_CSUM,)),
+    Feature("GUEST_TSO6", reg.GUEST_TSO6, "5.1.3", Wish.REFUSED, (reg.GUEST_CSUM,)),
+    Feature("GUEST_ECN", reg.GUEST_ECN, "5.1.3", Wish.REFUSED, (reg.GUEST_TSO4,)),
     Feature("GUEST_UFO", reg.GUEST_UFO, "5.1.3", Wish.REFUSED),
     Feature("GUEST_USO4", reg.GUEST_USO4, "5.1.3", Wish.REFUSED),
     Feature("GUEST_USO6", reg.GUEST_USO6, "5.1.3", Wish.REFUSED),
-    Feature("HOST_TSO4", reg.HOST_TSO4, "5.1.3", Wish.REFUSED),
-    Feature("HOST_TSO6", reg.HOST_TSO6, "5.1.3", Wish.REFUSED),
-    Feature("HOST_ECN", reg.HOST_ECN, "5.1.3", Wish.REFUSED),
+    Feature("HOST_TSO4", reg.HOST_TSO4, "5.1.3", Wish.REFUSED, (reg.CSUM,)),
+    Feature("HOST_TSO6", reg.HOST_TSO6, "5.1.3", Wish.REFUSED, (reg.CSUM,)),
+    Feature("HOST_ECN", reg.HOST_ECN, "5.1.3", Wish.REFUSED, (reg.HOST_TSO4,)),
     Feature("HOST_UFO", reg.HOST_UFO, "5.1.3", Wish.REFUSED),
     Feature("HOST_USO", reg.HOST_USO, "5.1.3", Wish.REFUSED),
-    Feature("HASH_REPORT", reg.HASH_REPORT, "5.1.3", Wish.REFUSED),
+    Feature("HASH_REPORT", reg.HASH_REPORT, "5.1.3", Wish.REFUSED, _MODERN_CTRL),
     Feature("GUEST_HDRLEN", reg.GUEST_HDRLEN, "5.1.3", Wish.REFUSED),
     Feature("RSC_EXT", reg.RSC_EXT, "5.1.3", Wish.REFUSED),
 ]
+
+# What is to be accepted besides, if it is offered, for each word of `ixy.open`
+TELLING = {"flags": (reg.GUEST_CSUM,), "hash": (reg.HASH_REPORT,)}
+DOING = {
+    "checksum": (reg.CSUM,),
+    "segmentation": (reg.CSUM, reg.HOST_TSO4, reg.HOST_TSO6, reg.HOST_ECN),
+    "coalescing": (reg.GUEST_CSUM, reg.GUEST_TSO4, reg.GUEST_TSO6, reg.GUEST_ECN),
+}
+_SPARED = (reg.HOST_ECN, reg.GUEST_ECN)  # what can be done without
 
 
 class Features(int):
@@ -93,6 +105,10 @@ class Features(int):
 
     def has(self, bit: int) -> bool:
         return bool(self >> bit & 1)
+
+    def can(self, bits: Iterable[int]) -> bool:
+        """Whether all are there that a word of `ixy.open` cannot do without."""
+        return all(self.has(bit) for bit in bits if bit not in _SPARED)
 
     def names(self) -> list[str]:
         """Of the bits in the set; a bit that no row names is called by its number."""

@@ -75,7 +75,7 @@ class PackedRing(NamedTuple):
         place: the place of each identifier, shape (size,), int32.
         state: shape (STATE_WORDS,), int64.
         addresses: where the device sees the header before each buffer.
-        headers: all of the packet memory as words, int32; see `state.clear_header`.
+        headers: all of the packet memory as words, int32; see `state.clear_header`. As bytes, where there are offloads.
         doorbell: to notify the device with.
         pool: number of the pool that buffers come from; -1 for a transmit ring.
         header: bytes of the header.

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ixy.drivers.rings import NEXT, FilledRing, SendingRing
-from ixy.drivers.virtio.rings import packed, split
+from ixy.drivers.virtio.rings import packed, packed_offloads, split, split_offloads
 from ixy.drivers.virtio.rings.packed import PackedRing
 from ixy.drivers.virtio.rings.split import SplitRing
-from ixy.drivers.virtio.rings.state import BREACHES, BROKEN, BYTES, PACKETS, STATE_WORDS
+from ixy.drivers.virtio.rings.state import ABLE, BREACHES, BROKEN, BYTES, PACKETS, PARTS, REFUSED, ROOM, STATE_WORDS
 from ixy.drivers.virtio.transports.transport import Doorbell, RingAddresses
 from ixy.jit import Direct
+from ixy.packets.buffers import BUFFER_SIZE
 from ixy.packets.dma import PAGE
 from ixy.packets.packets import slots
 from ixy.packets.pool import pools
-from ixy.registers.virtio import DESCRIPTOR_BYTES, EVENT_DISABLE, NO_INTERRUPT
+from ixy.registers.virtio import DESCRIPTOR_BYTES, EVENT_DISABLE, HASH_HEADER_BYTES, NO_INTERRUPT
 from ixy.unsafe import own_lines
 
 if TYPE_CHECKING:
@@ -61,13 +62,23 @@ def _pages(size: int) -> int:
 
 
 class Terms(NamedTuple):
-    """What was negotiated, as far as the rings care: 0 or 1 each, but for the bytes of the header."""
+    """What was negotiated, as far as the rings care.
+
+    Attributes:
+        header: its bytes.
+        mergeable, in_order, event_index: 0 or 1.
+        packed: the kind of rings.
+        able: of offloads, see `offloads`.
+        parts: the most buffers that a packet may lie in.
+    """
 
     header: int
     mergeable: int
     in_order: int
     event_index: int
     packed: bool
+    able: int = 0
+    parts: int = 1
 
     def layout(self, size: int) -> Layout:
         return packed_layout(size) if self.packed else split_layout(size)
@@ -117,11 +128,19 @@ class VirtioRxRing(FilledRing, _Counting):
         metadata: Sequence[str] = (),
     ) -> None:
         kernels = packed if terms.packed else split
-        self.kernel = kernels.rx_batch
         self.ready = kernels.ready
         self._want, self._want_none = Direct(kernels.want_interrupt), Direct(kernels.want_no_interrupt)
         state = _state(memory, terms, size, doorbell, addresses, pool.number)
-        super().__init__(state, pool, kernels.offer_all, metadata)
+        offer_all, self.kernel = kernels.offer_all, kernels.rx_batch
+        if _tells_more(terms, metadata):
+            special = packed_offloads if terms.packed else split_offloads
+            offer_all, self.kernel = special.offer_all, special.rx_batch
+            state = _with_offloads(state, terms)
+            # What goes on in another buffer begins there where its header would.
+            state.state[ROOM] = BUFFER_SIZE if terms.parts > 1 else terms.header + BUFFER_SIZE
+            state.state[PARTS] = terms.parts
+        self.parts = terms.parts
+        super().__init__(state, pool, offer_all, metadata)
 
     def want_interrupt(self) -> None:
         """Have the device interrupt for the next packet. One that came before need not: look once more."""
@@ -133,22 +152,42 @@ class VirtioRxRing(FilledRing, _Counting):
 
 
 class VirtioTxRing(SendingRing, _Counting):
-    """A transmit ring; see `ixy.drivers.TxRing`. Parameters as for `VirtioRxRing`."""
+    """A transmit ring; see `ixy.drivers.TxRing`. Parameters as for `VirtioRxRing`, and the device's `offloads`."""
 
     def __init__(
-        self, memory: NDArray[np.uint8], terms: Terms, size: int, doorbell: Doorbell, addresses: Addresses
+        self,
+        memory: NDArray[np.uint8],
+        terms: Terms,
+        size: int,
+        doorbell: Doorbell,
+        addresses: Addresses,
+        offloads: Sequence[str] = (),
     ) -> None:
         kernels = packed if terms.packed else split
+        state = _state(memory, terms, size, doorbell, addresses, -1)
+        if offloads or terms.parts > 1 or terms.header == HASH_HEADER_BYTES:
+            kernels = packed_offloads if terms.packed else split_offloads
+            state = _with_offloads(state, terms)
+            state.order[:] = 0  # none of its places is a packet's first
         self.kernel = kernels.tx_batch
         self.room = kernels.tx_room
-        super().__init__(_state(memory, terms, size, doorbell, addresses, -1))
+        self.offloads: Sequence[str] = tuple(offloads)
+        self.parts = terms.parts
+        super().__init__(state)
 
     @property
     def sent(self) -> int:
         """Of `packets`, those that the device has taken from the ring."""
         ring = self.state
+        if has_offloads(ring):
+            return split_offloads.sent_count(ring) if isinstance(ring, SplitRing) else packed_offloads.sent_count(ring)
         place = split.sent_up_to(ring) if isinstance(ring, SplitRing) else packed.sent_up_to(ring)
         return self.packets - (int(ring.state[NEXT]) - place)
+
+    @property
+    def refused(self) -> int:
+        """Packets that were sent as they are: what was asked for could not be done to them."""
+        return int(self.state.state[REFUSED])
 
 
 def resume_at(ring: VirtioRxRing | VirtioTxRing) -> int:
@@ -159,9 +198,26 @@ def resume_at(ring: VirtioRxRing | VirtioTxRing) -> int:
     """
     if isinstance(ring.state, SplitRing):
         return int(ring.state.used_flags[split.INDEX])
-    position = packed.resume_at(ring.state)
+    special = has_offloads(ring.state) and isinstance(ring, VirtioTxRing)
+    position = packed_offloads.resume_at(ring.state) if special else packed.resume_at(ring.state)
     half = position % ring.size | (0x8000 if position & ring.size == 0 else 0)
     return half << 16 | half
+
+
+def _tells_more(terms: Terms, metadata: Sequence[str]) -> bool:
+    """Whether more is told of received packets than the kernels for plain ones know of."""
+    return terms.header == HASH_HEADER_BYTES or not {"hash", "segments", "parts"}.isdisjoint(metadata)
+
+
+def has_offloads(ring: SplitRing | PackedRing) -> bool:
+    """Whether its kernels are those with offloads, and packets of several parts."""
+    return ring.headers.dtype == np.uint8
+
+
+def _with_offloads(ring: SplitRing | PackedRing, terms: Terms) -> SplitRing | PackedRing:
+    """The ring for these kernels, which look at headers byte by byte."""
+    ring.state[ABLE] = terms.able
+    return ring._replace(headers=pools().bytes.reshape(-1))
 
 
 def _state(

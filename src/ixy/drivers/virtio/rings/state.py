@@ -25,7 +25,14 @@ BYTES = COMMON_WORDS + 1  # of those packets, without frame check sequences
 SKIPPING = COMMON_WORDS + 2  # receive: how many buffers of a refused frame are still to come
 BROKEN = COMMON_WORDS + 3  # why the ring has stopped for good, 0 while it runs
 OFFERED = COMMON_WORDS + 4  # the place up to which the device was given buffers, or told that it was
-STATE_WORDS = 16
+# Of rings with offloads, or packets of several parts, see `offloads`
+ABLE = COMMON_WORDS + 5  # what was negotiated
+ROOM = COMMON_WORDS + 6  # receive: bytes of each buffer that the device is given
+PARTS = COMMON_WORDS + 7  # receive: the most buffers of a packet
+SENT = COMMON_WORDS + 8  # transmit: packets that the device has said it has sent
+USED = COMMON_WORDS + 9  # transmit, packed: the place up to which it has
+REFUSED = COMMON_WORDS + 10  # transmit: packets that were sent as they are, as nothing could be done to them
+STATE_WORDS = 24
 
 # Values of BROKEN: what the device did that leaves open which buffers are whose. Nothing is touched any more then.
 BAD_INDEX = 1  # it has used more buffers than it was given
