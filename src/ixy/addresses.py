@@ -17,7 +17,8 @@ from ixy.bus.pci import PciDevice
 from ixy.bus.simulated import SimulatedFunction
 from ixy.bus.sysfs import SysfsFunction
 from ixy.bus.vfio import VfioFunction
-from ixy.drivers import ixgbe
+from ixy.drivers import e1000, ixgbe
+from ixy.drivers.e1000.device import E1000
 from ixy.drivers.ixgbe.device import Ixgbe
 from ixy.drivers.packet import device as packet
 from ixy.drivers.vhost import device as vhost
@@ -205,6 +206,10 @@ def _drive_ixgbe(function: Function, shape: Shape) -> Driver:
     return Ixgbe(function, **shape._asdict())
 
 
+def _drive_e1000(function: Function, shape: Shape) -> Driver:
+    return E1000(function, **shape._asdict())
+
+
 def _drive_virtio(function: Function, shape: Shape) -> Driver:
     try:
         transport = (PciModern if capabilities(function) else PciLegacy)(function)
@@ -216,6 +221,7 @@ def _drive_virtio(function: Function, shape: Shape) -> Driver:
 
 PCI_DRIVERS: list[tuple[dict[tuple[int, int], str], Callable[[Function, Shape], Driver]]] = [
     (ixgbe.SUPPORTED, _drive_ixgbe),
+    (e1000.SUPPORTED, _drive_e1000),
     (virtio_pci.SUPPORTED, _drive_virtio),
 ]
 """Cards by vendor and device id, with their names, and the driver for them."""

@@ -14,11 +14,12 @@ from ixy.bus.lock import holder
 from ixy.bus.looking import registers_of
 from ixy.bus.pci import PciDevice
 from ixy.bus.simulated import SimulatedFunction
+from ixy.drivers.e1000 import inside as e1000
+from ixy.drivers.e1000.cards import CARDS as E1000_CARDS
 from ixy.drivers.info import Info, plugged
-from ixy.drivers.ixgbe import inside
+from ixy.drivers.ixgbe import inside as ixgbe
 from ixy.drivers.ixgbe.cards import CARDS as IXGBE_CARDS
 from ixy.drivers.ixgbe.cards import INTEL
-from ixy.drivers.ixgbe.statistics import SETS, Statistics
 from ixy.drivers.linux.interface import Interface
 from ixy.drivers.packet import device as packet
 from ixy.drivers.vhost import device as vhost
@@ -26,15 +27,17 @@ from ixy.drivers.virtio.transports import vhost_user
 from ixy.drivers.xdp import device as xdp
 from ixy.errors import ConfigurationError, DeviceBusy, Error, UnsupportedDevice
 from ixy.registers import RegisterFile
-from ixy.registers import i82599 as reg
 from ixy.sim.machine import Machine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from ixy.drivers.ixgbe.cards import Card
     from ixy.registers import Bar, Reading
+
+
+FAMILIES = ((IXGBE_CARDS, ixgbe), (E1000_CARDS, e1000))
+"""Cards of Intel's by device id, and what can be asked of them without a change."""
 
 
 class Sight(NamedTuple):
@@ -60,9 +63,10 @@ def look(address: str) -> Sight:
     check_address(address)
     if address.startswith("sim:"):
         with closing(_new_card(address)) as function:
-            card = _card(function)
-            info = Info(address=function.address, model=card.name, **plugged(function.slot()))
-            return Sight(replace(info, **_seen(function.bar(0), card)), "nobody: this is a new one, as after power-on")
+            known = _known(INTEL, function.config_read(2, 2))
+            assert known is not None
+            info = Info(address=function.address, model=known.card.name, **plugged(function.slot()))
+            return Sight(replace(info, **known.seen(function.bar(0))), "nobody: this is a new one, as after power-on")
     if interface := _interface(address):
         return Sight(_info_of_interface(address, interface), "nobody: the kernel has it")
     _refuse_back_end(address)
@@ -82,16 +86,18 @@ def registers(address: str, *, clear: bool = False) -> list[Reading]:
     check_address(address)
     if address.startswith("sim:"):
         with closing(_new_card(address)) as function:
-            return _read_all(function.bar(0), _card(function), clear)
+            known = _known(INTEL, function.config_read(2, 2))
+            assert known is not None
+            return known.read_all(function.bar(0), clear=clear)
     if interface := _interface(address):
         name = interface.first.name
         raise UnsupportedDevice(f"{address}: registers are the business of the kernel's driver: ethtool -d {name}")
     _refuse_back_end(address)
     device = PciDevice(address)
-    card = _known_card(device)
+    known = _known_card(device)
     if clear:
         _refuse_to_clear(device)
-    return _read_all(registers_of(device), card, clear)
+    return known.read_all(registers_of(device), clear=clear)
 
 
 def xstats(address: str, *, clear: bool = False) -> dict[str, int]:
@@ -112,11 +118,11 @@ def xstats(address: str, *, clear: bool = False) -> dict[str, int]:
         return {f"interface_{name}": count for name, count in interface.first.counters.items()}
     _refuse_back_end(address)
     device = PciDevice(address)
-    _known_card(device)
+    known = _known_card(device)
     _refuse_to_clear(device)
     if not clear:
         raise Error(f"{address}: nobody has it open, and its counters are cleared by reading them: --clear does so")
-    return Statistics(_view(registers_of(device), address), SETS, SETS).all()
+    return known.inside.count(_view(registers_of(device)), known.card)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -135,13 +141,14 @@ def _look_at_pci(device: PciDevice) -> Sight:
         mtu=int(_attribute(names, "mtu") or 0) or None,
         **plugged(device.slot_in("sysfs")),
     )
-    card = IXGBE_CARDS.get(device.device) if device.vendor == INTEL else None
-    if card is None:
+    known = _known(device.vendor, device.device)
+    if known is None:
         return Sight(info, _state(device))
     try:
-        return Sight(replace(info, **_seen(registers_of(device), card)), _state(device))
+        return Sight(replace(info, **known.seen(registers_of(device))), _state(device))
     except Error as error:
-        return Sight(replace(info, features=inside.abilities(card)), _state(device), [str(error)])
+        abilities = known.inside.abilities(known.card)
+        return Sight(replace(info, features=abilities), _state(device), [str(error)])
 
 
 def _state(device: PciDevice) -> str:
@@ -158,16 +165,16 @@ def _attribute(paths: Sequence[Path], name: str) -> str | None:
     return (paths[0] / name).read_text().strip() if paths and (paths[0] / name).exists() else None
 
 
-def _known_card(device: PciDevice) -> Card:
+def _known_card(device: PciDevice) -> Known:
     """
     Raises:
         UnsupportedDevice: no driver here knows its registers.
     """
-    card = IXGBE_CARDS.get(device.device) if device.vendor == INTEL else None
-    if card is None:
+    known = _known(device.vendor, device.device)
+    if known is None:
         name = f"{device.vendor:04x}:{device.device:04x}"
         raise UnsupportedDevice(f"{device.address}: of a {name}, no registers are known here")
-    return card
+    return known
 
 
 def _refuse_to_clear(device: PciDevice) -> None:
@@ -198,32 +205,34 @@ def _new_card(address: str) -> SimulatedFunction:
     return SimulatedFunction(",".join([name, *own]), Machine(stepped=True))
 
 
-def _card(function: SimulatedFunction) -> Card:
-    return IXGBE_CARDS[function.config_read(2, 2)]
+class Known(NamedTuple):
+    """A card whose registers a driver here knows.
+
+    Attributes:
+        card: its row in that driver's table.
+        inside: that driver's module by which it is looked at.
+    """
+
+    card: Any
+    inside: Any
+
+    def seen(self, bar: Bar) -> dict[str, Any]:
+        """What its registers say, by the names of `Info`."""
+        return self.inside.seen(_view(bar), self.card)
+
+    def read_all(self, bar: Bar, *, clear: bool) -> list[Reading]:
+        return self.inside.read_all(_view(bar), self.card, {} if clear else None)
 
 
-def _view(bar: Bar, address: str) -> RegisterFile:
-    return RegisterFile(bar, address, threading.RLock())
+def _known(vendor: int, device: int) -> Known | None:
+    """The card with these ids; None if no driver here knows its registers."""
+    if vendor != INTEL:
+        return None
+    return next((Known(cards[device], inside) for cards, inside in FAMILIES if device in cards), None)
 
 
-def _seen(bar: Bar, card: Card) -> dict[str, Any]:
-    """What the registers of a card say, by the names of `Info`."""
-    view = _view(bar, "")
-    link = inside.link(view)
-    return {
-        "mac": inside.mac(view).hex(":"),
-        "mtu": inside.mtu(view),
-        "link_up": link.up,
-        "link_speed": link.speed,
-        "max_rx_queues": reg.QUEUES,
-        "max_tx_queues": reg.QUEUES,
-        "features": inside.abilities(card),
-        "rx_offloads": inside.rx_offloads(view),
-    }
-
-
-def _read_all(bar: Bar, card: Card, clear: bool) -> list[Reading]:
-    return inside.read_all(_view(bar, ""), card, {} if clear else None)
+def _view(bar: Bar) -> RegisterFile:
+    return RegisterFile(bar, "", threading.RLock())
 
 
 # ---------------------------------------------------------------------------------------------------------------------

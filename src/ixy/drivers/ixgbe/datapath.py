@@ -344,7 +344,7 @@ def finish(ring: RxState, pools: Pools, count: int, replaced: int) -> None:
 
 
 @compiled
-def hand_back(ring: RxState, first: int) -> None:
+def hand_back(ring: Any, first: int) -> None:
     """Ring the doorbell if there are descriptors for the card, from number `first` on.
 
     The tail is the last one, so it never meets the head, which would mean an empty ring.

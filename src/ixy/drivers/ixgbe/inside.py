@@ -6,11 +6,12 @@ Sections are those of the Intel 82599 datasheet, revision 3.3.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ixy.drivers import Link
 from ixy.drivers.ixgbe.cards import Connection
 from ixy.drivers.ixgbe.semaphore import owned
+from ixy.drivers.ixgbe.statistics import SETS, Statistics
 from ixy.registers import Reading, readable
 from ixy.registers import i82599 as reg
 
@@ -40,6 +41,26 @@ def mtu(registers: RegisterFile) -> int:
     """The longest payload of a frame (8.2.3.22.8, 8.2.3.22.13)."""
     jumbo = registers.get(reg.HLREG0, "JUMBOEN")
     return (registers.get(reg.MAXFRS, "MFS") if jumbo else _MAX_FRAME) - _FRAMING
+
+
+def seen(registers: RegisterFile, card: Card) -> dict[str, Any]:
+    """What a card's registers say of it, by the names of `ixy.drivers.info.Info`."""
+    up, speed = link(registers)
+    return {
+        "mac": mac(registers).hex(":"),
+        "mtu": mtu(registers),
+        "link_up": up,
+        "link_speed": speed,
+        "max_rx_queues": reg.QUEUES,
+        "max_tx_queues": reg.QUEUES,
+        "features": abilities(card),
+        "rx_offloads": rx_offloads(registers),
+    }
+
+
+def count(registers: RegisterFile, _card: Card) -> dict[str, int]:
+    """A card's counters, which are cleared by this."""
+    return Statistics(registers, SETS, SETS).all()
 
 
 def abilities(card: Card) -> list[str]:
