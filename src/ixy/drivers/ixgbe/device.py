@@ -7,49 +7,37 @@ from __future__ import annotations
 
 import logging
 import struct
-import threading
 import time
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from ixy.arguments import integer
 from ixy.bus import Irq, set_bus_master
-from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, DeviceCounters, Link, check_pool
+from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, DeviceCounters, Link
 from ixy.drivers.info import Facts
 from ixy.drivers.ixgbe import inside
 from ixy.drivers.ixgbe.cards import CARDS, TX_BUFFER, Connection
-from ixy.drivers.ixgbe.datapath import CLEAN_GROUP
-from ixy.drivers.ixgbe.interrupts import QueueInterrupt
+from ixy.drivers.ixgbe.function import CardFunction, QueueRegisters, check_configuration, check_unicast
+from ixy.drivers.ixgbe.interrupts import Vector
 from ixy.drivers.ixgbe.phy import Phy
-from ixy.drivers.ixgbe.rings import IxgbeRxRing, IxgbeTxRing
 from ixy.drivers.ixgbe.rules import TABLE_KIB, Tables
 from ixy.drivers.ixgbe.semaphore import owned
 from ixy.drivers.ixgbe.statistics import Statistics
 from ixy.drivers.offloads import check_offloads, refuse_mtu
-from ixy.drivers.pools import AttachedPools
 from ixy.drivers.rings import counts
 from ixy.drivers.rss import DEFAULT_KEY, Rss, table_of
-from ixy.dropped import close_dropped
-from ixy.errors import ConfigurationError, DeviceTimeout, Error, UnsupportedDevice
-from ixy.packets.dma import allocate_rings
-from ixy.packets.mempool import Mempool
+from ixy.errors import DeviceTimeout
 from ixy.packets.packets import check_metadata
-from ixy.registers import Reading, Register, RegisterFile
+from ixy.registers import Reading, RegisterFile
 from ixy.registers import i82599 as reg
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Generator, Sequence
 
-    from numpy.typing import NDArray
-
-    from ixy.bus import Function, Interrupts
+    from ixy.bus import Function
     from ixy.drivers.rules import Rule
 
 log = logging.getLogger("ixy.ixgbe")
-
-RING_SIZES = [64 << n for n in range(7)]  # 64 to 4096: powers of two, so that an index wraps by a mask
 
 MAX_FRAME = 10  # KiB, rounded up
 FLOW_CONTROL_ROOM = 24  # KiB: 4.6.3.2, below the end of the receive buffer
@@ -57,7 +45,7 @@ TOLD = ("flags", "hash", "vlan", "time")  # of each packet, if asked for
 DEVICE_STATUS, TRANSACTION_PENDING = 0xAA, 1 << 5  # in the configuration space (9.3.10.6)
 
 
-class Ixgbe:
+class Ixgbe(CardFunction):
     """An 82599, X520, X540 or X550, brought up and running.
 
     Args:
@@ -77,6 +65,9 @@ class Ixgbe:
     """
 
     name = "ixgbe"
+    _rx = QueueRegisters(reg.RDBAL, reg.RDBAH, reg.RDLEN, reg.RDH, reg.RDT, reg.RXDCTL)
+    _tx = QueueRegisters(reg.TDBAL, reg.TDBAH, reg.TDLEN, reg.TDH, reg.TDT, reg.TXDCTL)
+    _vectors = reg.VECTORS
 
     def __init__(
         self,
@@ -90,33 +81,22 @@ class Ixgbe:
         offloads: Sequence[str] = (),
         mtu: int | None = None,
     ) -> None:
-        self.address = function.address
-        self._function = function
-        self._lock = threading.RLock()  # of the control plane
-        self._attached = AttachedPools(function)
+        super().__init__(function)
         self._firmware: str | None = None
         self._promiscuous = True
         self._addresses_used = 1
         self._filters_vlans = False
         self._phy: Phy | None = None
-        self._interrupts: Interrupts | None = None
-        self._running = False  # or it was touched, and must be stopped
-        self._undo = ExitStack()
-        self._undo.callback(function.close)
-        self.rx_rings: list[IxgbeRxRing] = []
-        self.tx_rings: list[IxgbeTxRing] = []
-        self.rss: Rss | None = None
         try:
             self._card = CARDS[function.config_read(2, 2)]
-            check_configuration(self.address, rx_queues, tx_queues, ring_size, pool_size)
+            check_configuration(self.address, rx_queues, tx_queues, ring_size, pool_size, reg.QUEUES)
             self._metadata = check_metadata(self.address, metadata, TOLD)
             check_offloads(self.address, offloads, (), self._metadata)
             refuse_mtu(self.address, mtu)
             if rx_queues > 1 or "hash" in self._metadata:
                 named = min(rx_queues, self._card.rss_queues)
                 self.rss = Rss(rss_key, table_of(range(named), self._card.rss_entries))
-            self._bar = function.bar(0)
-            self._registers = RegisterFile(self._bar, self.address, self._lock)
+            self._map_registers()
             self._statistics = Statistics(self._registers, rx_queues, tx_queues)
             self._tables = Tables(self.address, self._registers, self._making_room, five_fields=self._card.five_fields)
             self._allocate(rx_queues, tx_queues, ring_size, pool_size)
@@ -125,52 +105,6 @@ class Ixgbe:
         except BaseException:
             self.close()
             raise
-
-    # -----------------------------------------------------------------------------------------------------------------
-    # Memory
-
-    def _allocate(self, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int) -> None:
-        """Memory for all rings in one piece, and a mempool for each receive queue, which its attachment keeps.
-
-        All is there before the first is mapped: if the process may not lock enough memory, the error knows the sum.
-        """
-        ring_bytes = ring_size * reg.DESCRIPTOR_BYTES
-        memory = allocate_rings((rx_queues + tx_queues) * ring_bytes)
-        self._undo.callback(memory.close)
-        with ExitStack() as created:
-            pools = [created.enter_context(Mempool(pool_size)) for _ in range(rx_queues)]  # attaching holds them
-            self._ring_mapping = self._function.map(memory)
-            self._undo.callback(self._function.unmap, memory)
-            self._undo.callback(self._attached.detach_all)
-            self._attached.lie_as(self._ring_mapping)
-            for pool in pools:
-                self._attached.attach(pool)
-        slices = [memory.bytes[start : start + ring_bytes] for start in range(0, memory.size, ring_bytes)]
-        for queue, pool in enumerate(pools):
-            tail = self._doorbell(reg.RDT[queue])
-            self.rx_rings.append(IxgbeRxRing(slices[queue], tail, self._attached.addresses, pool, self._metadata))
-            self._undo.callback(self.rx_rings[-1].drain)
-        for queue in range(tx_queues):
-            tail = self._doorbell(reg.TDT[queue])
-            self.tx_rings.append(IxgbeTxRing(slices[rx_queues + queue], tail, self._attached.addresses))
-            self._undo.callback(self.tx_rings[-1].drain)
-
-    def attach(self, pool: Mempool) -> None:
-        """Let the card reach the buffers of `pool`."""
-        with self._control():
-            self._attached.attach(pool)
-
-    def when_gone(self, tell: Callable[[], bool]) -> None:
-        """A card stays where it is."""
-
-    def rouse(self) -> None:
-        self._function.rouse()
-
-    def rung_by(self, words: NDArray[np.int64]) -> None:
-        self._function.rung_by(words)
-
-    def _doorbell(self, register: Register) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
-        return self._bar.words[register.offset // 4 : register.offset // 4 + 1]
 
     # -----------------------------------------------------------------------------------------------------------------
     # Initialisation, 4.6.3
@@ -279,7 +213,7 @@ class Ixgbe:
         for queue in range(len(self.rx_rings)):
             # Frames are dropped when a queue has no descriptor; else one full queue would block all the others.
             regs.update(reg.SRRCTL[queue], DESCTYPE=reg.DESCTYPE_ADVANCED, BSIZEPACKET=2, DROP_EN=1)
-            self._set_ring(queue, queue, reg.RDBAL, reg.RDBAH, reg.RDLEN, reg.RDH, reg.RDT)
+            self._set_ring(queue, queue, self._rx)
         self._init_rss()
         self._init_metadata()
         # The last sentences of 4.6.7: no snoop off, and a reserved bit that must be cleared.
@@ -336,38 +270,11 @@ class Ixgbe:
         regs.write(reg.DTXMXSZRQ, MAX_BYTES_NUM_REQ=0xFFF)
         regs.update(reg.RTTDCS, ARBDIS=0)
         for queue in range(len(self.tx_rings)):
-            self._set_ring(len(self.rx_rings) + queue, queue, reg.TDBAL, reg.TDBAH, reg.TDLEN, reg.TDH, reg.TDT)
+            self._set_ring(len(self.rx_rings) + queue, queue, self._tx)
             # 7.2.3.4: fetch descriptors ahead, which line rate with small frames needs. WTHRESH is 0 because status is
             # reported once for a group of descriptors (7.2.3.5.1).
             regs.update(reg.TXDCTL[queue], PTHRESH=36, HTHRESH=8, WTHRESH=0)
         regs.update(reg.DMATXCTL, TE=1)
-
-    def _set_ring(
-        self, place: int, queue: int, low: Register, high: Register, length: Register, head: Register, tail: Register
-    ) -> None:
-        """Tell the card where a ring lies and that it is empty (7.1.9, 7.2.3.3)."""
-        size = self.rx_rings[0].size * reg.DESCRIPTOR_BYTES
-        address = self._ring_mapping.address(place * size, size)
-        self._registers.write(low[queue], address & 0xFFFFFFFF)
-        self._registers.write(high[queue], address >> 32)
-        self._registers.write(length[queue], LEN=size)
-        self._registers.write(head[queue], HEAD=0)
-        self._registers.write(tail[queue], TAIL=0)
-
-    def _start_rx_queues(self) -> None:
-        """4.6.7.1: enable, then hand over all descriptors."""
-        for ring in self.rx_rings:
-            ring.fill()
-        self._enable(reg.RXDCTL, len(self.rx_rings))
-        for queue, ring in enumerate(self.rx_rings):
-            self._registers.write(reg.RDT[queue], TAIL=ring.size - 1)
-
-    def _enable(self, controls: Register, queues: int) -> None:
-        """Enable so many queues, and wait until they are: each takes its time, but all together take no longer."""
-        for queue in range(queues):
-            self._registers.update(controls[queue], ENABLE=1)
-        for queue in range(queues):
-            self._registers.wait(controls[queue], 1.0, ENABLE=1)
 
     def _open_receive_path(self) -> None:
         with self._halted():
@@ -399,23 +306,6 @@ class Ixgbe:
     # -----------------------------------------------------------------------------------------------------------------
     # Interrupts
 
-    def rx_interrupt(self, queue: int) -> QueueInterrupt:
-        """The interrupt of a receive queue. Asking for the first switches MSI-X on, for as many as there are vectors.
-
-        Raises:
-            UnsupportedDevice: the bus delivers no interrupts, or none is left for this queue.
-        """
-        with self._control() as regs:
-            if queue >= reg.VECTORS:
-                last = reg.VECTORS - 1
-                raise UnsupportedDevice(f"{self.address}: receive queue {queue} has no interrupt, as 0 to {last} have")
-            if self._interrupts is None:
-                interrupts = self._function.interrupts(Irq.MSIX, min(len(self.rx_rings), reg.VECTORS))
-                self._undo.callback(interrupts.close)
-                self._init_interrupts(regs)
-                self._interrupts = interrupts
-            return QueueInterrupt(self._interrupts.events[queue], queue, self._control)
-
     def _init_interrupts(self, regs: RegisterFile) -> None:
         """4.6.6, of MSI-X: vector n is that of receive queue n, and nothing else causes an interrupt."""
         for queue in range(min(len(self.rx_rings), reg.VECTORS)):
@@ -428,16 +318,13 @@ class Ixgbe:
             regs.write(register, AUTO_MASK=0xFFFFFFFF)
         regs.write(reg.GPIE, MULTIPLE_MSIX=1, OCD=1, EIAME=1, PBA_SUPPORT=1)
 
+    def _vector(self, queue: int) -> Vector:
+        half = queue // 32
+        interval = reg.EITR[queue] if queue < reg.EITR.count else reg.EITR_HIGH[queue - reg.EITR.count]
+        return Vector(reg.EIMS_EX[half], reg.EIMC_EX[half], interval, 1 << queue % 32)
+
     # -----------------------------------------------------------------------------------------------------------------
     # Link, filters, statistics
-
-    @contextmanager
-    def _control(self) -> Generator[RegisterFile]:
-        """The card's registers, for one thread at a time, and only until the card is closed."""
-        with self._lock:
-            if not self._running:
-                raise Error(f"{self.address} is closed")
-            yield self._registers
 
     def mac(self) -> bytes:
         """The station's address."""
@@ -450,8 +337,7 @@ class Ixgbe:
         Raises:
             ConfigurationError: not 6 bytes, or a multicast address.
         """
-        if len(mac) != 6 or mac[0] & 1:
-            raise ConfigurationError(f"{self.address}: {mac.hex(':')} is no unicast MAC address")
+        check_unicast(self.address, mac)
         with self._control():
             self._set_address(0, mac)
 
@@ -530,13 +416,6 @@ class Ixgbe:
             link = inside.link(regs)
             return self._phy.link() if link.up and self._phy else link
 
-    def wait_for_link(self, timeout: float) -> Link:
-        """Wait up to `timeout` seconds until the link is up; the state it then has."""
-        deadline = time.monotonic() + timeout
-        while not (link := self.link()).up and time.monotonic() < deadline:
-            time.sleep(0.01)
-        return link
-
     def counters(self) -> DeviceCounters:
         """What the card counted."""
         with self._control():
@@ -575,60 +454,11 @@ class Ixgbe:
     # -----------------------------------------------------------------------------------------------------------------
     # The end
 
-    def close(self) -> None:
-        """Stop the card, then take its memory away. A second call does nothing.
-
-        Whatever interrupts this, memory goes back only from a card that is no bus master any more. If that cannot be
-        had, close it again: it goes on where it was interrupted.
-        """
-        with self._lock:
-            try:
-                self._silence()
-            finally:
-                if not self._running:
-                    self._undo.close()
-
-    def __del__(self) -> None:
-        if hasattr(self, "tx_rings"):  # nobody could close it: an exception came before anybody had it
-            close_dropped(self.close)
-
-    def _silence(self) -> None:
-        """No DMA from here on."""
-        if self._running:
-            try:
-                self._stop()
-            finally:
-                set_bus_master(self._function, False)
-                self._running = False
-
     def _stop(self) -> None:
         """Queues off (4.6.7.1.2), no more requests to the bus, reset.
 
         Bus mastering goes last: requests that are pending need it to be done, which 5.2.5.3.2 has the driver wait for.
         """
-        regs = self._registers
-        regs.update(reg.RXCTRL, RXEN=0)
-        controls = [*(reg.RXDCTL[queue] for queue in range(len(self.rx_rings)))]
-        controls += [reg.TXDCTL[queue] for queue in range(len(self.tx_rings))]
-        for control in controls:
-            regs.update(control, ENABLE=0)
-        try:
-            for control in controls:
-                regs.wait(control, 1.0, ENABLE=0)
-        except DeviceTimeout as error:
-            log.warning("%s; resetting all the same", error)
+        self._registers.update(reg.RXCTRL, RXEN=0)
+        self._disable_queues()
         self._reset()
-
-
-def check_configuration(address: str, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int) -> None:
-    """Refuse what cards or the driver do not support, before the card is touched.
-
-    Raises:
-        ConfigurationError: says which parameter, and what is possible.
-    """
-    for kind, queues in (("receive", rx_queues), ("transmit", tx_queues)):
-        if not 1 <= queues <= reg.QUEUES:
-            raise ConfigurationError(f"{address}: {queues} {kind} queues: 1 to {reg.QUEUES} are possible")
-    if ring_size not in RING_SIZES:
-        raise ConfigurationError(f"{address}: a ring of {ring_size} descriptors: possible are {RING_SIZES}")
-    check_pool(address, pool_size, ring_size, CLEAN_GROUP)

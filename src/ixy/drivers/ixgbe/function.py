@@ -1,0 +1,275 @@
+"""One function of a card, physical or virtual, as far as both are alike: its rings in memory, its queues, its end.
+
+Sections in comments are those of the Intel 82599 datasheet, revision 3.3.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from ixy.bus import Irq, set_bus_master
+from ixy.drivers import check_pool
+from ixy.drivers.ixgbe.datapath import CLEAN_GROUP
+from ixy.drivers.ixgbe.interrupts import QueueInterrupt, Vector
+from ixy.drivers.ixgbe.rings import IxgbeRxRing, IxgbeTxRing
+from ixy.drivers.pools import AttachedPools
+from ixy.dropped import close_dropped
+from ixy.errors import ConfigurationError, DeviceTimeout, Error, UnsupportedDevice
+from ixy.packets.dma import allocate_rings
+from ixy.packets.mempool import Mempool
+from ixy.registers import Register, RegisterFile
+from ixy.registers.i82599 import DESCRIPTOR_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ixy.bus import Function, Interrupts
+    from ixy.drivers import Link
+    from ixy.drivers.rss import Rss
+
+log = logging.getLogger("ixy.ixgbe")
+
+RING_SIZES = [64 << n for n in range(7)]  # 64 to 4096: powers of two, so that an index wraps by a mask
+
+
+class QueueRegisters(NamedTuple):
+    """The registers of all queues of one direction: where the ring lies, its bytes, head and tail, and the control."""
+
+    low: Register
+    high: Register
+    length: Register
+    head: Register
+    tail: Register
+    control: Register
+
+
+class CardFunction:
+    """What the drivers of both kinds of functions begin with.
+
+    Args:
+        function: the PCI function; the driver closes it, also if the initialisation fails.
+    """
+
+    _rx: QueueRegisters
+    _tx: QueueRegisters
+    _vectors: int  # of MSI-X
+
+    def __init__(self, function: Function) -> None:
+        self.address = function.address
+        self._function = function
+        self._lock = threading.RLock()  # of the control plane
+        self._attached = AttachedPools(function)
+        self._metadata: Sequence[str] = ()
+        self._interrupts: Interrupts | None = None
+        self._running = False  # or it was touched, and must be stopped
+        self._undo = ExitStack()
+        self._undo.callback(function.close)
+        self.rx_rings: list[IxgbeRxRing] = []
+        self.tx_rings: list[IxgbeTxRing] = []
+        self.rss: Rss | None = None
+
+    def _map_registers(self) -> None:
+        self._bar = self._function.bar(0)
+        self._registers = RegisterFile(self._bar, self.address, self._lock)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Memory
+
+    def _allocate(self, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int) -> None:
+        """Memory for all rings in one piece, and a mempool for each receive queue, which its attachment keeps.
+
+        All is there before the first is mapped: if the process may not lock enough memory, the error knows the sum.
+        """
+        ring_bytes = ring_size * DESCRIPTOR_BYTES
+        memory = allocate_rings((rx_queues + tx_queues) * ring_bytes)
+        self._undo.callback(memory.close)
+        with ExitStack() as created:
+            pools = [created.enter_context(Mempool(pool_size)) for _ in range(rx_queues)]  # attaching holds them
+            self._ring_mapping = self._function.map(memory)
+            self._undo.callback(self._function.unmap, memory)
+            self._undo.callback(self._attached.detach_all)
+            self._attached.lie_as(self._ring_mapping)
+            for pool in pools:
+                self._attached.attach(pool)
+        slices = [memory.bytes[start : start + ring_bytes] for start in range(0, memory.size, ring_bytes)]
+        for queue, pool in enumerate(pools):
+            tail = self._doorbell(self._rx.tail[queue])
+            self.rx_rings.append(IxgbeRxRing(slices[queue], tail, self._attached.addresses, pool, self._metadata))
+            self._undo.callback(self.rx_rings[-1].drain)
+        for queue in range(tx_queues):
+            tail = self._doorbell(self._tx.tail[queue])
+            self.tx_rings.append(IxgbeTxRing(slices[rx_queues + queue], tail, self._attached.addresses))
+            self._undo.callback(self.tx_rings[-1].drain)
+
+    def attach(self, pool: Mempool) -> None:
+        """Let the card reach the buffers of `pool`."""
+        with self._control():
+            self._attached.attach(pool)
+
+    def when_gone(self, tell: Callable[[], bool]) -> None:
+        """A card stays where it is."""
+
+    def rouse(self) -> None:
+        self._function.rouse()
+
+    def rung_by(self, words: NDArray[np.int64]) -> None:
+        self._function.rung_by(words)
+
+    def _doorbell(self, register: Register) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
+        return self._bar.words[register.offset // 4 : register.offset // 4 + 1]
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Queues
+
+    def _set_ring(self, place: int, queue: int, registers: QueueRegisters) -> None:
+        """Tell the card where a ring lies and that it is empty (7.1.9, 7.2.3.3)."""
+        size = self.rx_rings[0].size * DESCRIPTOR_BYTES
+        address = self._ring_mapping.address(place * size, size)
+        self._registers.write(registers.low[queue], address & 0xFFFFFFFF)
+        self._registers.write(registers.high[queue], address >> 32)
+        self._registers.write(registers.length[queue], LEN=size)
+        self._registers.write(registers.head[queue], HEAD=0)
+        self._registers.write(registers.tail[queue], TAIL=0)
+
+    def _start_rx_queues(self) -> None:
+        """4.6.7.1: enable, then hand over all descriptors."""
+        for ring in self.rx_rings:
+            ring.fill()
+        self._enable(self._rx.control, len(self.rx_rings))
+        for queue, ring in enumerate(self.rx_rings):
+            self._registers.write(self._rx.tail[queue], TAIL=ring.size - 1)
+
+    def _enable(self, controls: Register, queues: int) -> None:
+        """Enable so many queues, and wait until they are: each takes its time, but all together take no longer."""
+        for queue in range(queues):
+            self._registers.update(controls[queue], ENABLE=1)
+        for queue in range(queues):
+            self._registers.wait(controls[queue], 1.0, ENABLE=1)
+
+    def _disable_queues(self) -> None:
+        """4.6.7.1.2: all queues off, and wait until they are. A card that cannot is reset all the same."""
+        controls = [self._rx.control[queue] for queue in range(len(self.rx_rings))]
+        controls += [self._tx.control[queue] for queue in range(len(self.tx_rings))]
+        for control in controls:
+            self._registers.update(control, ENABLE=0)
+        try:
+            for control in controls:
+                self._registers.wait(control, 1.0, ENABLE=0)
+        except DeviceTimeout as error:
+            log.warning("%s; resetting all the same", error)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # While it is open
+
+    @contextmanager
+    def _control(self) -> Generator[RegisterFile]:
+        """The card's registers, for one thread at a time, and only until the card is closed."""
+        with self._lock:
+            if not self._running:
+                raise Error(f"{self.address} is closed")
+            yield self._registers
+
+    def rx_interrupt(self, queue: int) -> QueueInterrupt:
+        """The interrupt of a receive queue. Asking for the first switches MSI-X on, for as many as there are vectors.
+
+        Raises:
+            UnsupportedDevice: the bus delivers no interrupts, or none is left for this queue.
+        """
+        with self._control() as regs:
+            if queue >= self._vectors:
+                last = self._vectors - 1
+                raise UnsupportedDevice(f"{self.address}: receive queue {queue} has no interrupt, as 0 to {last} have")
+            if self._interrupts is None:
+                interrupts = self._function.interrupts(Irq.MSIX, min(len(self.rx_rings), self._vectors))
+                self._undo.callback(interrupts.close)
+                self._init_interrupts(regs)
+                self._interrupts = interrupts
+            return QueueInterrupt(self._interrupts.events[queue], self._vector(queue), self._control)
+
+    def _init_interrupts(self, regs: RegisterFile) -> None:
+        """Vector n of MSI-X is that of receive queue n, and nothing else causes an interrupt."""
+        raise NotImplementedError
+
+    def _vector(self, queue: int) -> Vector:
+        """Where the vector of a receive queue is masked."""
+        raise NotImplementedError
+
+    def link(self) -> Link:
+        """The link's state now."""
+        raise NotImplementedError
+
+    def wait_for_link(self, timeout: float) -> Link:
+        """Wait up to `timeout` seconds until the link is up; the state it then has."""
+        deadline = time.monotonic() + timeout
+        while not (link := self.link()).up and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return link
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # The end
+
+    def close(self) -> None:
+        """Stop the card, then take its memory away. A second call does nothing.
+
+        Whatever interrupts this, memory goes back only from a card that is no bus master any more. If that cannot be
+        had, close it again: it goes on where it was interrupted.
+        """
+        with self._lock:
+            try:
+                self._silence()
+            finally:
+                if not self._running:
+                    self._undo.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "tx_rings"):  # nobody could close it: an exception came before anybody had it
+            close_dropped(self.close)
+
+    def _silence(self) -> None:
+        """No DMA from here on."""
+        if self._running:
+            try:
+                self._stop()
+            finally:
+                set_bus_master(self._function, False)
+                self._running = False
+
+    def _stop(self) -> None:
+        """Queues off, nothing pending, reset. Bus mastering goes last: what is pending needs it to be done."""
+        raise NotImplementedError
+
+
+def check_configuration(
+    address: str, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int, queues: int
+) -> None:
+    """Refuse what cards or the driver do not support, before the card is touched.
+
+    Args:
+        queues: the most that there can be, each way.
+
+    Raises:
+        ConfigurationError: says which parameter, and what is possible.
+    """
+    for kind, wanted in (("receive", rx_queues), ("transmit", tx_queues)):
+        if not 1 <= wanted <= queues:
+            raise ConfigurationError(f"{address}: {wanted} {kind} queues: 1 to {queues} are possible")
+    if ring_size not in RING_SIZES:
+        raise ConfigurationError(f"{address}: a ring of {ring_size} descriptors: possible are {RING_SIZES}")
+    check_pool(address, pool_size, ring_size, CLEAN_GROUP)
+
+
+def check_unicast(address: str, mac: bytes) -> None:
+    """Refuse what cannot be a station's address.
+
+    Raises:
+        ConfigurationError: not 6 bytes, or a multicast address.
+    """
+    if len(mac) != 6 or mac[0] & 1:
+        raise ConfigurationError(f"{address}: {mac.hex(':')} is no unicast MAC address")
