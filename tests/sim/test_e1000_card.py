@@ -140,8 +140,8 @@ def test_registers_are_shown_without_a_change(kind: int) -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "error"),
     [
-        (OLDER, {"rx_queues": 2}, "2 receive queues: 1 is possible with an 82540EM"),
-        (NEWER, {"tx_queues": 3}, "3 transmit queues: 1 to 2 are possible with an 82574L"),
+        (OLDER, {"rx_queues": 2}, "2 receive queues: 1 to 1 are possible"),
+        (NEWER, {"tx_queues": 3}, "3 transmit queues: 1 to 2 are possible"),
         (OLDER, {"metadata": ("hash",)}, "the device does not tell 'hash'"),
         (NEWER, {"ring_size": 100}, "a ring of 100 descriptors"),
         (NEWER, {"pool_size": 64}, "a pool of 64 buffers: a ring of 64 needs at least 96"),

@@ -153,6 +153,8 @@ class FilledRing(Ring):
         metadata: what the device is set up to tell of each packet.
     """
 
+    kernel: Callable[..., int]
+    ready: Callable[..., bool]
     single: RxSingle | None = None
 
     def __init__(self, state: Any, pool: Mempool, offer: Callable[..., None], metadata: Sequence[str] = ()) -> None:
@@ -188,6 +190,8 @@ class FilledRing(Ring):
 class SendingRing(Ring):
     """A transmit ring, which holds the buffers that are under way; see `ixy.drivers.TxRing`."""
 
+    kernel: Callable[..., int]
+    room: Callable[..., int]
     single: TxSingle | None = None
     offloads: Sequence[str] = ()
 

@@ -9,13 +9,11 @@ from __future__ import annotations
 import logging
 import struct
 import time
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from ixy.arguments import integer
 from ixy.bus import Irq, set_bus_master
-from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, DeviceCounters, Link, check_pool
-from ixy.drivers.card import PciCard
+from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, DeviceCounters, Link
 from ixy.drivers.e1000 import inside
 from ixy.drivers.e1000.cards import CARDS, Card
 from ixy.drivers.e1000.interrupts import LineInterrupt, MessageInterrupt
@@ -23,32 +21,32 @@ from ixy.drivers.e1000.phy import negotiate
 from ixy.drivers.e1000.rings import E1000RxRing, E1000TxRing
 from ixy.drivers.e1000.statistics import Statistics
 from ixy.drivers.info import Facts
-from ixy.drivers.ixgbe.datapath import CLEAN_GROUP
+from ixy.drivers.ixgbe.function import CardFunction, QueueRegisters, check_configuration, check_unicast
 from ixy.drivers.offloads import check_offloads, refuse_mtu
 from ixy.drivers.rings import counts
 from ixy.drivers.rss import DEFAULT_KEY, Rss, table_of
 from ixy.drivers.rules import no_such_rule
 from ixy.errors import ConfigurationError, DeviceTimeout
-from ixy.packets.dma import allocate_rings
-from ixy.packets.mempool import Mempool
 from ixy.packets.packets import check_metadata
-from ixy.registers import Reading, Register, RegisterFile
+from ixy.registers import Reading, RegisterFile
 from ixy.registers import e1000 as reg
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ixy.bus import Function, Interrupts
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ixy.bus import Function
     from ixy.drivers.rules import Rule
+    from ixy.packets.mempool import Mempool
 
 log = logging.getLogger("ixy.e1000")
-
-RING_SIZES = [64 << n for n in range(7)]  # 64 to 4096: powers of two, so that an index wraps by a mask
 
 HASHED = ("IPv4", "IPv6", "TCP")  # UDP is hashed by its addresses alone (7.1.11)
 
 
-class E1000(PciCard):
+class E1000(CardFunction):
     """An 82574, 82540 or 82545, brought up and running.
 
     Args:
@@ -67,6 +65,8 @@ class E1000(PciCard):
     """
 
     name = "e1000"
+    _rx = QueueRegisters(reg.RDBAL, reg.RDBAH, reg.RDLEN, reg.RDH, reg.RDT, reg.RXDCTL)
+    _tx = QueueRegisters(reg.TDBAL, reg.TDBAH, reg.TDLEN, reg.TDH, reg.TDT, reg.TXDCTL)
 
     def __init__(
         self,
@@ -84,20 +84,16 @@ class E1000(PciCard):
         self._firmware: str | None = None
         self._promiscuous = True
         self._filters_vlans = False
-        self._interrupts: Interrupts | None = None
-        self.rx_rings: list[E1000RxRing] = []
-        self.tx_rings: list[E1000TxRing] = []
         self.rules: Sequence[Rule] = ()
-        self.rss: Rss | None = None
         try:
             self._card = CARDS[function.config_read(2, 2)]
-            check_configuration(self.address, self._card, rx_queues, tx_queues, ring_size, pool_size)
+            check_configuration(self.address, rx_queues, tx_queues, ring_size, pool_size, self._card.queues)
             self._metadata = check_metadata(self.address, metadata, told(self._card))
             check_offloads(self.address, offloads, (), self._metadata)
             refuse_mtu(self.address, mtu)
             if rx_queues > 1 or "hash" in self._metadata:
                 self.rss = Rss(rss_key, table_of(range(rx_queues), reg.RETA_ENTRIES), HASHED)
-            self._registers = RegisterFile(function.bar(0), self.address, self._lock)
+            self._map_registers()
             self._statistics = Statistics(self._registers, self._card)
             self._allocate(rx_queues, tx_queues, ring_size, pool_size)
             self._running = True
@@ -106,36 +102,12 @@ class E1000(PciCard):
             self.close()
             raise
 
-    # -----------------------------------------------------------------------------------------------------------------
-    # Memory
+    def _rx_ring(self, memory: NDArray[np.uint8], tail: NDArray[np.uint32], pool: Mempool) -> E1000RxRing:
+        extended = self._card.newer
+        return E1000RxRing(memory, tail, self._attached.addresses, pool, self._metadata, extended=extended)
 
-    def _allocate(self, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int) -> None:
-        """Memory for all rings in one piece, and a mempool for each receive queue, which its attachment keeps.
-
-        All is there before the first is mapped: if the process may not lock enough memory, the error knows the sum.
-        """
-        ring_bytes = ring_size * reg.DESCRIPTOR_BYTES
-        memory = allocate_rings((rx_queues + tx_queues) * ring_bytes)
-        self._undo.callback(memory.close)
-        with ExitStack() as created:
-            pools = [created.enter_context(Mempool(pool_size)) for _ in range(rx_queues)]  # attaching holds them
-            self._ring_mapping = self._function.map(memory)
-            self._undo.callback(self._function.unmap, memory)
-            self._undo.callback(self._attached.detach_all)
-            self._attached.lie_as(self._ring_mapping)
-            for pool in pools:
-                self._attached.attach(pool)
-        slices = [memory.bytes[start : start + ring_bytes] for start in range(0, memory.size, ring_bytes)]
-        addresses = self._attached.addresses
-        for queue, pool in enumerate(pools):
-            tail, extended = self._doorbell(reg.RDT[queue]), self._card.newer
-            ring = E1000RxRing(slices[queue], tail, addresses, pool, self._metadata, extended=extended)
-            self.rx_rings.append(ring)
-            self._undo.callback(ring.drain)
-        for queue in range(tx_queues):
-            tail = self._doorbell(reg.TDT[queue])
-            self.tx_rings.append(E1000TxRing(slices[rx_queues + queue], tail, addresses))
-            self._undo.callback(self.tx_rings[-1].drain)
+    def _tx_ring(self, memory: NDArray[np.uint8], tail: NDArray[np.uint32]) -> E1000TxRing:
+        return E1000TxRing(memory, tail, self._attached.addresses)
 
     # -----------------------------------------------------------------------------------------------------------------
     # Initialisation, 4.6; SDM 14
@@ -217,7 +189,7 @@ class E1000(PciCard):
         regs.write(reg.RDTR)
         regs.write(reg.RADV)
         for queue in range(len(self.rx_rings)):
-            self._set_ring(queue, queue, reg.RDBAL, reg.RDBAH, reg.RDLEN, reg.RDH, reg.RDT)
+            self._set_ring(queue, queue, self._rx)
             regs.write(reg.RXDCTL[queue], PTHRESH=32, HTHRESH=4, WTHRESH=1, GRAN=1)
         for queue in range(len(self.rx_rings), self._card.queues):
             regs.write(reg.RDLEN[queue])
@@ -254,7 +226,7 @@ class E1000(PciCard):
         """4.6.6; SDM 14.5: frame check sequences and padding by the card, gaps as Linux has them for copper."""
         regs = self._registers
         for queue in range(len(self.tx_rings)):
-            self._set_ring(len(self.rx_rings) + queue, queue, reg.TDBAL, reg.TDBAH, reg.TDLEN, reg.TDH, reg.TDT)
+            self._set_ring(len(self.rx_rings) + queue, queue, self._tx)
             # Status is reported once for a group of descriptors, and then at once.
             ahead = {"PTHRESH": 31, "HTHRESH": 1, "COUNT_DESC": 1} if self._card.newer else {}
             regs.write(reg.TXDCTL[queue], WTHRESH=1, GRAN=1, **ahead)
@@ -262,18 +234,6 @@ class E1000(PciCard):
         regs.write(reg.TADV)
         regs.write(reg.TIPG, IPGT=8, IPGR1=8, IPGR2=6)
         regs.update(reg.TCTL, EN=1, PSP=1, CT=0xF, COLD=0x3F, RTLC=1)
-
-    def _set_ring(
-        self, place: int, queue: int, low: Register, high: Register, length: Register, head: Register, tail: Register
-    ) -> None:
-        """Tell the card where a ring lies and that it is empty."""
-        size = self.rx_rings[0].size * reg.DESCRIPTOR_BYTES
-        address = self._ring_mapping.address(place * size, size)
-        self._registers.write(low[queue], address & 0xFFFFFFFF)
-        self._registers.write(high[queue], address >> 32)
-        self._registers.write(length[queue], LEN=size)
-        self._registers.write(head[queue], HEAD=0)
-        self._registers.write(tail[queue], TAIL=0)
 
     # -----------------------------------------------------------------------------------------------------------------
     # Interrupts
@@ -319,8 +279,7 @@ class E1000(PciCard):
         Raises:
             ConfigurationError: not 6 bytes, or a multicast address.
         """
-        if len(mac) != 6 or mac[0] & 1:
-            raise ConfigurationError(f"{self.address}: {mac.hex(':')} is no unicast MAC address")
+        check_unicast(self.address, mac)
         with self._control():
             self._set_address(0, mac)
 
@@ -450,20 +409,3 @@ class E1000(PciCard):
 def told(card: Card) -> tuple[str, ...]:
     """What a card tells of each packet, if it is asked to."""
     return ("flags", "hash", "vlan", "time") if card.newer else ("flags", "vlan", "time")
-
-
-def check_configuration(
-    address: str, card: Card, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int
-) -> None:
-    """Refuse what the card or the driver do not support, before the card is touched.
-
-    Raises:
-        ConfigurationError: says which parameter, and what is possible.
-    """
-    for kind, queues in (("receive", rx_queues), ("transmit", tx_queues)):
-        if not 1 <= queues <= card.queues:
-            possible = f"1 to {card.queues} are" if card.queues > 1 else "1 is"
-            raise ConfigurationError(f"{address}: {queues} {kind} queues: {possible} possible with an {card.name}")
-    if ring_size not in RING_SIZES:
-        raise ConfigurationError(f"{address}: a ring of {ring_size} descriptors: possible are {RING_SIZES}")
-    check_pool(address, pool_size, ring_size, CLEAN_GROUP)

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ixy.bus import Function, Interrupts
-    from ixy.drivers import Link
+    from ixy.drivers import Link, RxInterrupt
+    from ixy.drivers.rings import FilledRing, SendingRing
     from ixy.drivers.rss import Rss
 
 log = logging.getLogger("ixy.ixgbe")
@@ -71,8 +72,8 @@ class CardFunction:
         self._running = False  # or it was touched, and must be stopped
         self._undo = ExitStack()
         self._undo.callback(function.close)
-        self.rx_rings: list[IxgbeRxRing] = []
-        self.tx_rings: list[IxgbeTxRing] = []
+        self.rx_rings: list[FilledRing] = []
+        self.tx_rings: list[SendingRing] = []
         self.rss: Rss | None = None
 
     def _map_registers(self) -> None:
@@ -101,12 +102,18 @@ class CardFunction:
         slices = [memory.bytes[start : start + ring_bytes] for start in range(0, memory.size, ring_bytes)]
         for queue, pool in enumerate(pools):
             tail = self._doorbell(self._rx.tail[queue])
-            self.rx_rings.append(IxgbeRxRing(slices[queue], tail, self._attached.addresses, pool, self._metadata))
+            self.rx_rings.append(self._rx_ring(slices[queue], tail, pool))
             self._undo.callback(self.rx_rings[-1].drain)
         for queue in range(tx_queues):
             tail = self._doorbell(self._tx.tail[queue])
-            self.tx_rings.append(IxgbeTxRing(slices[rx_queues + queue], tail, self._attached.addresses))
+            self.tx_rings.append(self._tx_ring(slices[rx_queues + queue], tail))
             self._undo.callback(self.tx_rings[-1].drain)
+
+    def _rx_ring(self, memory: NDArray[np.uint8], tail: NDArray[np.uint32], pool: Mempool) -> FilledRing:
+        return IxgbeRxRing(memory, tail, self._attached.addresses, pool, self._metadata)
+
+    def _tx_ring(self, memory: NDArray[np.uint8], tail: NDArray[np.uint32]) -> SendingRing:
+        return IxgbeTxRing(memory, tail, self._attached.addresses)
 
     def attach(self, pool: Mempool) -> None:
         """Let the card reach the buffers of `pool`."""
@@ -176,7 +183,7 @@ class CardFunction:
                 raise Error(f"{self.address} is closed")
             yield self._registers
 
-    def rx_interrupt(self, queue: int) -> QueueInterrupt:
+    def rx_interrupt(self, queue: int) -> RxInterrupt:
         """The interrupt of a receive queue. Asking for the first switches MSI-X on, for as many as there are vectors.
 
         Raises:
