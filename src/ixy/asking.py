@@ -88,7 +88,7 @@ def asking_at_once(function: BatchFunction, record: np.dtype[Any] | None) -> Cal
 
         @compiled
         def ask(path: PathState, verdicts: NDArray[np.int64], count: int) -> None:
-            function(batch_view(path.pools.bytes, path.packets, verdicts, count, path.counts))
+            function(batch_view(path.pools, path.packets, verdicts, count, path.counts))
 
         return ask
 
@@ -96,7 +96,7 @@ def asking_at_once(function: BatchFunction, record: np.dtype[Any] | None) -> Cal
 
     @compiled
     def ask_with_record(path: PathState, verdicts: NDArray[np.int64], count: int) -> None:
-        batch = batch_view(path.pools.bytes, path.packets, verdicts, count, path.counts)
+        batch = batch_view(path.pools, path.packets, verdicts, count, path.counts)
         function(batch, view(path.record, path.counts))
 
     return ask_with_record

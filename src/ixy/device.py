@@ -796,11 +796,14 @@ class TxQueue:
         Those packets are the device's now. The batch keeps the others, and gives them back when it is left.
 
         Raises:
+            ConfigurationError: the packets may lie in several parts, and the device was not opened for that.
             OwnershipError: the batch was sent or freed before, or another thread uses the queue.
             TypeError: no batch.
         """
         self.device._check()
         packets, span = lent(batch)
+        if packets.nexts is not None:
+            self._check_parts()
         clock.tick()
         if batch.pool.number not in self._suppliers:
             batch.pool.supply(self.device)
@@ -833,7 +836,7 @@ class TxQueue:
             pool: where buffers come from, by default that of the device's first receive queue.
 
         Raises:
-            ConfigurationError: Scapy is not installed, or a packet is longer than a buffer.
+            ConfigurationError: Scapy is not installed, or a packet is longer than the buffers that it may lie in.
             OwnershipError: another thread uses the queue.
             TypeError: something else than a packet with an Ethernet header. Those before it were sent, as above.
         """
@@ -841,18 +844,18 @@ class TxQueue:
 
         timeout = number("timeout", timeout, 0, MAX_TIMEOUT)
         sent = 0
-        for frame in frames(packets, "send_scapy", self.device._station()):
+        for frame in frames(packets, "send_scapy", self.device._station(), self.ring.parts):
             if not self._send_frame(frame, pool, timeout):
                 break
             sent += 1
         return sent
 
     def _send_frame(self, frame: bytes, pool: Mempool | None = None, timeout: float = SEND_TIMEOUT) -> bool:
-        """Send a frame of up to 2048 bytes; False if there is no room or no buffer for so many seconds."""
+        """Send a frame of up to 2048 bytes a part; False if there is no room or no buffer for so many seconds."""
         pool, frame = pool or self.device._buffers(), frame.ljust(MIN_FRAME, b"\0")
-        end = clock.monotonic() + timeout
+        end, metadata = clock.monotonic() + timeout, ("parts",) if self.ring.parts > 1 else ()
         while True:
-            with pool.allocate(1, len(frame)) as batch:
+            with pool.allocate(1, len(frame), metadata=metadata) as batch:
                 for packet in batch:
                     packet[:] = frame
                 if self.send(batch):  # of none, too: it takes back what was sent
@@ -864,8 +867,18 @@ class TxQueue:
     def _compile_sending(self) -> None:
         """Have compiled what `_send_frame` takes; nothing is sent, and no time passes."""
         pool = self.device._buffers()
-        with pool.allocate(1), Batch(pool, 0) as none:
+        metadata = ("parts",) if self.ring.parts > 1 else ()
+        with pool.allocate(1, metadata=metadata), Batch(pool, 0, metadata) as none:
             self._send(none.metadata, self.ring.state, self._pools, *lent(none))
+
+    def _check_parts(self) -> None:
+        """
+        Raises:
+            ConfigurationError: packets that lie in several buffers cannot be sent here.
+        """
+        if self.ring.parts == 1:
+            what = f"{self} takes packets in one buffer only, and these may lie in several"
+            raise ConfigurationError(f"{what}: open {self.device.address} with metadata=('parts',) too")
 
     @property
     def in_flight(self) -> int:

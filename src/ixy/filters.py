@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, cast, overload
 import numpy as np
 
 from ixy.jit import Direct, compiled
-from ixy.packets.batch import Batch
+from ixy.packets.batch import Batch, Packet
 from ixy.packets.buffers import STRIDE
 from ixy.packets.pool import pools
 from ixy.unsafe.filters import accepts, filter_address, intrinsic_of, matcher
@@ -30,8 +30,6 @@ from ixy.unsafe.libpcap import compile_expression
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from ixy.packets.batch import Packet
 
     Bytes = NDArray[np.uint8]
     Integers = NDArray[Any]
@@ -61,6 +59,8 @@ class Filter:
     def __call__(self, packet: Any, length: int | None = None) -> Any:
         """Whether a packet matches, in Python or in a kernel; of a batch, which packets do.
 
+        Of a packet in several parts it sees the first, and the length of all.
+
         Args:
             packet: one, or its bytes; or a batch, and then the value is an array of bool, shape (len(batch),).
             length: the bytes that the packet had on the wire, if some were cut off.
@@ -72,7 +72,9 @@ class Filter:
         if isinstance(packet, Batch):
             return self._of_batch(packet)
         data = _octets(packet)
-        return self._match(data, len(data), len(data) if length is None else length) != 0
+        if length is None:
+            length = getattr(packet, "total", len(data))
+        return self._match(data, len(data), length) != 0
 
     def matching(self, data: Bytes, starts: Integers, sizes: Integers, lengths: Integers) -> NDArray[np.bool_]:
         """Which packets match, of those that lie in an array, such as the ones of a capture file; shape (n,).
@@ -114,8 +116,8 @@ class Filter:
         batch._check()
         first, last = batch._limits
         starts = batch._packets.ids[first:last].astype(np.int64) * STRIDE
-        lengths = batch._packets.lengths[first:last].astype(np.int64)
-        return self._select(pools().bytes.reshape(-1), starts, lengths, lengths)
+        sizes = batch._packets.lengths[first:last].astype(np.int64)
+        return self._select(pools().bytes.reshape(-1), starts, sizes, batch.lengths.astype(np.int64))
 
     def _select(self, data: Bytes, starts: Integers, sizes: Integers, lengths: Integers) -> NDArray[np.bool_]:
         found = np.zeros(starts.size, np.bool_)
@@ -143,6 +145,8 @@ def _octets(packet: Any) -> bytes:
     """The bytes of a packet."""
     if isinstance(packet, bytes):
         return packet
+    if isinstance(packet, Packet):
+        return packet[: packet._first_size()]
     if isinstance(packet, (bytearray, memoryview)) or hasattr(packet, "__bytes__"):
         return bytes(cast(Any, packet))
     octets = packet[:] if hasattr(packet, "write_back") else packet  # as an interpreted kernel sees it

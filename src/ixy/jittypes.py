@@ -29,7 +29,9 @@ from ixy.headers import HEADERS, Field, Ipv6Address, fields
 # Numba's internals have no types.
 # pyright: basic, reportOptionalCall=false
 
-COLUMNS = {"flags": "flags", "hashes": "hash", "vlans": "vlan", "times": "time"}  # of `Packets`, and of a packet
+# Columns of `Packets`, and what they are of a packet; those of them that a kernel may assign
+COLUMNS = {"flags": "flags", "hashes": "hash", "vlans": "vlan", "times": "time", "segments": "segments"}
+SETTABLE = ("flags", "vlan", "segments")
 BYTES = types.Array(types.uint8, 1, "C")
 PACKET_METHODS = ("insert", "remove")
 WIDE = 16  # bytes of a field that is two integers
@@ -44,11 +46,12 @@ class PacketType(types.Type):
     Args:
         room: the bytes that its buffer has.
         columns: those that its path has, name and type of each.
+        chain: how many buffers it may lie in, and how many there are, a mask; None where it lies in one.
     """
 
-    def __init__(self, room: int, columns: dict[str, Any]) -> None:
-        self.room, self.columns = room, columns
-        super().__init__(f"ixy.Packet({', '.join([str(room), *columns])})")
+    def __init__(self, room: int, columns: dict[str, Any], chain: tuple[int, int] | None) -> None:
+        self.room, self.columns, self.chain = room, columns, chain
+        super().__init__(f"ixy.Packet({', '.join([str(room), *columns, *(['parts'] if chain else [])])})")
 
 
 class HeaderType(types.Type):
@@ -125,16 +128,17 @@ class BatchType(types.Type):
         super().__init__(f"ixy.Packets({packet}, {stride}, {numbers})")
 
 
-def packet_type(room: int, packets: Any) -> PacketType:
+def packet_type(room: int, packets: Any, chain: tuple[int, int]) -> PacketType:
     """The type of a packet in one of these `Packets`."""
-    return column_type(room, typeof(packets))
+    return column_type(room, typeof(packets), chain)
 
 
-def column_type(room: int, packets: Any) -> PacketType:
+def column_type(room: int, packets: Any, chain: tuple[int, int]) -> PacketType:
     """The type of one of `packets`, with the columns that are there."""
-    parts = dict(zip(packets.instance_class._fields, packets.types, strict=True))
-    there = {short: parts[name] for name, short in COLUMNS.items() if isinstance(parts[name], types.Array)}
-    return PacketType(room, {short: part.dtype for short, part in there.items()})
+    known = dict(zip(packets.instance_class._fields, packets.types, strict=True))
+    there = {short: known[name] for name, short in COLUMNS.items() if isinstance(known[name], types.Array)}
+    goes_on = isinstance(known["nexts"], types.Array)
+    return PacketType(room, {short: column.dtype for short, column in there.items()}, chain if goes_on else None)
 
 
 def scalar(dtype: np.dtype) -> Any:
@@ -276,7 +280,7 @@ class _PacketAttributes(AttributeTemplate):
     key = PacketType
 
     def generic_resolve(self, packet: Any, name: str) -> Any:
-        if name in ("length", "size", "number", "queue") or name in packet.columns:
+        if name in ("length", "size", "total", "number", "queue") or name in packet.columns:
             return types.int64
         if name in PACKET_METHODS:
             return types.BoundFunction(_PACKET_METHODS[name], packet)
@@ -285,7 +289,7 @@ class _PacketAttributes(AttributeTemplate):
             return HeaderType(packet, name)
         if name in COLUMNS.values():
             raise errors.TypingError(f"this packet has no {name!r}: open its device with metadata=({name!r},)")
-        known = ["length", "number", "queue", *PACKET_METHODS, *HEADERS, *COLUMNS.values()]
+        known = ["length", "total", "number", "queue", *PACKET_METHODS, *HEADERS, *COLUMNS.values()]
         raise errors.TypingError(f"a packet has no {name!r}; it has {_names(known)}")
 
 

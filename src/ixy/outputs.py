@@ -18,12 +18,13 @@ import numpy as np
 from ixy.asking import BatchFunction, PacketFunction, PathState, asking, asking_at_once
 from ixy.counts import AT, BED, COUNTS, DROPPED, FORWARDED, HELD, LOST, NOW, RECEIVED, ROOM, TROUBLE
 from ixy.jit import checked, compiled, outlined
-from ixy.packets.buffers import ID_MASK
-from ixy.packets.packets import INDEX_MASK, Packets, carry
+from ixy.packets.buffers import ID_MASK, MAX_PARTS
+from ixy.packets.packets import INDEX_MASK, NO_NEXT, Packets, carry
+from ixy.packets.parts import link
 from ixy.packets.pool import NOWHERE, Pools, free_count, give, pool_of, refill, take, take_soon
 from ixy.packets.views import packet_view
-from ixy.polls import ALL, STOPPED, PollKernels, drop_held, is_stopped, rouse
-from ixy.unsafe import copy, load_acquire, own_lines
+from ixy.polls import ALL, STOPPED, PollKernels, drop_held, is_stopped, room_for, rouse
+from ixy.unsafe import call_if, copy, load_acquire, move, own_lines, peek, put
 from ixy.verdicts import DROP, FORWARD, OUTPUTS_MASK, UP
 
 if TYPE_CHECKING:
@@ -69,11 +70,15 @@ class Grouped(NamedTuple):
     order: list[int]
 
 
-def grouped(rings: Sequence[TxRing]) -> Grouped:
-    """Rings of the same kernels, whose devices see memory in the same way, come into one group."""
+def grouped(rings: Sequence[TxRing], parts: int = 1) -> Grouped:
+    """Rings of the same kernels, whose devices see memory in the same way, come into one group.
+
+    Args:
+        parts: the most that packets are in.
+    """
     found: dict[Any, list[int]] = {}
     for number, ring in enumerate(rings):
-        kind = ring.kernel, ring.room, _shape(ring.state)
+        kind = ring.kernel, room_for(parts, ring), _shape(ring.state)
         found.setdefault(kind, []).append(number)
     return Grouped(
         kinds=tuple((kernel, room) for kernel, room, *_ in found),
@@ -235,41 +240,76 @@ def _sorting(outputs: int, deliver: Any) -> Callable[[PathState, int], int]:
 @cache
 def _copying(outputs: int, deliver: Any, fetch_buffers: Callable[[PathState], None]) -> Callable[[PathState, int], int]:
     @outlined
-    def buffer_for(path: PathState, i: int, output: int) -> int:
-        """The buffer in which packet `i`, whose verdict names several outputs, goes to this one: for the last its own,
-        for another that of a copy, -1 if there is none."""
-        packets, single = path.packets, path.tx.single
-        if (path.tx.verdicts[i] & OUTPUTS_MASK) >> output == 1:
-            return packets.ids[i]
-        pool = path.rx.pool
+    def copy_of(path: PathState, buffer: int, size: int) -> int:
+        """A buffer with the same bytes as another one, -1 if there is none."""
+        pool, single = path.rx.pool, path.tx.single
         if pool == NOWHERE:  # from a ring between threads: another thread may own the packet's pool
-            taken = take_soon(path.pools, pool_of(packets.ids[i]), single, 1)
+            taken = take_soon(path.pools, pool_of(buffer), single, 1)
         else:
             taken = take(path.pools, pool, single, 1)
             if taken == 0:
                 fetch_buffers(path)
                 taken = take(path.pools, pool, single, 1)
         if taken <= 0:
+            return -1
+        target, source = single.ids[0] & ID_MASK, buffer & ID_MASK
+        copy(path.pools.bytes[target], 0, path.pools.bytes[source], 0, size)
+        return single.ids[0]
+
+    @compiled
+    def copy_rest(path: PathState, i: int) -> int:
+        """Copy the buffers in which packet `i` goes on, behind that of `single`; 1 if they do not last."""
+        pools, single, first, last = path.pools, path.tx.single, path.tx.single.ids[0], -1
+        buffer = peek(path.packets.nexts, i, NO_NEXT)
+        for _ in range(MAX_PARTS - 1):
+            if buffer < 0:
+                break
+            size = int(pools.sizes[buffer & ID_MASK])
+            made = copy_of(path, buffer, size)
+            if made < 0:
+                single.ids[0] = first
+                give(pools, single, 0, 1)
+                return 1
+            link(pools, made, size, NO_NEXT)
+            if last < 0:
+                put(single.nexts, 0, made)
+            else:
+                pools.nexts[last & ID_MASK] = made
+            last, buffer = made, int(pools.nexts[buffer & ID_MASK])
+        single.ids[0] = first
+        return 0
+
+    @outlined
+    def buffer_for(path: PathState, i: int, output: int) -> int:
+        """The buffer in which packet `i`, whose verdict names several outputs, goes to this one: for the last its own,
+        for another that of a copy, -1 if there is none. Where the packet goes on says `single`."""
+        packets, single = path.packets, path.tx.single
+        if (path.tx.verdicts[i] & OUTPUTS_MASK) >> output == 1:
+            move(single.nexts, 0, packets.nexts, i)
+            return packets.ids[i]
+        put(single.nexts, 0, NO_NEXT)
+        made = copy_of(path, packets.ids[i], packets.lengths[i])
+        if made < 0 or call_if(packets.nexts, copy_rest, (path, i)) != 0:
             path.counts[LOST] += 1
             return -1
-        target, source = single.ids[0] & ID_MASK, packets.ids[i] & ID_MASK
-        copy(path.pools.bytes[target], 0, path.pools.bytes[source], 0, packets.lengths[i])
-        return single.ids[0]
+        return made
 
     @compiled
     def pick(path: PathState, received: int, output: int) -> int:
         """Pick out the packets for one output; how many."""
-        packets, picked, verdicts = path.packets, path.tx.picked, path.tx.verdicts
+        packets, picked, single, verdicts = path.packets, path.tx.picked, path.tx.single, path.tx.verdicts
         count = 0
         for i in range(received):
             buffer = -1
             if verdicts[i] == output:
                 buffer = packets.ids[i]
+                move(single.nexts, 0, packets.nexts, i)
             elif verdicts[i] < 0 and verdicts[i] >> output & 1 == 1:
                 buffer = buffer_for(path, i, output)
             if buffer >= 0:
                 carry(picked, count, packets, i, 1)
                 picked.ids[count] = buffer
+                move(picked.nexts, count, single.nexts, 0)
                 count += 1
         return count
 
@@ -313,7 +353,7 @@ def _judging(ask: Callable[[PathState, Any], int], outputs: int, up: bool) -> Ca
         for i in range(received & INDEX_MASK):
             path.counts[AT] = i
             buffer = path.packets.ids[i] & ID_MASK
-            said = ask(path, packet_view(path.pools.bytes, buffer, path.packets, i, path.counts))
+            said = ask(path, packet_view(path.pools, buffer, path.packets, i, path.counts))
             verdict = valid(said, outputs, up, path.counts)
             path.tx.verdicts[i] = verdict
             any_of |= verdict

@@ -189,6 +189,7 @@ class Path:
     ) -> None:
         _check_queue("rx", rx, RxQueue)
         outputs = [tx] if isinstance(tx, TxQueue) else list(_check_outputs(tx))
+        _check_parts(rx, outputs)
         _check_spare(rx, len(outputs))
         batch = integer("batch", batch, 1, min(queue.ring.size for queue in (rx, *outputs)))
         self._rx, self._outputs = rx, outputs
@@ -209,7 +210,7 @@ class Path:
             to = outputs[0].ring.state
             self.kernels = poll_kernels(rx.ring, outputs[0].ring, checked_function, dtype, batch)
         else:
-            rings = grouped([queue.ring for queue in outputs])
+            rings = grouped([queue.ring for queue in outputs], rx.ring.parts)
             ring = up.ring if up else None
             to = new_outputs(rings, ring, packets)
             self.kernels = several_outputs(rx.ring, rings, ring, checked_function, dtype, at_once=at_once)
@@ -372,9 +373,16 @@ def _check_outputs(queues: object) -> Sequence[TxQueue]:
     return found
 
 
+def _check_parts(rx: RxQueue, outputs: Sequence[TxQueue]) -> None:
+    """Whether packets that lie in several buffers can go on."""
+    for queue in outputs:
+        if rx.ring.parts > 1:
+            queue._check_parts()
+
+
 def _check_spare(rx: RxQueue, outputs: int) -> None:
     """Whether packets would go on, with so many buffers as transmit rings may keep."""
-    pool, needed = rx.ring.pool, rx.ring.size + SPARE * outputs
+    pool, needed = rx.ring.pool, rx.ring.size + SPARE * outputs + rx.ring.parts - 1
     if outputs > 1 and isinstance(pool, Mempool) and pool.capacity < needed:
         raise ConfigurationError(f"{rx}: {outputs} outputs need a pool of {needed} packet buffers")
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ixy.drivers import RxRing, RxSingle, TxRing, TxSingle
+    from ixy.packets.pool import Pools
 
 STOPPED = -1  # what a poll answers when the path is to end
 SMALL = 15  # batches up to this many packets go packet by packet; from there on the other way is as quick
@@ -71,10 +72,27 @@ def poll_kernels(
         function: takes a packet, and a record of this dtype if there is one.
     """
     ask = asking(function, record)
-    by_batches = _by_batches(rx.kernel, tx.kernel, tx.room, ask)
+    by_batches = _by_batches(rx.kernel, tx.kernel, room_for(rx.parts, tx), ask)
     if batch > SMALL or rx.single is None or tx.single is None:
         return by_batches
     return _packet_by_packet(rx.single, tx.single, tx.room, ask, by_batches)
+
+
+def room_for(parts: int, tx: TxRing) -> Callable[..., int]:
+    """The kernel `room` of a ring, for packets of up to so many parts."""
+    return _divided(tx.room, 1 if tx.holds_chains else parts)
+
+
+@cache
+def _divided(tx_room: Callable[..., int], parts: int) -> Callable[..., int]:
+    if parts == 1:
+        return tx_room
+
+    @compiled
+    def room(ring: Any, pools: Pools, wanted: int) -> int:
+        return tx_room(ring, pools, min(wanted * parts, ALL)) // parts
+
+    return room
 
 
 @compiled
@@ -148,7 +166,7 @@ def _by_batches(
         """What the function says of packet `i`."""
         path.counts[AT] = i
         buffer = path.packets.ids[i] & ID_MASK
-        return ask(path, packet_view(path.pools.bytes, buffer, path.packets, i, path.counts))
+        return ask(path, packet_view(path.pools, buffer, path.packets, i, path.counts))
 
     @outlined
     def compact(path: PathState, first: int, received: int) -> int:

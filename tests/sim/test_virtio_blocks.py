@@ -105,7 +105,9 @@ def world(situation: Situation, receive: bool) -> World:
     size, terms = situation.size, situation.terms
     holders, violations = checking.new_columns()
     words, stack = np.zeros(POOLS * 32, np.int64), np.zeros(BUFFERS, np.int32)
-    pools = Pools(np.zeros((1, STRIDE), np.uint8), stack, stack.copy(), words, holders, violations)
+    pools = Pools(
+        np.zeros((1, STRIDE), np.uint8), stack, stack.copy(), words, holders, violations, stack.copy(), stack.copy()
+    )
     open_pool(pools, POOL, np.arange(1, size + situation.free + 1))
     claim(words, POOL)
     ring = new_ring(terms, size, receive)

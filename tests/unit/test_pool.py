@@ -322,9 +322,10 @@ def test_flags_are_bits() -> None:
 
 def test_columns_that_were_asked_for() -> None:
     """The others are None, and cost nothing."""
-    for asked, column in zip(METADATA, ("flags", "hashes", "vlans", "times", "segments", "nexts"), strict=True):
+    columns = ("flags", "hashes", "vlans", "times", "segments", "nexts")
+    for asked, column in zip(METADATA, columns, strict=True):
         packets = new_packets(2, [asked])
-        there = {name for name in ("flags", "hashes", "vlans", "times") if getattr(packets, name) is not None}
+        there = {name for name in columns if getattr(packets, name) is not None}
         assert there == {column}
         assert len(getattr(packets, column)) == len(packets.ids) == len(packets.lengths) == 2
     assert slots(2).lengths is None

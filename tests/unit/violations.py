@@ -24,7 +24,7 @@ from ixy.jit import CHECKING
 from ixy.packets.buffers import POOL_BUFFERS, POOLS
 from ixy.packets.checking import report
 from ixy.packets.mempool import Mempool
-from ixy.packets.packets import Packets, new_packets, slots
+from ixy.packets.packets import NO_NEXT, Packets, new_packets, slots
 from ixy.packets.pool import give, pools, take_soon
 from ixy.registers.i82599 import RX_DD, RX_EOP, RX_LENGTH_SHIFT
 
@@ -125,6 +125,39 @@ def test_free_of_what_a_batch_has(pool: Mempool) -> None:
             f"free of another's buffer: batch {mine.holder} freed {mine.ids[1]}, but batch {theirs.holder} had it"
         )
         assert pool.available == 98
+    assert pool.available == 100
+
+
+def test_a_chain_of_which_one_buffer_is_freed_already(pool: Mempool) -> None:
+    """All the others stay with the batch: the first, and those on the way to it."""
+    with pool.allocate(1, 5000, metadata=("parts",)) as batch:
+        theirs, mine = batch._packets, new_packets(1)
+        assert theirs.nexts is not None
+        last = pools().nexts[theirs.nexts[0]]
+        mine.ids[0] = last
+        pools().holders[last] = mine.holder
+        give(pools(), mine, 0, 1)
+        report(pools())
+        give(pools(), theirs, 0, 1)
+        violation(f"double free: batch {theirs.holder} freed {last}, but its pool had it")
+        assert pool.available == 98
+        assert len({int(pools().holders[buffer]) for buffer in (theirs.ids[0], theirs.nexts[0])}) == 1
+        pools().nexts[theirs.nexts[0]] = NO_NEXT
+    assert pool.available == 100
+
+
+def test_a_chain_that_comes_back_to_itself(pool: Mempool) -> None:
+    """No buffer is freed twice."""
+    batch = pool.allocate(1, 5000, metadata=("parts",))
+    theirs = batch._packets
+    assert theirs.nexts is not None
+    second = theirs.nexts[0]
+    last = pools().nexts[second]
+    pools().nexts[last] = second
+    give(pools(), theirs, 0, 1)
+    violation(f"double free: batch {theirs.holder} freed {second}, but its pool had it")
+    pools().nexts[last] = NO_NEXT
+    batch.free()
     assert pool.available == 100
 
 

@@ -130,7 +130,7 @@ def _kernel(rx_batch: Any, tx_batch: Any, tx_room: Any, poll: Any, now: Clock) -
                 received = rx_batch(rx, pools, packets, batch)
                 arrived = now(counter)
                 for i in range(received):
-                    ask(path, packet_view(pools.bytes, packets.ids[i] & ID_MASK, packets, i, path.counts))
+                    ask(path, packet_view(pools, packets.ids[i] & ID_MASK, packets, i, path.counts))
                 changed = now(counter)
                 tx_room(tx, pools, received)
                 tx_batch(tx, pools, packets, 0, received)

@@ -177,6 +177,7 @@ class TxRing(Protocol):
         size: descriptors.
         offloads: what the device was set up to do to packets, names from `offloads.OFFLOADS`.
         parts: as of a receive ring.
+        holds_chains: a packet takes one descriptor, and not one for each of its buffers; so `room` is as `parts` is.
     """
 
     kernel: Callable[..., int]
@@ -186,6 +187,7 @@ class TxRing(Protocol):
     size: int
     offloads: Sequence[str]
     parts: int
+    holds_chains: bool
 
     @property
     def in_flight(self) -> int:

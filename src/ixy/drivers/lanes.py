@@ -17,6 +17,7 @@ import numpy as np
 
 from ixy.drivers.rings import CLEAN, COMMON_WORDS, NEXT, Ring
 from ixy.jit import compiled
+from ixy.packets.buffers import MAX_PARTS
 from ixy.packets.checking import hand_over
 from ixy.packets.packets import INDEX_MASK, Packets, carry, new_packets
 from ixy.packets.pool import NOWHERE, Pools, give, pools
@@ -170,6 +171,7 @@ class LaneRxRing(Ring):
         super().__init__(state)
         self.pool = pool
         self.metadata = metadata
+        self.parts = _parts(state.held)
 
     @property
     def waiting(self) -> int:
@@ -187,6 +189,11 @@ class LaneTxRing(Ring):
     room = staticmethod(tx_room)
     single: TxSingle | None = None
     offloads: Sequence[str] = ()
+    holds_chains = True
+
+    def __init__(self, state: LaneTxState) -> None:
+        super().__init__(state)
+        self.parts = _parts(state.held)
 
     @property
     def in_flight(self) -> int:
@@ -199,6 +206,11 @@ def new_lanes(size: int, lanes: int, pool: Lender, metadata: Sequence[str]) -> t
     rx = LaneRxState(held, size, taken, put_in, own_lines(LINE), NOWHERE)
     tx = [LaneTxState(_part(held, k, size), _part_of(put_in, k, LINE), _part_of(taken, k, LINE)) for k in range(lanes)]
     return LaneRxRing(rx, pool, metadata), [LaneTxRing(state) for state in tx]
+
+
+def _parts(held: Packets) -> int:
+    """In how many buffers packets may lie that go through lanes with these columns."""
+    return 1 if held.nexts is None else MAX_PARTS
 
 
 def _part(held: Packets, lane: int, size: int) -> Packets:

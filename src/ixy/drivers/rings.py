@@ -117,6 +117,7 @@ class Ring:
     """
 
     parts = 1
+    holds_chains = False
 
     def __init__(self, state: Any) -> None:
         self.state = state

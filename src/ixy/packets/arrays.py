@@ -92,7 +92,7 @@ class HeaderArrays:
     def _words(self, field: Field[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """The bytes of a field as integers, and in which packets they are there."""
         at = self._left()
-        there: NDArray[np.bool_] = at + size(self._kind) <= self._batch.lengths
+        there: NDArray[np.bool_] = at + size(self._kind) <= self._batch._column("lengths", "length")
         octets = np.zeros((len(there), max(field.size, 8)), np.uint8)
         for i in range(field.size):
             octets[there, i - field.size] = self._bytes()[self._rows(there), at[there] + field.offset + i]
@@ -147,7 +147,7 @@ def _locating(locate: Callable[[Any], int]) -> Direct:
     ) -> None:
         """Note where in packets `first` to `last` a header begins."""
         for i in range(first, last):
-            at[i - first] = locate(packet_view(pools.bytes, packets.ids[i] & ID_MASK, packets, i, counts))
+            at[i - first] = locate(packet_view(pools, packets.ids[i] & ID_MASK, packets, i, counts))
 
     return Direct(find)
 
@@ -161,7 +161,7 @@ def _calling(method: Callable[[Any, int], None]) -> Direct:
         """Call a header's method in the packets that have the header."""
         for i in range(first, last):
             if at[i - first] != ABSENT:
-                packet = packet_view(pools.bytes, packets.ids[i] & ID_MASK, packets, i, counts)
+                packet = packet_view(pools, packets.ids[i] & ID_MASK, packets, i, counts)
                 method(packet, at[i - first])
 
     return Direct(cast(Any, call))

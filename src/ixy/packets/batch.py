@@ -11,6 +11,7 @@ collector can come before that or after it, and finds each packet with one owner
 from __future__ import annotations
 
 import sys
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from operator import index as as_index
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast, overload
@@ -26,6 +27,7 @@ from ixy.once import once
 from ixy.packets import checking
 from ixy.packets.buffers import BUFFER_SIZE, STRIDE
 from ixy.packets.packets import Flags, Packets, new_packets
+from ixy.packets.parts import all_buffers, total_lengths
 from ixy.packets.pool import Pools, abandon, give, pools
 from ixy.process import Owner
 from ixy.unsafe import load_acquire, swap_if
@@ -33,7 +35,7 @@ from ixy.unsafe import load_acquire, swap_if
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from ixy.packets.mempool import Mempool
 
@@ -136,8 +138,8 @@ class Batch(ManyHeaders):
 
     __slots__ = ("__weakref__", "_limits", "_loan", "_packets", "_span", "pool")
 
-    def __init__(self, pool: Lender, room: int, metadata: Sequence[str] = ()) -> None:
-        packets, span = new_packets(room, metadata), _zeros(2, np.int64)
+    def __init__(self, pool: Lender, room: int, metadata: Sequence[str] = (), new: Any = np.empty) -> None:
+        packets, span = new_packets(room, metadata, new=new), _zeros(2, np.int64)
         self.pool, self._packets, self._span = pool, packets, span
         self._limits = memoryview(span)  # the same, as Python's integers
         self._loan = loan = Loan(self)
@@ -151,6 +153,9 @@ class Batch(ManyHeaders):
     def __iter__(self) -> Iterator[Packet]:
         self._check()
         first, last = limits = self._limits
+        if self._packets.nexts is not None:
+            yield from map(self._packet, range(first, last))
+            return
         memory, lengths = _memory(), self._lengths()
         for position, buffer in enumerate(self._packets.ids[first:last].tolist(), first):
             packet = Packet()  # whose attributes are set here: to hand them to a function takes as long as all the rest
@@ -160,14 +165,22 @@ class Batch(ManyHeaders):
 
     def __getitem__(self, index: int) -> Packet:
         self._check()
-        first, last = limits = self._limits
+        first, last = self._limits
         count, number = last - first, as_index(index)
         if not -count <= number < count:
             raise IndexError(f"packet {number} of a batch of {count}")
-        packet, packets = Packet(), self._packets
-        packet._batch, packet._limits, packet._memory = self, limits, _memory()
-        packet._position = position = first + number % count
+        return self._packet(first + number % count)
+
+    def _packet(self, position: int) -> Packet:
+        """The packet at a position among the batch's."""
+        packets = self._packets
+        several = packets.nexts is not None and packets.nexts[position] >= 0
+        packet = PacketOfParts() if several else Packet()
+        packet._batch, packet._limits, packet._memory = self, self._limits, _memory()
+        packet._position = position
         packet._offset, packet._size = packets.ids.item(position) * STRIDE, packets.lengths.item(position)
+        if isinstance(packet, PacketOfParts):
+            packet._find_parts()
         return packet
 
     def _lengths(self) -> memoryview:
@@ -183,31 +196,59 @@ class Batch(ManyHeaders):
     @property
     def lengths(self) -> NDArray[np.int32]:
         """The packets' lengths in bytes, without the frame check sequence; shape (len(batch),), a copy."""
-        return self._column("lengths", "length")
+        self._check()
+        return total_lengths(self.pool._pools, self._packets, *self._limits)
 
     @property
     def flags(self) -> NDArray[np.uint32]:
         """What the device says of each packet, `ixy.Flags`; shape (len(batch),), a copy.
 
+        Assigning, a number or an array, tells the device that is to send them.
+
         Raises:
-            ConfigurationError: the device was opened without `metadata=("flags",)`; likewise below.
+            ConfigurationError: the device was opened, or the batch allocated, without `metadata=("flags",)`; likewise
+                below.
         """
-        return self._column("flags", "flags")
+        return self._column("flags", "flags").copy()
+
+    @flags.setter
+    def flags(self, values: ArrayLike) -> None:
+        self._column("flags", "flags")[:] = values
 
     @property
     def hashes(self) -> NDArray[np.uint32]:
         """The packets' RSS hashes, 0 where there is none (`Flags.HASH`); shape (len(batch),), a copy."""
-        return self._column("hashes", "hash")
+        return self._column("hashes", "hash").copy()
 
     @property
     def vlans(self) -> NDArray[np.uint16]:
-        """The VLAN tags that were taken out, 0 where there was none (`Flags.VLAN`); shape (len(batch),), a copy."""
-        return self._column("vlans", "vlan")
+        """The VLAN tags that were taken out, 0 where there was none (`Flags.VLAN`); shape (len(batch),), a copy.
+
+        What is assigned is put in by a device with the offload "vlan".
+        """
+        return self._column("vlans", "vlan").copy()
+
+    @vlans.setter
+    def vlans(self, values: ArrayLike) -> None:
+        self._column("vlans", "vlan")[:] = values
 
     @property
     def times(self) -> NDArray[np.int64]:
         """When the packets were received, in ns since 1970; shape (len(batch),), a copy."""
-        return self._column("times", "time")
+        return self._column("times", "time").copy()
+
+    @property
+    def segments(self) -> NDArray[np.uint16]:
+        """Bytes of TCP's payload in the segments that a packet was put together from, 0 where it was not; shape
+        (len(batch),), a copy.
+
+        By what is assigned a device with the offload "segmentation" cuts them.
+        """
+        return self._column("segments", "segments").copy()
+
+    @segments.setter
+    def segments(self, values: ArrayLike) -> None:
+        self._column("segments", "segments")[:] = values
 
     @property
     def verdicts(self) -> NDArray[np.int64]:
@@ -216,7 +257,8 @@ class Batch(ManyHeaders):
 
     @property
     def bytes(self) -> BatchBytes:
-        """The buffers of all packets, to be indexed like an array of shape (len(batch), 2048), uint8."""
+        """The buffers of all packets, the first ones of those in several, to be indexed like an array of shape
+        (len(batch), 2048), uint8."""
         self._check()
         return BatchBytes(self)
 
@@ -264,11 +306,12 @@ class Batch(ManyHeaders):
             raise OwnershipError("this batch was sent or freed, or its device closed: receive or allocate a new one")
 
     def _column(self, column: str, name: str) -> NDArray[Any]:
+        """What is said of the packets that are left."""
         self._check()
         values = getattr(self._packets, column)
         if values is None:
             raise ConfigurationError(f"this batch has no {column}: open its device with metadata=({name!r},)")
-        return values[self._limits[0] : self._limits[1]].copy()
+        return values[self._limits[0] : self._limits[1]]
 
 
 def lent(batch: Batch) -> tuple[Packets, NDArray[np.int64]]:
@@ -428,8 +471,13 @@ class Packet(Headers):
 
     @property
     def flags(self) -> Flags:
-        """What the device says of the packet; likewise below, see `Batch` for what each needs."""
+        """What the device says of the packet; likewise below, see `Batch` for what each needs, and what it does that
+        some can be assigned."""
         return Flags(self._metadata("flags", "flags"))
+
+    @flags.setter
+    def flags(self, value: int) -> None:
+        self._tell("flags", "flags", value)
 
     @property
     def hash(self) -> int:
@@ -444,10 +492,28 @@ class Packet(Headers):
             return super().vlan
         return self._metadata("vlans", "vlan")
 
+    @vlan.setter
+    def vlan(self, value: int) -> None:
+        self._tell("vlans", "vlan", value)
+
     @property
     def time(self) -> int:
         """When the packet was received, in ns since 1970."""
         return self._metadata("times", "time")
+
+    @property
+    def segments(self) -> int:
+        """Bytes of TCP's payload in the segments that it was put together from, or is to be cut into."""
+        return self._metadata("segments", "segments")
+
+    @segments.setter
+    def segments(self, value: int) -> None:
+        self._tell("segments", "segments", value)
+
+    @property
+    def total(self) -> int:
+        """The packet's length, as in a kernel, where `length` is that of its first part."""
+        return self._size
 
     @property
     def length(self) -> int:
@@ -520,12 +586,22 @@ class Packet(Headers):
             raise IndexError("a packet's bytes are taken in steps of 1")
         return slice(self._offset + start, self._offset + max(start, stop))
 
+    def _first_size(self) -> int:
+        """How many of its bytes lie in the first buffer."""
+        return self._size
+
     def _metadata(self, column: str, name: str) -> int:
+        return int(self._column(column, name)[self._position])
+
+    def _tell(self, column: str, name: str, value: int) -> None:
+        self._column(column, name)[self._position] = as_index(value)
+
+    def _column(self, column: str, name: str) -> NDArray[Any]:
         self._check()
         values = getattr(self._batch._packets, column)
         if values is None:
             raise ConfigurationError(f"this packet has no {name}: open its device with metadata=({name!r},)")
-        return int(values[self._position])
+        return values
 
     def _check(self) -> None:
         if self._limits[0] > self._position or self._batch.pool.closed:
@@ -536,16 +612,81 @@ class Packet(Headers):
         raise OwnershipError("this packet was sent or freed, or its device closed: it lives as long as its batch")
 
 
+class PacketOfParts(Packet):
+    """A packet that lies in several buffers: the same, over all of them. It keeps its length."""
+
+    __slots__ = ("_ends", "_offsets")
+
+    _ends: list[int]  # where in the packet each part ends
+    _offsets: list[int]  # where among all buffers byte 0 of the packet would be, if it all lay in that part's buffer
+
+    def _find_parts(self) -> None:
+        """Follow the chain from the first buffer on, whose place and length are known."""
+        packets, known = self._batch._packets, self._batch.pool._pools
+        self._ends, self._offsets = [self._size], [self._offset]
+        for buffer in all_buffers(known, packets, self._position, self._position + 1)[1:].tolist():
+            self._offsets.append(buffer * STRIDE - self._size)
+            self._size += int(known.sizes[buffer])
+            self._ends.append(self._size)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return b"".join(self._memory[piece] for piece in self._pieces(cast(slice, index)))
+        return self._memory[self._place(index)]
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        if not isinstance(index, slice):
+            self._memory[self._place(index)] = as_index(value) & 0xFF
+            return
+        pieces, octets = self._pieces(cast(slice, index)), memoryview(value).cast("B")
+        if len(octets) != sum(piece.stop - piece.start for piece in pieces):
+            raise ValueError(f"{len(octets)} bytes are assigned to a slice of another length")
+        for piece in pieces:
+            size = piece.stop - piece.start
+            self._memory[piece], octets = octets[:size], octets[size:]
+
+    def resize(self, length: int) -> None:  # noqa: ARG002
+        """Refuse it, and with it `insert`, `remove` and another `length`.
+
+        Raises:
+            ConfigurationError: always.
+        """
+        self._check()
+        raise ConfigurationError(f"a packet in {len(self._ends)} buffers keeps its length, which is {self._size} bytes")
+
+    def _first_size(self) -> int:
+        return self._ends[0]
+
+    def __repr__(self) -> str:
+        return f"<Packet of {self._size} bytes in {len(self._ends)} parts>"
+
+    def _place(self, index: Any) -> int:
+        within = super()._place(index) - self._offset
+        return self._offsets[bisect_right(self._ends, within)] + within
+
+    def _pieces(self, index: slice) -> list[slice]:
+        """The slices of all buffers that a slice of this packet means."""
+        whole = self._range(index)
+        start, stop = whole.start - self._offset, whole.stop - self._offset
+        found: list[slice] = []
+        while start < stop:
+            part = bisect_right(self._ends, start)
+            end = min(self._ends[part], stop)
+            found.append(slice(self._offsets[part] + start, self._offsets[part] + end))
+            start = end
+        return found
+
+
 @once
 def _memory() -> memoryview:
     """All packet buffers in a row; buffer n starts at n * STRIDE."""
     return memoryview(cast(Any, pools().bytes.reshape(-1)))
 
 
-def check_length(length: int) -> int:
-    """The length of a packet, which a buffer must hold.
+def check_length(length: int, parts: int = 1) -> int:
+    """The length of a packet, which so many buffers must hold.
 
     Raises:
-        ConfigurationError: it is not within 1 and 2048 bytes.
+        ConfigurationError: it is not within 1 and 2048 bytes each.
     """
-    return integer("length", length, 1, BUFFER_SIZE)
+    return integer("length", length, 1, parts * BUFFER_SIZE)

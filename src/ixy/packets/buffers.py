@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     lie in one piece for it, that of number 0. Kernels are compiled for one or the other."""
 
 BUFFER_SIZE = 2048  # bytes of a packet buffer
+MAX_PARTS = 33  # buffers that a packet may lie in: 64 KiB and headers
 HEADROOM = 64  # bytes before each buffer
 STRIDE = BUFFER_SIZE + HEADROOM  # from one buffer to the next: a cache line more
 POOL_SHIFT = 16  # a buffer's number, shifted right by this, is the number of its pool

@@ -18,9 +18,9 @@ import numpy as np
 
 from ixy.errors import OwnershipError
 from ixy.jit import CHECKING, compiled, outlined
-from ixy.packets.buffers import ID_MASK, POOL_BUFFERS, POOL_SHIFT, POOLS
+from ixy.packets.buffers import ID_MASK, MAX_PARTS, POOL_BUFFERS, POOL_SHIFT, POOLS
 from ixy.packets.packets import FREE, NOBODY, PROGRAM, Packets, swap
-from ixy.unsafe import fetch_add, swap_if
+from ixy.unsafe import call_if, fetch_add, swap_if
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,11 +55,11 @@ def new_columns() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def hand_over(pools: Pools, packets: Packets, first: int, count: int, giver: int, taker: int) -> int:
     """Note that the buffers of `count` packets from `first` on pass from one holder to another; how many did.
 
-    Packets whose buffers are not the giver's are put behind the others.
+    Packets whose buffers are not all the giver's are put behind the others.
     """
     if not CHECKING:
         return count
-    return _hand_over(pools.holders, pools.violations, packets, first, count, giver, taker)
+    return _hand_over(pools.holders, pools.violations, pools.nexts, packets, first, count, giver, taker)
 
 
 @compiled
@@ -74,6 +74,7 @@ def taken(pools: Pools, pool: int, first: int, last: int, taker: int) -> None:
 def _hand_over(
     holders: NDArray[np.int64],
     violations: NDArray[np.int64],
+    nexts: NDArray[np.int32],
     packets: Packets,
     first: int,
     count: int,
@@ -83,9 +84,40 @@ def _hand_over(
     end = first
     for i in range(first, first + count):
         if _pass(holders, violations, packets.ids[i], giver, taker):
-            swap(packets, end, i)
-            end += 1
+            if call_if(packets.nexts, _stops_at, (holders, violations, nexts, packets.nexts, i, giver, taker)) == 0:
+                swap(packets, end, i)
+                end += 1
+            else:
+                _pass(holders, violations, packets.ids[i], taker, giver)
     return end - first
+
+
+@outlined
+def _stops_at(
+    holders: NDArray[np.int64],
+    violations: NDArray[np.int64],
+    nexts: NDArray[np.int32],
+    column: NDArray[np.int32],
+    i: int,
+    giver: int,
+    taker: int,
+) -> int:
+    """Note that the buffers in which packet `i` goes on pass; if one is not the giver's, none does: its place, else 0.
+
+    A chain that comes back to itself has no other end: that buffer is the taker's already.
+    """
+    buffer = int(column[i])
+    for place in range(1, MAX_PARTS):
+        if buffer < 0:
+            break
+        if not _pass(holders, violations, buffer, giver, taker):
+            buffer = int(column[i])
+            for _ in range(1, place):
+                _pass(holders, violations, buffer, taker, giver)
+                buffer = int(nexts[buffer & ID_MASK])
+            return place
+        buffer = int(nexts[buffer & ID_MASK])
+    return 0
 
 
 @outlined

@@ -7,7 +7,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType, WeakSet, ref
 
 import numpy as np
@@ -19,15 +19,32 @@ from ixy.jit import Direct, compiled
 from ixy.once import once
 from ixy.packets import checking
 from ixy.packets.batch import Batch, Lender, Taker, check_length, no_copies
-from ixy.packets.buffers import POOL_BYTES, POOL_SHIFT, POOLS, STRIDE, usable
+from ixy.packets.buffers import BUFFER_SIZE, MAX_PARTS, POOL_BYTES, POOL_SHIFT, POOLS, STRIDE, usable
 from ixy.packets.dma import DmaMemory, in_use
-from ixy.packets.packets import Packets
-from ixy.packets.pool import Pools, available, close_pool, open_pool, take_soon
+from ixy.packets.packets import METADATA, NO_NEXT, Packets, check_metadata
+from ixy.packets.parts import all_buffers, link
+from ixy.packets.pool import (
+    Pools,
+    available,
+    close_pool,
+    free_count,
+    fresh,
+    open_pool,
+    refill,
+    release,
+    take_soon,
+    took,
+    wait_for,
+)
+from ixy.unsafe import put
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 MAX_CAPACITY = 64_000
+_zeros: Any = np.zeros
 
 # A pool's holders are counted by those that attach it to a device, which is no business of a program's.
 # pyright: reportPrivateUsage=false
@@ -76,28 +93,34 @@ class Mempool(Lender):
         self._sweep()
         return 0 if self.closed else available(self._pools, self.number)
 
-    def allocate(self, count: int, length: int = 60) -> Batch:
+    def allocate(self, count: int, length: int = 60, *, metadata: Sequence[str] = ()) -> Batch:
         """A batch of up to `count` packets of `length` bytes, fewer when the pool runs empty.
 
         The bytes are whatever the buffers held before.
 
+        Args:
+            length: of each packet. With "parts" as metadata it may be longer than a buffer: up to 33 of 2048 bytes.
+            metadata: columns for what a device is to do to the packets, see `ixy.open`; nothing is said there at first.
+
         Raises:
-            ConfigurationError: `count` is below 1, or no buffer holds `length` bytes.
+            ConfigurationError: `count` is below 1, or no buffer holds `length` bytes, or there is no such metadata.
             OwnershipError: the pool belongs to another process, or another thread holds it for more than a second.
             Error: the pool is closed.
         """
-        length = check_length(length)
+        metadata = check_metadata(f"mempool {self.number}", metadata, METADATA) if metadata else ()
+        length = check_length(length, MAX_PARTS if "parts" in metadata else 1)
         count = min(integer("count", count, 1, sys.maxsize), self.capacity)
         self._check()
-        batch = Batch(self, count)
+        allocate = _allocate if length <= BUFFER_SIZE else _allocate_chains
+        batch = Batch(self, count, metadata, new=_zeros)
         for _ in range(2):
-            if not _allocate((), self._pools, self.number, batch._packets, batch._span, count, length):
+            if not allocate(metadata, self._pools, self.number, batch._packets, batch._span, count, length):
                 self._check()
                 raise OwnershipError(f"{self!r} is held by another thread, which does not let go")
             if len(batch) == count or not self._sweep():
                 break
             batch.free()
-            batch = Batch(self, count)
+            batch = Batch(self, count, metadata, new=_zeros)
         checking.report(self._pools)
         return batch
 
@@ -153,6 +176,35 @@ def _allocate(pools: Pools, pool: int, packets: Packets, span: NDArray[np.int64]
     span[1] = taken
     for i in range(taken):
         packets.lengths[i] = length
+        put(packets.nexts, i, NO_NEXT)
+    return True
+
+
+@Direct
+@compiled
+def _allocate_chains(
+    pools: Pools, pool: int, packets: Packets, span: NDArray[np.int64], count: int, length: int
+) -> bool:
+    """The same, where no packet lies in one buffer: each takes several, all of them full but the last."""
+    if not wait_for(pools.words, pool):
+        return False
+    parts = (length + BUFFER_SIZE - 1) // BUFFER_SIZE
+    free = free_count(pools, pool)
+    if free < count * parts:
+        free = refill(pools, pool)
+    count = min(count, free // parts)
+    for i in range(count):
+        packets.ids[i] = fresh(pools, pool, free, i * parts)
+        packets.lengths[i] = BUFFER_SIZE
+        following = NO_NEXT
+        for part in range(parts - 1, 0, -1):
+            buffer = fresh(pools, pool, free, i * parts + part)
+            link(pools, buffer, min(length - part * BUFFER_SIZE, BUFFER_SIZE), following)
+            following = buffer
+        put(packets.nexts, i, following)
+    took(pools, pool, free - count * parts, packets)
+    span[1] = count
+    release(pools.words, pool)
     return True
 
 
@@ -185,7 +237,7 @@ def drop(pool: Mempool, holder: object) -> None:
         if not close_pool(pool._pools, pool.number):
             raise OwnershipError(f"{pool!r} is held by another thread, which does not let go")
         pool.closed = True
-        kept = [loan.packets.ids[slice(*loan.span)] for loan in list(pool._loans)]
+        kept = [all_buffers(pool._pools, loan.packets, *loan.span) for loan in list(pool._loans)]
         checking.closed(pool._pools, pool.ids, kept)
         pool.memory.close()
         _numbers().free(pool)

@@ -16,7 +16,7 @@ import numpy as np
 
 from ixy.errors import ConfigurationError
 from ixy.jit import CHECKING, compiled
-from ixy.unsafe import date_ns, has, move, put
+from ixy.unsafe import date_ns, exchange, has, move, move_or, put
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,6 +50,8 @@ _numbers = count_from(PROGRAM + 1)
 # leaves out what Python's negative indices would need.
 INDEX_MASK = 0xFFFF
 
+NO_NEXT = -1  # the buffer in which a packet goes on that does not
+
 _INT32 = np.dtype(np.int32)
 
 METADATA = ("flags", "hash", "vlan", "time", "segments", "parts")
@@ -61,13 +63,15 @@ class Packets(NamedTuple):
 
     Attributes:
         ids: the packets' buffers, by number, int32.
-        lengths: in bytes, without the frame check sequence, int32; left out by rings, which need not know them.
+        lengths: in bytes, without the frame check sequence, int32; left out by rings, which need not know them. Of a
+            packet that goes on in another buffer, those in its first.
         flags: see `Flags`, uint32.
         hashes: RSS hash, uint32; 0 where `Flags.HASH` is not set.
         vlans: the tag that was taken out: priority, DEI and VLAN (IEEE 802.1Q), uint16; 0 where there was none.
         times: when the packet was received, in ns since 1970, int64: that of the poll, unless the device stamps.
         offsets: where in its buffer a packet begins, from the buffer's first byte on; negative in the headroom; int16.
-        nexts: the buffer in which a packet goes on, -1 in the last, int32.
+        nexts: the buffer in which a packet goes on, or NO_NEXT, int32. From there on `Pools` knows the way: a packet of
+            several parts is a chain, and who takes it takes all of its buffers.
         segments: bytes of TCP's payload in each of the segments that the packet was put together from, or that it is
             to be cut into, uint16; 0 where it is neither.
         holder: the number by which the checking mode knows these packets' owner.
@@ -151,7 +155,7 @@ def stamp(packets: Packets, first: int, last: int) -> None:
 
 @compiled
 def swap(packets: Packets, one: int, other: int) -> None:
-    """Let packet `other` be at `one`; its buffer is at `other` then. The rest of what stood at `one` is dropped."""
+    """Let packet `other` be at `one`, whose buffers are at `other` then. The rest of what stood at `one` is dropped."""
     ids = packets.ids
     ids[one], ids[other] = ids[other], ids[one]
     move(packets.lengths, one, packets.lengths, other)
@@ -160,13 +164,13 @@ def swap(packets: Packets, one: int, other: int) -> None:
     move(packets.vlans, one, packets.vlans, other)
     move(packets.times, one, packets.times, other)
     move(packets.offsets, one, packets.offsets, other)
-    move(packets.nexts, one, packets.nexts, other)
+    exchange(packets.nexts, one, other)
     move(packets.segments, one, packets.segments, other)
 
 
 @compiled
 def carry(target: Packets, to: int, source: Packets, start: int, count: int) -> None:
-    """Let packets `to` and those after it be `count` others; columns that only `target` has are 0."""
+    """Let packets `to` and those after it be `count` others; columns that only `target` has say nothing."""
     to &= INDEX_MASK
     start &= INDEX_MASK
     for i in range(count & INDEX_MASK):
@@ -178,5 +182,5 @@ def carry(target: Packets, to: int, source: Packets, start: int, count: int) -> 
         move(target.vlans, to + i, source.vlans, start + i)
         move(target.times, to + i, source.times, start + i)
         move(target.offsets, to + i, source.offsets, start + i)
-        move(target.nexts, to + i, source.nexts, start + i)
+        move_or(target.nexts, to + i, source.nexts, start + i, NO_NEXT)
         move(target.segments, to + i, source.segments, start + i)

@@ -15,19 +15,19 @@ interpreted.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ixy.jit import apart, compiled, outlined, shared
 from ixy.once import once
 from ixy.packets import checking
-from ixy.packets.buffers import ID_MASK, POOL_BUFFERS, POOL_SHIFT, POOLS, STRIDE
+from ixy.packets.buffers import ID_MASK, MAX_PARTS, POOL_BUFFERS, POOL_SHIFT, POOLS, STRIDE
 from ixy.packets.checking import hand_over, taken
 from ixy.packets.dma import PACKET_REGION, window
-from ixy.packets.packets import FREE, INDEX_MASK, Packets
+from ixy.packets.packets import FREE, INDEX_MASK, NO_NEXT, Packets
 from ixy.sandboxing import beforehand
-from ixy.unsafe import fetch_add, load_acquire, monotonic_ns, nap, store_release, swap_if, this_thread
+from ixy.unsafe import call_if, fetch_add, load_acquire, monotonic_ns, nap, peek, store_release, swap_if, this_thread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,6 +62,9 @@ class Pools(NamedTuple):
         words: the pools' words, int64, 32 each; those of NOWHERE come after them.
         holders: who has each buffer, by number, shape (POOLS * POOL_BUFFERS,), int64; None without the checking mode.
         violations: what it has found, see `checking`; likewise.
+        nexts: of a buffer in which a packet goes on, by number: the one in which it goes on from there, or NO_NEXT;
+            shape (POOLS * POOL_BUFFERS,), int32. Where it goes on from its first buffer stands in `Packets`.
+        sizes: how many of the packet's bytes are in such a buffer, likewise.
     """
 
     bytes: NDArray[np.uint8]
@@ -70,6 +73,8 @@ class Pools(NamedTuple):
     words: NDArray[np.int64]
     holders: NDArray[np.int64]
     violations: NDArray[np.int64]
+    nexts: NDArray[np.int32]
+    sizes: NDArray[np.int32]
 
 
 @once
@@ -86,6 +91,8 @@ def pools() -> Pools:
         words=words,
         holders=holders,
         violations=violations,
+        nexts=np.zeros(count, np.int32),
+        sizes=np.zeros(count, np.int32),
     )
 
 
@@ -100,7 +107,7 @@ def _word(pool: int, which: int) -> int:
 
 
 @compiled
-def pool_of(buffer: np.int32) -> int:
+def pool_of(buffer: Any) -> int:
     """The number of the pool to which a buffer belongs."""
     return np.int64(buffer) >> POOL_SHIFT  # pyright: ignore[reportReturnType]
 
@@ -214,6 +221,7 @@ def give(pools: Pools, packets: Packets, first: int, last: int) -> None:
         return
     count = hand_over(pools, packets, first, count, packets.holder, FREE)
     last = first + count
+    call_if(packets.nexts, _give_rests, (pools, packets, first, last))
     pool = pool_of(ids[first])
     different = np.int32(0)
     for i in range(count):
@@ -235,7 +243,36 @@ def give_seldom(pools: Pools, packets: Packets, first: int, last: int) -> None:
     ids = packets.ids
     first, last = max(first, 0), min(last, ids.size)
     last = first + hand_over(pools, packets, first, last - first, packets.holder, FREE)
+    call_if(packets.nexts, _give_rests, (pools, packets, first, last))
     _give_anywhere(pools.stack, pools.returned, pools.words, ids, first, last)
+
+
+@outlined
+def _give_rests(pools: Pools, packets: Packets, first: int, last: int) -> int:
+    """The buffers in which packets go on, behind their first ones."""
+    for i in range(first, last):
+        buffer = peek(packets.nexts, i, NO_NEXT)
+        for _ in range(MAX_PARTS - 1):
+            if buffer < 0:
+                break
+            following = int(pools.nexts[buffer & ID_MASK])  # read first: from then on somebody else may have the buffer
+            _give_one(pools, buffer)
+            buffer = following
+    return 0
+
+
+@compiled
+def _give_one(pools: Pools, buffer: int) -> None:
+    pool, words = pool_of(buffer), pools.words
+    if claim(words, pool):
+        free = words[_word(pool, _FREE)]
+        pools.stack[((pool << POOL_SHIFT) + free) & ID_MASK] = buffer
+        words[_word(pool, _FREE)] = free + 1
+        release(words, pool)
+    elif load_acquire(words, _word(pool, _OWNER)) != CLOSED:
+        place = fetch_add(words, _word(pool, _TAIL), 1)
+        store_release(pools.returned, ((pool << POOL_SHIFT) & ID_MASK) + (place & _CELLS), buffer + 1)
+        call_attention(words, pool)
 
 
 @outlined

@@ -109,23 +109,24 @@ def seconds(scapy: Any, time: int) -> Any:
 # Scapy's as frames
 
 
-def frames(packets: Any, who: str, source: bytes | None = None) -> Iterator[bytes]:
+def frames(packets: Any, who: str, source: bytes | None = None, parts: int = 1) -> Iterator[bytes]:
     """The frames that packets of Scapy stand for, each made when it is asked for.
 
     Args:
         packets: one, or several, also a generator; one whose fields have several values stands for several.
         who: sends them, for messages.
         source: the address of the sender, for packets that name none.
+        parts: how many buffers a packet may take.
 
     Raises:
-        ConfigurationError: Scapy is not installed, or a packet is longer than a buffer.
+        ConfigurationError: Scapy is not installed, or a packet is longer than these buffers.
         TypeError: something else than a packet with an Ethernet header is among them.
     """
     scapy = library(who)
     if not isinstance(packets, (scapy.Packet, Iterable)):
         raise TypeError(f"{who} takes packets of Scapy, not {short(packets)}")
     several = cast("Iterable[Any]", [packets] if isinstance(packets, scapy.Packet) else packets)
-    number = 0
+    number, most = 0, parts * BUFFER_SIZE
     for each in several:
         for packet in each if isinstance(each, scapy.Packet) else [each]:
             number += 1
@@ -133,9 +134,10 @@ def frames(packets: Any, who: str, source: bytes | None = None) -> Iterator[byte
                 frame = frame_of(scapy, packet, source)
             except TypeError as error:
                 raise TypeError(f"{who}: packet {number}: {error}") from None
-            if len(frame) > BUFFER_SIZE:
+            if len(frame) > most:
+                place = f"{parts} buffers have" if parts > 1 else "a buffer has"
                 raise ConfigurationError(
-                    f"{who}: packet {number}: {len(frame)} bytes, and a buffer has {BUFFER_SIZE}: use fragment()"
+                    f"{who}: packet {number}: {len(frame)} bytes, and {place} {most}: use fragment()"
                 )
             yield frame
 

@@ -13,13 +13,15 @@ from ixy import functions
 from ixy.counts import AT, QUEUE, RECEIVED
 from ixy.headers import Headers
 from ixy.jit import INTERPRETED
-from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, STRIDE
+from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, MAX_PARTS, STRIDE
+from ixy.packets.parts import total_length
 from ixy.trouble import BYTE, LENGTH, PACKET, SLICE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ixy.packets.packets import Packets
+    from ixy.packets.pool import Pools
 
     Words = NDArray[np.int64]  # of a path, see `ixy.counts`
 
@@ -40,15 +42,14 @@ class InterpretedPacket(Headers):
     """A packet as an interpreted kernel sees it: a copy, which the kernel may keep, as the buffer itself is another
     packet's soon, or unmapped."""
 
-    def __init__(self, row: NDArray[np.uint8], packets: Packets, i: int, counts: Words, number: int) -> None:
+    def __init__(
+        self, row: NDArray[np.uint8], packets: Packets, i: int, counts: Words, number: int, rest: int = 0
+    ) -> None:
         self._bytes = row[:BUFFER_SIZE].copy().view(Bytes)
-        self._length = int(packets.lengths[i])
+        self._length, self._rest = int(packets.lengths[i]), rest
         self._words, self._number = counts, int(counts[RECEIVED]) + number
         self._place: tuple[NDArray[np.uint8], Packets, int] | None = row, packets, i
-        columns = packets.flags, packets.hashes, packets.vlans, packets.times
-        self._columns = {
-            name: int(column[i]) for name, column in zip(_COLUMNS, columns, strict=True) if column is not None
-        }
+        self._columns = {name: int(column[i]) for name, column in _columns(packets).items()}
 
     def at_hand(self) -> AbstractContextManager[None]:
         """Within the block a kernel is given the packet; what it makes of it is written back at the end."""
@@ -61,6 +62,8 @@ class InterpretedPacket(Headers):
         row, packets, i = self._place
         row[:BUFFER_SIZE] = self._bytes
         packets.lengths[i] = self._length
+        for name in _SETTABLE & self._columns.keys():
+            _columns(packets)[name][i] = self._columns[name]
         self._place = None
 
     def __len__(self) -> int:
@@ -79,6 +82,10 @@ class InterpretedPacket(Headers):
     @property
     def size(self) -> int:
         return self._length
+
+    @property
+    def total(self) -> int:
+        return self._length + self._rest
 
     @property
     def number(self) -> int:
@@ -134,6 +141,10 @@ class InterpretedPacket(Headers):
         return index % self._length
 
     def __setattr__(self, name: str, value: Any) -> None:
+        columns: dict[str, int] = self.__dict__.get("_columns", {})
+        if name in _SETTABLE and name in columns:
+            columns[name] = int(value) & _MASKS[name]
+            return
         if name != "length" and not name.startswith("_"):
             raise AttributeError(f"packet.{name} cannot be assigned to")
         object.__setattr__(self, name, value)
@@ -194,18 +205,35 @@ def argument_types(packets: Packets, record: np.dtype[Any] | None, at_once: bool
         return [None] if record is None else [None, None]
     from ixy.jittypes import BatchType, RecordType, packet_type
 
-    packet = packet_type(BUFFER_SIZE, packets)
+    packet = packet_type(BUFFER_SIZE, packets, _CHAIN)
     packet = BatchType(packet, STRIDE, ID_MASK) if at_once else packet
     return [packet] if record is None else [packet, RecordType(record)]
 
 
-_COLUMNS = ("flags", "hash", "vlan", "time")
+_CHAIN = MAX_PARTS, ID_MASK  # see `jittypes.PacketType`
+_COLUMNS = ("flags", "hash", "vlan", "time", "segments")
+_MASKS = {"flags": 0xFFFF_FFFF, "vlan": 0xFFFF, "segments": 0xFFFF}  # what can be assigned, and its bits
+_SETTABLE = _MASKS.keys()
+
+
+def _columns(packets: Packets) -> dict[str, NDArray[Any]]:
+    """What is told of packets besides their lengths, by the names of a packet's attributes."""
+    columns = packets.flags, packets.hashes, packets.vlans, packets.times, packets.segments
+    return {name: column for name, column in zip(_COLUMNS, columns, strict=True) if column is not None}
+
 
 if INTERPRETED or TYPE_CHECKING:
 
-    def packet_view(memory: NDArray[np.uint8], buffer: int, packets: Packets, i: int, counts: Words) -> Any:
-        """Packet `i` of `packets`, which lies in this buffer; the caller has checked all of it."""
-        return InterpretedPacket(memory[buffer], packets, i, counts, i)
+    def packet_view(memory: NDArray[np.uint8] | Pools, buffer: int, packets: Packets, i: int, counts: Words) -> Any:
+        """Packet `i` of `packets`, which lies in this buffer; the caller has checked all of it.
+
+        Args:
+            memory: all buffers; of packets that cannot go on in another one, any array of rows does.
+        """
+        if isinstance(memory, np.ndarray):
+            return InterpretedPacket(memory[buffer], packets, i, counts, i)
+        rest = total_length(memory, packets, i) - int(packets.lengths[i])
+        return InterpretedPacket(memory.bytes[buffer], packets, i, counts, i, rest)
 
     def packet_at_hand(
         memory: NDArray[np.uint8], buffer: int, length: int, packets: Packets, i: int, counts: Words
@@ -220,10 +248,8 @@ if INTERPRETED or TYPE_CHECKING:
         """A packet of a file, `data[start:][:length]`, to be read only; the rest as of `packet_at_hand`."""
         return data[start : start + length].view(Bytes)
 
-    def batch_view(
-        memory: NDArray[np.uint8], packets: Packets, verdicts: Words, count: int, counts: Words
-    ) -> InterpretedBatch:
-        """The first `count` of `packets`, which lie in buffers of `memory`; the caller has checked all of it."""
+    def batch_view(memory: Pools, packets: Packets, verdicts: Words, count: int, counts: Words) -> InterpretedBatch:
+        """The first `count` of `packets`; the caller has checked all of it."""
         views = [packet_view(memory, packets.ids[i], packets, i, counts) for i in range(count)]
         return InterpretedBatch(views, verdicts, counts)
 
@@ -236,7 +262,7 @@ if INTERPRETED or TYPE_CHECKING:
 else:
     from ixy.unsafe import views
 
-    packet_view, packet_at_hand = views.packet_views(STRIDE, BUFFER_SIZE)
-    _, stored_packet = views.packet_views(1, BUFFER_SIZE)
-    batch_view = views.batch_view(STRIDE, BUFFER_SIZE, ID_MASK)
+    packet_view, packet_at_hand = views.packet_views(STRIDE, BUFFER_SIZE, _CHAIN)
+    _, stored_packet = views.packet_views(1, BUFFER_SIZE, _CHAIN)
+    batch_view = views.batch_view(STRIDE, BUFFER_SIZE, _CHAIN)
     record_view = views.record_view

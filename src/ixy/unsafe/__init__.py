@@ -122,6 +122,24 @@ if INTERPRETED or TYPE_CHECKING:
         if target is not None:
             target[to] = 0 if source is None else source[start]
 
+    def move_or(target: Words | None, to: int, source: Words | None, start: int, otherwise: int) -> None:
+        """The same, but `otherwise` where the source is left out."""
+        if target is not None:
+            target[to] = otherwise if source is None else source[start]
+
+    def exchange(array: Words | None, one: int, other: int) -> None:
+        """Let two elements change places; nothing where the array is left out."""
+        if array is not None:
+            array[one], array[other] = int(array[other]), int(array[one])
+
+    def peek(array: Words | None, index: int, otherwise: int) -> int:
+        """`array[index]`, or `otherwise` where the array is left out."""
+        return otherwise if array is None else int(array[index])
+
+    def call_if(array: Words | None, kernel: Callable[..., int], arguments: tuple[Any, ...]) -> int:
+        """What `kernel(*arguments)` answers if an array is there; else 0, and the kernel is not even compiled."""
+        return 0 if array is None else kernel(*arguments)
+
     def element_or_step(array: Words | int, index: int, step: int) -> int:
         """`array[index]`, or where there is one number instead of an array, that and `index` steps more."""
         return int(array[index]) if isinstance(array, np.ndarray) else array + int(index) * step
@@ -355,6 +373,58 @@ else:
             return context.get_dummy_value()
 
         return types.void(target, types.int64, source, types.int64), codegen
+
+    @intrinsic
+    def move_or(typingctx: Any, target: Any, to: Any, source: Any, start: Any, otherwise: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            if isinstance(target, types.NoneType):
+                return context.get_dummy_value()
+            if isinstance(source, types.NoneType):
+                word = context.cast(builder, args[4], types.int64, target.dtype)
+            else:
+                word = builder.load(_element(context, builder, source, args[2], args[3]))
+            builder.store(word, _element(context, builder, target, args[0], args[1]))
+            return context.get_dummy_value()
+
+        return types.void(target, types.int64, source, types.int64, types.int64), codegen
+
+    @intrinsic
+    def exchange(typingctx: Any, array: Any, one: Any, other: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            if not isinstance(array, types.NoneType):
+                places = [_element(context, builder, array, args[0], index) for index in args[1:]]
+                values = [builder.load(place) for place in places]
+                for place, value in zip(places, reversed(values), strict=True):
+                    builder.store(value, place)
+            return context.get_dummy_value()
+
+        return types.void(array, types.int64, types.int64), codegen
+
+    @intrinsic
+    def peek(typingctx: Any, array: Any, index: Any, otherwise: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            if isinstance(array, types.NoneType):
+                return args[2]
+            word = builder.load(_element(context, builder, array, args[0], args[1]))
+            return context.cast(builder, word, array.dtype, types.int64)
+
+        return types.int64(array, types.int64, types.int64), codegen
+
+    @intrinsic
+    def call_if(typingctx: Any, array: Any, kernel: Any, arguments: Any) -> Any:
+        there, kinds = not isinstance(array, types.NoneType), tuple(arguments)
+        if there:
+            kernel.dispatcher.get_call_template(kinds, {})  # compiles it
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            if not there:
+                return context.get_constant(types.int64, 0)
+            call = kernel.dispatcher.get_call_template(kinds, {})[0](context.typing_context).apply(kinds, {})
+            function = context.get_function(kernel.dispatcher.get_overload(call), call)
+            answer = function(builder, cgutils.unpack_tuple(builder, args[2]))
+            return context.cast(builder, answer, call.return_type, types.int64)
+
+        return types.int64(array, kernel, arguments), codegen
 
     @intrinsic
     def element_or_step(typingctx: Any, array: Any, index: Any, step: Any) -> Any:

@@ -56,11 +56,11 @@ if INTERPRETED or TYPE_CHECKING:
 
     def accepts_packet(address: int, packet: Any) -> bool:
         """The same of a packet, in a kernel that is given one."""
-        return address == 0 or bpf.run(_programs[int(address) - 1], bytes(packet[:]), len(packet)) != 0
+        return address == 0 or bpf.run(_programs[int(address) - 1], bytes(packet[:]), packet.total) != 0
 
     def intrinsic_of(program: Program) -> Callable[[Any], bool]:
         """What a filter is in a kernel: a function of a packet, to be inlined."""
-        return lambda packet: bpf.run(program, bytes(packet[:]), len(packet)) != 0
+        return lambda packet: bpf.run(program, bytes(packet[:]), packet.total) != 0
 
 else:
     import llvmlite.binding as llvm
@@ -70,6 +70,7 @@ else:
     from numba.extending import intrinsic
 
     from ixy.jittypes import PacketType
+    from ixy.unsafe.views import total_of
 
     _BIT, _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
     _FUNCTION = ir.FunctionType(_I32, [_I8.as_pointer(), _I64, _I32])
@@ -244,10 +245,10 @@ else:
         return types.boolean(types.int64, packet), codegen
 
     def _of_packet(context: Any, builder: Any, kind: PacketType, value: Any) -> list[Any]:
-        """What a filter is given of a packet."""
+        """What a filter is given of a packet: its first part, and the length of all."""
         packet = cgutils.create_struct_proxy(kind)(context, builder, value=value)
-        size = builder.load(packet.size)
-        return [packet.data, builder.zext(size, _I64), size]
+        size, total = builder.load(packet.size), total_of(builder, kind, packet)
+        return [packet.data, builder.zext(size, _I64), builder.trunc(total, _I32)]
 
     @cache
     def intrinsic_of(program: Program) -> Any:

@@ -36,6 +36,7 @@ from ixy.jittypes import (
     BYTES,
     COLUMNS,
     PACKET_METHODS,
+    SETTABLE,
     VERDICTS,
     WIDE,
     AddressType,
@@ -62,13 +63,18 @@ from ixy.unsafe.fetching import fetch
 _I8, _I32, _I64 = (ir.IntType(bits) for bits in (8, 32, 64))
 
 
+def _parts_of_chain(packet: PacketType) -> list[tuple[str, Any]]:
+    """What tells where a packet goes on: of itself, and of all buffers, see `Pools`."""
+    return [(name, types.CPointer(types.int32)) for name in ("next", "nexts", "sizes") if packet.chain]
+
+
 @register_model(PacketType)
 class _PacketModel(models.StructModel):
     def __init__(self, manager: Any, kind: Any) -> None:
         columns = [(name, types.CPointer(element)) for name, element in kind.columns.items()]
         own = [("data", types.CPointer(types.uint8)), ("size", types.CPointer(types.int32))]
         path = [("counts", types.CPointer(types.int64)), ("number", types.int64)]
-        super().__init__(manager, kind, [*own, *path, *columns])
+        super().__init__(manager, kind, [*own, *path, *columns, *_parts_of_chain(kind)])
 
 
 @register_model(BatchType)
@@ -78,7 +84,7 @@ class _BatchModel(models.StructModel):
         own = [("data", types.CPointer(types.uint8)), ("ids", types.CPointer(types.int32))]
         own += [("size", types.CPointer(types.int32)), ("verdicts", types.CPointer(types.int64))]
         path = [("counts", types.CPointer(types.int64)), ("count", types.int64)]
-        super().__init__(manager, kind, [*own, *path, *columns])
+        super().__init__(manager, kind, [*own, *path, *columns, *_parts_of_chain(kind.packet)])
 
 
 @register_model(HeaderType)
@@ -106,6 +112,7 @@ def _parts(context: Any, builder: Any, kind: Any, value: Any = None) -> Any:
 # anew after each byte that is written to a packet whether that had changed its length (type-based alias analysis)
 
 _BYTES, _COLUMN, _WORDS, _RECORD = "bytes of a packet", "a column of packets", "words of a path", "a record"
+_CHAINS = "where packets go on"
 
 
 def _load(builder: Any, place: Any, what: str, align: int | None = None) -> Any:
@@ -128,17 +135,19 @@ def _told(builder: Any, access: Any, what: str) -> Any:
 # Where they come from
 
 
-def packet_views(stride: int, room: int) -> tuple[Any, Any]:
+def packet_views(stride: int, room: int, chain: tuple[int, int]) -> tuple[Any, Any]:
     """Two intrinsics that make a packet, number `i` of the batch at hand: `view(memory, buffer, packets, i, counts)`,
     which is number `i` of `packets` too, and `view_at_hand(memory, buffer, length, packets, i, counts)`, whose length
     is nobody else's, and of which `packets` tells the rest as number 0.
 
     It lies in a buffer of `memory`, rows of `stride` bytes, of which it may take `room`. The caller has checked all.
+    The memory of packets that may lie in several buffers is a tuple of arrays over all of them, `Pools`; `chain` is as
+    of `PacketType`.
     """
 
     @intrinsic
     def view(typingctx: Any, memory: Any, buffer: Any, packets: Any, i: Any, counts: Any) -> Any:
-        kind = column_type(room, packets)
+        kind = column_type(room, packets, chain)
 
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             packet = _packet(context, builder, kind, stride, sig.args, args)
@@ -150,7 +159,7 @@ def packet_views(stride: int, room: int) -> tuple[Any, Any]:
 
     @intrinsic
     def view_at_hand(typingctx: Any, memory: Any, buffer: Any, length: Any, packets: Any, i: Any, counts: Any) -> Any:
-        kind = column_type(room, packets)
+        kind = column_type(room, packets, chain)
 
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             place = memory, types.int64, packets, types.int64, counts
@@ -172,12 +181,25 @@ def _packet(context: Any, builder: Any, kind: PacketType, stride: int, kinds: An
     """
     packet = _parts(context, builder, kind)
     start = builder.mul(args[1], _I64(stride), flags=("nuw", "nsw"))
-    packet.data = builder.gep(context.make_array(kinds[0])(context, builder, args[0]).data, [start])
+    packet.data = builder.gep(_data_of(context, builder, "bytes", kinds[0], args[0]), [start])
     packet.counts = context.make_array(kinds[4])(context, builder, args[4]).data
+    if kind.chain:
+        packet.next = _packet_column(context, builder, "nexts", kinds[2], args[2], args[3])
+        packet.nexts, packet.sizes = (
+            _data_of(context, builder, name, kinds[0], args[0]) for name in ("nexts", "sizes")
+        )
     for name, short in COLUMNS.items():
         if short in kind.columns:
             setattr(packet, short, _packet_column(context, builder, name, kinds[2], args[2], args[3]))
     return packet
+
+
+def _data_of(context: Any, builder: Any, name: str, kind: Any, memory: Any) -> Any:
+    """Where an array over all buffers begins; memory that is one array has no others."""
+    if not isinstance(kind, types.Array):
+        place = kind.instance_class._fields.index(name)
+        kind, memory = kind.types[place], builder.extract_value(memory, place)
+    return context.make_array(kind)(context, builder, memory).data
 
 
 def _word(builder: Any, counts: Any, place: int) -> Any:
@@ -197,19 +219,25 @@ def _packet_column(context: Any, builder: Any, name: str, kind: Any, packets: An
     return builder.gep(column.data, [i])
 
 
-def batch_view(stride: int, room: int, numbers: int) -> Any:
+def batch_view(stride: int, room: int, chain: tuple[int, int]) -> Any:
     """An intrinsic that makes a batch: `view(memory, packets, verdicts, count, counts)`, the first `count` of
-    `packets`, in buffers of `memory` as `packet_views` has them. Masked with `numbers`, a buffer's number is one."""
+    `packets`, in buffers of `memory`, `Pools`, as `packet_views` has them."""
 
     @intrinsic
     def view(typingctx: Any, memory: Any, packets: Any, verdicts: Any, count: Any, counts: Any) -> Any:
-        kind = BatchType(column_type(room, packets), stride, numbers)
+        kind = BatchType(column_type(room, packets, chain), stride, chain[1])
 
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             batch = _parts(context, builder, kind)
-            batch.data, batch.verdicts, batch.counts = (
-                context.make_array(sig.args[k])(context, builder, args[k]).data for k in (0, 2, 4)
+            batch.data = _data_of(context, builder, "bytes", sig.args[0], args[0])
+            batch.verdicts, batch.counts = (
+                context.make_array(sig.args[k])(context, builder, args[k]).data for k in (2, 4)
             )
+            if kind.packet.chain:
+                batch.next = _packet_column(context, builder, "nexts", sig.args[1], args[1], _I64(0))
+                batch.nexts, batch.sizes = (
+                    _data_of(context, builder, name, sig.args[0], args[0]) for name in ("nexts", "sizes")
+                )
             batch.count = args[3]
             for name, short in {"ids": "ids", "lengths": "size", **COLUMNS}.items():
                 if short in ("ids", "size") or short in kind.packet.columns:
@@ -362,11 +390,32 @@ def _packet_attribute(context: Any, builder: Any, kind: Any, value: Any, name: s
         header.packet = value
         header.at = _call(context, builder, HEADERS[name].locate, (kind,), (value,))
         return header._getvalue()
+    if name == "total":
+        return total_of(context, builder, kind, value)
     if name == "number":
         return packet.number
     if name == "queue":
         return _load(builder, _word(builder, packet.counts, QUEUE), _WORDS)
     return value if name in PACKET_METHODS else _size(builder, packet)
+
+
+def total_of(context: Any, builder: Any, kind: PacketType, value: Any) -> Any:
+    """The bytes of a packet in all of its parts."""
+    packet = _parts(context, builder, kind, value)
+    if not kind.chain:
+        return _size(builder, packet)
+    most, numbers = kind.chain
+    total = cgutils.alloca_once_value(builder, _size(builder, packet))
+    buffer = cgutils.alloca_once_value(builder, _load(builder, packet.next, _CHAINS))
+    with cgutils.for_range(builder, _I64(most - 1)) as loop:
+        number = builder.load(buffer)
+        with builder.if_then(builder.icmp_signed("<", number, _I32(0))):
+            loop.do_break()
+        place = builder.and_(builder.zext(number, _I64), _I64(numbers))
+        size = _load(builder, builder.gep(packet.sizes, [place]), _CHAINS)
+        builder.store(builder.add(builder.load(total), builder.zext(size, _I64)), total)
+        builder.store(_load(builder, builder.gep(packet.nexts, [place]), _CHAINS), buffer)
+    return builder.load(total)
 
 
 def _call(context: Any, builder: Any, kernel: Any, kinds: Any, args: Any) -> Any:
@@ -380,6 +429,10 @@ def _set_packet_attribute(context: Any, builder: Any, sig: Any, args: Any, name:
     kind = sig.args[0]
     packet = _parts(context, builder, kind, args[0])
     value = context.cast(builder, args[1], sig.args[1], types.int64)
+    if name in SETTABLE and name in kind.columns:
+        width = ir.IntType(kind.columns[name].bitwidth)
+        _store(builder, builder.trunc(value, width), getattr(packet, name), _COLUMN)
+        return
     if name != "length":
         raise errors.LoweringError(f"packet.{name} cannot be assigned to")
     wrong = builder.icmp_unsigned(">=", builder.sub(value, _I64(1)), _I64(kind.room))
@@ -584,6 +637,8 @@ def _get_packet(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     packet.number = _number(builder, batch.counts, i)
     for name in ("size", *kind.packet.columns):
         setattr(packet, name, builder.gep(getattr(batch, name), [i]))
+    if kind.packet.chain:
+        packet.next, packet.nexts, packet.sizes = builder.gep(batch.next, [i]), batch.nexts, batch.sizes
     return packet._getvalue()
 
 

@@ -1,0 +1,103 @@
+"""Packets that lie in several buffers: chains.
+
+A packet begins in the buffer that stands in its `Packets`, and their column `nexts` says where it goes on. From the
+second buffer on it goes by two arrays over all buffers, `Pools.nexts` and `Pools.sizes`: who builds a chain writes both
+for each buffer but the first (`link`), with NO_NEXT for the last. No loop follows a chain further than MAX_PARTS
+buffers, whatever stands there.
+
+Where packets have no column `nexts`, each lies in one buffer, and kernels are compiled as if there were no others.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ixy.jit import compiled
+from ixy.packets.buffers import ID_MASK, MAX_PARTS
+from ixy.packets.packets import NO_NEXT, Packets
+from ixy.unsafe import copy, peek
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ixy.packets.pool import Pools
+
+
+@compiled
+def link(pools: Pools, buffer: int, size: int, following: int) -> None:
+    """Let `size` bytes of a packet be in a buffer that is not its first, and the packet go on in `following`."""
+    pools.sizes[buffer & ID_MASK] = size
+    pools.nexts[buffer & ID_MASK] = following
+
+
+@compiled
+def part_count(pools: Pools, packets: Packets, i: int) -> int:
+    """In how many buffers packet `i` lies."""
+    count, buffer = 1, peek(packets.nexts, i, NO_NEXT)
+    while buffer >= 0 and count < MAX_PARTS:
+        count += 1
+        buffer = int(pools.nexts[buffer & ID_MASK])
+    return count
+
+
+@compiled
+def total_length(pools: Pools, packets: Packets, i: int) -> int:
+    """The length of packet `i`, all of its parts."""
+    total, buffer = int(packets.lengths[i]), peek(packets.nexts, i, NO_NEXT)
+    for _ in range(MAX_PARTS - 1):
+        if buffer < 0:
+            break
+        total += int(pools.sizes[buffer & ID_MASK])
+        buffer = int(pools.nexts[buffer & ID_MASK])
+    return total
+
+
+@compiled
+def gather(pools: Pools, packets: Packets, i: int, target: NDArray[np.uint8], at: int, room: int) -> int:
+    """Copy packet `i` to `target[at:]`, up to `room` bytes of it; how many these are."""
+    size = min(int(packets.lengths[i]), room)
+    copy(target, at, pools.bytes[packets.ids[i] & ID_MASK], 0, size)
+    copied, buffer = size, peek(packets.nexts, i, NO_NEXT)
+    for _ in range(MAX_PARTS - 1):
+        if buffer < 0:
+            break
+        size = min(int(pools.sizes[buffer & ID_MASK]), room - copied)
+        copy(target, at + copied, pools.bytes[buffer & ID_MASK], 0, size)
+        copied += size
+        buffer = int(pools.nexts[buffer & ID_MASK])
+    return copied
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# In Python, of many packets at once
+
+
+def total_lengths(pools: Pools, packets: Packets, first: int, last: int) -> NDArray[np.int32]:
+    """The lengths of packets `first` to `last`, all of their parts; shape (last - first,)."""
+    totals = packets.lengths[first:last].copy()
+    if packets.nexts is None:
+        return totals
+    following = packets.nexts[first:last].copy()
+    for _ in range(MAX_PARTS - 1):
+        longer = np.flatnonzero(following >= 0)
+        if not longer.size:
+            break
+        buffers = following[longer] & ID_MASK
+        totals[longer] += pools.sizes[buffers]
+        following[longer] = pools.nexts[buffers]
+    return totals
+
+
+def all_buffers(pools: Pools, packets: Packets, first: int, last: int) -> NDArray[np.int32]:
+    """The buffers of packets `first` to `last`: the first ones, and those in which they go on."""
+    found = [packets.ids[first:last]]
+    following = found[0][:0] if packets.nexts is None else packets.nexts[first:last]
+    for _ in range(MAX_PARTS - 1):
+        following = following[following >= 0]
+        if not following.size:
+            break
+        found.append(following)
+        following = pools.nexts[following & ID_MASK]
+    return np.concatenate(found)
