@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ixy import clock
 from ixy.addresses import check_address, meets_at, unconfined
 from ixy.device import open_device
+from ixy.drivers.offloads import OFFLOADS
 from ixy.filters import Filter
 from ixy.path import POLLS
 from ixy.sandboxing import active, privileged, sandbox
@@ -51,8 +52,8 @@ def open_devices(
 ) -> Generator[list[Device], None, None]:
     """Open devices with so many queues of each kind, wait for their links, and close them in the end.
 
-    They are asked to tell `metadata` of each packet, as `ixy.open` takes it. Meanwhile other processes may look at
-    them, see `ixy.serve_telemetry`.
+    They are asked to tell `metadata` of each packet, as `ixy.open` takes it, and what offloads need besides. Meanwhile
+    other processes may look at them, see `ixy.serve_telemetry`.
 
     A malformed address is refused before the first device is opened, which may take long. All are open before the first
     link is awaited: they may be each other's link partners.
@@ -67,6 +68,7 @@ def open_devices(
         check_address(address)
     simulated = [parse_spec(address) for address in addresses if address.startswith("sim:")]
     check_files((wire for spec in simulated for wire in spec.wires), reads, writes)
+    needed = [name for offload in settings.offloads for name in OFFLOADS[offload]]
     with ExitStack() as stack:
         devices: list[Device] = []
         for address in addresses:
@@ -76,7 +78,8 @@ def open_devices(
                 tx_queues=queues,
                 ring_size=settings.ring,
                 pool_size=settings.pool,
-                metadata=metadata,
+                metadata=[*metadata, *needed],
+                offloads=settings.offloads,
                 force=settings.force,
                 link_timeout=0,
             )

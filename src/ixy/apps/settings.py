@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ixy.arguments import integer, number
+from ixy.drivers.offloads import OFFLOADS, check_offloads
 from ixy.errors import ConfigurationError
 
 MIN_RING, MAX_RING = 64, 4096  # descriptors
@@ -28,6 +29,7 @@ class Settings:
         force: take a card even if the kernel has its interface up with an address or routes.
         link_timeout: seconds to wait for a link.
         batch: the most packets handled at a time, up to a whole ring.
+        offloads: what devices are to do to packets, as `ixy.open` takes it.
         count, seconds: the run ends after so many packets, 1 to 10^15, or seconds; None for no limit.
         as_json: report in JSON.
         sandbox: give privileges up before the run; None for whoever has some.
@@ -42,6 +44,7 @@ class Settings:
     force: bool = False
     link_timeout: float = 10.0
     batch: int = 32
+    offloads: tuple[str, ...] = ()
     count: int | None = None
     seconds: float | None = None
     as_json: bool = False
@@ -51,6 +54,7 @@ class Settings:
         self._check("ring", self._ring())
         self._check("batch", integer("batch", self.batch, 1, self.ring))
         self._check("link_timeout", number("link_timeout", self.link_timeout, 0, MAX_SECONDS))
+        object.__setattr__(self, "offloads", check_offloads("--offload", self.offloads, OFFLOADS))
         if self.pool is not None:
             self._check("pool", integer("pool", self.pool, self.ring + _ON_THEIR_WAY, MAX_POOL))
         if self.count is not None:

@@ -56,6 +56,7 @@ class Cost:
         scalar_limit: that of the least work in C, by scalar instructions.
         simd_limit: the same by vectors; None where the processor lacks them.
         metadata: that of the driver, which also tells what was asked for about each packet; None where nothing was.
+        offloads: that of the driver, which also asks the sending card for something; likewise.
     """
 
     batch: int
@@ -65,6 +66,7 @@ class Cost:
     scalar_limit: Figures | None = None
     simd_limit: Figures | None = None
     metadata: Figures | None = None
+    offloads: Figures | None = None
 
     def ratio(self, other: Figures | None) -> float | None:
         """The driver's cost by another's: the median of the turns' ratios, as each was taken right after the other."""
@@ -88,6 +90,7 @@ class Cost:
             **costs,
             **{name: None if ratio is None else round(ratio, 3) for name, ratio in ratios.items()},
             **({} if self.metadata is None else _spread_json("metadata_cycles_per_packet", self.metadata)),
+            **({} if self.offloads is None else _spread_json("offloads_cycles_per_packet", self.offloads)),
             "unit": tick_unit(),
         }
 
@@ -154,23 +157,28 @@ class Lanes(NamedTuple):
     scalar_limit: Lane | None = None
     simd_limit: Lane | None = None
     metadata: Lane | None = None
+    offloads: Lane | None = None
 
 
 @contextmanager
-def lanes(metadata: Sequence[str] = ()) -> Generator[tuple[Lanes, str]]:
+def lanes(metadata: Sequence[str] = (), offloads: Sequence[str] = ()) -> Generator[tuple[Lanes, str]]:
     """All lanes on one machine, each with two cards of its own, and why there is none in C if there is none.
 
     Args:
         metadata: what a second lane of the driver is to tell of each packet, as `ixy.open` takes it; none without.
+        offloads: what the sending card of a third one is to do, see `OffloadingLane`; none without.
     """
+    from ixy.bench.offloading import OffloadingLane
+
     host = Machine(stepped=True)
     with ExitStack() as stack:
         driver = driver_lane(stack, host, "a", "b")
         telling = driver_lane(stack, host, "g", "h", metadata=metadata) if metadata else None
+        asking = OffloadingLane(stack, host, "m", "n", offloads) if offloads else None
         try:
             library = build()
         except NoReference as reason:
-            yield Lanes(driver, metadata=telling), str(reason)
+            yield Lanes(driver, metadata=telling, offloads=asking), str(reason)
             return
         layout = _reference_lane(stack, host, "c", "d", partial(Algorithm, library, layout=OURS))
         reference = _reference_lane(stack, host, "e", "f", partial(Algorithm, library, layout=PUBLISHED))
@@ -178,7 +186,7 @@ def lanes(metadata: Sequence[str] = ()) -> Generator[tuple[Lanes, str]]:
         simd = None
         if has_simd(library):
             simd = _reference_lane(stack, host, "k", "l", partial(Limit, library, simd=True))
-        yield Lanes(driver, layout, reference, scalar, simd, telling), ""
+        yield Lanes(driver, layout, reference, scalar, simd, telling, asking), ""
 
 
 def stretch_of(batch: int) -> int:

@@ -23,7 +23,8 @@ def costs_table(costs: Sequence[Cost]) -> Table:
     table = _table(f"Forwarding a 60-byte packet, in {tick_unit()}: median (range); in C: median (driver by C)")
     others = [("C, our layout", "layout"), ("C, as published", "reference"), ("limit in C", "scalar_limit")]
     others += [("limit, AVX-512", "simd_limit")] if any(cost.simd_limit is not None for cost in costs) else []
-    told = [("with metadata", "metadata")] if any(cost.metadata is not None for cost in costs) else []
+    besides = [("with metadata", "metadata"), ("with offloads", "offloads")]
+    told = [pair for pair in besides if any(getattr(cost, pair[1]) is not None for cost in costs)]
     for heading in ("batch", "driver", *(name for name, _ in told + others)):
         table.add_column(heading, justify="right")
     for cost in costs:

@@ -76,9 +76,10 @@ def bench() -> None:
 @click.option(
     "--metadata", metavar="NAMES", default="", help="Measure besides what it costs to be told of flags,hash,vlan,time."
 )
+@click.option("--offloads", metavar="NAMES", default="", help="Measure besides what it costs to ask for checksum,vlan.")
 @_options(_repeat_option, _json_option)
 @logging_options
-def forward(batches: list[int], rounds: int | None, metadata: str, repeat: int, as_json: bool) -> None:
+def forward(batches: list[int], rounds: int | None, metadata: str, offloads: str, repeat: int, as_json: bool) -> None:
     """Cycles per packet to forward it, beside the same algorithm in C.
 
     It is received, one byte is changed, it is transmitted, and its buffer comes back. Driver and model take turns on
@@ -91,11 +92,13 @@ def forward(batches: list[int], rounds: int | None, metadata: str, repeat: int, 
       ixy bench forward
       ixy bench forward --batch 32,64 --repeat 11 --json
       ixy bench forward --metadata flags,hash,vlan
+      ixy bench forward --batch 32 --offloads checksum,vlan
     """
     from ixy.bench import lockstep
     from ixy.bench.report import costs_table
 
-    with lockstep.lanes([name for name in metadata.split(",") if name]) as (lanes, missing):
+    told, asked = ([name for name in names.split(",") if name] for names in (metadata, offloads))
+    with lockstep.lanes(told, asked) as (lanes, missing):
         if missing:
             click.echo(missing, err=True)
         costs = (lockstep.measure(lanes, batch, rounds, repeat) for batch in batches)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ixy.apps.settings import MAX_QUEUES
-from ixy.cli.options import Cores, Whole, logging_options, packet_options, wait_option
+from ixy.cli.options import Cores, Whole, logging_options, offload_option, packet_options, wait_option
 
 if TYPE_CHECKING:
     from ixy.apps.settings import Settings
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     metavar="EXPR",
     help="Forward only what a filter in tcpdump's language accepts: 'not port 22'.",
 )
+@offload_option
 @wait_option
 @packet_options
 @logging_options
@@ -63,6 +64,10 @@ def forward(
     What a filter (man pcap-filter) does not accept is dropped, and counted as filtered. It is looked at in the data
     path, behind the card's rules; behind `vlan` it looks into the tagged packet: "vlan 5 and host 10.0.0.1".
 
+    With --offload, devices do themselves what is else done before: with checksum, packets of a virtual machine get the
+    checksums that it has left out; with vlan, tags are taken out and put in; with coalescing, segments of a connection
+    are put together while they are received, and with segmentation cut again.
+
     \b
     Examples:
       sudo ixy forward 0000:03:00.0 0000:03:00.1
@@ -72,6 +77,7 @@ def forward(
       sudo ixy forward 0000:03:00.0 0000:03:00.1 --queues 4 --cores 2,3,4,5
       sudo ixy forward 0000:03:00.0 0000:03:00.1 --queues 2 --rule "tcp dport 80 queue 1" --rule "src 10.0.0.0/8 drop"
       sudo ixy forward 0000:03:00.0 0000:03:00.1 --filter "not udp port 53"
+      sudo ixy forward 0000:03:00.0 0000:03:00.1 --offload coalescing,segmentation
       ixy forward --one-way sim:a,rx_pcap=in.pcap sim:b,tx_pcap=out.pcap --count 1000
     """
     from ixy.apps.forward import forward

@@ -12,6 +12,7 @@ import click
 
 from ixy.apps.settings import MAX_CORES, MAX_COUNT, MAX_POOL, MAX_RING, MAX_SECONDS, MIN_RING, Settings
 from ixy.arguments import number, whole_number
+from ixy.drivers.offloads import OFFLOADS
 from ixy.errors import ConfigurationError
 from ixy.formats.frames import MAX_FRAME, MIN_FRAME
 
@@ -60,6 +61,15 @@ class Cores(ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:  # noqa: ARG002
         return [whole_number(_name(param), text, 0, MAX_CORES) for text in str(value).split(",")]
+
+
+class Names(ParamType):
+    """Words, with commas between them."""
+
+    name = "NAMES"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:  # noqa: ARG002
+        return tuple(value.split(",")) if isinstance(value, str) else tuple(value)
 
 
 def _name(option: click.Parameter | None) -> str:
@@ -136,6 +146,13 @@ def device_options(function: Callable[..., int]) -> Callable[..., int]:
     return command
 
 
+offload_option = click.option(
+    "--offload",
+    "offloads",
+    type=Names(),
+    default=(),
+    help=f"Let both devices do so much to packets: {', '.join(OFFLOADS)}.",
+)
 wait_option = click.option("--wait", is_flag=True, help="Sleep while no packets come, and poll while they do.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Report in JSON, an object a line.")
 sandbox_option = click.option(

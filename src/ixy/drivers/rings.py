@@ -58,6 +58,7 @@ _COUNTED = (
     ("bytes", "bytes"),
     ("refused", "dropped"),
     ("refused", "refused"),
+    ("unchanged", "unchanged"),
     ("starved", "starved"),
 )
 

@@ -602,6 +602,7 @@ STAMP_V2_PLAIN, STAMP_V1_UDP, STAMP_V2, STAMP_V2_EVENTS = 0, 1, 2, 5  # TSYNCRXC
 TFCE_LINK = 1  # FCCFG.TFCE: pause frames for the whole link (IEEE 802.3, annex 31B)
 LINK_SPEEDS = {1: 100, 2: 1_000, 3: 10_000}  # LINKS.LINK_SPEED in Mbit/s
 MRQE_RSS = 1  # MRQC.MRQE: receive-side scaling alone
+MAXDESC_16 = 3  # RSCCTL.MAXDESC: a coalesced packet may have 16 descriptors
 RSS_FIELDS = 1 << 0 | 1 << 1 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7  # MRQC.FIELDS: TCP, UDP and IP, versions 4 and 6
 # SRRCTL.DESCTYPE: legacy descriptors; advanced ones of one buffer, with headers split, with a header buffer always used
 DESCTYPE_LEGACY, DESCTYPE_ADVANCED, DESCTYPE_SPLIT, DESCTYPE_SPLIT_ALWAYS = 0, 1, 2, 5

@@ -18,8 +18,10 @@ from ixy.drivers.info import Facts
 from ixy.drivers.ixgbe import inside
 from ixy.drivers.ixgbe.cards import CARDS, TX_BUFFER, Connection
 from ixy.drivers.ixgbe.function import CardFunction, QueueRegisters, check_configuration, check_unicast
-from ixy.drivers.ixgbe.interrupts import Vector
+from ixy.drivers.ixgbe.interrupts import Vector, interval, units
+from ixy.drivers.ixgbe.offloads import DOES
 from ixy.drivers.ixgbe.phy import Phy
+from ixy.drivers.ixgbe.rings import IxgbeCoalescingRxRing, IxgbeOffloadTxRing, IxgbeRxRing, IxgbeTxRing
 from ixy.drivers.ixgbe.rules import TABLE_KIB, Tables
 from ixy.drivers.ixgbe.semaphore import owned
 from ixy.drivers.ixgbe.statistics import Statistics
@@ -27,6 +29,7 @@ from ixy.drivers.offloads import check_offloads, refuse_mtu
 from ixy.drivers.rings import counts
 from ixy.drivers.rss import DEFAULT_KEY, Rss, table_of
 from ixy.errors import DeviceTimeout
+from ixy.packets.buffers import BUFFER_SIZE, MAX_PARTS
 from ixy.packets.packets import check_metadata
 from ixy.registers import Reading, RegisterFile
 from ixy.registers import i82599 as reg
@@ -34,14 +37,21 @@ from ixy.registers import i82599 as reg
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ixy.bus import Function
     from ixy.drivers.rules import Rule
+    from ixy.packets.mempool import Mempool
 
 log = logging.getLogger("ixy.ixgbe")
 
 MAX_FRAME = 10  # KiB, rounded up
 FLOW_CONTROL_ROOM = 24  # KiB: 4.6.3.2, below the end of the receive buffer
-TOLD = ("flags", "hash", "vlan", "time")  # of each packet, if asked for
+TOLD = ("flags", "hash", "vlan", "time", "segments", "parts")  # of each packet, if asked for
+DONE = (*DOES, "coalescing")  # to packets, likewise
+COALESCED = 16  # the most buffers of a packet that the card has put together
+COALESCING_TIME = 50e-6  # seconds that a segment waits at most for those that follow it
 DEVICE_STATUS, TRANSACTION_PENDING = 0xAA, 1 << 5  # in the configuration space (9.3.10.6)
 
 
@@ -91,7 +101,7 @@ class Ixgbe(CardFunction):
             self._card = CARDS[function.config_read(2, 2)]
             check_configuration(self.address, rx_queues, tx_queues, ring_size, pool_size, reg.QUEUES)
             self._metadata = check_metadata(self.address, metadata, TOLD)
-            check_offloads(self.address, offloads, (), self._metadata)
+            self._offloads = check_offloads(self.address, offloads, DONE, self._metadata)
             refuse_mtu(self.address, mtu)
             if rx_queues > 1 or "hash" in self._metadata:
                 named = min(rx_queues, self._card.rss_queues)
@@ -105,6 +115,25 @@ class Ixgbe(CardFunction):
         except BaseException:
             self.close()
             raise
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Memory
+
+    def _rx_ring(
+        self, memory: NDArray[np.uint8], tail: NDArray[np.uint32], pool: Mempool
+    ) -> IxgbeRxRing | IxgbeCoalescingRxRing:
+        addresses = self._attached.addresses
+        if "coalescing" in self._offloads:
+            return IxgbeCoalescingRxRing(memory, tail, addresses, pool, self._metadata, COALESCED)
+        return IxgbeRxRing(memory, tail, addresses, pool, self._metadata)
+
+    def _tx_ring(self, memory: NDArray[np.uint8], tail: NDArray[np.uint32]) -> IxgbeTxRing | IxgbeOffloadTxRing:
+        """A ring of the plain kind, unless something is asked of it that takes other kernels."""
+        addresses = self._attached.addresses
+        parts = MAX_PARTS if "parts" in self._metadata else 1
+        if parts > 1 or DOES.keys() & self._offloads:
+            return IxgbeOffloadTxRing(memory, tail, addresses, self._offloads, parts, BUFFER_SIZE)
+        return IxgbeTxRing(memory, tail, addresses)
 
     # -----------------------------------------------------------------------------------------------------------------
     # Initialisation, 4.6.3
@@ -216,6 +245,8 @@ class Ixgbe(CardFunction):
             self._set_ring(queue, queue, self._rx)
         self._init_rss()
         self._init_metadata()
+        if "coalescing" in self._offloads:
+            self._init_coalescing()
         # The last sentences of 4.6.7: no snoop off, and a reserved bit that must be cleared.
         regs.update(reg.CTRL_EXT, NS_DIS=1)
         for queue in range(len(self.rx_rings)):
@@ -257,6 +288,25 @@ class Ixgbe(CardFunction):
         if "vlan" in self._metadata:
             for queue in range(len(self.rx_rings)):
                 regs.update(reg.RXDCTL[queue], VME=1)  # 7.4.3
+
+    def _init_coalescing(self) -> None:
+        """4.6.7.2: of all queues, and without pure acknowledgements. A packet grows until its queue's interrupt is due,
+        so each queue has one, which nobody need wait for (7.11.5.1)."""
+        regs = self._registers
+        regs.update(reg.RFCTL, RSC_DIS=0, NFSW_DIS=1, NFSR_DIS=1)
+        regs.update(reg.RSCDBU, RSCACKDIS=1)
+        regs.update(reg.PSRTYPE[0], TCPHDR=1)
+        for queue in range(len(self.rx_rings)):
+            # 16 buffers of 2 KiB are less than the 64 KiB that a packet may have (8.2.3.8.13).
+            regs.update(reg.RSCCTL[queue], RSCEN=1, MAXDESC=reg.MAXDESC_16)
+            vector = queue % reg.VECTORS
+            self._assign(queue, vector)
+            regs.write(interval(vector), INTERVAL=units(COALESCING_TIME), CNT_WDIS=1)
+
+    def _assign(self, queue: int, vector: int) -> None:
+        """Let a receive queue have an interrupt vector (8.2.3.5.16)."""
+        entry = {f"RX_{'ODD' if queue % 2 else 'EVEN'}": reg.IVAR_VALID | vector}
+        self._registers.update(reg.IVAR[queue // 2], **entry)
 
     def _init_transmit(self) -> None:
         """4.6.8: frame check sequences and padding by the card, one packet buffer for all."""
@@ -309,8 +359,7 @@ class Ixgbe(CardFunction):
     def _init_interrupts(self, regs: RegisterFile) -> None:
         """4.6.6, of MSI-X: vector n is that of receive queue n, and nothing else causes an interrupt."""
         for queue in range(min(len(self.rx_rings), reg.VECTORS)):
-            entry = {f"RX_{'ODD' if queue % 2 else 'EVEN'}": reg.IVAR_VALID | queue}
-            regs.update(reg.IVAR[queue // 2], **entry)
+            self._assign(queue, queue)
         # 7.3.1: a message clears its cause, and masks its vector until it is armed again. That a cause is kept while
         # the vector is masked loses none.
         regs.write(reg.EIAC, AUTO_CLEAR=0xFFFF)
@@ -444,12 +493,14 @@ class Ixgbe(CardFunction):
                 max_tx_queues=reg.QUEUES,
                 features=[*inside.abilities(self._card), f"{vectors} interrupts by MSI-X"],
                 rx_offloads=inside.rx_offloads(regs),
+                tx_offloads=inside.tx_offloads(self.tx_rings[0].offloads, self.tx_rings[0].parts),
                 firmware=self._firmware,
             )
 
     def sent(self) -> int:
-        """Packets that have left the card."""
-        return self.counters().tx_packets
+        """Packets that have left the card, those counted once of which several frames are made."""
+        more = sum(ring.more_frames for ring in self.tx_rings if isinstance(ring, IxgbeOffloadTxRing))
+        return self.counters().tx_packets - more
 
     # -----------------------------------------------------------------------------------------------------------------
     # The end

@@ -16,7 +16,7 @@ from ixy.registers import Reading, readable
 from ixy.registers import i82599 as reg
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ixy.drivers.ixgbe.cards import Card
     from ixy.registers import RegisterFile
@@ -84,9 +84,23 @@ def rx_offloads(registers: RegisterFile) -> list[str]:
         on.append("VLAN_FILTER")
     if registers.get(reg.RXCSUM, "PCSD"):
         on += ["IPV4_CKSUM", "UDP_CKSUM", "TCP_CKSUM", "SCTP_CKSUM"]
+    if registers.get(reg.RSCCTL[0], "RSCEN"):
+        on.append("TCP_LRO")
     if not registers.get(reg.HLREG0, "RXCRCSTRP"):
         on.append("KEEP_CRC")
     return on
+
+
+_SENDING = {
+    "checksum": ("IPV4_CKSUM", "UDP_CKSUM", "TCP_CKSUM"),
+    "vlan": ("VLAN_INSERT",),
+    "segmentation": ("TCP_TSO",),
+}
+
+
+def tx_offloads(asked: Sequence[str], parts: int) -> list[str]:
+    """What it does to packets that it sends; descriptors ask for that, and not registers."""
+    return [name for offload in asked for name in _SENDING[offload]] + ["MULTI_SEGS"] * (parts > 1)
 
 
 def firmware(registers: RegisterFile, card: Card) -> str | None:

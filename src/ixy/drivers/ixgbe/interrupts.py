@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ixy.drivers.interrupts import EventFile
 from ixy.registers import Register, RegisterFile
+from ixy.registers import i82599 as reg
 
 _UNIT = 2e-6  # seconds: of EITR's interval at 10 Gbit/s (8.2.3.5.12)
 _LONGEST = 0x1FF  # units
@@ -20,6 +21,16 @@ class Vector(NamedTuple):
     mask: Register
     interval: Register
     bit: int
+
+
+def interval(vector: int) -> Register:
+    """The register that says how long two interrupts of a vector are apart at least."""
+    return reg.EITR[vector] if vector < reg.EITR.count else reg.EITR_HIGH[vector - reg.EITR.count]
+
+
+def units(seconds: float) -> int:
+    """A time as that register has it."""
+    return min(round(seconds / _UNIT), _LONGEST)
 
 
 class QueueInterrupt(EventFile):
@@ -51,4 +62,4 @@ class QueueInterrupt(EventFile):
     def pace(self, seconds: float) -> None:
         """8.2.3.5.12; the counter that runs goes on as it is (CNT_WDIS)."""
         with self._control() as regs:
-            regs.write(self._vector.interval, INTERVAL=min(round(seconds / _UNIT), _LONGEST), CNT_WDIS=1)
+            regs.write(self._vector.interval, INTERVAL=units(seconds), CNT_WDIS=1)

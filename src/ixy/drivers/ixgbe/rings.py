@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ixy.drivers import RxSingle, TxSingle
-from ixy.drivers.ixgbe import datapath
+from ixy.drivers.ixgbe import coalescing, datapath, offloads
+from ixy.drivers.ixgbe.coalescing import CoalescingRxState
 from ixy.drivers.ixgbe.datapath import STATE_WORDS, RxState, TxState
+from ixy.drivers.ixgbe.offloads import TxOffloadState
 from ixy.drivers.rings import FilledRing, SendingRing
 from ixy.packets.packets import Packets, slots
 from ixy.registers.i82599 import DESCRIPTOR_BYTES, DESCRIPTOR_WORDS
@@ -44,6 +46,32 @@ class IxgbeRxRing(FilledRing):
         super().__init__(state, pool, datapath.offer, metadata)
 
 
+class IxgbeCoalescingRxRing(FilledRing):
+    """A receive ring whose packets may be several segments that the card has put together.
+
+    Args:
+        parts: the most buffers that a packet may lie in.
+    """
+
+    kernel = staticmethod(coalescing.rx_batch)
+    ready = staticmethod(datapath.ready)
+
+    def __init__(
+        self,
+        memory: NDArray[np.uint8],
+        tail: NDArray[np.uint32],
+        addresses: Addresses,
+        pool: Mempool,
+        metadata: Sequence[str],
+        parts: int,
+    ) -> None:
+        held, words = _bookkeeping(memory)
+        taken, chain = own_lines(len(held.ids)), own_lines(len(held.ids))
+        own = held, words, addresses, pool.number, parts, taken, chain
+        super().__init__(CoalescingRxState(_descriptors(memory), tail, *own), pool, datapath.offer, metadata)
+        self.parts = parts
+
+
 class IxgbeTxRing(SendingRing):
     """A transmit ring; see `ixy.drivers.TxRing`."""
 
@@ -55,9 +83,53 @@ class IxgbeTxRing(SendingRing):
         super().__init__(TxState(_descriptors(memory), tail, *_bookkeeping(memory), addresses))
 
 
-def _bookkeeping(memory: NDArray[np.uint8]) -> tuple[Packets, NDArray[np.int64]]:
+class IxgbeOffloadTxRing(SendingRing):
+    """A transmit ring that changes packets on their way out, or whose packets lie in several buffers.
+
+    Args:
+        does: what it is to do, names from `ixy.drivers.offloads.OFFLOADS`; others are left out.
+        parts: the most buffers that a packet may lie in.
+        longest: bytes that a frame may have, without the frame check sequence.
+    """
+
+    kernel = staticmethod(offloads.tx_batch)
+    room = staticmethod(offloads.tx_room)
+
+    def __init__(
+        self,
+        memory: NDArray[np.uint8],
+        tail: NDArray[np.uint32],
+        addresses: Addresses,
+        does: Sequence[str],
+        parts: int,
+        longest: int,
+    ) -> None:
+        held, words = _bookkeeping(memory, offloads.STATE_WORDS)
+        marks = own_lines(2 * len(held.ids))
+        self.offloads = tuple(name for name in does if name in offloads.DOES)
+        self.parts = parts
+        sum_of = sum(offloads.DOES[name] for name in self.offloads)
+        super().__init__(TxOffloadState(_descriptors(memory), tail, held, words, addresses, marks, sum_of, longest))
+
+    @property
+    def refused(self) -> int:
+        """Packets that did not leave, longer than a frame may be."""
+        return int(self.state.state[offloads.REFUSED])
+
+    @property
+    def unchanged(self) -> int:
+        """Packets that left as they were: their headers are not what they would have to be."""
+        return int(self.state.state[offloads.UNCHANGED])
+
+    @property
+    def more_frames(self) -> int:
+        """By how many the frames that leave are more than the packets that the ring took."""
+        return int(self.state.state[offloads.FRAMES])
+
+
+def _bookkeeping(memory: NDArray[np.uint8], words: int = STATE_WORDS) -> tuple[Packets, NDArray[np.int64]]:
     """The driver's own side of a ring: the buffer in each descriptor, and the words of its state."""
-    return slots(len(memory) // DESCRIPTOR_BYTES), own_lines(STATE_WORDS)
+    return slots(len(memory) // DESCRIPTOR_BYTES), own_lines(words)
 
 
 def _descriptors(memory: NDArray[np.uint8]) -> NDArray[np.int64]:
