@@ -229,7 +229,9 @@ def says(length: int, count: int = 0, following: int = 0, status: int = DD) -> t
     return count << 17, length << 32 | following << 4 | status
 
 
-good = st.builds(says, st.integers(1, BUFFER_SIZE), st.integers(0, 15), st.integers(0, RING - 1), st.sampled_from([1, 3, 3]))
+good = st.builds(
+    says, st.integers(1, BUFFER_SIZE), st.integers(0, 15), st.integers(0, RING - 1), st.sampled_from([1, 3, 3])
+)
 anything = st.tuples(st.integers(0, (1 << 63) - 1), st.integers(0, (1 << 63) - 1))
 descriptors = st.lists(good, min_size=RING, max_size=RING) | st.lists(
     good | anything | st.just((0, 0)), min_size=RING, max_size=RING

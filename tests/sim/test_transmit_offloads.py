@@ -188,7 +188,9 @@ def test_checksums_and_tags(
 ) -> None:
     """What was asked for is as Scapy makes it, whatever stood there; of nothing else a bit is changed."""
     packet = build(tags, network, transport, payload)
-    asked = Asked(spoilt(packet, wishes), wishes | (VLAN if tag is not None else NOTHING), 0x777 if tag is None else tag)
+    asked = Asked(
+        spoilt(packet, wishes), wishes | (VLAN if tag is not None else NOTHING), 0x777 if tag is None else tag
+    )
     expected = bytes(packet) if tag is None else tagged(bytes(packet), tag)
     assert pair.exchange(asked) == [padded(expected)]
 

@@ -17,15 +17,29 @@ from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, DeviceCounters, Li
 from ixy.drivers.info import Facts
 from ixy.drivers.ixgbe import inside
 from ixy.drivers.ixgbe.cards import CARDS, TX_BUFFER, Connection
-from ixy.drivers.ixgbe.function import CardFunction, QueueRegisters, check_configuration, check_unicast
+from ixy.drivers.ixgbe.function import (
+    DEFAULT_MTU,
+    IN_BUFFERS,
+    CardFunction,
+    QueueRegisters,
+    check_configuration,
+    check_mtu,
+    check_unicast,
+)
 from ixy.drivers.ixgbe.interrupts import Vector, interval, units
 from ixy.drivers.ixgbe.offloads import DOES
 from ixy.drivers.ixgbe.phy import Phy
-from ixy.drivers.ixgbe.rings import IxgbeCoalescingRxRing, IxgbeOffloadTxRing, IxgbeRxRing, IxgbeTxRing
+from ixy.drivers.ixgbe.rings import (
+    IxgbeCoalescingRxRing,
+    IxgbeOffloadTxRing,
+    IxgbePartsRxRing,
+    IxgbeRxRing,
+    IxgbeTxRing,
+)
 from ixy.drivers.ixgbe.rules import TABLE_KIB, Tables
 from ixy.drivers.ixgbe.semaphore import owned
 from ixy.drivers.ixgbe.statistics import Statistics
-from ixy.drivers.offloads import check_offloads, refuse_mtu
+from ixy.drivers.offloads import check_offloads
 from ixy.drivers.rings import counts
 from ixy.drivers.rss import DEFAULT_KEY, Rss, table_of
 from ixy.errors import DeviceTimeout
@@ -50,8 +64,11 @@ MAX_FRAME = 10  # KiB, rounded up
 FLOW_CONTROL_ROOM = 24  # KiB: 4.6.3.2, below the end of the receive buffer
 TOLD = ("flags", "hash", "vlan", "time", "segments", "parts")  # of each packet, if asked for
 DONE = (*DOES, "coalescing")  # to packets, likewise
+MAX_MTU = 9710  # bytes; with it a frame has 9.5 KiB, which fits into MAX_FRAME
 COALESCED = 16  # the most buffers of a packet that the card has put together
 COALESCING_TIME = 50e-6  # seconds that a segment waits at most for those that follow it
+AnyRxRing = IxgbeRxRing | IxgbePartsRxRing | IxgbeCoalescingRxRing
+AnyTxRing = IxgbeTxRing | IxgbeOffloadTxRing
 DEVICE_STATUS, TRANSACTION_PENDING = 0xAA, 1 << 5  # in the configuration space (9.3.10.6)
 
 
@@ -99,10 +116,12 @@ class Ixgbe(CardFunction):
         self._phy: Phy | None = None
         try:
             self._card = CARDS[function.config_read(2, 2)]
-            check_configuration(self.address, rx_queues, tx_queues, ring_size, pool_size, reg.QUEUES)
             self._metadata = check_metadata(self.address, metadata, TOLD)
             self._offloads = check_offloads(self.address, offloads, DONE, self._metadata)
-            refuse_mtu(self.address, mtu)
+            self._mtu = check_mtu(self.address, mtu, MAX_MTU, "parts" in self._metadata)
+            self._longest = max(self._mtu + IN_BUFFERS, BUFFER_SIZE)
+            self._parts = COALESCED if "coalescing" in self._offloads else -(-self._longest // BUFFER_SIZE)
+            check_configuration(self.address, rx_queues, tx_queues, ring_size, pool_size, reg.QUEUES, self._parts)
             if rx_queues > 1 or "hash" in self._metadata:
                 named = min(rx_queues, self._card.rss_queues)
                 self.rss = Rss(rss_key, table_of(range(named), self._card.rss_entries))
@@ -119,20 +138,21 @@ class Ixgbe(CardFunction):
     # -----------------------------------------------------------------------------------------------------------------
     # Memory
 
-    def _rx_ring(
-        self, memory: NDArray[np.uint8], tail: NDArray[np.uint32], pool: Mempool
-    ) -> IxgbeRxRing | IxgbeCoalescingRxRing:
+    def _rx_ring(self, memory: NDArray[np.uint8], tail: NDArray[np.uint32], pool: Mempool) -> AnyRxRing:
+        """A ring of the plain kind, unless packets may lie in several buffers."""
         addresses = self._attached.addresses
         if "coalescing" in self._offloads:
-            return IxgbeCoalescingRxRing(memory, tail, addresses, pool, self._metadata, COALESCED)
+            return IxgbeCoalescingRxRing(memory, tail, addresses, pool, self._metadata, self._parts)
+        if "parts" in self._metadata or "segments" in self._metadata:
+            return IxgbePartsRxRing(memory, tail, addresses, pool, self._metadata, self._parts)
         return IxgbeRxRing(memory, tail, addresses, pool, self._metadata)
 
-    def _tx_ring(self, memory: NDArray[np.uint8], tail: NDArray[np.uint32]) -> IxgbeTxRing | IxgbeOffloadTxRing:
+    def _tx_ring(self, memory: NDArray[np.uint8], tail: NDArray[np.uint32]) -> AnyTxRing:
         """A ring of the plain kind, unless something is asked of it that takes other kernels."""
         addresses = self._attached.addresses
         parts = MAX_PARTS if "parts" in self._metadata else 1
         if parts > 1 or DOES.keys() & self._offloads:
-            return IxgbeOffloadTxRing(memory, tail, addresses, self._offloads, parts, BUFFER_SIZE)
+            return IxgbeOffloadTxRing(memory, tail, addresses, self._offloads, parts, self._longest)
         return IxgbeTxRing(memory, tail, addresses)
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -237,6 +257,9 @@ class Ixgbe(CardFunction):
             regs.write(register, SIZE=0)
         self._clear_tables()
         regs.update(reg.HLREG0, RXCRCSTRP=1)
+        if self._mtu != DEFAULT_MTU:  # 8.2.3.22.13: tags come on top of what MAXFRS says, which counts with JUMBOEN
+            regs.write(reg.MAXFRS, MFS=self._mtu + inside.FRAMING)
+            regs.update(reg.HLREG0, JUMBOEN=1)
         regs.update(reg.RDRXCTL, CRC_STRIP=1, RSCFRSTSIZE=0, RSCACKC=1, FCOE_WRFIX=1)  # 8.2.3.8.8 asks for the latter
         regs.update(reg.FCTRL, BAM=1, UPE=1, MPE=1)  # promiscuous, until `set_promiscuous` says otherwise
         for queue in range(len(self.rx_rings)):

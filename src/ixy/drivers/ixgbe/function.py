@@ -11,6 +11,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+from ixy.arguments import integer
 from ixy.bus import Irq, set_bus_master
 from ixy.drivers import check_pool
 from ixy.drivers.ixgbe.datapath import CLEAN_GROUP
@@ -19,6 +20,7 @@ from ixy.drivers.ixgbe.rings import IxgbeRxRing, IxgbeTxRing
 from ixy.drivers.pools import AttachedPools
 from ixy.dropped import close_dropped
 from ixy.errors import ConfigurationError, DeviceTimeout, Error, UnsupportedDevice
+from ixy.packets.buffers import BUFFER_SIZE
 from ixy.packets.dma import allocate_rings
 from ixy.packets.mempool import Mempool
 from ixy.registers import Register, RegisterFile
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("ixy.ixgbe")
 
 RING_SIZES = [64 << n for n in range(7)]  # 64 to 4096: powers of two, so that an index wraps by a mask
+DEFAULT_MTU = 1500  # bytes
+IN_BUFFERS = 14 + 8  # bytes of a frame besides: its header, and up to two VLAN tags; no check sequence
 
 
 class QueueRegisters(NamedTuple):
@@ -254,12 +258,13 @@ class CardFunction:
 
 
 def check_configuration(
-    address: str, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int, queues: int
+    address: str, rx_queues: int, tx_queues: int, ring_size: int, pool_size: int, queues: int, parts: int = 1
 ) -> None:
     """Refuse what cards or the driver do not support, before the card is touched.
 
     Args:
         queues: the most that there can be, each way.
+        parts: the most buffers that a packet may take.
 
     Raises:
         ConfigurationError: says which parameter, and what is possible.
@@ -269,7 +274,7 @@ def check_configuration(
             raise ConfigurationError(f"{address}: {wanted} {kind} queues: 1 to {queues} are possible")
     if ring_size not in RING_SIZES:
         raise ConfigurationError(f"{address}: a ring of {ring_size} descriptors: possible are {RING_SIZES}")
-    check_pool(address, pool_size, ring_size, CLEAN_GROUP)
+    check_pool(address, pool_size, ring_size, CLEAN_GROUP + parts - 1)
 
 
 def check_unicast(address: str, mac: bytes) -> None:
@@ -280,3 +285,21 @@ def check_unicast(address: str, mac: bytes) -> None:
     """
     if len(mac) != 6 or mac[0] & 1:
         raise ConfigurationError(f"{address}: {mac.hex(':')} is no unicast MAC address")
+
+
+def check_mtu(address: str, mtu: int | None, longest: int, parts: bool) -> int:
+    """The MTU, one that the card can have.
+
+    Args:
+        longest: what it can have.
+        parts: frames may take several buffers.
+
+    Raises:
+        ConfigurationError: says what is possible.
+    """
+    if mtu is None:
+        return DEFAULT_MTU
+    most = BUFFER_SIZE - IN_BUFFERS
+    if integer(f"{address}: mtu", mtu, 1, longest) > most and not parts:
+        raise ConfigurationError(f"{address}: mtu {mtu}: above {most} it takes several buffers: metadata=('parts',)")
+    return mtu

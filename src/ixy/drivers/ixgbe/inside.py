@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ixy.drivers.ixgbe.cards import Card
     from ixy.registers import RegisterFile
 
-_FRAMING = 18  # bytes of a frame that are no payload: two addresses, a type, the check sequence
+FRAMING = 18  # bytes of a frame that are no payload: two addresses, a type, the check sequence
 _MAX_FRAME = 1518
 
 
@@ -40,7 +40,7 @@ def link(registers: RegisterFile) -> Link:
 def mtu(registers: RegisterFile) -> int:
     """The longest payload of a frame (8.2.3.22.8, 8.2.3.22.13)."""
     jumbo = registers.get(reg.HLREG0, "JUMBOEN")
-    return (registers.get(reg.MAXFRS, "MFS") if jumbo else _MAX_FRAME) - _FRAMING
+    return (registers.get(reg.MAXFRS, "MFS") if jumbo else _MAX_FRAME) - FRAMING
 
 
 def seen(registers: RegisterFile, card: Card) -> dict[str, Any]:

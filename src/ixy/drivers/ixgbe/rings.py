@@ -8,6 +8,7 @@ import numpy as np
 
 from ixy.drivers import RxSingle, TxSingle
 from ixy.drivers.ixgbe import coalescing, datapath, offloads
+from ixy.drivers.ixgbe import parts as several
 from ixy.drivers.ixgbe.coalescing import CoalescingRxState
 from ixy.drivers.ixgbe.datapath import STATE_WORDS, RxState, TxState
 from ixy.drivers.ixgbe.offloads import TxOffloadState
@@ -44,6 +45,30 @@ class IxgbeRxRing(FilledRing):
     ) -> None:
         state = RxState(_descriptors(memory), tail, *_bookkeeping(memory), addresses, pool.number)
         super().__init__(state, pool, datapath.offer, metadata)
+
+
+class IxgbePartsRxRing(FilledRing):
+    """A receive ring whose frames may take several buffers.
+
+    Args:
+        parts: the most that one may take.
+    """
+
+    kernel = staticmethod(several.rx_batch)
+    ready = staticmethod(datapath.ready)
+
+    def __init__(
+        self,
+        memory: NDArray[np.uint8],
+        tail: NDArray[np.uint32],
+        addresses: Addresses,
+        pool: Mempool,
+        metadata: Sequence[str],
+        parts: int,
+    ) -> None:
+        state = RxState(_descriptors(memory), tail, *_bookkeeping(memory), addresses, pool.number)
+        super().__init__(state, pool, datapath.offer, metadata)
+        self.parts = state.state[several.PARTS] = parts
 
 
 class IxgbeCoalescingRxRing(FilledRing):
