@@ -237,6 +237,8 @@ TX_DATA, TX_TSE = 1 << 20, 1 << 26
 TX_DD = 1 << 32
 TX_IXSM, TX_TXSM = 1 << 40, 1 << 41
 TX_VLAN_SHIFT = 48
+CONTEXT_IPCSO_SHIFT, CONTEXT_IPCSE_SHIFT = 8, 16  # where IP's checksum goes, and where its header ends, from bit 0 on
+CONTEXT_TUCSS_SHIFT, CONTEXT_TUCSO_SHIFT = 32, 40  # where TCP or UDP begins, and where its checksum goes
 CONTEXT_TCP, CONTEXT_IP = 1 << 24, 1 << 25
 CONTEXT_HDRLEN_SHIFT, CONTEXT_MSS_SHIFT = 40, 48
 

@@ -18,15 +18,26 @@ from ixy.drivers.e1000 import inside
 from ixy.drivers.e1000.cards import CARDS, Card
 from ixy.drivers.e1000.interrupts import LineInterrupt, MessageInterrupt
 from ixy.drivers.e1000.phy import negotiate
-from ixy.drivers.e1000.rings import E1000RxRing, E1000TxRing
+from ixy.drivers.e1000.rings import E1000OffloadTxRing, E1000PartsRxRing, E1000RxRing, E1000TxRing
 from ixy.drivers.e1000.statistics import Statistics
 from ixy.drivers.info import Facts
-from ixy.drivers.ixgbe.function import CardFunction, QueueRegisters, check_configuration, check_unicast
-from ixy.drivers.offloads import check_offloads, refuse_mtu
+from ixy.drivers.ixgbe.function import (
+    DEFAULT_MTU,
+    IN_BUFFERS,
+    CardFunction,
+    QueueRegisters,
+    check_configuration,
+    check_mtu,
+    check_unicast,
+)
+from ixy.drivers.ixgbe.inside import tx_offloads
+from ixy.drivers.ixgbe.offloads import DOES
+from ixy.drivers.offloads import check_offloads
 from ixy.drivers.rings import counts
 from ixy.drivers.rss import DEFAULT_KEY, Rss, table_of
 from ixy.drivers.rules import no_such_rule
 from ixy.errors import ConfigurationError, DeviceTimeout
+from ixy.packets.buffers import BUFFER_SIZE, MAX_PARTS
 from ixy.packets.packets import check_metadata
 from ixy.registers import Reading, RegisterFile
 from ixy.registers import e1000 as reg
@@ -87,10 +98,14 @@ class E1000(CardFunction):
         self.rules: Sequence[Rule] = ()
         try:
             self._card = CARDS[function.config_read(2, 2)]
-            check_configuration(self.address, rx_queues, tx_queues, ring_size, pool_size, self._card.queues)
             self._metadata = check_metadata(self.address, metadata, told(self._card))
-            check_offloads(self.address, offloads, (), self._metadata)
-            refuse_mtu(self.address, mtu)
+            self._offloads = check_offloads(self.address, offloads, DOES, self._metadata)
+            self._mtu = check_mtu(self.address, mtu, inside.LONGEST_MTU, "parts" in self._metadata)
+            self._longest = max(self._mtu + IN_BUFFERS, BUFFER_SIZE)
+            self._parts = -(-self._longest // BUFFER_SIZE)
+            check_configuration(
+                self.address, rx_queues, tx_queues, ring_size, pool_size, self._card.queues, self._parts
+            )
             if rx_queues > 1 or "hash" in self._metadata:
                 self.rss = Rss(rss_key, table_of(range(rx_queues), reg.RETA_ENTRIES), HASHED)
             self._map_registers()
@@ -103,11 +118,19 @@ class E1000(CardFunction):
             raise
 
     def _rx_ring(self, memory: NDArray[np.uint8], tail: NDArray[np.uint32], pool: Mempool) -> E1000RxRing:
-        extended = self._card.newer
-        return E1000RxRing(memory, tail, self._attached.addresses, pool, self._metadata, extended=extended)
+        """A ring of the plain kind, unless packets may lie in several buffers."""
+        addresses, extended = self._attached.addresses, self._card.newer
+        if "parts" in self._metadata or "segments" in self._metadata:
+            return E1000PartsRxRing(memory, tail, addresses, pool, self._metadata, self._parts, extended=extended)
+        return E1000RxRing(memory, tail, addresses, pool, self._metadata, extended=extended)
 
-    def _tx_ring(self, memory: NDArray[np.uint8], tail: NDArray[np.uint32]) -> E1000TxRing:
-        return E1000TxRing(memory, tail, self._attached.addresses)
+    def _tx_ring(self, memory: NDArray[np.uint8], tail: NDArray[np.uint32]) -> E1000TxRing | E1000OffloadTxRing:
+        """Likewise, or something is asked of it that takes other kernels."""
+        addresses, newer = self._attached.addresses, self._card.newer
+        parts = MAX_PARTS if "parts" in self._metadata else 1
+        if parts > 1 or self._offloads:
+            return E1000OffloadTxRing(memory, tail, addresses, self._offloads, parts, self._longest, cuts_ipv6=newer)
+        return E1000TxRing(memory, tail, addresses)
 
     # -----------------------------------------------------------------------------------------------------------------
     # Initialisation, 4.6; SDM 14
@@ -196,7 +219,8 @@ class E1000(CardFunction):
         self._init_metadata()
         for ring in self.rx_rings:
             ring.fill()
-        regs.write(reg.RCTL, EN=1, UPE=1, MPE=1, BAM=1, SECRC=1)
+        jumbo = int(self._mtu > DEFAULT_MTU)  # LPE: frames of up to 16 KiB, of which too long ones are refused here
+        regs.write(reg.RCTL, EN=1, UPE=1, MPE=1, BAM=1, SECRC=1, LPE=jumbo)
         for queue, ring in enumerate(self.rx_rings):
             regs.write(reg.RDT[queue], TAIL=ring.size - 1)
 
@@ -386,17 +410,19 @@ class E1000(CardFunction):
             return Facts(
                 model=self._card.name,
                 slot=self._function.slot(),
-                mtu=inside.mtu(regs),
+                mtu=self._mtu,
                 max_rx_queues=self._card.queues,
                 max_tx_queues=self._card.queues,
                 features=[*inside.abilities(self._card), f"{vectors} interrupts by {kind.value}"],
                 rx_offloads=inside.rx_offloads(regs, self._card),
+                tx_offloads=tx_offloads(self._offloads, self.tx_rings[0].parts),
                 firmware=self._firmware,
             )
 
     def sent(self) -> int:
         """Packets that have left the card."""
-        return self.counters().tx_packets
+        more = sum(ring.more_frames for ring in self.tx_rings if isinstance(ring, E1000OffloadTxRing))
+        return self.counters().tx_packets - more
 
     # -----------------------------------------------------------------------------------------------------------------
     # The end
@@ -408,4 +434,5 @@ class E1000(CardFunction):
 
 def told(card: Card) -> tuple[str, ...]:
     """What a card tells of each packet, if it is asked to."""
-    return ("flags", "hash", "vlan", "time") if card.newer else ("flags", "vlan", "time")
+    everywhere = ("flags", "vlan", "time", "segments", "parts")
+    return ("hash", *everywhere) if card.newer else everywhere
