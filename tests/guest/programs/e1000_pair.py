@@ -1,12 +1,16 @@
 """Run in a guest: one gigabit card driven by ixy, another one by the kernel, a hub between them. Prints a report as
 JSON.
 
-Arguments: PCI address of ixy's card, address of the kernel's card, number of frames in each direction.
+Arguments: PCI address of ixy's card, address of the kernel's card, number of frames in each direction; perhaps the user
+as whom the card is opened.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import pwd
+import resource
 import socket
 import subprocess
 import sys
@@ -45,8 +49,8 @@ def passes(device: ixy.Device, packets: socket.socket, source: bytes) -> None:
 
 def exchanged(device: ixy.Device, packets: socket.socket, theirs: bytes, count: int) -> dict[str, object]:
     """So many frames of all lengths each way; whether all came, in order."""
-    to_kernel = [frame(number, theirs, device.mac) for number in range(count)]
-    from_kernel = [frame(number, device.mac, theirs) for number in range(count)]
+    to_kernel = [frame(5 * number, theirs, device.mac) for number in range(count)]
+    from_kernel = [frame(5 * number, device.mac, theirs) for number in range(count)]
     seen_there: list[bytes] = []
     seen_here: list[bytes] = []
     sent = 0
@@ -104,8 +108,19 @@ def filtered(device: ixy.Device, packets: socket.socket, source: bytes) -> list[
     return seen
 
 
-def main(ours: str, theirs: str, count: int) -> None:
+def become(user: str) -> None:
+    """Go on as an ordinary user, who may lock some memory."""
+    entry = pwd.getpwnam(user)
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (64 << 20, 64 << 20))
+    os.setgroups([])
+    os.setgid(entry.pw_gid)
+    os.setuid(entry.pw_uid)
+
+
+def main(ours: str, theirs: str, count: int, user: str = "") -> None:
     packets, their_mac = kernel_socket(theirs)
+    if user:
+        become(user)
     with ixy.open(ours, ring_size=256) as device:
         passes(device, packets, their_mac)
         before = device.stats()
@@ -131,4 +146,4 @@ def main(ours: str, theirs: str, count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), *sys.argv[4:])
