@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from lab import accounted, arrive, frame, open_card
+from lab import accounted, arrive, depart, frame, open_card
 
 import ixy
 from ixy.device import Device
@@ -199,3 +199,83 @@ class Model:
                 self.dropped += 1
                 return True
         return False
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# From card to card
+
+
+@ixy.kernel
+def touch_last(packet: ixy.Packet) -> int:
+    """Raise a byte of the first part; drop what is of one size."""
+    packet[48] += 1
+    return ixy.DROP if packet.total == 4097 else ixy.FORWARD
+
+
+def touched(data: bytes) -> bytes:
+    return data[:48] + bytes([data[48] + 1 & 0xFF]) + data[49:]
+
+
+def test_frames_pass_through_a_path_from_card_to_card() -> None:
+    """Sizes from 60 to 9,724 bytes, round and round through rings of 64 descriptors; every buffer comes home."""
+    machine = Machine(stepped=True)
+    with open_jumbo(machine, "sim:a") as one, open_jumbo(machine, "sim:b") as other:
+        path = ixy.Path(one.rx[0], other.tx[0], touch_last)
+        expected: list[bytes] = []
+        left: list[bytes] = []
+        for number in range(120):
+            data = frame(number, SIZES[number % len(SIZES)])
+            arrive(machine, data)
+            expected += [touched(data)] if len(data) != 4097 else []
+            path.run(1)
+            left += depart(machine, name="b")
+        path.run(2)
+        left += depart(machine, name="b")
+        assert left == expected
+        assert (path.counts.received, path.counts.forwarded) == (120, len(expected))
+        other.tx[0].send(one.rx[0].pool.allocate(1, metadata=("parts",)))  # cleans
+        depart(machine, name="b")
+        assert accounted(one) + other.tx[0].in_flight == POOL
+
+
+def test_a_full_transmit_ring_holds_frames_back() -> None:
+    """A card that sends nothing: what is received is what its ring has room for, whole; the rest goes later."""
+    machine = Machine(stepped=True)
+    with open_jumbo(machine, "sim:a") as one, open_jumbo(machine, "sim:b") as other:
+        path = ixy.Path(one.rx[0], other.tx[0])
+        frames = [frame(number, 9000) for number in range(24)]
+        for data in frames[:12]:
+            arrive(machine, data)
+        path.run(3)
+        for data in frames[12:]:
+            arrive(machine, data)
+        path.run(3)
+        held = path.counts.received
+        assert held == path.counts.forwarded == 12  # of 63 descriptors they take 60
+        left: list[bytes] = []
+        for _ in range(3):
+            left += depart(machine, name="b")
+            path.run(3)
+        assert left + depart(machine, name="b") == frames
+
+
+def test_batches_are_sent_whole() -> None:
+    """Made by the program, and Scapy's; a card without parts refuses them by name."""
+    scapy = pytest.importorskip("scapy.all")
+    machine = Machine(stepped=True)
+    with open_jumbo(machine) as device:
+        with device.rx[0].pool.allocate(3, 9000, metadata=("parts",)) as batch:
+            for number, packet in enumerate(batch):
+                packet[:] = frame(number, 9000)
+            assert device.tx[0].send(batch) == 3
+        assert depart(machine) == [frame(number, 9000) for number in range(3)]
+        packet = scapy.Ether(src="02:00:00:00:00:01") / scapy.IP(dst="10.0.0.2") / scapy.UDP() / bytes(8000)
+        assert device.tx[0].send_scapy(packet) == 1
+        [data] = depart(machine)
+        assert data[6:] == bytes(packet)[6:]
+        with pytest.raises(ConfigurationError, match="packet 1: 70042 bytes, and 33 buffers have 67584"):
+            device.tx[0].send_scapy(scapy.Ether() / bytes(70028))
+        arrive(machine, data)
+        with device.rx[0].receive() as batch:
+            [back] = ixy.to_scapy(batch)
+            assert (bytes(back), back.wirelen) == (data, len(data))

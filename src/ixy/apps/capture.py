@@ -21,11 +21,12 @@ from ixy.formats.behind import Behind, File
 from ixy.formats.files import check_place
 from ixy.formats.rotation import ONE_FILE, RotatingWriter, Rotation
 from ixy.formats.writing import Format, Interface, append, record_bytes
-from ixy.jit import compiled
+from ixy.jit import compiled, outlined
 from ixy.packets.buffers import BUFFER_SIZE, STRIDE
-from ixy.packets.packets import Packets, new_packets
+from ixy.packets.packets import NO_NEXT, Packets, new_packets
+from ixy.packets.parts import gather, total_length
 from ixy.packets.pool import Pools, give, pools, serve, wanted
-from ixy.unsafe import date_ns
+from ixy.unsafe import call_if, date_ns, peek
 from ixy.unsafe.filters import accepts
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class CaptureState(NamedTuple):
         rx: state of the receive ring.
         bytes: all packet buffers in a row; buffer n starts at n * STRIDE.
         packets: room for one batch.
+        whole: room for one packet that lies in several buffers, of the longest that there may be.
+        longest: bytes of a packet.
         filter: the address of a filter's machine code, 0 for none.
         form: of the records.
         records: shape (size,), uint8, of all queues; filled up to `counts[USED]`, and to be up to `counts[END]`.
@@ -61,6 +64,8 @@ class CaptureState(NamedTuple):
     pools: Pools
     bytes: NDArray[np.uint8]
     packets: Packets
+    whole: NDArray[np.uint8]
+    longest: int
     filter: int
     form: Format
     records: NDArray[np.uint8]
@@ -92,7 +97,8 @@ class Recorder:
         self._queues, self._file = queues, file
         self._counts = np.zeros(COUNTS, np.int64)
         self._written = 0
-        self._part = max(_PART, 2 * batch * record_bytes(BUFFER_SIZE))
+        longest = BUFFER_SIZE * max(queue.ring.parts for queue in queues)
+        self._part = max(_PART, 2 * batch * record_bytes(longest))
         self._records = np.zeros(file.parts * self._part, np.uint8)
         self._go_on(0)
         self.kernels = [_capture_kernel(queue.ring.kernel) for queue in queues]
@@ -101,7 +107,9 @@ class Recorder:
                 rx=queue.ring.state,
                 pools=pools(),
                 bytes=pools().bytes.reshape(-1),
-                packets=new_packets(batch),
+                packets=new_packets(batch, queue.ring.metadata),
+                whole=np.zeros(longest, np.uint8),
+                longest=longest,
                 filter=only.address if only else 0,
                 form=form,
                 records=self._records,
@@ -244,6 +252,13 @@ def _interface(device: Device, queue: int) -> Interface:
     return Interface(name, counts if queue == 0 else None)
 
 
+@outlined
+def append_parts(state: CaptureState, i: int, used: int, now: int) -> int:
+    """Put the record of a packet that lies in several buffers behind the others; where it ends."""
+    length = gather(state.pools, state.packets, i, state.whole, 0, state.whole.size)
+    return append(state.records, used, state.form, now, state.whole, 0, length)
+
+
 @cache
 def _capture_kernel(rx_batch: Callable[..., int]) -> Any:
     """The kernel that turns packets into records."""
@@ -258,7 +273,7 @@ def _capture_kernel(rx_batch: Callable[..., int]) -> Any:
         if enter(state.rx, state.pools) != ENTERED:
             return False
         batch = packets.ids.size
-        room = counts[END] - batch * record_bytes(BUFFER_SIZE)
+        room = counts[END] - batch * record_bytes(state.longest)
         used = counts[USED]
         for _ in range(polls):
             if used > room:
@@ -273,9 +288,13 @@ def _capture_kernel(rx_batch: Callable[..., int]) -> Any:
             matched = 0
             for i in range(received):
                 start, length = int(packets.ids[i]) * STRIDE, int(packets.lengths[i])
-                if accepts(state.filter, state.bytes, start, length, length):
+                if not accepts(state.filter, state.bytes, start, length, total_length(state.pools, packets, i)):
+                    continue
+                if peek(packets.nexts, i, NO_NEXT) < 0:
                     used = append(state.records, used, form, now, state.bytes, start, length)
-                    matched += 1
+                else:
+                    used = call_if(packets.nexts, append_parts, (state, i, used, now))
+                matched += 1
             give(state.pools, packets, 0, received)
             counts[RECEIVED] += received
             counts[MATCHED] += matched

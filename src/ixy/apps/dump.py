@@ -15,7 +15,7 @@ import numpy as np
 from ixy import clock
 from ixy.addresses import listening
 from ixy.apps.decode import below, decoder
-from ixy.apps.session import chosen_by, confine, open_devices
+from ixy.apps.session import chosen_by, confine, longest_frame, open_devices
 from ixy.apps.signals import stop_on_signals
 from ixy.dissect.frame import Frame
 from ixy.dissect.line import Style
@@ -28,7 +28,6 @@ from ixy.formats.piped import arriving
 from ixy.formats.words import LENGTH, MAX_LENGTH, OFFSET, ORIGINAL, ROWS, TIME
 from ixy.formats.writing import Writer
 from ixy.headers import HEADERS, fields
-from ixy.packets.buffers import BUFFER_SIZE
 from ixy.packets.packets import Flags
 
 if TYPE_CHECKING:
@@ -143,7 +142,8 @@ def dump_device(address: str, settings: Settings, look: Look) -> int:
                 stats = device.stats()
                 _say(_counted(stats.rx_dropped, "dropped by the device"))
                 if stats.rx_refused:
-                    _say(f"{_counted(stats.rx_refused, 'refused')}: longer than {BUFFER_SIZE} bytes, or damaged")
+                    most = longest_frame(settings)
+                    _say(f"{_counted(stats.rx_refused, 'refused')}: longer than {most} bytes, or damaged")
                 if live.unfinished:
                     _say(f"{_counted(live.unfinished, 'with unfinished checksums')}: {_UNFINISHED}")
     return stop.exit_code(settings)

@@ -158,7 +158,7 @@ class Generator:
             pools=pools(),
             bytes=pools().bytes.reshape(-1),
             pool=sending_pool(device, batch).number,
-            packets=new_packets(batch),
+            packets=new_packets(batch, rx.metadata),
             streams=np.zeros(batch, np.int32),
             frames=np.zeros(batch, np.int32),
             numbers=np.zeros(batch, np.int64),

@@ -17,7 +17,7 @@ from ixy import clock
 from ixy.apps.report import Report
 from ixy.apps.rewriting import Rewriting, copy_rewritten, most_bytes, rewriting
 from ixy.apps.sending import SENT, lay, pad, sender_kernels, sending_pool
-from ixy.apps.session import chosen_by, drain, open_devices, repeat
+from ixy.apps.session import chosen_by, drain, longest_frame, open_devices, repeat
 from ixy.apps.sides import Sides
 from ixy.apps.signals import stop_on_signals
 from ixy.arguments import integer
@@ -29,7 +29,7 @@ from ixy.formats.links import HEADER
 from ixy.formats.piped import Piped, arriving, is_piped, read_only
 from ixy.formats.reading import Source
 from ixy.formats.words import INDEX, LENGTH, OFFSET, ORIGINAL, ROWS, TIME
-from ixy.jit import Direct, compiled
+from ixy.jit import Direct, compiled, outlined
 from ixy.pacing import (
     AS_RECORDED,
     AT_ONCE,
@@ -49,9 +49,11 @@ from ixy.pacing import (
 )
 from ixy.packets.buffers import BUFFER_SIZE, STRIDE
 from ixy.packets.packets import Packets, new_packets
+from ixy.packets.parts import lengthen, scatter
 from ixy.packets.pool import Pools, pools
+from ixy.polls import room_for
 from ixy.tables.histogram import PARTS, observe, quantile
-from ixy.unsafe import now_ns, own_lines
+from ixy.unsafe import call_if, now_ns, own_lines
 from ixy.unsafe.filters import accepts
 
 if TYPE_CHECKING:
@@ -90,9 +92,11 @@ class PlayerState(NamedTuple):
         bytes: all packet buffers in a row; buffer n starts at n * STRIDE.
         pool: number of the pool to send from.
         packets: room for one batch.
+        whole: room for one packet.
         data: the recording.
         table: shape (ALL_ROWS, n), int64.
         rules: what is changed in each frame, if `rewrites`.
+        most: bytes of a frame that one buffer holds, whatever is changed.
         paced: packets have times when they are due.
         place: shape (PLACE,), int64.
         keeping: of all who play the recording, see `pacing.look`.
@@ -106,10 +110,12 @@ class PlayerState(NamedTuple):
     bytes: Bytes
     pool: int
     packets: Packets
+    whole: Bytes
     data: Bytes
     table: Table
     rules: Rewriting
     rewrites: bool
+    most: int
     paced: bool
     place: NDArray[np.int64]
     counts: NDArray[np.int64]
@@ -152,7 +158,7 @@ class Recording:
         room: int = BUFFER_SIZE,
     ) -> None:
         self.source = source
-        self._waiting = np.zeros(0 if isinstance(source, Source) else 2 * _PART * BUFFER_SIZE, np.uint8)
+        self._waiting = np.zeros(0 if isinstance(source, Source) else 2 * _PART * room, np.uint8)
         self.data = source.data if isinstance(source, Source) else read_only(self._waiting[:])
         self.plan, self.found = new_plan(timing, room), np.zeros(FOUND, np.int64)
         self._left, self._limit = loops, limit or 0
@@ -254,7 +260,7 @@ class Player:
         batch = integer("batch", batch, 1, tx.size)
         self.errors = np.zeros(PARTS, np.int64)
         self._device, self._recording = device, recording
-        self.kernels = sender_kernels(rx.kernel, tx.kernel, tx.room, plan, prepare)
+        self.kernels = sender_kernels(rx.kernel, tx.kernel, room_for(rx.parts, device.tx[0].ring), plan, prepare)
         self._place = np.zeros(PLACE, np.int64)
         self.state = PlayerState(
             rx=rx.state,
@@ -262,11 +268,13 @@ class Player:
             pools=pools(),
             bytes=pools().bytes.reshape(-1),
             pool=sending_pool(device, batch).number,
-            packets=new_packets(batch),
+            packets=new_packets(batch, rx.metadata),
+            whole=np.zeros(BUFFER_SIZE * rx.parts, np.uint8),
             data=recording.data,
             table=np.zeros((ALL_ROWS, 2 * _PART), np.int64),
             rules=rules,
             rewrites=rules.vlan != rewriting().vlan or rules.families.size > 0,
+            most=BUFFER_SIZE - most_bytes(0, rules),
             paced=recording.plan.timing.kind != AT_ONCE,
             place=self._place,
             counts=own_lines(COUNTS),
@@ -358,7 +366,7 @@ def replay(
     rules = rewriting() if rules is None else rules
     keeping = np.zeros(KEEPING, np.int64)
     with ExitStack() as stack:
-        room = BUFFER_SIZE - most_bytes(0, rules)
+        room = longest_frame(settings) - most_bytes(0, rules)
         sources = _sources(path, len(addresses), loops, stack)
         recordings = _recordings(sources, timing, loops, settings.count, chosen_by(expression), room)
         stop = stack.enter_context(stop_on_signals())
@@ -585,6 +593,9 @@ def prepare(state: PlayerState, count: int) -> None:
     table, at = state.table, state.place[AT] & INDEX
     for i in range(count):
         start, size = int(state.packets.ids[i]) * STRIDE, table[LENGTH, at + i]
+        if size > state.most:
+            call_if(state.packets.nexts, prepare_parts, (state, i, table[OFFSET, at + i], size))
+            continue
         if state.rewrites:
             size = copy_rewritten(state.bytes, start, state.data, table[OFFSET, at + i], size, state.rules)
             pad(state.bytes, start, size, MIN_FRAME)
@@ -594,6 +605,19 @@ def prepare(state: PlayerState, count: int) -> None:
     if state.paced:
         _note_gaps(state, count)
     state.place[AT] += count
+
+
+@outlined
+def prepare_parts(state: PlayerState, i: int, start: int, size: int) -> int:
+    """Make packet `i` the frame at `data[start:]`, which one buffer may not hold; its length."""
+    if state.rewrites:
+        size = copy_rewritten(state.whole, 0, state.data, start, size, state.rules)
+        lengthen(state.pools, state.pool, state.packets, i, size)
+        scatter(state.pools, state.packets, i, state.whole, 0)
+    else:
+        lengthen(state.pools, state.pool, state.packets, i, size)
+        scatter(state.pools, state.packets, i, state.data, start)
+    return size
 
 
 @compiled

@@ -10,9 +10,10 @@ from ixy.counts import BED, RECEIVED
 from ixy.drivers.rings import ENTERED, enter, exit_from, leave, seize
 from ixy.jit import compiled
 from ixy.packets.mempool import Mempool
+from ixy.packets.packets import INDEX_MASK, NO_NEXT
 from ixy.packets.pool import Pools, give, release, serve, take, wait_for, wanted
 from ixy.polls import rouse
-from ixy.unsafe import copy, load_acquire
+from ixy.unsafe import copy, load_acquire, put
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,12 +28,12 @@ SENT = RECEIVED  # of the words of who sends, which are those of a path for who 
 def sending_pool(device: Device, batch: int) -> Mempool:
     """Where a sender has its buffers from, attached to the device, which holds it.
 
-    As many as can be in flight, and a batch: fewer buffers stay in the cache better.
+    As many as can be in flight, and a batch of the longest packets: fewer buffers stay in the cache better.
 
     Raises:
         MemoryUnavailable: there is no memory for them.
     """
-    with Mempool(device.tx[0].ring.size + batch) as pool:
+    with Mempool(device.tx[0].ring.size + batch * device.rx[0].ring.parts) as pool:
         device.attach(pool)
     return pool
 
@@ -112,6 +113,8 @@ def sender_kernels(
         if number < 0:
             return number
         count = take(pools, state.pool, packets, number)
+        for i in range(count & INDEX_MASK):
+            put(packets.nexts, i, NO_NEXT)
         prepare(state, count)
         # Also with nothing to send: it takes back the buffers of packets that were sent.
         done = tx_batch(state.tx, pools, packets, 0, count)

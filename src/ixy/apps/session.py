@@ -14,6 +14,7 @@ from ixy.addresses import check_address, meets_at, unconfined
 from ixy.device import open_device
 from ixy.drivers.offloads import OFFLOADS
 from ixy.filters import Filter
+from ixy.packets.buffers import BUFFER_SIZE
 from ixy.path import POLLS
 from ixy.sandboxing import active, privileged, sandbox
 from ixy.sim.machine import machine
@@ -32,6 +33,7 @@ log = logging.getLogger("ixy.apps")
 
 _SHORT, _LONG = 0.005, 0.02  # seconds: slices of compiled code within these let signals and reports come in time
 _VIRTUAL = 1000  # polls in a slice by a virtual clock: a millisecond
+_FRAMING = 22  # bytes of a frame besides its payload, at most: addresses, type, two VLAN tags
 _WAIT = 0.1  # seconds: so late may signals and reports come while no packets do
 _DRAIN_TIMEOUT = 1.0  # seconds without a packet; a ring tells of 32 at once, which take 0.4 s at 1 Mbit/s
 
@@ -52,8 +54,8 @@ def open_devices(
 ) -> Generator[list[Device], None, None]:
     """Open devices with so many queues of each kind, wait for their links, and close them in the end.
 
-    They are asked to tell `metadata` of each packet, as `ixy.open` takes it, and what offloads need besides. Meanwhile
-    other processes may look at them, see `ixy.serve_telemetry`.
+    They are asked to tell `metadata` of each packet, as `ixy.open` takes it, and what offloads, and frames that are
+    longer than a buffer, need besides. Meanwhile other processes may look at them, see `ixy.serve_telemetry`.
 
     A malformed address is refused before the first device is opened, which may take long. All are open before the first
     link is awaited: they may be each other's link partners.
@@ -69,6 +71,7 @@ def open_devices(
     simulated = [parse_spec(address) for address in addresses if address.startswith("sim:")]
     check_files((wire for spec in simulated for wire in spec.wires), reads, writes)
     needed = [name for offload in settings.offloads for name in OFFLOADS[offload]]
+    several = ["parts"] if longest_frame(settings) > BUFFER_SIZE else []
     with ExitStack() as stack:
         devices: list[Device] = []
         for address in addresses:
@@ -78,7 +81,8 @@ def open_devices(
                 tx_queues=queues,
                 ring_size=settings.ring,
                 pool_size=settings.pool,
-                metadata=[*metadata, *needed],
+                metadata=[*metadata, *needed, *several],
+                mtu=settings.mtu,
                 offloads=settings.offloads,
                 force=settings.force,
                 link_timeout=0,
@@ -89,6 +93,11 @@ def open_devices(
         for device in devices:
             _await_link(device, settings.link_timeout)
         yield devices
+
+
+def longest_frame(settings: Settings) -> int:
+    """Bytes that a frame may have, without its check sequence; a buffer holds any number up to its size."""
+    return max(BUFFER_SIZE, (settings.mtu or 0) + _FRAMING)
 
 
 def _await_link(device: Device, timeout: float) -> None:

@@ -13,6 +13,7 @@ MAX_POOL = 64_000  # buffers
 MAX_COUNT = 10**15  # packets: 11 days at the highest rate
 MAX_RATE = 10**9  # packets per second; times 292 years it still is a 64-bit number
 MAX_SECONDS = 10**9  # 31 years
+MIN_MTU, MAX_MTU = 68, 65535  # bytes; see `ixy.device`
 MAX_QUEUES = 64  # pairs; a device may have fewer
 MAX_CORES = 1 << 16
 MAX_SNAPLEN = 262144  # bytes; what libpcap takes for a sane length (pcap/pcap-int.h: MAXIMUM_SNAPLEN)
@@ -29,6 +30,7 @@ class Settings:
         force: take a card even if the kernel has its interface up with an address or routes.
         link_timeout: seconds to wait for a link.
         batch: the most packets handled at a time, up to a whole ring.
+        mtu: the longest payload of a frame, 68 to 65535 bytes; None for what devices have by themselves.
         offloads: what devices are to do to packets, as `ixy.open` takes it.
         count, seconds: the run ends after so many packets, 1 to 10^15, or seconds; None for no limit.
         as_json: report in JSON.
@@ -44,6 +46,7 @@ class Settings:
     force: bool = False
     link_timeout: float = 10.0
     batch: int = 32
+    mtu: int | None = None
     offloads: tuple[str, ...] = ()
     count: int | None = None
     seconds: float | None = None
@@ -57,6 +60,8 @@ class Settings:
         object.__setattr__(self, "offloads", check_offloads("--offload", self.offloads, OFFLOADS))
         if self.pool is not None:
             self._check("pool", integer("pool", self.pool, self.ring + _ON_THEIR_WAY, MAX_POOL))
+        if self.mtu is not None:
+            self._check("mtu", integer("mtu", self.mtu, MIN_MTU, MAX_MTU))
         if self.count is not None:
             self._check("count", integer("count", self.count, 1, MAX_COUNT))
         if self.seconds is not None:

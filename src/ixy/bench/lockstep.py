@@ -172,9 +172,9 @@ def lanes(metadata: Sequence[str] = (), offloads: Sequence[str] = ()) -> Generat
 
     host = Machine(stepped=True)
     with ExitStack() as stack:
+        asking = OffloadingLane(stack, host, "m", "n", offloads) if offloads else None  # first: it lets all cards work
         driver = driver_lane(stack, host, "a", "b")
         telling = driver_lane(stack, host, "g", "h", metadata=metadata) if metadata else None
-        asking = OffloadingLane(stack, host, "m", "n", offloads) if offloads else None
         try:
             library = build()
         except NoReference as reason:

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ixy.apps.settings import MAX_CORES, MAX_COUNT, MAX_POOL, MAX_RING, MAX_SECONDS, MIN_RING, Settings
+from ixy.apps.settings import (
+    MAX_CORES,
+    MAX_COUNT,
+    MAX_MTU,
+    MAX_POOL,
+    MAX_RING,
+    MAX_SECONDS,
+    MIN_MTU,
+    MIN_RING,
+    Settings,
+)
 from ixy.arguments import number, whole_number
 from ixy.drivers.offloads import OFFLOADS
 from ixy.errors import ConfigurationError
@@ -104,6 +114,11 @@ def packet_options(function: Callable[..., int]) -> Callable[..., int]:
     """The options of a command that handles packets until a limit; it gets them as `settings`."""
     command = device_options(function)
     for option in (
+        click.option(
+            "--mtu",
+            type=Whole(MIN_MTU, MAX_MTU),
+            help="The longest payload of a frame, 9000 for jumbo frames.  [default: the device's, mostly 1500]",
+        ),
         click.option("--seconds", type=Seconds(0, MAX_SECONDS), help="End after so many seconds."),
         click.option("-c", "--count", type=Whole(1, MAX_COUNT), help="End after so many packets."),
     ):

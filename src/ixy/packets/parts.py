@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ixy.jit import compiled
-from ixy.packets.buffers import ID_MASK, MAX_PARTS
+from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, MAX_PARTS
 from ixy.packets.packets import NO_NEXT, Packets
-from ixy.unsafe import copy, peek
+from ixy.packets.pool import Pools, free_count, fresh, refill, took
+from ixy.unsafe import copy, peek, put
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from ixy.packets.pool import Pools
 
 
 @compiled
@@ -68,6 +67,40 @@ def gather(pools: Pools, packets: Packets, i: int, target: NDArray[np.uint8], at
         copied += size
         buffer = int(pools.nexts[buffer & ID_MASK])
     return copied
+
+
+@compiled
+def lengthen(pools: Pools, pool: int, packets: Packets, i: int, length: int) -> None:
+    """Let packet `i`, which has one buffer, be `length` bytes long, in as many more as that takes. For the owner of
+    `pool`; if that has fewer, the packet is so much shorter."""
+    parts = min((length + BUFFER_SIZE - 1) // BUFFER_SIZE, MAX_PARTS)
+    free = free_count(pools, pool)
+    if free < parts - 1:
+        free = refill(pools, pool)
+        parts = min(parts, 1 + free)
+    following = NO_NEXT
+    for part in range(parts - 1, 0, -1):
+        buffer = fresh(pools, pool, free, part - 1)
+        link(pools, buffer, min(length - part * BUFFER_SIZE, BUFFER_SIZE), following)
+        following = buffer
+    took(pools, pool, free - parts + 1, packets)
+    packets.lengths[i] = min(length, BUFFER_SIZE)
+    put(packets.nexts, i, following)
+
+
+@compiled
+def scatter(pools: Pools, packets: Packets, i: int, source: NDArray[np.uint8], start: int) -> None:
+    """Fill packet `i` with bytes from `source[start]` on; the caller has checked that there are so many."""
+    size = int(packets.lengths[i])
+    copy(pools.bytes[packets.ids[i] & ID_MASK], 0, source, start, size)
+    buffer = peek(packets.nexts, i, NO_NEXT)
+    for _ in range(MAX_PARTS - 1):
+        if buffer < 0:
+            break
+        start += size
+        size = int(pools.sizes[buffer & ID_MASK])
+        copy(pools.bytes[buffer & ID_MASK], 0, source, start, size)
+        buffer = int(pools.nexts[buffer & ID_MASK])
 
 
 # ---------------------------------------------------------------------------------------------------------------------

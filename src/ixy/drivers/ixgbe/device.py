@@ -67,6 +67,7 @@ DONE = (*DOES, "coalescing")  # to packets, likewise
 MAX_MTU = 9710  # bytes; with it a frame has 9.5 KiB, which fits into MAX_FRAME
 COALESCED = 16  # the most buffers of a packet that the card has put together
 COALESCING_TIME = 50e-6  # seconds that a segment waits at most for those that follow it
+_LEAST_RING = 128  # descriptors: as each packet may need a context, half of those that are free may count
 AnyRxRing = IxgbeRxRing | IxgbePartsRxRing | IxgbeCoalescingRxRing
 AnyTxRing = IxgbeTxRing | IxgbeOffloadTxRing
 DEVICE_STATUS, TRANSACTION_PENDING = 0xAA, 1 << 5  # in the configuration space (9.3.10.6)
@@ -151,6 +152,8 @@ class Ixgbe(CardFunction):
         """A ring of the plain kind, unless something is asked of it that takes other kernels."""
         addresses = self._attached.addresses
         parts = MAX_PARTS if "parts" in self._metadata else 1
+        if parts > 1 and DOES.keys() & self._offloads and len(memory) < _LEAST_RING * reg.DESCRIPTOR_BYTES:
+            raise ConfigurationError(f"{self.address}: with offloads of packets in parts a ring needs {_LEAST_RING}")
         if parts > 1 or DOES.keys() & self._offloads:
             return IxgbeOffloadTxRing(memory, tail, addresses, self._offloads, parts, self._longest)
         return IxgbeTxRing(memory, tail, addresses)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from ixy.drivers.ixgbe.datapath import CLEAN_GROUP
 from ixy.drivers.layers import TCP, clear_header_checksum, clear_lengths, find_layers, write_pseudo_sum
 from ixy.drivers.rings import CLEAN, COMMON_WORDS, NEXT
 from ixy.jit import compiled, outlined
@@ -63,13 +62,14 @@ PLACE = COMMON_WORDS  # the descriptor that comes next, counted without wrapping
 DONE = COMMON_WORDS + 1  # the oldest that is not known to be done
 MARKS = COMMON_WORDS + 2  # the mark that comes next, counted likewise,
 SEEN = COMMON_WORDS + 3  # and the oldest one that was not reported
-MARKED = COMMON_WORDS + 4  # the descriptor behind the last one that is to be reported
-LATEST = COMMON_WORDS + 5  # which of both contexts was used last
-CONTEXTS = COMMON_WORDS + 6  # what they are, two words each
-REFUSED = COMMON_WORDS + 10  # packets that did not leave: longer than a frame may be, or empty
-UNCHANGED = COMMON_WORDS + 11  # packets that left as they were, though something was asked of them
-FRAMES = COMMON_WORDS + 12  # by how many the frames that are to leave are more than the packets
-STATE_WORDS = COMMON_WORDS + 13
+MARKED = COMMON_WORDS + 4  # the descriptor behind the last one that is to be reported,
+MARKED_BUFFER = COMMON_WORDS + 5  # and the buffer behind its packet's
+LATEST = COMMON_WORDS + 6  # which of both contexts was used last
+CONTEXTS = COMMON_WORDS + 7  # what they are, two words each
+REFUSED = COMMON_WORDS + 11  # packets that did not leave: longer than a frame may be, or empty
+UNCHANGED = COMMON_WORDS + 12  # packets that left as they were, though something was asked of them
+FRAMES = COMMON_WORDS + 13  # by how many the frames that are to leave are more than the packets
+STATE_WORDS = COMMON_WORDS + 14
 
 _IP_PARTIAL, _L4_PARTIAL, _TAGGED = int(Flags.IP_PARTIAL), int(Flags.L4_PARTIAL), int(Flags.VLAN)
 _EACH = TX_DATA | TX_DEXT | TX_IFCS
@@ -85,6 +85,8 @@ class TxOffloadState(NamedTuple):
     Attributes:
         marks: for each descriptor that is to be reported, its number, and that of the buffer behind its packet's.
         does: the sum of what it does, CHECKSUM and those after it.
+        group: so many descriptors are written, or buffers held, at most until the card reports, unless a single packet
+            has more.
         longest: bytes of a frame, without the frame check sequence.
     """
 
@@ -95,6 +97,7 @@ class TxOffloadState(NamedTuple):
     addresses: Addresses
     marks: NDArray[np.int64]
     does: int
+    group: int
     longest: int
 
 
@@ -268,7 +271,7 @@ def put_in(ring: TxOffloadState, pools: Pools, packets: Packets, i: int, task: T
     """
     words, command = ring.state, task.command
     mask = (ring.held.ids.size - 1) & INDEX_MASK
-    group(ring, before, 1 + part_count(pools, packets, i))
+    report_before(ring, before, 1 + part_count(pools, packets, i))
     if task.second != 0:
         command |= TX_IDX * context(ring, task.first, task.second)
     word = task.payload << TX_PAYLEN_SHIFT | command | _EACH
@@ -289,8 +292,8 @@ def put_in(ring: TxOffloadState, pools: Pools, packets: Packets, i: int, task: T
         buffer = following
         size, following = int(pools.sizes[buffer & ID_MASK]), int(pools.nexts[buffer & ID_MASK])
     ring.descriptors[2 * ((words[PLACE] - 1) & mask) + 1] |= TX_EOP
-    if words[PLACE] - words[MARKED] >= CLEAN_GROUP:
-        mark(ring, words[NEXT])
+    if max(words[PLACE] - words[MARKED], words[NEXT] - words[MARKED_BUFFER]) >= ring.group:
+        mark(ring)
     words[FRAMES] += task.frames - 1
     words[UNCHANGED] += 0 if task.met else 1
 
@@ -324,25 +327,26 @@ def context(ring: TxOffloadState, first: int, second: int) -> int:
 
 
 @compiled
-def group(ring: TxOffloadState, before: int, more: int) -> None:
+def report_before(ring: TxOffloadState, before: int, more: int) -> None:
     """Have the packet before reported if with `more` descriptors there were too many without that, and the card does
     not have it yet."""
     words = ring.state
-    if words[PLACE] + more - words[MARKED] > CLEAN_GROUP and words[PLACE] > max(before, words[MARKED]):
-        mark(ring, words[NEXT])
+    if words[PLACE] + more - words[MARKED] > ring.group and words[PLACE] > max(before, words[MARKED]):
+        mark(ring)
 
 
 @compiled
-def mark(ring: TxOffloadState, buffers: int) -> None:
-    """Have the card report the last descriptor that is written, with which all `buffers` before it are sent."""
+def mark(ring: TxOffloadState) -> None:
+    """Have the card report the last descriptor that is written: then all packets are sent whose buffers are held."""
     words, size = ring.state, ring.held.ids.size
     last = words[PLACE] - 1
     ring.descriptors[2 * (last & (size - 1)) + 1] |= TX_RS
     place = 2 * (words[MARKS] & (size - 1))
     ring.marks[place] = last
-    ring.marks[place + 1] = buffers
+    ring.marks[place + 1] = words[NEXT]
     words[MARKS] += 1
     words[MARKED] = words[PLACE]
+    words[MARKED_BUFFER] = words[NEXT]
 
 
 @outlined

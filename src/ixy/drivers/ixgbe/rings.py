@@ -10,7 +10,7 @@ from ixy.drivers import RxSingle, TxSingle
 from ixy.drivers.ixgbe import coalescing, datapath, offloads
 from ixy.drivers.ixgbe import parts as several
 from ixy.drivers.ixgbe.coalescing import CoalescingRxState
-from ixy.drivers.ixgbe.datapath import STATE_WORDS, RxState, TxState
+from ixy.drivers.ixgbe.datapath import CLEAN_GROUP, STATE_WORDS, RxState, TxState
 from ixy.drivers.ixgbe.offloads import TxOffloadState
 from ixy.drivers.rings import FilledRing, SendingRing
 from ixy.packets.packets import Packets, slots
@@ -112,7 +112,7 @@ class IxgbeOffloadTxRing(SendingRing):
     """A transmit ring that changes packets on their way out, or whose packets lie in several buffers.
 
     Args:
-        does: what it is to do, names from `ixy.drivers.offloads.OFFLOADS`; others are left out.
+        asked: what it is to do, names from `ixy.drivers.offloads.OFFLOADS`; others are left out.
         parts: the most buffers that a packet may lie in.
         longest: bytes that a frame may have, without the frame check sequence.
     """
@@ -125,16 +125,19 @@ class IxgbeOffloadTxRing(SendingRing):
         memory: NDArray[np.uint8],
         tail: NDArray[np.uint32],
         addresses: Addresses,
-        does: Sequence[str],
+        asked: Sequence[str],
         parts: int,
         longest: int,
     ) -> None:
         held, words = _bookkeeping(memory, offloads.STATE_WORDS)
         marks = own_lines(2 * len(held.ids))
-        self.offloads = tuple(name for name in does if name in offloads.DOES)
+        self.offloads = tuple(name for name in asked if name in offloads.DOES)
         self.parts = parts
-        sum_of = sum(offloads.DOES[name] for name in self.offloads)
-        super().__init__(TxOffloadState(_descriptors(memory), tail, held, words, addresses, marks, sum_of, longest))
+        does = sum(offloads.DOES[name] for name in self.offloads)
+        # Beside those of which the card has not reported, there is always room for the longest packet, and a context.
+        group = min(CLEAN_GROUP, len(held.ids) - 1 - parts - 1)
+        own = held, words, addresses, marks, does, group, longest
+        super().__init__(TxOffloadState(_descriptors(memory), tail, *own))
 
     @property
     def refused(self) -> int:
