@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -55,6 +56,8 @@ if ORDINARY:
 # Reference counting costs two atomic operations per array and call, so the runtime that does it stays off. Kernels are
 # inlined into each other: a named tuple of arrays is some fifty machine words, and a real call would copy them all.
 _OPTIONS: dict[str, Any] = {"nogil": True, "_nrt": False, "error_model": "numpy", "forceinline": True}
+
+_A_MOMENT = 0.001  # seconds: a lock that nobody has is had sooner
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -106,6 +109,15 @@ def checked(function: F) -> F:
     """Like `compiled`, for a user's function: an index outside raises `IndexError`, and to divide by zero
     `ZeroDivisionError`."""
     return _compile(function, boundscheck=True, error_model="python", full=True)
+
+
+def await_compiler() -> bool:
+    """Wait while another thread compiles; whether one did."""
+    if INTERPRETED:
+        return False
+    before = time.monotonic()
+    with global_compiler_lock:
+        return time.monotonic() - before > _A_MOMENT
 
 
 class Direct:

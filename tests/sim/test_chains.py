@@ -399,3 +399,20 @@ def test_numpy_sees_first_parts() -> None:
     with ixy.Mempool(8) as pool, pool.allocate(2, 4000, metadata=PARTS) as batch:
         batch.bytes[:, 100] = np.array([5, 6])
         assert [packet[100] for packet in batch] == [5, 6]
+
+
+def test_a_filter_in_a_kernel_sees_the_first_part_and_the_length_of_all() -> None:
+    """By the names that a function has for it."""
+    longer, ends_so = ixy.filter("greater 4000"), ixy.filter("ether[3000] = 7")
+
+    @ixy.kernel
+    def only_long(packet: ixy.Packet) -> int:
+        return longer(packet) and not ends_so(packet)
+
+    with ixy.Mempool(16) as pool, ixy.Ring(32, metadata=PARTS) as ring, ixy.Ring(32, metadata=PARTS) as other:
+        path = ixy.Path(ring.rx, other.tx, only_long)
+        packets = [content(1, 3999), bytes([7]) * 4000, content(2, 2000)]
+        assert send(ring.tx, pool, *packets) == 3
+        path.run(1)
+        with other.rx.receive() as batch:
+            assert [bytes(packet) for packet in batch] == packets[1:2]

@@ -14,6 +14,7 @@ from ixy.addresses import check_address, meets_at, unconfined
 from ixy.device import open_device
 from ixy.drivers.offloads import OFFLOADS
 from ixy.filters import Filter
+from ixy.jit import await_compiler
 from ixy.packets.buffers import BUFFER_SIZE
 from ixy.path import POLLS
 from ixy.sandboxing import active, privileged, sandbox
@@ -148,13 +149,16 @@ def drain(device: Device, packets: int) -> None:
 
 
 def _await_sent(device: Device, packets: int) -> int:
-    """Wait until so many packets are sent, or no more are; how many were."""
+    """Wait until so many packets are sent, or no more are; how many were. A simulated card that lacks a kernel for what
+    a packet asks of it sends the packet when that is compiled."""
     before, deadline = -1, 0.0
     while (sent := device.sent()) < packets:
         if sent > before:
             before, deadline = sent, clock.monotonic() + _DRAIN_TIMEOUT
         elif clock.monotonic() >= deadline:
-            break
+            if not await_compiler():
+                break
+            deadline = clock.monotonic() + _DRAIN_TIMEOUT
         clock.sleep(0.001)
     return sent
 

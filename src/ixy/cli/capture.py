@@ -81,6 +81,7 @@ def capture(
       sudo ixy capture packet:eth0 out.pcap --count 1000
       sudo ixy capture "xdp:eth1,filter=udp port 4789" tunnels.pcap
       sudo ixy capture 0000:03:00.0 - | tcpdump -n -r -
+      sudo ixy capture 0000:03:00.0 jumbo.pcap --mtu 9000
       sudo ixy capture 0000:03:00.0 0000:03:00.1 both.pcapng.zst 'udp port 53 or icmp'
       sudo ixy capture 0000:03:00.0 ring.pcap -C 100 -W 10
       sudo ixy capture 0000:03:00.0 %Y-%m-%d-%H.pcapng.gz -G 3600 -s 128

@@ -77,6 +77,7 @@ def forward(
       sudo ixy forward 0000:03:00.0 0000:03:00.1 --queues 4 --cores 2,3,4,5
       sudo ixy forward 0000:03:00.0 0000:03:00.1 --queues 2 --rule "tcp dport 80 queue 1" --rule "src 10.0.0.0/8 drop"
       sudo ixy forward 0000:03:00.0 0000:03:00.1 --filter "not udp port 53"
+      sudo ixy forward 0000:03:00.0 0000:03:00.1 --mtu 9000
       sudo ixy forward 0000:03:00.0 0000:03:00.1 --offload coalescing,segmentation
       ixy forward --one-way sim:a,rx_pcap=in.pcap sim:b,tx_pcap=out.pcap --count 1000
     """

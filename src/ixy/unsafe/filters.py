@@ -247,7 +247,7 @@ else:
     def _of_packet(context: Any, builder: Any, kind: PacketType, value: Any) -> list[Any]:
         """What a filter is given of a packet: its first part, and the length of all."""
         packet = cgutils.create_struct_proxy(kind)(context, builder, value=value)
-        size, total = builder.load(packet.size), total_of(builder, kind, packet)
+        size, total = builder.load(packet.size), total_of(context, builder, kind, value)
         return [packet.data, builder.zext(size, _I64), builder.trunc(total, _I32)]
 
     @cache
