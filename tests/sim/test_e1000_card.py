@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from ixy.apps import inside
+from ixy.apps.registers import print_registers
 from ixy.device import Device
 from ixy.drivers.e1000 import E1000
 from ixy.drivers.e1000.inprocess import InProcess
@@ -131,6 +133,20 @@ def test_registers_are_shown_without_a_change(kind: int) -> None:
         assert ("RDT[1]" in shown) == (kind == NEWER)
         assert device.registers(clear=True)["GPRC"].value == 7
         assert device.stats().rx_packets == 7
+
+
+def test_registers_are_decoded_by_the_rows_of_their_card(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """RDT[0] is at 0x2818 of a gigabit card, and at 0x1018 of an 82599."""
+    with opened(Gigabit(OLDER)) as device:
+        found = {name: reading.value for name, reading in device.registers().items()}
+    monkeypatch.setattr(inside, "registers", lambda *_, **__: found)
+    options: dict[str, Any] = {"process": None, "show_all": False, "clear": False, "diff": None, "since": None}
+    print_registers("gigabit", ["RDT", "RCTL"], as_json=False, **options)
+    lines = capsys.readouterr().out.splitlines()
+    assert "  0x02818 RDT[0]          0x0000003f  TAIL=0x3f  [§10.2.5]" in lines
+    assert any(line.startswith("  0x00100 RCTL            0x0400801a  EN=1 SBP=0 UPE=1 MPE=1 ") for line in lines)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

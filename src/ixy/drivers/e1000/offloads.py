@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ixy.drivers.ixgbe.datapath import CLEAN_GROUP
 from ixy.drivers.ixgbe.offloads import (
     CHECKSUM,
     CONTEXTS,
     FRAMES,
     MARKED,
+    MARKED_BUFFER,
     PLACE,
     SEGMENTATION,
     UNCHANGED,
@@ -23,10 +23,10 @@ from ixy.drivers.ixgbe.offloads import (
     TxOffloadState,
     clean,
     fitting,
-    group,
     hold,
     mark,
     refuse,
+    report_before,
     tag_of,
 )
 from ixy.drivers.layers import (
@@ -177,7 +177,7 @@ def put_in(ring: TxOffloadState, pools: Pools, packets: Packets, i: int, task: T
     """
     words, word = ring.state, task.command | _EACH
     mask = (ring.held.ids.size - 1) & INDEX_MASK
-    group(ring, before, 1 + part_count(pools, packets, i))
+    report_before(ring, before, 1 + part_count(pools, packets, i))
     if task.second != 0:
         set_context(ring, task.first, task.second)
     left = task.size
@@ -196,8 +196,8 @@ def put_in(ring: TxOffloadState, pools: Pools, packets: Packets, i: int, task: T
         buffer = following
         size, following = int(pools.sizes[buffer & ID_MASK]), int(pools.nexts[buffer & ID_MASK])
     ring.descriptors[2 * ((words[PLACE] - 1) & mask) + 1] |= TX_EOP
-    if words[PLACE] - words[MARKED] >= CLEAN_GROUP:
-        mark(ring, words[NEXT])
+    if max(words[PLACE] - words[MARKED], words[NEXT] - words[MARKED_BUFFER]) >= ring.group:
+        mark(ring)
     words[FRAMES] += task.frames - 1
     words[UNCHANGED] += 0 if task.met else 1
 

@@ -42,7 +42,7 @@ from ixy.drivers.ixgbe.statistics import Statistics
 from ixy.drivers.offloads import check_offloads
 from ixy.drivers.rings import counts
 from ixy.drivers.rss import DEFAULT_KEY, Rss, table_of
-from ixy.errors import DeviceTimeout
+from ixy.errors import ConfigurationError, DeviceTimeout
 from ixy.packets.buffers import BUFFER_SIZE, MAX_PARTS
 from ixy.packets.packets import check_metadata
 from ixy.registers import Reading, RegisterFile
