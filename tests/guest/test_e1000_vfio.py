@@ -35,8 +35,8 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
     with Guest(tmp_path_factory.mktemp("guest") / "gigabit_vfio", arguments(), iommu=True) as machine:
         assert machine.run("modprobe -a vfio-pci vfio_iommu_type1 e1000e e1000 af_packet").exit_code == 0
         addresses = [slot(number) for number in CARDS]
-        code = f'from ixy.bus.binding import bind; [bind(address, user="{USER}") for address in {addresses}]'
-        result = machine.run(python(f'-c "{code}"'.replace(f'"{USER}"', f"'{USER}'")))
+        code = f"from ixy.bus.binding import bind; [bind(address, user='{USER}') for address in {addresses}]"
+        result = machine.run(python(f'-c "{code}"'), 200)
         assert result.exit_code == 0, result.output
         yield machine
 

@@ -28,6 +28,7 @@ from ixy.drivers.ixgbe.function import (
     QueueRegisters,
     check_configuration,
     check_mtu,
+    check_ring,
     check_unicast,
 )
 from ixy.drivers.ixgbe.inside import tx_offloads
@@ -128,6 +129,8 @@ class E1000(CardFunction):
         """Likewise, or something is asked of it that takes other kernels."""
         addresses, newer = self._attached.addresses, self._card.newer
         parts = MAX_PARTS if "parts" in self._metadata else 1
+        if parts > 1 and self._offloads:
+            check_ring(self.address, len(memory) // reg.DESCRIPTOR_BYTES)
         if parts > 1 or self._offloads:
             return E1000OffloadTxRing(memory, tail, addresses, self._offloads, parts, self._longest, cuts_ipv6=newer)
         return E1000TxRing(memory, tail, addresses)

@@ -24,6 +24,7 @@ from ixy.drivers.ixgbe.function import (
     QueueRegisters,
     check_configuration,
     check_mtu,
+    check_ring,
     check_unicast,
 )
 from ixy.drivers.ixgbe.interrupts import Vector, interval, units
@@ -42,7 +43,7 @@ from ixy.drivers.ixgbe.statistics import Statistics
 from ixy.drivers.offloads import check_offloads
 from ixy.drivers.rings import counts
 from ixy.drivers.rss import DEFAULT_KEY, Rss, table_of
-from ixy.errors import ConfigurationError, DeviceTimeout
+from ixy.errors import DeviceTimeout
 from ixy.packets.buffers import BUFFER_SIZE, MAX_PARTS
 from ixy.packets.packets import check_metadata
 from ixy.registers import Reading, RegisterFile
@@ -67,7 +68,6 @@ DONE = (*DOES, "coalescing")  # to packets, likewise
 MAX_MTU = 9710  # bytes; with it a frame has 9.5 KiB, which fits into MAX_FRAME
 COALESCED = 16  # the most buffers of a packet that the card has put together
 COALESCING_TIME = 50e-6  # seconds that a segment waits at most for those that follow it
-_LEAST_RING = 128  # descriptors: as each packet may need a context, half of those that are free may count
 AnyRxRing = IxgbeRxRing | IxgbePartsRxRing | IxgbeCoalescingRxRing
 AnyTxRing = IxgbeTxRing | IxgbeOffloadTxRing
 DEVICE_STATUS, TRANSACTION_PENDING = 0xAA, 1 << 5  # in the configuration space (9.3.10.6)
@@ -152,8 +152,8 @@ class Ixgbe(CardFunction):
         """A ring of the plain kind, unless something is asked of it that takes other kernels."""
         addresses = self._attached.addresses
         parts = MAX_PARTS if "parts" in self._metadata else 1
-        if parts > 1 and DOES.keys() & self._offloads and len(memory) < _LEAST_RING * reg.DESCRIPTOR_BYTES:
-            raise ConfigurationError(f"{self.address}: with offloads of packets in parts a ring needs {_LEAST_RING}")
+        if parts > 1 and DOES.keys() & self._offloads:
+            check_ring(self.address, len(memory) // reg.DESCRIPTOR_BYTES)
         if parts > 1 or DOES.keys() & self._offloads:
             return IxgbeOffloadTxRing(memory, tail, addresses, self._offloads, parts, self._longest)
         return IxgbeTxRing(memory, tail, addresses)

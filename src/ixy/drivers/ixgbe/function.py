@@ -41,6 +41,7 @@ log = logging.getLogger("ixy.ixgbe")
 
 RING_SIZES = [64 << n for n in range(7)]  # 64 to 4096: powers of two, so that an index wraps by a mask
 DEFAULT_MTU = 1500  # bytes
+LEAST_RING = 128  # descriptors: as each packet may need a context, half of those that are free may count
 IN_BUFFERS = 14 + 8  # bytes of a frame besides: its header, and up to two VLAN tags; no check sequence
 
 
@@ -303,3 +304,13 @@ def check_mtu(address: str, mtu: int | None, longest: int, parts: bool) -> int:
     if integer(f"{address}: mtu", mtu, 1, longest) > most and not parts:
         raise ConfigurationError(f"{address}: mtu {mtu}: above {most} it takes several buffers: metadata=('parts',)")
     return mtu
+
+
+def check_ring(address: str, size: int) -> None:
+    """Refuse a transmit ring in which the longest packet may never find room.
+
+    Raises:
+        ConfigurationError: says how many descriptors are needed.
+    """
+    if size < LEAST_RING:
+        raise ConfigurationError(f"{address}: with offloads of packets in parts a ring needs {LEAST_RING}")
