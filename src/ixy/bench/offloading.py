@@ -15,6 +15,7 @@ from ixy.path import Path, entered, kernel
 from ixy.verdicts import FORWARD
 
 if TYPE_CHECKING:
+    from ixy.asking import PacketFunction
     from ixy.packets.batch import Packet
     from ixy.sim.machine import Machine
 
@@ -45,7 +46,11 @@ def ask_for_both(packet: Packet) -> int:
     return FORWARD
 
 
-_ASKING = {("checksum",): ask_for_checksums, ("vlan",): ask_for_tag, ("checksum", "vlan"): ask_for_both}
+_ASKING: dict[tuple[str, ...], PacketFunction] = {
+    ("checksum",): ask_for_checksums,
+    ("vlan",): ask_for_tag,
+    ("checksum", "vlan"): ask_for_both,
+}
 
 
 class OffloadingLane(Lane):

@@ -10,9 +10,9 @@ packet of which that is not true, which is too long, or has a part of a nonsensi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ixy.drivers.ixgbe.datapath import RxState, arm_one, describe, hand_back
+from ixy.drivers.ixgbe.datapath import arm_one, describe, hand_back
 from ixy.drivers.layers import find_layers
 from ixy.drivers.rings import DROPPED, NEXT, STARVED
 from ixy.jit import compiled, outlined
@@ -115,7 +115,7 @@ def follow(ring: CoalescingRxState) -> int:
 
 
 @compiled
-def distance(ring: RxState | CoalescingRxState, slot: int, status: int) -> int:
+def distance(ring: CoalescingRxState, slot: int, status: int) -> int:
     """How far away the descriptor is in which a packet goes on from this one; 0 if there is none (7.1.6.2)."""
     size = ring.held.ids.size
     if (ring.descriptors[2 * slot] >> RX_RSCCNT_SHIFT) & _COUNT == 0:
@@ -129,14 +129,15 @@ def take_chain(ring: CoalescingRxState, pools: Pools, packets: Packets, at: int,
     """Let packet `at` be what lies in so many descriptors, which get fresh buffers; 1, or 0 if it could not be had."""
     held, chain = ring.held.ids, ring.chain
     free = free_count(pools, ring.pool)
-    following, segments = NO_NEXT, 0
+    following = NO_NEXT
+    segments: Any = 0
     for part in range(parts - 1, -1, -1):
         slot = chain[part] & INDEX_MASK
         buffer = int(held[slot])
         says, status = ring.descriptors[2 * slot], ring.descriptors[2 * slot + 1]
         if part == parts - 1:
             describe(packets, at, says, status)
-        length = (status >> RX_LENGTH_SHIFT) & 0xFFFF
+        length: Any = (status >> RX_LENGTH_SHIFT) & 0xFFFF
         segments += max(((says >> RX_RSCCNT_SHIFT) & _COUNT) - 1, 0)
         if part > 0:
             link(pools, buffer, length, following)

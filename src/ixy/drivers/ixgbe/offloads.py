@@ -13,7 +13,7 @@ A packet whose headers are not what was asked for leaves as it is. One that no f
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ixy.drivers.layers import TCP, clear_header_checksum, clear_lengths, find_layers, write_pseudo_sum
 from ixy.drivers.rings import CLEAN, COMMON_WORDS, NEXT
@@ -373,7 +373,8 @@ def clean(ring: TxOffloadState, pools: Pools) -> None:
     mask = (size - 1) & INDEX_MASK
     while words[SEEN] != words[MARKS]:
         place = 2 * (words[SEEN] & mask)
-        last, end = ring.marks[place], ring.marks[place + 1]
+        last: Any = ring.marks[place]
+        end = ring.marks[place + 1]
         if load_acquire(ring.descriptors, 2 * (last & mask) + 1) & TX_DD == 0:
             break
         while words[CLEAN] < end:

@@ -131,7 +131,7 @@ class IxgbeOffloadTxRing(SendingRing):
     ) -> None:
         held, words = _bookkeeping(memory, offloads.STATE_WORDS)
         marks = own_lines(2 * len(held.ids))
-        self.offloads = tuple(name for name in asked if name in offloads.DOES)
+        self.offloads: Sequence[str] = tuple(name for name in asked if name in offloads.DOES)
         self.parts = parts
         does = sum(offloads.DOES[name] for name in self.offloads)
         # Beside those of which the card has not reported, there is always room for the longest packet, and a context.
