@@ -85,7 +85,7 @@ def _written(path: str) -> dict[str, int]:
 
 
 def _rows(names: Iterable[str]) -> dict[str, Register]:
-    """The registers of a card, by name: cards of several kinds have some of one name, and its own kind has all of these."""
+    """The registers of a card, by name: other kinds of cards have some of these names, its own kind has all."""
     kinds = (
         {register.name: register for row in rows for register in (row if row.count > 1 else (row,))}
         for rows in (i82599.ROWS, e1000.rows(newer=True), e1000.rows(newer=False))
