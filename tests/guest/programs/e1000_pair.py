@@ -22,6 +22,8 @@ from virtio_pair import ETHERTYPE, TIMEOUT, WINDOW, frame, receive_one, woken
 import ixy
 from ixy.errors import Error
 
+KIND = ETHERTYPE.to_bytes(2, "big")
+
 
 def kernel_socket(address: str) -> tuple[socket.socket, bytes]:
     """A packet socket on the kernel's interface at a PCI address, which is set up, and its MAC address."""
@@ -65,7 +67,8 @@ def exchanged(device: ixy.Device, packets: socket.socket, theirs: bytes, count: 
             sent += 1
         for queue in device.rx:
             with queue.receive(32) as batch:
-                seen_here += [bytes(packet[:]) for packet in batch if packet[12:14] == ETHERTYPE.to_bytes(2, "big")]
+                frames = [bytes(packet[:]) for packet in batch]
+            seen_here += [data for data in frames if data[12:14] == KIND and data[:6] == device.mac]
         try:
             while True:
                 data, (_, _, kind, _, _) = packets.recvfrom(2048)
@@ -104,7 +107,7 @@ def filtered(device: ixy.Device, packets: socket.socket, source: bytes) -> list[
         packets.send(data)
         packets.send(frame(100, b"\xff" * 6, source))  # a broadcast arrives in any case, after the other
         while (number := receive_one(device)) != 100:
-            seen += [number] if number is not None else []
+            seen += [number] if number is not None and number < 100 else []
     return seen
 
 
