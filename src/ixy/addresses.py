@@ -17,7 +17,8 @@ from ixy.bus.pci import PciDevice
 from ixy.bus.simulated import simulated_function
 from ixy.bus.sysfs import SysfsFunction
 from ixy.bus.vfio import VfioFunction
-from ixy.drivers import ixgbe, ixgbevf
+from ixy.drivers import e1000, ixgbe, ixgbevf
+from ixy.drivers.e1000.device import E1000
 from ixy.drivers.ixgbe.device import Ixgbe
 from ixy.drivers.ixgbevf.device import IxgbeVf
 from ixy.drivers.packet import device as packet
@@ -210,6 +211,10 @@ def _drive_ixgbevf(function: Function, shape: Shape) -> Driver:
     return IxgbeVf(function, **shape._asdict())
 
 
+def _drive_e1000(function: Function, shape: Shape) -> Driver:
+    return E1000(function, **shape._asdict())
+
+
 def _drive_virtio(function: Function, shape: Shape) -> Driver:
     try:
         transport = (PciModern if capabilities(function) else PciLegacy)(function)
@@ -222,6 +227,7 @@ def _drive_virtio(function: Function, shape: Shape) -> Driver:
 PCI_DRIVERS: list[tuple[dict[tuple[int, int], str], Callable[[Function, Shape], Driver]]] = [
     (ixgbe.SUPPORTED, _drive_ixgbe),
     (ixgbevf.SUPPORTED, _drive_ixgbevf),
+    (e1000.SUPPORTED, _drive_e1000),
     (virtio_pci.SUPPORTED, _drive_virtio),
 ]
 """Cards by vendor and device id, with their names, and the driver for them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -104,6 +105,7 @@ def outcome(
     limit: int,
     free: int,
     skipping: bool,
+    metadata: Sequence[str] = METADATA,
 ) -> Any:
     """What there is after packets were received from a ring that the card has written so; it is as before then.
 
@@ -119,7 +121,7 @@ def outcome(
         kept.leave(free)
         state.descriptors[0::2] = np.resize(first, RING)
         state.descriptors[1::2] = np.array(written, np.uint64).view(np.int64)
-        packets = new_packets(limit, METADATA)
+        packets = new_packets(limit, metadata)
         count = receive(state, pools(), packets, limit)
         return packets_of(packets, count), ring_of(device, np.array(written)), kept.free()
     finally:
@@ -161,7 +163,7 @@ class Snapshot:
 
 def packets_of(packets: Any, count: int) -> list[list[int]]:
     columns = packets.ids, packets.lengths, packets.flags, packets.hashes, packets.vlans
-    return [column[:count].tolist() for column in columns]
+    return [column[:count].tolist() for column in columns if column is not None]
 
 
 def ring_of(device: Device, written: np.ndarray) -> Any:

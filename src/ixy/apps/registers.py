@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from ixy.apps import inside
 from ixy.apps.signals import stop_on_signals
 from ixy.errors import ConfigurationError
-from ixy.registers import Reading, Register, i82599, i82599_vf
+from ixy.registers import Reading, Register, e1000, i82599, i82599_vf
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 _WORD = 0xFFFFFFFF
 
@@ -84,17 +84,17 @@ def _written(path: str) -> dict[str, int]:
         raise ConfigurationError(f"{path}: was not written by ixy registers --json") from None
 
 
-def _rows() -> dict[str, Register]:
-    """All registers that are known, by name."""
-    return {
-        register.name: register
-        for row in (*i82599.ROWS, *i82599_vf.ROWS)
-        for register in (row if row.count > 1 else (row,))
-    }
+def _rows(names: Iterable[str]) -> dict[str, Register]:
+    """The registers of a card, by name: other kinds of cards have some of these names, its own kind has all."""
+    kinds = (
+        {register.name: register for row in rows for register in (row if row.count > 1 else (row,))}
+        for rows in (i82599.ROWS, i82599_vf.ROWS, e1000.rows(newer=True), e1000.rows(newer=False))
+    )
+    return max(kinds, key=lambda rows: len(rows.keys() & set(names)))
 
 
 def _print_all(address: str, found: Mapping[str, int], names: Sequence[str], *, show_all: bool, as_json: bool) -> None:
-    rows = _rows()
+    rows = _rows(found)
     readings = [Reading(rows[name], value) for name, value in found.items() if name in rows]
     if as_json:
         told = {
@@ -129,7 +129,7 @@ def _decoded(reading: Reading) -> str:
 
 
 def _print_changes(address: str, before: Mapping[str, int], after: Mapping[str, int], *, as_json: bool) -> None:
-    changed, rows = inside.changes(before, after), _rows()
+    changed, rows = inside.changes(before, after), _rows(after)
     if as_json:
         told = {name: {"before": old, "after": new} for name, (old, new) in changed.items()}
         print(json.dumps({"device": address, "changes": told}), flush=True)

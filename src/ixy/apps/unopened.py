@@ -14,6 +14,8 @@ from ixy.bus.lock import holder
 from ixy.bus.looking import registers_of
 from ixy.bus.pci import PciDevice
 from ixy.bus.simulated import SimulatedFunction, SimulatedVirtualFunction, simulated_function
+from ixy.drivers.e1000 import inside as e1000
+from ixy.drivers.e1000.cards import CARDS as E1000_CARDS
 from ixy.drivers.info import Info, plugged
 from ixy.drivers.ixgbe import inside as ixgbe
 from ixy.drivers.ixgbe.cards import CARDS as IXGBE_CARDS
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from ixy.registers import Bar, Reading
 
 
-FAMILIES = ((IXGBE_CARDS, ixgbe), (IXGBEVF_CARDS, ixgbevf))
+FAMILIES = ((IXGBE_CARDS, ixgbe), (IXGBEVF_CARDS, ixgbevf), (E1000_CARDS, e1000))
 """Cards of Intel's by device id, and what can be asked of them without a change."""
 
 

@@ -109,7 +109,7 @@ def _version() -> str:
 @logging_options
 @click.option("--version", is_flag=True, expose_value=False, callback=_print_version, help="Print the version.")
 def group() -> None:
-    """A user-space network driver for Intel 82599 cards, real and simulated, for VirtIO, and for Linux interfaces.
+    """A user-space network driver for Intel 82599 cards, real and simulated, gigabit cards, VirtIO, Linux interfaces.
 
     A device is named by its PCI address, such as 0000:03:00.0 (`ixy list` shows them), is a VirtIO device of another
     process, vhost-user:/path/to/socket, or the other end of one, an interface of the kernel (`ip link` shows them), or

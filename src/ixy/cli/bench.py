@@ -176,6 +176,29 @@ def virtio(peer: str | None, end: str, ring: str, repeat: int, as_json: bool) ->
 
 
 @bench.command()
+@click.option(
+    "--batch", "batches", type=Batches(), default="1,8,32,64,256", show_default=True, help="Batch sizes to measure."
+)
+@_options(_repeat_option, _json_option, logging_options)
+def e1000(batches: list[int], repeat: int, as_json: bool) -> None:
+    """Cycles per packet on gigabit cards, beside an 82599.
+
+    They are those of the driver of the 82574 and of the 82540, in lock step with a partner in the same process, in
+    turns with the driver of the 82599.
+
+    \b
+    Examples:
+      ixy bench e1000
+      ixy bench e1000 --batch 32 --repeat 9 --json
+    """
+    from ixy.bench.e1000 import lines, measure
+
+    results = measure(batches, repeat)
+    for line in map(json.dumps, results) if as_json else lines(results):
+        click.echo(line)
+
+
+@bench.command()
 @click.option("--batch", type=Whole(1, 256), default=32, show_default=True, help="Packets taken at a time.")
 @click.option("--rounds", type=Whole(1, 10**7), help="Batches in one measurement.  [default: 262144 packets' worth]")
 @_options(_repeat_option, _json_option, logging_options)

@@ -108,9 +108,9 @@ if INTERPRETED or TYPE_CHECKING:
         """A number that no other living thread of the process has; never 0 or negative."""
         return threading.get_ident()
 
-    def has(array: Words | None) -> bool:
-        """Whether an array that may be left out is there; known when a kernel is compiled."""
-        return array is not None
+    def has(what: object) -> bool:
+        """Whether an array, or whatever may be left out, is there; known when a kernel is compiled."""
+        return what is not None
 
     def put(array: Words | None, index: int, value: int) -> None:
         """Write `array[index]`, or nothing where the array is left out: `array[index] = value`, free of cost then."""

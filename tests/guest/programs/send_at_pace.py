@@ -23,7 +23,8 @@ def frame(number: int) -> bytes:
 
 
 def main(address: str, capture: Path, count: int) -> None:
-    name = next(Path(f"/sys/bus/pci/devices/{address}").glob("virtio*/net/*")).name
+    device = Path(f"/sys/bus/pci/devices/{address}")
+    name = next(path for places in ("net/*", "virtio*/net/*") for path in device.glob(places)).name
     Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")  # so that nothing speaks unasked
     subprocess.run(["ip", "link", "set", name, "up"], check=True)
     deadline = time.monotonic() + TIMEOUT

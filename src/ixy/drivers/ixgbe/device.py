@@ -17,7 +17,7 @@ from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, DeviceCounters, Li
 from ixy.drivers.info import Facts
 from ixy.drivers.ixgbe import inside
 from ixy.drivers.ixgbe.cards import CARDS, TX_BUFFER, Connection
-from ixy.drivers.ixgbe.function import DEFAULT_MTU, CardFunction, QueueRegisters, check_unicast
+from ixy.drivers.ixgbe.function import DEFAULT_MTU, MAX_MTU, TOLD, CardFunction, QueueRegisters, check_unicast
 from ixy.drivers.ixgbe.interrupts import Vector, units
 from ixy.drivers.ixgbe.offloads import DOES
 from ixy.drivers.ixgbe.phy import Phy
@@ -88,7 +88,7 @@ class Ixgbe(CardFunction):
         self._phy: Phy | None = None
         try:
             self._card = CARDS[function.config_read(2, 2)]
-            self._check_packets(metadata, offloads, DONE, mtu)
+            self._check_packets(metadata, TOLD, offloads, DONE, mtu, MAX_MTU)
             self._check_queues(rx_queues, tx_queues, ring_size, pool_size, reg.QUEUES)
             if rx_queues > 1 or "hash" in self._metadata:
                 named = min(rx_queues, self._card.rss_queues)

@@ -100,19 +100,26 @@ class CardFunction:
     # What is asked for
 
     def _check_packets(
-        self, metadata: Sequence[str], offloads: Sequence[str], possible: Sequence[str], mtu: int | None
+        self,
+        metadata: Sequence[str],
+        told: Sequence[str],
+        offloads: Sequence[str],
+        possible: Sequence[str],
+        mtu: int | None,
+        longest: int,
     ) -> None:
         """What packets are to be like.
 
         Args:
-            possible: what the card can do to them.
+            told, possible: what the card can tell of them, and do to them.
+            longest: the MTU that it can have.
 
         Raises:
             ConfigurationError: says what it does not do, or tell, or how long frames can be.
         """
-        self._metadata = check_metadata(self.address, metadata, TOLD)
+        self._metadata = check_metadata(self.address, metadata, told)
         self._offloads = check_offloads(self.address, offloads, possible, self._metadata)
-        self._mtu = check_mtu(self.address, mtu, MAX_MTU, "parts" in self._metadata)
+        self._mtu = check_mtu(self.address, mtu, longest, "parts" in self._metadata)
         self._longest = max(self._mtu + IN_BUFFERS, BUFFER_SIZE)
         self._parts = COALESCED if "coalescing" in self._offloads else -(-self._longest // BUFFER_SIZE)
 

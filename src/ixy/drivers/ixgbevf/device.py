@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ixy.bus import Irq, set_bus_master
 from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, DeviceCounters, Link
 from ixy.drivers.info import Facts
-from ixy.drivers.ixgbe.function import CardFunction, QueueRegisters, check_unicast
+from ixy.drivers.ixgbe.function import MAX_MTU, TOLD, CardFunction, QueueRegisters, check_unicast
 from ixy.drivers.ixgbe.inside import FRAMING, tx_offloads
 from ixy.drivers.ixgbe.interrupts import Vector
 from ixy.drivers.ixgbe.offloads import DOES
@@ -88,7 +88,7 @@ class IxgbeVf(CardFunction):
         self._lost = False  # and said so
         try:
             self._card = CARDS[function.config_read(2, 2)]
-            self._check_packets(metadata, offloads, DONE, mtu)
+            self._check_packets(metadata, TOLD, offloads, DONE, mtu, MAX_MTU)
             self._check_queues(rx_queues, tx_queues, ring_size, pool_size, reg.QUEUES)
             self._map_registers()
             self._mailbox = Mailbox(self._registers)

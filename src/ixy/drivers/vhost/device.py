@@ -48,8 +48,8 @@ log = logging.getLogger("ixy.vhost")
 PREFIX = "vhost-server:"
 MAX_PAIRS = 128  # SET_VRING_KICK and its like have 8 bits for the number of a ring
 
-# Buffers of any layout. Without offloads, frames come and go as they are on a wire. Buffers are used in the order in which
-# they were offered, which spares a front end that knows it (DPDK's) a third of its time.
+# Buffers of any layout. Without offloads, frames come and go as they are on a wire. Buffers are used in the order in
+# which they were offered, which spares a front end that knows it (DPDK's) a third of its time.
 _FEATURES = (reg.VERSION_1, reg.ANY_LAYOUT, reg.MRG_RXBUF, reg.MQ, reg.RING_PACKED, reg.IN_ORDER)
 _OFFERED = sum(1 << bit for bit in _FEATURES)
 _TOLD = ("flags", "time", "segments", "parts")  # of each packet, if asked for
