@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ixy.drivers.layers import TCP, clear_header_checksum, clear_lengths, find_layers, write_pseudo_sum
+from ixy.drivers.layers import TCP, clear_header_checksum, clear_lengths, find_layers, is_cut, write_pseudo_sum
 from ixy.drivers.rings import CLEAN, COMMON_WORDS, NEXT
 from ixy.jit import compiled, outlined
 from ixy.packets.buffers import ID_MASK, MAX_PARTS, device_address
 from ixy.packets.checking import hand_over
 from ixy.packets.packets import INDEX_MASK, NO_NEXT, Flags, Packets
-from ixy.packets.parts import part_count, total_length
+from ixy.packets.parts import how_many_fit, part_count, total_length
 from ixy.packets.pool import Pools, give, give_seldom
 from ixy.registers.i82599 import (
     CONTEXT_IPV4,
@@ -177,7 +177,7 @@ def planned(data: NDArray[np.uint8], length: int, total: int, flags: int, segmen
             first = (layers.transport - layers.network) | layers.network << CONTEXT_MACLEN_SHIFT
             second = CONTEXT_IPV4 if layers.version == 4 else 0
             size = payload = frame = layers.end
-            cut = segment > 0 and layers.payload + segment < layers.end
+            cut = is_cut(layers, segment)
             if layers.version == 4 and (flags & _IP_PARTIAL != 0 or segment > 0):
                 clear_header_checksum(data, layers)
                 command |= TX_IXSM
@@ -253,13 +253,7 @@ def tx_batch(ring: TxOffloadState, pools: Pools, packets: Packets, first: int, l
 @compiled
 def fitting(ring: TxOffloadState, pools: Pools, packets: Packets, first: int, last: int) -> int:
     """How many of packets `first` to `last` there is room for, whatever they need."""
-    free = free_descriptors(ring)
-    context = 1 if ring.does != 0 else 0
-    for i in range(first, last):
-        free -= context + part_count(pools, packets, i)
-        if free < 0:
-            return i - first
-    return max(last - first, 0)
+    return how_many_fit(pools, packets, first, last, free_descriptors(ring), 1 if ring.does != 0 else 0)
 
 
 @compiled
