@@ -212,6 +212,7 @@ def test_packets_go_into_as_many_buffers_as_it_takes(ring: str, device: ixy.Devi
                 places += rooms(front, rx, sizes[1:], places[0] + sizes[0] + 64)
             assert device.sent() == number + 1
             assert taken(front, rx, places)[1] == frame
+            assert device.stats().tx_bytes == (number + 1) * (65000 + 4)  # with check sequences
 
 
 def packets() -> list[Any]:

@@ -20,8 +20,7 @@ from ixy.drivers.layers import (
     write_header_checksum,
     write_pseudo_sum,
 )
-from ixy.drivers.linux.rings import BYTES, PACKETS
-from ixy.drivers.linux.rings import hold as hold_packets
+from ixy.drivers.linux.rings import BYTES, PACKETS, hold
 from ixy.drivers.rings import DROPPED, STARVED
 from ixy.drivers.vhost.chains import first_descriptor, flags_of, following, is_offered, name_of, use_chains
 from ixy.drivers.vhost.datapath import call, transmitting
@@ -168,15 +167,6 @@ def collect(ring: GuestRing, pools: Pools, packets: Packets, i: int, length: int
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Transmit
-
-
-@compiled
-def hold(ring: GuestRing, pools: Pools, packets: Packets, first: int, last: int) -> int:
-    """Keep packets in the ring until it is full, and count all of their bytes; how many."""
-    count = hold_packets(ring, pools, packets, first, last)
-    for i in range(first, first + count):
-        ring.state[BYTES] += total_length(pools, packets, i) - packets.lengths[i]
-    return count
 
 
 @compiled
