@@ -13,16 +13,14 @@ import click
 from ixy.apps.settings import (
     MAX_CORES,
     MAX_COUNT,
-    MAX_MTU,
     MAX_POOL,
     MAX_RING,
     MAX_SECONDS,
-    MIN_MTU,
     MIN_RING,
     Settings,
 )
 from ixy.arguments import number, whole_number
-from ixy.drivers.offloads import OFFLOADS
+from ixy.drivers.offloads import MAX_MTU, MIN_MTU, OFFLOADS
 from ixy.errors import ConfigurationError
 from ixy.formats.frames import MAX_FRAME, MIN_FRAME
 

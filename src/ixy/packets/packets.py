@@ -140,6 +140,10 @@ def check_metadata(address: str, names: object, possible: Iterable[str]) -> tupl
         if name not in METADATA:
             raise ConfigurationError(f"{address}: metadata {name!r}: possible are {', '.join(METADATA)}")
         if name not in possible:
+            if name == "parts":
+                raise ConfigurationError(
+                    f"{address}: the device takes packets in one buffer only: leave out metadata 'parts' (--mtu)"
+                )
             raise ConfigurationError(f"{address}: the device does not tell {name!r}: leave it out of metadata")
     return tuple(name for name in METADATA if name in asked)
 

@@ -127,8 +127,8 @@ class VhostDevice:
         self._interrupts: list[KickInterrupt] = []
         self._too_long = 0
         self._check(rx_queues, tx_queues, ring_size, pool_size, rss_key, metadata)
+        self._offloads = self._check_offloads(offloads, metadata)
         self._metadata = check_metadata(self.address, metadata, _TOLD)
-        self._offloads = self._check_offloads(offloads)
         self._mtu = self._check_mtu(mtu)
         try:
             self.memory = GuestMemory()
@@ -167,10 +167,12 @@ class VhostDevice:
         if rss_key != DEFAULT_KEY:
             raise ConfigurationError(f"{self.address}: the front end spreads packets by itself, and takes no rss_key")
 
-    def _check_offloads(self, asked: Sequence[str]) -> tuple[str, ...]:
-        offloads = check_offloads(self.address, asked, _DOING, self._metadata)
-        if "coalescing" in offloads and "flags" not in self._metadata:  # such packets come without checksums
-            raise ConfigurationError(f"{self.address}: offload 'coalescing' needs metadata=('flags',) too")
+    def _check_offloads(self, asked: Sequence[str], metadata: Sequence[str]) -> tuple[str, ...]:
+        offloads = check_offloads(self.address, asked, _DOING, metadata)
+        if "coalescing" in offloads and "flags" not in metadata:  # such packets come without checksums
+            raise ConfigurationError(
+                f"{self.address}: offload 'coalescing' needs metadata=('flags',) too (--offload checksum,coalescing)"
+            )
         return offloads
 
     def _check_mtu(self, asked: int | None) -> int:

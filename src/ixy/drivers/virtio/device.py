@@ -133,8 +133,8 @@ class VirtioNet:
         try:
             transport.reset()
             offered = Features(transport.features())
+            self._offloads = self._check_offloads(offered, offloads, metadata)
             self._metadata = check_metadata(self.address, metadata, self._told(offered))
-            self._offloads = self._check_offloads(offered, offloads)
             unwanted |= self._unneeded(offered) | self._unusable(offered)
             self._offered = offered
             self.features = negotiate(self.address, offered, wanted=self._wanted(), unwanted=unwanted)
@@ -171,11 +171,13 @@ class VirtioNet:
         """Whether the device can hash all that RSS of any device hashes."""
         return not ~self._transport.config_read(reg.CONFIG_HASH_TYPES, 4) & reg.HASH_TYPES
 
-    def _check_offloads(self, offered: Features, asked: Sequence[str]) -> tuple[str, ...]:
+    def _check_offloads(self, offered: Features, asked: Sequence[str], metadata: Sequence[str]) -> tuple[str, ...]:
         possible = [name for name, bits in DOING.items() if offered.can(bits)]
-        offloads = check_offloads(self.address, asked, possible, self._metadata)
-        if "coalescing" in offloads and "flags" not in self._metadata:  # 5.1.6.4.1: packets come without checksums
-            raise ConfigurationError(f"{self.address}: offload 'coalescing' needs metadata=('flags',) too")
+        offloads = check_offloads(self.address, asked, possible, metadata)
+        if "coalescing" in offloads and "flags" not in metadata:  # 5.1.6.4.1: packets come without checksums
+            raise ConfigurationError(
+                f"{self.address}: offload 'coalescing' needs metadata=('flags',) too (--offload checksum,coalescing)"
+            )
         return offloads
 
     def _wanted(self) -> int:
