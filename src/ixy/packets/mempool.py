@@ -110,7 +110,9 @@ class Mempool(Lender):
         metadata = check_metadata(f"mempool {self.number}", metadata, METADATA) if metadata else ()
         length = integer("length", length, 1, MAX_PARTS * BUFFER_SIZE)
         if length > BUFFER_SIZE and "parts" not in metadata:
-            raise ConfigurationError(f"length {length}: above {BUFFER_SIZE} it takes several buffers: metadata=('parts',)")
+            raise ConfigurationError(
+                f"length {length}: above {BUFFER_SIZE} it takes several buffers: metadata=('parts',)"
+            )
         count = min(integer("count", count, 1, sys.maxsize), self.capacity)
         self._check()
         allocate = _allocate if length <= BUFFER_SIZE else _allocate_chains
