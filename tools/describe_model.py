@@ -268,10 +268,13 @@ def main() -> None:
 
 def page() -> str:
     """The page's text."""
-    plugged = Machine(stepped=True).plug_in("sim:described,ready=0")
+    machine = Machine(stepped=True)
+    plugged = machine.plug_in("sim:described,ready=0")
     head = HEAD.replace("{rules}", rules_table())
     rows = sorted((row for row in vars(reg).values() if isinstance(row, Register)), key=lambda row: row.offset)
-    return head + "".join(line(plugged, row) for row in rows)
+    lines = [line(plugged, row) for row in rows]
+    machine.unplug(plugged)
+    return head + "".join(lines)
 
 
 def rules_table() -> str:
