@@ -164,7 +164,7 @@ offload_option = click.option(
     "offloads",
     type=Names(),
     default=(),
-    help=f"Let both devices do so much to packets: {', '.join(OFFLOADS)}.",
+    help=f"What both devices are to do to packets, with commas between: {', '.join(OFFLOADS)}.",
 )
 wait_option = click.option("--wait", is_flag=True, help="Sleep while no packets come, and poll while they do.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Report in JSON, an object a line.")
