@@ -296,6 +296,8 @@ def line(plugged: card.Card, row: Register) -> str:
 def places(row: Register) -> str:
     """Offsets, those of aliases included."""
     text = f"{row.offset:#07x}" + (f" + {row.stride:#x} × {row.count}" if row.count > 1 else "")
+    if row.stride < 0:
+        text = ", ".join(f"{offset:#07x}" for offset in row.offsets)
     if row.upper:
         text += f", from number {LOWER} on {row.offsets[LOWER]:#07x}"
     return text + "".join(

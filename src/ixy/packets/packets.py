@@ -1,9 +1,9 @@
 """Packets as kernels see them: a structure of arrays, an element a packet.
 
 Buffer numbers and lengths are always there. The other columns are what a device says about a packet, or is to do to it,
-and are there only where they were asked for (`ixy.open(..., metadata=…)`): a column that is None has the type None, so a
-kernel that fills or carries it is compiled to nothing. Kernels write columns by `unsafe.put` and `unsafe.move`, and ask
-by `unsafe.has`.
+and are there only where they were asked for (`ixy.open(..., metadata=…)`): a column that is None has the type None, so
+a kernel that fills or carries it is compiled to nothing. Kernels write columns by `unsafe.put` and `unsafe.move`, and
+ask by `unsafe.has`.
 """
 
 from __future__ import annotations
