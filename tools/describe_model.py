@@ -165,10 +165,10 @@ nothing. All else is as on an 82599.
 ## Virtual functions
 
 `sim:a.vf0` is virtual function 0 of card a, a PCI function of its own: 8086:10ed, of an X540 8086:1515, with 16 KiB of
-registers and three vectors of MSI-X. `vfs=` says how many there are, 1 to 63, 8 if nothing is said; up to 31 have four
-queues each way, more have two. What the first one to be opened says is plugged into the card is there for all, others
-are opened as `sim:a.vf1`. A card without a wire has no link, and without a link no frame goes from function to
-function.
+registers and three vectors of MSI-X. `vfs=` says how many there are, 1 to 63; if nothing is said, 8, or more if the
+number is higher. Up to 31 have four queues each way, more have two. What the first one to be opened says is plugged
+into the card is there for all, others are opened as `sim:a.vf1`. A card without a wire has no link, and without a link
+no frame goes from function to function.
 
 Registers of queues are those of the function's pool, seen at their places in its own BAR. Its mailbox is 16 words: VFU
 and PFU exclude each other; REQ, ACK and STS are interrupts for the other side, which PFMBICR keeps until it is cleared,
@@ -268,10 +268,13 @@ def main() -> None:
 
 def page() -> str:
     """The page's text."""
-    plugged = Machine(stepped=True).plug_in("sim:described,ready=0")
+    machine = Machine(stepped=True)
+    plugged = machine.plug_in("sim:described,ready=0")
     head = HEAD.replace("{rules}", rules_table())
     rows = sorted((row for row in vars(reg).values() if isinstance(row, Register)), key=lambda row: row.offset)
-    return head + "".join(line(plugged, row) for row in rows)
+    lines = [line(plugged, row) for row in rows]
+    machine.unplug(plugged)
+    return head + "".join(lines)
 
 
 def rules_table() -> str:
@@ -293,6 +296,8 @@ def line(plugged: card.Card, row: Register) -> str:
 def places(row: Register) -> str:
     """Offsets, those of aliases included."""
     text = f"{row.offset:#07x}" + (f" + {row.stride:#x} × {row.count}" if row.count > 1 else "")
+    if row.stride < 0:
+        text = ", ".join(f"{offset:#07x}" for offset in row.offsets)
     if row.upper:
         text += f", from number {LOWER} on {row.offsets[LOWER]:#07x}"
     return text + "".join(

@@ -22,7 +22,7 @@ from ixy.addresses import link_timeout as usual_link_timeout
 from ixy.arguments import boolean, integer, mac_address, number
 from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, MAX_ADDRESSES
 from ixy.drivers.info import Info, plugged
-from ixy.drivers.offloads import OFFLOADS, check_offloads
+from ixy.drivers.offloads import MAX_MTU, MIN_MTU, OFFLOADS, check_offloads
 from ixy.drivers.rings import ENTERED, POOL_BUSY, RING_BUSY, desert, enter, exit_from, in_use, leave, seize
 from ixy.drivers.rss import Rss, check_key, table_of
 from ixy.drivers.rules import Rule, make_rule
@@ -55,7 +55,6 @@ log = logging.getLogger("ixy.device")
 MAX_QUEUES = 128
 MAX_RING_SIZE = 1 << 15
 MAX_POOL_SIZE = 64_000
-MIN_MTU, MAX_MTU = 68, 65535  # bytes: what IPv4 asks of a link (RFC 791, 3.2), and what a packet of it can have
 MAX_VLAN = 4095  # IEEE 802.1Q: 12 bits
 LINK_TIMEOUT = 10.0  # seconds; a real link takes a few
 SEND_TIMEOUT = 1.0  # seconds without room for a packet

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import ixy
+from ixy.course.bench import Bench
 from ixy.course.judging import judge
 from ixy.course.material import LABS, Lab, lab_of
 from ixy.registers import i82599 as reg
@@ -66,6 +68,16 @@ def test_the_table() -> None:
         for changes in ways.values():
             with handed_in(*changes):
                 pass
+
+
+def test_lines_are_those_of_the_students_files_alone() -> None:
+    """And not of packages that lie beneath them, as in a virtual environment: here, this one's."""
+    for directory, line in ((Path(ixy.__file__).parents[1], ""), (Path(__file__).parent, "test_course.py:")):
+        bench = Bench(directory)
+        try:
+            assert bench.line().rstrip("0123456789") == line
+        finally:
+            bench.close()
 
 
 def test_a_word_of_the_eeprom_takes_its_time(machine: Machine) -> None:

@@ -348,7 +348,7 @@ def test_two_ends_of_ours(ring: str, tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"metadata": ("hash",)}, "does not tell 'hash'"),
-        ({"offloads": ("vlan",), "metadata": ("vlan",)}, "does not tell 'vlan'"),
+        ({"offloads": ("vlan",), "metadata": ("vlan",)}, "does not do 'vlan': leave it out of offloads"),
         ({"offloads": ("stamps",), "metadata": ("time",)}, "does not do 'stamps'"),
         ({"offloads": ("coalescing",), "metadata": ("segments", "parts")}, r"needs metadata=\('flags',\) too"),
         ({"mtu": 9000}, r"mtu=9000: longer frames than a buffer holds need metadata=\('parts',\) too"),

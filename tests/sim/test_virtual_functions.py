@@ -107,7 +107,8 @@ def test_a_function_of_pci(machine: Machine) -> None:
     ("address", "message"),
     [
         ("sim:a.vf2,vfs=2", "there is no virtual function 2: with vfs=2 the last is 1"),
-        ("sim:a.vf63", "there is no virtual function 63"),
+        ("sim:a.vf63", "there is no virtual function 63: with vfs=63 the last is 62"),
+        ("sim:a.vf100", "there is no virtual function 100: with vfs=63 the last is 62"),
         ("sim:a.vf0,vfs=64", "vfs"),
         ("sim:a.vf0,vlan=4095", "vlan=4095: possible are 1 to 4094, and 0 for none"),
         ("sim:a.vf0,mac=01:00:00:00:00:01", "write the address of a station"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ixy.arguments import integer, number
-from ixy.drivers.offloads import OFFLOADS, check_offloads
+from ixy.drivers.offloads import MAX_MTU, MIN_MTU, OFFLOADS, check_offloads
 from ixy.errors import ConfigurationError
 
 MIN_RING, MAX_RING = 64, 4096  # descriptors
@@ -13,7 +13,6 @@ MAX_POOL = 64_000  # buffers
 MAX_COUNT = 10**15  # packets: 11 days at the highest rate
 MAX_RATE = 10**9  # packets per second; times 292 years it still is a 64-bit number
 MAX_SECONDS = 10**9  # 31 years
-MIN_MTU, MAX_MTU = 68, 65535  # bytes; see `ixy.device`
 MAX_QUEUES = 64  # pairs; a device may have fewer
 MAX_CORES = 1 << 16
 MAX_SNAPLEN = 262144  # bytes; what libpcap takes for a sane length (pcap/pcap-int.h: MAXIMUM_SNAPLEN)

@@ -13,16 +13,14 @@ import click
 from ixy.apps.settings import (
     MAX_CORES,
     MAX_COUNT,
-    MAX_MTU,
     MAX_POOL,
     MAX_RING,
     MAX_SECONDS,
-    MIN_MTU,
     MIN_RING,
     Settings,
 )
 from ixy.arguments import number, whole_number
-from ixy.drivers.offloads import OFFLOADS
+from ixy.drivers.offloads import MAX_MTU, MIN_MTU, OFFLOADS
 from ixy.errors import ConfigurationError
 from ixy.formats.frames import MAX_FRAME, MIN_FRAME
 
@@ -166,7 +164,7 @@ offload_option = click.option(
     "offloads",
     type=Names(),
     default=(),
-    help=f"Let both devices do so much to packets: {', '.join(OFFLOADS)}.",
+    help=f"What both devices are to do to packets, with commas between: {', '.join(OFFLOADS)}.",
 )
 wait_option = click.option("--wait", is_flag=True, help="Sleep while no packets come, and poll while they do.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Report in JSON, an object a line.")

@@ -10,6 +10,7 @@ between: an eager one at once, a lazy one when it must. So a driver that is too 
 from __future__ import annotations
 
 import inspect
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -269,8 +270,9 @@ class Bench:
         """The student's line that is being executed, as "lab5.py:31"."""
         frame: FrameType | None = inspect.currentframe()
         while frame is not None:
-            if frame.f_code.co_filename.startswith(self.directory):
-                return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+            directory, name = os.path.split(frame.f_code.co_filename)
+            if directory == self.directory:  # and not beneath it, where Python's packages may be
+                return f"{name}:{frame.f_lineno}"
             frame = frame.f_back
         return ""
 

@@ -16,6 +16,8 @@ OFFLOADS = {
 }
 """What can be asked for, by the names that `ixy.open` takes, and the metadata that each needs."""
 
+MIN_MTU, MAX_MTU = 68, 65535  # bytes: what IPv4 asks of a link (RFC 791, 3.2), and what a packet of it can have
+
 
 def check_offloads(
     address: str, names: object, possible: Container[object], metadata: Sequence[str] | None = None
@@ -45,13 +47,3 @@ def check_offloads(
             if missing:
                 raise ConfigurationError(f"{address}: offload {name!r} needs metadata=({missing[0]!r},) too")
     return found
-
-
-def refuse_mtu(address: str, mtu: int | None) -> None:
-    """Refuse any MTU but the device's own.
-
-    Raises:
-        ConfigurationError: there is one.
-    """
-    if mtu is not None:
-        raise ConfigurationError(f"{address}: the device's MTU is not changed from here: leave out mtu={mtu}")

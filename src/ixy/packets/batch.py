@@ -687,10 +687,10 @@ def _memory() -> memoryview:
     return memoryview(cast(Any, pools().bytes.reshape(-1)))
 
 
-def check_length(length: int, parts: int = 1) -> int:
-    """The length of a packet, which so many buffers must hold.
+def check_length(length: int) -> int:
+    """The length of a packet, which a buffer must hold.
 
     Raises:
-        ConfigurationError: it is not within 1 and 2048 bytes each.
+        ConfigurationError: it is not within 1 and 2048 bytes.
     """
-    return integer("length", length, 1, parts * BUFFER_SIZE)
+    return integer("length", length, 1, BUFFER_SIZE)

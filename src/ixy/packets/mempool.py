@@ -14,11 +14,11 @@ import numpy as np
 
 from ixy import streams
 from ixy.arguments import integer
-from ixy.errors import Error, MemoryUnavailable, OwnershipError
+from ixy.errors import ConfigurationError, Error, MemoryUnavailable, OwnershipError
 from ixy.jit import Direct, compiled
 from ixy.once import once
 from ixy.packets import checking
-from ixy.packets.batch import Batch, Lender, Taker, check_length, no_copies
+from ixy.packets.batch import Batch, Lender, Taker, no_copies
 from ixy.packets.buffers import BUFFER_SIZE, MAX_PARTS, POOL_BYTES, POOL_SHIFT, POOLS, STRIDE, usable
 from ixy.packets.dma import DmaMemory, in_use
 from ixy.packets.packets import METADATA, NO_NEXT, Packets, check_metadata
@@ -108,7 +108,11 @@ class Mempool(Lender):
             Error: the pool is closed.
         """
         metadata = check_metadata(f"mempool {self.number}", metadata, METADATA) if metadata else ()
-        length = check_length(length, MAX_PARTS if "parts" in metadata else 1)
+        length = integer("length", length, 1, MAX_PARTS * BUFFER_SIZE)
+        if length > BUFFER_SIZE and "parts" not in metadata:
+            raise ConfigurationError(
+                f"length {length}: above {BUFFER_SIZE} it takes several buffers: metadata=('parts',)"
+            )
         count = min(integer("count", count, 1, sys.maxsize), self.capacity)
         self._check()
         allocate = _allocate if length <= BUFFER_SIZE else _allocate_chains

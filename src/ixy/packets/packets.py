@@ -1,8 +1,9 @@
 """Packets as kernels see them: a structure of arrays, an element a packet.
 
-Buffer numbers and lengths are always there. The other columns are what a device says about a packet, and are there only
-where they were asked for (`ixy.open(..., metadata=…)`): a column that is None has the type None, so a kernel that fills
-or carries it is compiled to nothing. Kernels write columns by `unsafe.put` and `unsafe.move`, and ask by `unsafe.has`.
+Buffer numbers and lengths are always there. The other columns are what a device says about a packet, or is to do to it,
+and are there only where they were asked for (`ixy.open(..., metadata=…)`): a column that is None has the type None, so
+a kernel that fills or carries it is compiled to nothing. Kernels write columns by `unsafe.put` and `unsafe.move`, and
+ask by `unsafe.has`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 class Flags(IntFlag):
     """What a device found out about a packet. Of a checksum that it did not look at, it says neither good nor bad.
 
-    Of a packet that is to be sent, IP_PARTIAL, L4_PARTIAL and VLAN say what is to be done to it. Kernels take flags as
+    A device with offloads that sends the packet makes what IP_PARTIAL, L4_PARTIAL and VLAN say. Kernels take flags as
     numbers: `packet.flags |= ixy.Flags.L4_PARTIAL`.
     """
 
@@ -33,7 +34,7 @@ class Flags(IntFlag):
     IP_BAD = 1 << 1
     L4_GOOD = 1 << 2  # the checksum of TCP or UDP is right
     L4_BAD = 1 << 3
-    L4_PARTIAL = 1 << 4  # no checksum was made: the packet comes from this machine (VirtIO 1.2, 5.1.6.4.1)
+    L4_PARTIAL = 1 << 4  # TCP or UDP has no checksum yet: the packet comes from this machine (VirtIO 1.2, 5.1.6.4.1)
     VLAN = 1 << 5  # a VLAN tag was taken out of the packet, see `vlans`
     HASH = 1 << 6  # the packet was hashed, see `hashes`
     IP_PARTIAL = 1 << 7  # the IPv4 header, if there is one, has no checksum yet
@@ -144,6 +145,10 @@ def check_metadata(address: str, names: object, possible: Iterable[str]) -> tupl
         if name not in METADATA:
             raise ConfigurationError(f"{address}: metadata {name!r}: possible are {', '.join(METADATA)}")
         if name not in possible:
+            if name == "parts":
+                raise ConfigurationError(
+                    f"{address}: the device takes packets in one buffer only: leave out metadata 'parts' (--mtu)"
+                )
             raise ConfigurationError(f"{address}: the device does not tell {name!r}: leave it out of metadata")
     return tuple(name for name in METADATA if name in asked)
 

@@ -244,7 +244,10 @@ class Machine:
                 f"open it as sim:{spec.full_name}"
             )
         if number >= len(functions):
-            raise AddressError(f"sim:{spec.full_name}: sim:{spec.name} was opened with vfs={len(functions)}")
+            raise AddressError(
+                f"sim:{spec.full_name}: sim:{spec.name} was opened with vfs={len(functions)}: "
+                f"that takes vfs={number + 1} at least"
+            )
         if number in plug.functions:
             raise DeviceBusy(f"sim:{spec.full_name} is open already: close it first")
         if plug.physical is None and spec.grant != Grant():

@@ -54,7 +54,7 @@ _VFS = "vfs"
 _OWN = (_SPEED, _CLOCK, "card", "ready", "seed", _VFS)  # of the card, whatever is plugged in
 _OF_FUNCTION = ("mac", "vlan", "spoof", "trust")
 _OPTIONS = [*dict.fromkeys([*(option for kind in KINDS for option in (kind.option, *kind.extras)), *_OWN])]
-_FUNCTION_NAME = re.compile(r"(.+)\.vf(\d{1,2})")
+_FUNCTION_NAME = re.compile(r"(.+)\.vf(\d{1,9})", re.ASCII)
 MAX_VFS = 63  # the last pool is the physical function's
 DEFAULT_VFS = 8
 _RATES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}  # bits per second
@@ -214,8 +214,8 @@ def _functions(address: str, given: Options, vf: int | None) -> int:
     """How many virtual functions the card is to have."""
     vfs = given.number(_VFS, 0 if vf is None else 1, MAX_VFS)
     if vfs is None:
-        vfs = 0 if vf is None else max(DEFAULT_VFS, vf + 1)
-    if vf is not None and vf >= min(vfs, MAX_VFS):
+        vfs = 0 if vf is None else min(max(DEFAULT_VFS, vf + 1), MAX_VFS)
+    if vf is not None and vf >= vfs:
         raise AddressError(f"{address}: there is no virtual function {vf}: with vfs={vfs} the last is {vfs - 1}")
     return vfs
 

@@ -25,7 +25,7 @@ from ixy.drivers.ixgbe.rings import (
     IxgbeRxRing,
     IxgbeTxRing,
 )
-from ixy.drivers.offloads import check_offloads
+from ixy.drivers.offloads import MIN_MTU, check_offloads
 from ixy.drivers.pools import AttachedPools
 from ixy.dropped import close_dropped
 from ixy.errors import ConfigurationError, DeviceTimeout, Error, UnsupportedDevice
@@ -382,6 +382,6 @@ def check_mtu(address: str, mtu: int | None, longest: int, parts: bool) -> int:
     if mtu is None:
         return DEFAULT_MTU
     most = BUFFER_SIZE - IN_BUFFERS
-    if integer(f"{address}: mtu", mtu, 1, longest) > most and not parts:
+    if integer(f"{address}: mtu", mtu, MIN_MTU, longest) > most and not parts:
         raise ConfigurationError(f"{address}: mtu {mtu}: above {most} it takes several buffers: metadata=('parts',)")
     return mtu

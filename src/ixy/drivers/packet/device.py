@@ -117,8 +117,8 @@ class PacketDevice(LinuxDevice):
         self._receiving, self._sending = self.rx_rings, self.tx_rings
         self._counted: list[list[int]] = [[0] * len(_COUNTERS) for _ in range(rx_queues)]
         self._check(rx_queues, tx_queues, ring_size, pool_size, rss_key)
+        check_offloads(self.address, offloads, ())
         self._metadata = check_metadata(self.address, metadata, _TOLD)
-        check_offloads(self.address, offloads, (), self._metadata)
         self._check_mtu(mtu, self._metadata)
         try:
             self._take_interface()

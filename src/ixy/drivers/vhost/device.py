@@ -126,8 +126,8 @@ class VhostDevice:
         self._interrupts: list[KickInterrupt] = []
         self._too_long = 0
         self._check(rx_queues, tx_queues, ring_size, pool_size, rss_key, metadata)
+        self._offloads = check_asked(self.address, offloads, _DOING, metadata)
         self._metadata = check_metadata(self.address, metadata, _TOLD)
-        self._offloads = check_asked(self.address, offloads, _DOING, self._metadata)
         self._mtu = self._check_mtu(mtu)
         try:
             self.memory = GuestMemory()

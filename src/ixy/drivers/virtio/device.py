@@ -132,8 +132,8 @@ class VirtioNet:
         try:
             transport.reset()
             offered = Features(transport.features())
+            self._offloads = self._check_offloads(offered, offloads, metadata)
             self._metadata = check_metadata(self.address, metadata, self._told(offered))
-            self._offloads = self._check_offloads(offered, offloads)
             unwanted |= self._unneeded(offered) | self._unusable(offered)
             self._offered = offered
             self.features = negotiate(self.address, offered, wanted=self._wanted(), unwanted=unwanted)
@@ -170,9 +170,9 @@ class VirtioNet:
         """Whether the device can hash all that RSS of any device hashes."""
         return not ~self._transport.config_read(reg.CONFIG_HASH_TYPES, 4) & reg.HASH_TYPES
 
-    def _check_offloads(self, offered: Features, asked: Sequence[str]) -> tuple[str, ...]:
+    def _check_offloads(self, offered: Features, asked: Sequence[str], metadata: Sequence[str]) -> tuple[str, ...]:
         possible = [name for name, bits in DOING.items() if offered.can(bits)]
-        return check_asked(self.address, asked, possible, self._metadata)
+        return check_asked(self.address, asked, possible, metadata)
 
     def _wanted(self) -> int:
         """Features for what was asked for."""

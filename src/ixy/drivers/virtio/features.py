@@ -112,7 +112,9 @@ def check_asked(
     """
     offloads = check_offloads(address, asked, possible, metadata)
     if "coalescing" in offloads and "flags" not in metadata:
-        raise ConfigurationError(f"{address}: offload 'coalescing' needs metadata=('flags',) too")
+        raise ConfigurationError(
+            f"{address}: offload 'coalescing' needs metadata=('flags',) too (--offload checksum,coalescing)"
+        )
     return offloads
 
 

@@ -160,8 +160,8 @@ class XdpDevice(LinuxDevice):
         self._in_parts = "parts" in metadata
         self._jumbo = self._in_parts or self.interface.first.mtu + _AROUND > BUFFER_SIZE
         self._check(rx_queues, tx_queues, ring_size, pool_size, rss_key)
+        check_offloads(self.address, offloads, ())
         self._metadata = check_metadata(self.address, metadata, ("time", "parts"))
-        check_offloads(self.address, offloads, (), self._metadata)
         self._check_mtu(mtu, self._metadata)
         chosen = compile_expression(wanted.expression) if wanted.expression else None
         if not (force or chosen):
@@ -259,7 +259,7 @@ class XdpDevice(LinuxDevice):
                 if self._in_parts and not flags & _PARTS:
                     raise UnsupportedDevice(
                         f"{self.address}: this kernel, or the interface's driver, has no frames in parts, as Linux 6.6 "
-                        "has them: leave out metadata 'parts'"
+                        "has them: leave out metadata 'parts' (--mtu)"
                     )
                 return
             except OSError as error:
