@@ -24,13 +24,16 @@ if TYPE_CHECKING:
 
 
 class Flags(IntFlag):
-    """What a device found out about a packet. Of a checksum that it did not look at, it says neither good nor bad."""
+    """What a device found out about a packet. Of a checksum that it did not look at, it says neither good nor bad.
+
+    A device with offloads that sends the packet makes what IP_PARTIAL, L4_PARTIAL and VLAN say.
+    """
 
     IP_GOOD = 1 << 0  # the checksum of the IPv4 header is right
     IP_BAD = 1 << 1
     L4_GOOD = 1 << 2  # the checksum of TCP or UDP is right
     L4_BAD = 1 << 3
-    L4_PARTIAL = 1 << 4  # no checksum was made: the packet comes from this machine (VirtIO 1.2, 5.1.6.4.1)
+    L4_PARTIAL = 1 << 4  # TCP or UDP has no checksum yet: the packet comes from this machine (VirtIO 1.2, 5.1.6.4.1)
     VLAN = 1 << 5  # a VLAN tag was taken out of the packet, see `vlans`
     HASH = 1 << 6  # the packet was hashed, see `hashes`
     IP_PARTIAL = 1 << 7  # the IPv4 header has no checksum yet
