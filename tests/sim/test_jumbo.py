@@ -67,7 +67,7 @@ def test_what_is_what_with_another_mtu() -> None:
         assert len(device.rx[0].receive()) == 1
     for options, text in (
         ({"mtu": 2027}, r"sim:a: mtu 2027: above 2026 it takes several buffers: metadata=\('parts',\)"),
-        ({"mtu": 9711, "metadata": ("parts",)}, "sim:a: mtu 9711: 1 to 9710 are possible"),
+        ({"mtu": 9711, "metadata": ("parts",)}, "sim:a: mtu 9711: 68 to 9710 are possible"),
         ({"mtu": MTU, "metadata": ("parts",), "ring_size": RING, "pool_size": RING + 35}, "needs at least 100"),
     ):
         with pytest.raises(ConfigurationError, match=text):
