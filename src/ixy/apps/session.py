@@ -94,11 +94,24 @@ def open_devices(
         for device in devices:
             _await_link(device, settings.link_timeout)
         yield devices
+        for device in devices:
+            _tell_left(device)
 
 
 def longest_frame(settings: Settings) -> int:
     """Bytes that a frame may have, without its check sequence; a buffer holds any number up to its size."""
     return max(BUFFER_SIZE, (settings.mtu or 0) + _FRAMING)
+
+
+def _tell_left(device: Device) -> None:
+    """Say of how many packets an offload could not do what they asked for."""
+    if not any(queue.ring.offloads for queue in device.tx):
+        return
+    counted = device.xstats()
+    left = {what: sum(counted.get(f"tx_q{i}_{what}", 0) for i in range(len(device.tx))) for what in _LEFT}
+    for what, count in left.items():
+        if count:
+            log.warning("%s: %s: %d", device.address, _LEFT[what], count)
 
 
 def _await_link(device: Device, timeout: float) -> None:

@@ -54,10 +54,8 @@ class Templates:
         if np.any(short):
             log.warning("%s: left out frames without a whole Ethernet header: %d", source, np.count_nonzero(short))
         if np.any(long):
-            what = "a buffer of" if longest == BUFFER_SIZE else "--mtu allows,"
-            log.warning(
-                "%s: left out frames longer than %s %d bytes: %d", source, what, longest, np.count_nonzero(long)
-            )
+            bound = f"a buffer of {BUFFER_SIZE}" if longest == BUFFER_SIZE else f"the MTU allows, {longest}"
+            log.warning("%s: left out frames longer than %s bytes: %d", source, bound, np.count_nonzero(long))
         fitting = ~(short | long)
         if not np.any(fitting):
             raise ConfigurationError(f"{source}: no packet to send")
