@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable
+from enum import EnumMeta, IntFlag
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from numba.core.typing.templates import (
     infer_global,
     signature,
 )
+from numba.core.typing.typeof import typeof_impl
 
 from ixy import functions, verdicts
 from ixy.headers import HEADERS, Field, Ipv6Address, fields
@@ -98,6 +100,19 @@ class WideAddressType(types.UniTuple):
         return self
 
 
+class FlagsType(types.EnumClass):
+    """A class of flags, such as `ixy.Flags`: its members are integers, as they are in Python."""
+
+    basename = "Flags"
+
+    def __init__(self, known: type[IntFlag]) -> None:
+        super().__init__(known, types.int64)
+
+    @property
+    def member_type(self) -> Any:
+        return self.dtype
+
+
 class RecordType(types.Type):
     """A record of the user's, or one within it."""
 
@@ -126,6 +141,19 @@ class BatchType(types.Type):
     def __init__(self, packet: PacketType, stride: int, numbers: int) -> None:
         self.packet, self.stride, self.numbers = packet, stride, numbers
         super().__init__(f"ixy.Packets({packet}, {stride}, {numbers})")
+
+
+_of_enum = typeof_impl.dispatch(EnumMeta)
+
+
+@typeof_impl.register(EnumMeta)
+def _type_of_enum(known: Any, context: Any) -> Any:
+    return FlagsType(known) if issubclass(known, IntFlag) else _of_enum(known, context)
+
+
+@typeof_impl.register(IntFlag)
+def _type_of_flag(_flag: IntFlag, _context: Any) -> Any:
+    return types.int64
 
 
 def packet_type(room: int, packets: Any, chain: tuple[int, int]) -> PacketType:

@@ -256,6 +256,34 @@ def test_a_function_sees_the_first_part_and_tells_of_packets() -> None:
             assert batch.lengths.tolist() == [60, 2048, 9000]
 
 
+@pytest.mark.parametrize("flag", [ixy.Flags.VLAN, ixy.Flags.L4_BAD])
+def test_flags_are_numbers_to_a_function(flag: ixy.Flags) -> None:
+    """By the name of the class, or as a constant: compared, combined, taken out, assigned."""
+
+    @ixy.kernel
+    def mark(packet: ixy.Packet) -> int:
+        if packet.flags & ixy.Flags.L4_GOOD == ixy.Flags.L4_GOOD:
+            packet.flags = ixy.Flags.HASH
+        elif packet.flags & flag:
+            packet.flags &= ~flag
+        else:
+            packet.flags |= ixy.Flags.L4_PARTIAL | ixy.Flags.IP_PARTIAL
+        return ixy.FORWARD
+
+    with (
+        ixy.Mempool(32) as pool,
+        ixy.Ring(32, metadata=("flags",)) as one,
+        ixy.Ring(32, metadata=("flags",)) as other,
+    ):
+        path = ixy.Path(one.rx, other.tx, mark)
+        with pool.allocate(3, metadata=("flags",)) as batch:
+            batch.flags = [1 << 2, flag | 1 << 8, 1 << 8]
+            assert one.tx.send(batch) == 3
+        path.run(1)
+        with other.rx.receive() as batch:
+            assert batch.flags.tolist() == [1 << 6, 1 << 8, 1 << 4 | 1 << 7 | 1 << 8]
+
+
 def test_a_batch_kernel_sees_the_same() -> None:
     @ixy.batch_kernel
     def by_length(packets: ixy.Batch) -> None:

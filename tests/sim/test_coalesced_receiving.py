@@ -23,6 +23,7 @@ from scapy.packet import Packet
 import ixy
 from ixy import Flags
 from ixy.device import Device
+from ixy.drivers.ixgbe.coalescing import follow, take_chain
 from ixy.drivers.rings import DROPPED, NEXT
 from ixy.errors import ConfigurationError
 from ixy.packets.buffers import BUFFER_SIZE
@@ -331,6 +332,19 @@ def test_chains(
         assert int(state.tail[0]) == (passed - 1) % RING
         assert (state.descriptors[1 : 2 * passed : 2] == 0).all()
         assert accounted(device) == POOL
+
+
+@pytest.mark.once
+def test_a_length_that_is_written_anew_counts_for_nothing(machine: Machine) -> None:
+    """A part is as long as it was when it was looked at."""
+    with open_coalescing(machine) as device, device.rx[0].receive(1) as batch:
+        state = device.rx[0].ring.state
+        state.descriptors[:4] = [*says(PART), *says(9, status=DD | EOP)]
+        assert follow(state, pools()) == 2
+        state.descriptors[:4] = [*says(0xFFFF), *says(0xFFFF, status=DD | EOP)]
+        assert take_chain(state, pools(), batch._packets, 0, 2) == 1
+        batch._span[:] = 0, 1
+        assert batch.lengths.tolist() == [PART + 9]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

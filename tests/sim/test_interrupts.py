@@ -7,9 +7,12 @@ import time
 import numpy as np
 import pytest
 
+import ixy
 from ixy.registers import Register
 from ixy.registers import i82599 as reg
+from ixy.sim.card import state
 from ixy.sim.card.interrupts import LINK_CHANGE, Interrupts
+from ixy.sim.machine import Machine
 
 
 class Recorder:
@@ -163,3 +166,19 @@ def test_a_reset_forgets_all(card: Card) -> None:
     card.interrupts.reset()
     assert card.read(reg.EIMS) == 0
     assert card.read(reg.EICR) == 0
+
+
+def test_what_nobody_was_told_of_is_forgotten_when_nobody_is_to_be_told() -> None:
+    """Packets that come while all vectors are masked are told of when one is unmasked. If there is nobody any more,
+    the card has nothing to say, and no memory to say it in: its wire is unplugged."""
+    machine = Machine(stepped=True)
+    with ixy.open("sim:a,gen=60", sim=machine) as device:
+        device.rx[0].fileno()  # switches interrupts on
+        card = machine.cards["a"]
+        card.write32(reg.EIMC_EX[0].offset, 0xFFFFFFFF)
+        machine.step(10)
+        assert machine.rack.cards[card.index, state.RAISED] == 1
+        card.interrupt_no_more()
+        assert machine.rack.cards[card.index, state.RAISED] == 0
+        machine.step(10)
+        assert machine.rack.cards[card.index, state.RAISED] == 0

@@ -159,6 +159,12 @@ def _header_size(data: NDArray[np.uint8], protocol: int, at: int, length: int, e
     return size if at + size <= min(length, end) else 0
 
 
+@compiled
+def is_cut(layers: Layers, segment: int) -> bool:
+    """Whether a packet is more than one segment of so many bytes of payload; 0 of one that is not to be cut."""
+    return 0 < segment < layers.end - layers.payload
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # What has to stand in them
 

@@ -132,6 +132,10 @@ class Batch(ManyHeaders):
 
     A batch is used by one thread at a time. `RxQueue.receive` and `Mempool.allocate` make batches.
 
+    Args:
+        room, metadata: for how many packets, and what is told of each.
+        new: makes a column, see `new_packets`.
+
     Attributes:
         pool: where its buffers come from: a mempool, or a ring between threads.
     """

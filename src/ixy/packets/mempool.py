@@ -22,7 +22,7 @@ from ixy.packets.batch import Batch, Lender, Taker, check_length, no_copies
 from ixy.packets.buffers import BUFFER_SIZE, MAX_PARTS, POOL_BYTES, POOL_SHIFT, POOLS, STRIDE, usable
 from ixy.packets.dma import DmaMemory, in_use
 from ixy.packets.packets import METADATA, NO_NEXT, Packets, check_metadata
-from ixy.packets.parts import all_buffers, link
+from ixy.packets.parts import all_buffers, link_rest, parts_of
 from ixy.packets.pool import (
     Pools,
     available,
@@ -188,7 +188,7 @@ def _allocate_chains(
     """The same, where no packet lies in one buffer: each takes several, all of them full but the last."""
     if not wait_for(pools.words, pool):
         return False
-    parts = (length + BUFFER_SIZE - 1) // BUFFER_SIZE
+    parts = parts_of(length)
     free = free_count(pools, pool)
     if free < count * parts:
         free = refill(pools, pool)
@@ -196,12 +196,7 @@ def _allocate_chains(
     for i in range(count):
         packets.ids[i] = fresh(pools, pool, free, i * parts)
         packets.lengths[i] = BUFFER_SIZE
-        following = NO_NEXT
-        for part in range(parts - 1, 0, -1):
-            buffer = fresh(pools, pool, free, i * parts + part)
-            link(pools, buffer, min(length - part * BUFFER_SIZE, BUFFER_SIZE), following)
-            following = buffer
-        put(packets.nexts, i, following)
+        put(packets.nexts, i, link_rest(pools, pool, free, i * parts, length))
     took(pools, pool, free - count * parts, packets)
     span[1] = count
     release(pools.words, pool)

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 
 class Flags(IntFlag):
-    """What a device found out about a packet. Of a checksum that it did not look at, it says neither good nor bad."""
+    """What a device found out about a packet. Of a checksum that it did not look at, it says neither good nor bad.
+
+    Of a packet that is to be sent, IP_PARTIAL, L4_PARTIAL and VLAN say what is to be done to it. Kernels take flags as
+    numbers: `packet.flags |= ixy.Flags.L4_PARTIAL`.
+    """
 
     IP_GOOD = 1 << 0  # the checksum of the IPv4 header is right
     IP_BAD = 1 << 1
@@ -32,7 +36,7 @@ class Flags(IntFlag):
     L4_PARTIAL = 1 << 4  # no checksum was made: the packet comes from this machine (VirtIO 1.2, 5.1.6.4.1)
     VLAN = 1 << 5  # a VLAN tag was taken out of the packet, see `vlans`
     HASH = 1 << 6  # the packet was hashed, see `hashes`
-    IP_PARTIAL = 1 << 7  # the IPv4 header has no checksum yet
+    IP_PARTIAL = 1 << 7  # the IPv4 header, if there is one, has no checksum yet
     IPV4 = 1 << 8
     IPV6 = 1 << 10
     TCP = 1 << 12

@@ -32,6 +32,28 @@ def link(pools: Pools, buffer: int, size: int, following: int) -> None:
 
 
 @compiled
+def parts_of(length: int) -> int:
+    """How many buffers a packet of so many bytes takes."""
+    return (length + BUFFER_SIZE - 1) // BUFFER_SIZE
+
+
+@compiled
+def link_rest(pools: Pools, pool: int, free: int, place: int, length: int) -> int:
+    """Link the buffers of a packet of `length` bytes behind its first one, all full but the last; the second one, or
+    NO_NEXT.
+
+    Args:
+        pool, free, place: its first buffer is `fresh(pools, pool, free, place)`, and the others come after that.
+    """
+    following = NO_NEXT
+    for part in range(parts_of(length) - 1, 0, -1):
+        buffer = fresh(pools, pool, free, place + part)
+        link(pools, buffer, min(length - part * BUFFER_SIZE, BUFFER_SIZE), following)
+        following = buffer
+    return following
+
+
+@compiled
 def part_count(pools: Pools, packets: Packets, i: int) -> int:
     """In how many buffers packet `i` lies."""
     count, buffer = 1, peek(packets.nexts, i, NO_NEXT)
@@ -39,6 +61,16 @@ def part_count(pools: Pools, packets: Packets, i: int) -> int:
         count += 1
         buffer = int(pools.nexts[buffer & ID_MASK])
     return count
+
+
+@compiled
+def how_many_fit(pools: Pools, packets: Packets, first: int, last: int, room: int, more: int) -> int:
+    """How many of packets `first` to `last` go into so many descriptors, where each takes one a part, and some more."""
+    for i in range(first, last):
+        room -= part_count(pools, packets, i) + more
+        if room < 0:
+            return i - first
+    return max(last - first, 0)
 
 
 @compiled
@@ -73,19 +105,14 @@ def gather(pools: Pools, packets: Packets, i: int, target: NDArray[np.uint8], at
 def lengthen(pools: Pools, pool: int, packets: Packets, i: int, length: int) -> None:
     """Let packet `i`, which has one buffer, be `length` bytes long, in as many more as that takes. For the owner of
     `pool`; if that has fewer, the packet is so much shorter."""
-    parts = min((length + BUFFER_SIZE - 1) // BUFFER_SIZE, MAX_PARTS)
+    parts = min(parts_of(length), MAX_PARTS)
     free = free_count(pools, pool)
     if free < parts - 1:
         free = refill(pools, pool)
         parts = min(parts, 1 + free)
-    following = NO_NEXT
-    for part in range(parts - 1, 0, -1):
-        buffer = fresh(pools, pool, free, part - 1)
-        link(pools, buffer, min(length - part * BUFFER_SIZE, BUFFER_SIZE), following)
-        following = buffer
+    put(packets.nexts, i, link_rest(pools, pool, free, -1, min(length, parts * BUFFER_SIZE)))
     took(pools, pool, free - parts + 1, packets)
     packets.lengths[i] = min(length, BUFFER_SIZE)
-    put(packets.nexts, i, following)
 
 
 @compiled

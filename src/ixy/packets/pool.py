@@ -263,6 +263,7 @@ def _give_rests(pools: Pools, packets: Packets, first: int, last: int) -> int:
 
 @compiled
 def _give_one(pools: Pools, buffer: int) -> None:
+    """`_give_anywhere` of a buffer that stands in no array."""
     pool, words = pool_of(buffer), pools.words
     if claim(words, pool):
         free = words[_word(pool, _FREE)]

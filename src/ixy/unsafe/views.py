@@ -42,6 +42,7 @@ from ixy.jittypes import (
     AddressType,
     BatchType,
     ElementsType,
+    FlagsType,
     HeaderType,
     PacketType,
     RecordType,
@@ -85,6 +86,9 @@ class _BatchModel(models.StructModel):
         own += [("size", types.CPointer(types.int32)), ("verdicts", types.CPointer(types.int64))]
         path = [("counts", types.CPointer(types.int64)), ("count", types.int64)]
         super().__init__(manager, kind, [*own, *path, *columns, *_parts_of_chain(kind.packet)])
+
+
+register_model(FlagsType)(models.OpaqueModel)
 
 
 @register_model(HeaderType)

@@ -79,7 +79,7 @@ def test_names_from_the_list_of_pci_ids(sysfs: FakeSysfs, tmp_path: Path, monkey
 
 def test_cards_of_all_drivers(sysfs: FakeSysfs, capsys: pytest.CaptureFixture[str]) -> None:
     """What `ixy.open` opens is listed as usable: an 82599 and both kinds of VirtIO devices; another card is not."""
-    for slot, (vendor, device) in enumerate([(0x8086, 0x10FB), (0x1AF4, 0x1000), (0x1AF4, 0x1041), (0x8086, 0x100E)]):
+    for slot, (vendor, device) in enumerate([(0x8086, 0x10FB), (0x1AF4, 0x1000), (0x1AF4, 0x1041), (0x8086, 0x1572)]):
         sysfs.add(f"0000:0{slot}:00.0", vendor=vendor, device=device)
     print_devices(as_json=True)
     assert [card["usable"] for card in json.loads(capsys.readouterr().out)] == [True, True, True, False]

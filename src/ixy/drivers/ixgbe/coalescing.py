@@ -5,7 +5,8 @@ Such a packet lies in several buffers, and between its descriptors there are tho
 comes. So the ring always holds as many buffers as it has descriptors.
 
 What the card says is not trusted: the next descriptor has to be one that the card has and that is no other packet's. A
-packet of which that is not true, which is too long, or has a part of a nonsensical length, is refused.
+packet of which that is not true, which is too long, or has a part of a nonsensical length, is refused. Each length is
+read once, since who writes them may write anew.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def rx_batch(ring: CoalescingRxState, pools: Pools, packets: Packets, limit: int
     while count < limit and looked < ring.held.ids.size:
         slot = ring.state[NEXT] & mask
         if ring.taken[slot] == 0:
-            parts = follow(ring)
+            parts = follow(ring, pools)
             if parts == _LATER:
                 break
             if parts == _REFUSED:
@@ -83,9 +84,9 @@ def rx_batch(ring: CoalescingRxState, pools: Pools, packets: Packets, limit: int
 
 
 @compiled
-def follow(ring: CoalescingRxState) -> int:
-    """How many parts the packet has that begins at the next descriptor; _LATER if it is not all there, _REFUSED if it
-    makes no sense, and then all of its descriptors are passed over.
+def follow(ring: CoalescingRxState, pools: Pools) -> int:
+    """How many parts the packet has that begins at the next descriptor, whose descriptors and lengths are noted then;
+    _LATER if it is not all there, _REFUSED if it makes no sense, and then all of its descriptors are passed over.
     """
     size = ring.held.ids.size
     begin = place = ring.state[NEXT]
@@ -97,6 +98,7 @@ def follow(ring: CoalescingRxState) -> int:
             return _LATER
         length = (status >> RX_LENGTH_SHIFT) & 0xFFFF
         good = good and 0 < length <= BUFFER_SIZE and count < ring.parts
+        link(pools, int(ring.held.ids[slot]), length, NO_NEXT)
         ring.chain[count] = slot
         count += 1
         if status & RX_EOP != 0:
@@ -134,18 +136,17 @@ def take_chain(ring: CoalescingRxState, pools: Pools, packets: Packets, at: int,
     for part in range(parts - 1, -1, -1):
         slot = chain[part] & INDEX_MASK
         buffer = int(held[slot])
-        says, status = ring.descriptors[2 * slot], ring.descriptors[2 * slot + 1]
+        says = ring.descriptors[2 * slot]
         if part == parts - 1:
-            describe(packets, at, says, status)
-        length: Any = (status >> RX_LENGTH_SHIFT) & 0xFFFF
+            describe(packets, at, says, ring.descriptors[2 * slot + 1])
         segments += max(((says >> RX_RSCCNT_SHIFT) & _COUNT) - 1, 0)
         if part > 0:
-            link(pools, buffer, length, following)
+            pools.nexts[buffer & ID_MASK] = following
             ring.taken[slot] = 1
             following = buffer
         else:
             packets.ids[at] = buffer
-            packets.lengths[at] = length
+            packets.lengths[at] = pools.sizes[buffer & ID_MASK]
             put(packets.nexts, at, following)
         held[slot] = fresh(pools, ring.pool, free, part)
     if has(packets.segments):

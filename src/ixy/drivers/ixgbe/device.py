@@ -40,7 +40,7 @@ log = logging.getLogger("ixy.ixgbe")
 
 MAX_FRAME = 10  # KiB, rounded up
 FLOW_CONTROL_ROOM = 24  # KiB: 4.6.3.2, below the end of the receive buffer
-DONE = (*DOES, "coalescing")  # to packets, if asked for
+POSSIBLE = (*DOES, "coalescing")  # to packets, if asked for
 COALESCING_TIME = 50e-6  # seconds that a segment waits at most for those that follow it
 
 
@@ -88,7 +88,7 @@ class Ixgbe(CardFunction):
         self._phy: Phy | None = None
         try:
             self._card = CARDS[function.config_read(2, 2)]
-            self._check_packets(metadata, TOLD, offloads, DONE, mtu, MAX_MTU)
+            self._check_packets(metadata, TOLD, offloads, POSSIBLE, mtu, MAX_MTU)
             self._check_queues(rx_queues, tx_queues, ring_size, pool_size, reg.QUEUES)
             if rx_queues > 1 or "hash" in self._metadata:
                 named = min(rx_queues, self._card.rss_queues)

@@ -298,9 +298,12 @@ class CardFunction:
         raise NotImplementedError
 
     def sent(self) -> int:
-        """Packets that have left the card, those counted once of which several frames are made."""
+        """Packets that have left the card, those counted once of which several frames are made, or that were refused.
+
+        Frames are reckoned when their packet is put on the ring, so until all have left there may be fewer.
+        """
         more = sum(ring.more_frames for ring in self.tx_rings if isinstance(ring, IxgbeOffloadTxRing))
-        return self.counters().tx_packets - more
+        return max(self.counters().tx_packets - more, 0)
 
     # -----------------------------------------------------------------------------------------------------------------
     # The end

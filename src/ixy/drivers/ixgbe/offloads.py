@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ixy.drivers.layers import TCP, clear_header_checksum, clear_lengths, find_layers, write_pseudo_sum
+from ixy.drivers.layers import TCP, Layers, clear_header_checksum, clear_lengths, find_layers, is_cut, write_pseudo_sum
 from ixy.drivers.rings import CLEAN, COMMON_WORDS, NEXT
 from ixy.jit import compiled, outlined
 from ixy.packets.buffers import ID_MASK, MAX_PARTS, device_address
 from ixy.packets.checking import hand_over
 from ixy.packets.packets import INDEX_MASK, NO_NEXT, Flags, Packets
-from ixy.packets.parts import part_count, total_length
+from ixy.packets.parts import how_many_fit, part_count, total_length
 from ixy.packets.pool import Pools, give, give_seldom
 from ixy.registers.i82599 import (
     CONTEXT_IPV4,
@@ -161,41 +161,54 @@ def planned(data: NDArray[np.uint8], length: int, total: int, flags: int, segmen
         segment: bytes of payload in each segment, 0 if the packet is not to be cut.
         tag: the VLAN tag that it is to put in, -1 for none.
     """
-    command, first, second = 0, _ETHERNET << CONTEXT_MACLEN_SHIFT, 0
-    size, payload, frame, frames = total, total, total, 1
-    met = flags == 0 and segment == 0
-    if not met:
-        layers = find_layers(data, length, total)
-        of_transport = flags & _L4_PARTIAL != 0 or segment > 0
-        met = (
-            layers.version != 0
-            and layers.transport - layers.network <= _LONGEST_NETWORK
-            and (layers.payload > 0 or not of_transport)
-            and (segment == 0 or (layers.protocol == TCP and layers.payload <= _LONGEST_HEADERS))
-        )
-        if met:
-            first = (layers.transport - layers.network) | layers.network << CONTEXT_MACLEN_SHIFT
-            second = CONTEXT_IPV4 if layers.version == 4 else 0
-            size = payload = frame = layers.end
-            cut = segment > 0 and layers.payload + segment < layers.end
-            if layers.version == 4 and (flags & _IP_PARTIAL != 0 or segment > 0):
-                clear_header_checksum(data, layers)
-                command |= TX_IXSM
-            if of_transport:
-                write_pseudo_sum(data, layers, 0 if cut else layers.end - layers.transport)
-                command |= TX_TXSM
-                second |= (L4T_TCP if layers.protocol == TCP else L4T_UDP) << CONTEXT_L4T_SHIFT
-            if cut:
-                clear_lengths(data, layers)
-                command |= TX_TSE
-                second |= (layers.payload - layers.transport) << CONTEXT_L4LEN_SHIFT
-                second |= segment << CONTEXT_MSS_SHIFT
-                payload, frame = layers.end - layers.payload, layers.payload + segment
-                frames = (payload + segment - 1) // segment
-    if tag >= 0:
-        first |= tag << CONTEXT_VLAN_SHIFT
-        command |= TX_VLE
-    return Task(command, first, second | TX_CONTEXT | TX_DEXT if command != 0 else 0, size, payload, frame, frames, met)
+    command, tagged = (TX_VLE, tag << CONTEXT_VLAN_SHIFT) if tag >= 0 else (0, 0)
+    if flags == 0 and segment == 0:
+        return only_tagged(command, tagged, total, True)
+    layers = find_layers(data, length, total)
+    if not suits(layers, flags, segment):
+        return only_tagged(command, tagged, total, False)
+    cut = is_cut(layers, segment)
+    first = (layers.transport - layers.network) | layers.network << CONTEXT_MACLEN_SHIFT | tagged
+    second, payload, frame, frames = 0, layers.end, layers.end, 1
+    if layers.version == 4:
+        second |= CONTEXT_IPV4
+        if flags & _IP_PARTIAL != 0 or segment > 0:
+            clear_header_checksum(data, layers)
+            command |= TX_IXSM
+    if flags & _L4_PARTIAL != 0 or segment > 0:
+        write_pseudo_sum(data, layers, 0 if cut else layers.end - layers.transport)
+        command |= TX_TXSM
+        second |= (L4T_TCP if layers.protocol == TCP else L4T_UDP) << CONTEXT_L4T_SHIFT
+    if cut:
+        clear_lengths(data, layers)
+        command |= TX_TSE
+        second |= (layers.payload - layers.transport) << CONTEXT_L4LEN_SHIFT | segment << CONTEXT_MSS_SHIFT
+        payload, frame = layers.end - layers.payload, layers.payload + segment
+        frames = (payload + segment - 1) // segment
+    return Task(command, first, with_context(command, second), layers.end, payload, frame, frames, True)
+
+
+@compiled
+def only_tagged(command: int, tagged: int, total: int, met: bool) -> Task:
+    """What is to be done with a packet that gets a VLAN tag at most; whether nothing else was asked for."""
+    first = _ETHERNET << CONTEXT_MACLEN_SHIFT | tagged
+    return Task(command, first, with_context(command, 0), total, total, total, 1, met)
+
+
+@compiled
+def with_context(command: int, second: int) -> int:
+    """The second word of a context, 0 where nothing is to be done that needs one."""
+    return second | TX_CONTEXT | TX_DEXT if command != 0 else 0
+
+
+@compiled
+def suits(layers: Layers, flags: int, segment: int) -> bool:
+    """Whether a packet's headers are such that the card can do what is asked for."""
+    if layers.version == 0 or layers.transport - layers.network > _LONGEST_NETWORK:
+        return False
+    if layers.payload == 0 and (flags & _L4_PARTIAL != 0 or segment > 0):
+        return False
+    return segment == 0 or (layers.protocol == TCP and layers.payload <= _LONGEST_HEADERS)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -253,13 +266,7 @@ def tx_batch(ring: TxOffloadState, pools: Pools, packets: Packets, first: int, l
 @compiled
 def fitting(ring: TxOffloadState, pools: Pools, packets: Packets, first: int, last: int) -> int:
     """How many of packets `first` to `last` there is room for, whatever they need."""
-    free = free_descriptors(ring)
-    context = 1 if ring.does != 0 else 0
-    for i in range(first, last):
-        free -= context + part_count(pools, packets, i)
-        if free < 0:
-            return i - first
-    return max(last - first, 0)
+    return how_many_fit(pools, packets, first, last, free_descriptors(ring), 1 if ring.does != 0 else 0)
 
 
 @compiled

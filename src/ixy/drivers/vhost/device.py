@@ -15,7 +15,6 @@ from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, DeviceCounters, Li
 from ixy.drivers.info import Facts
 from ixy.drivers.linux.device import RING_SIZES, ThisProcess
 from ixy.drivers.linux.rings import GROUP
-from ixy.drivers.offloads import check_offloads
 from ixy.drivers.pools import AttachedPools
 from ixy.drivers.rings import counts
 from ixy.drivers.rss import DEFAULT_KEY, Rss
@@ -25,7 +24,7 @@ from ixy.drivers.vhost.interrupts import KickInterrupt
 from ixy.drivers.vhost.memory import GuestMemory
 from ixy.drivers.vhost.rings import VhostRxRing, VhostTxRing
 from ixy.drivers.vhost.server import Server
-from ixy.drivers.virtio.features import Features
+from ixy.drivers.virtio.features import Features, check_asked
 from ixy.drivers.virtio.transports import vhost_user
 from ixy.dropped import close_dropped
 from ixy.errors import ConfigurationError, Error, UnsupportedDevice
@@ -128,7 +127,7 @@ class VhostDevice:
         self._too_long = 0
         self._check(rx_queues, tx_queues, ring_size, pool_size, rss_key, metadata)
         self._metadata = check_metadata(self.address, metadata, _TOLD)
-        self._offloads = self._check_offloads(offloads)
+        self._offloads = check_asked(self.address, offloads, _DOING, self._metadata)
         self._mtu = self._check_mtu(mtu)
         try:
             self.memory = GuestMemory()
@@ -166,12 +165,6 @@ class VhostDevice:
         check_pool(self.address, pool_size, ring_size, GROUP + (MAX_PARTS - 1 if "parts" in metadata else 0))
         if rss_key != DEFAULT_KEY:
             raise ConfigurationError(f"{self.address}: the front end spreads packets by itself, and takes no rss_key")
-
-    def _check_offloads(self, asked: Sequence[str]) -> tuple[str, ...]:
-        offloads = check_offloads(self.address, asked, _DOING, self._metadata)
-        if "coalescing" in offloads and "flags" not in self._metadata:  # such packets come without checksums
-            raise ConfigurationError(f"{self.address}: offload 'coalescing' needs metadata=('flags',) too")
-        return offloads
 
     def _check_mtu(self, asked: int | None) -> int:
         if asked is not None and asked + HEADER > BUFFER_SIZE and "parts" not in self._metadata:

@@ -10,9 +10,17 @@ here; what is to be cut, and it does not cut, is dropped and counted.
 
 from __future__ import annotations
 
-from ixy.drivers.layers import checksum_place, find_layers, folded, put_half, write_header_checksum, write_pseudo_sum
-from ixy.drivers.linux.rings import BYTES, PACKETS
-from ixy.drivers.linux.rings import hold as hold_packets
+from ixy.drivers.layers import (
+    TCP,
+    checksum_place,
+    find_layers,
+    folded,
+    is_cut,
+    put_half,
+    write_header_checksum,
+    write_pseudo_sum,
+)
+from ixy.drivers.linux.rings import BYTES, PACKETS, hold
 from ixy.drivers.rings import DROPPED, STARVED
 from ixy.drivers.vhost.chains import first_descriptor, flags_of, following, is_offered, name_of, use_chains
 from ixy.drivers.vhost.datapath import call, transmitting
@@ -31,8 +39,8 @@ from ixy.drivers.vhost.state import (
     MERGEABLE,
     NEXT_FLAG,
     PARTS,
-    REFUSED,
     SIZE,
+    UNCHANGED,
     WRITE_FLAG,
     GuestRing,
     begin,
@@ -40,18 +48,18 @@ from ixy.drivers.vhost.state import (
     locate,
     vacate,
 )
-from ixy.drivers.virtio.headers import CUTS, SUMS, describe, place_of, write_header
+from ixy.drivers.virtio.headers import CUTS, NOTHING, REFUSAL, SUMS, TAKEN, describe, place_of, write_header
 from ixy.jit import compiled, outlined
 from ixy.packets.buffers import BUFFER_SIZE, ID_MASK
 from ixy.packets.checking import hand_over
 from ixy.packets.packets import NO_NEXT, Flags, Packets, stamp
-from ixy.packets.parts import link, total_length
+from ixy.packets.parts import link_rest, parts_of, total_length
 from ixy.packets.pool import Pools, free_count, fresh, took
 from ixy.registers.virtio import HEADER_BYTES, NUM_BUFFERS
 from ixy.unsafe import copy, load_acquire, peek, put, store_release
 
-NOTHING, REFUSAL, TAKEN = 0, 1, 2  # what became of an attempt to take a packet
 _IP_PARTIAL, _L4_PARTIAL = int(Flags.IP_PARTIAL), int(Flags.L4_PARTIAL)
+_BOTH = _IP_PARTIAL | _L4_PARTIAL
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -151,29 +159,14 @@ def take_piece(ring: GuestRing, pools: Pools, free: int, length: int, address: i
 @compiled
 def collect(ring: GuestRing, pools: Pools, packets: Packets, i: int, length: int, free: int) -> None:
     """Let packet `i` be the frame of so many bytes that lies in the buffers that are taken next."""
-    parts = (length + BUFFER_SIZE - 1) // BUFFER_SIZE
-    behind = NO_NEXT
-    for k in range(parts - 1, 0, -1):
-        buffer = fresh(pools, ring.pool, free, k)
-        link(pools, buffer, min(length - k * BUFFER_SIZE, BUFFER_SIZE), behind)
-        behind = buffer
     packets.ids[i] = fresh(pools, ring.pool, free, 0)
     packets.lengths[i] = min(length, BUFFER_SIZE)
-    put(packets.nexts, i, behind)
-    took(pools, ring.pool, free - parts, ring.held)
+    put(packets.nexts, i, link_rest(pools, ring.pool, free, 0, length))
+    took(pools, ring.pool, free - parts_of(length), ring.held)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Transmit
-
-
-@compiled
-def hold(ring: GuestRing, pools: Pools, packets: Packets, first: int, last: int) -> int:
-    """Keep packets in the ring until it is full, and count all of their bytes; how many."""
-    count = hold_packets(ring, pools, packets, first, last)
-    for i in range(first, first + count):
-        ring.state[BYTES] += total_length(pools, packets, i) - packets.lengths[i]
-    return count
 
 
 @compiled
@@ -194,10 +187,10 @@ def put_packet(ring: GuestRing, pools: Pools, i: int) -> bool:
     """
     state, held = ring.state, ring.held
     total = total_length(pools, held, i)
-    if peek(held.segments, i, 0) > 0 and state[ASKED] & CUTS != 0 and state[ABLE] & CUTS == 0:
+    if stays_whole(ring, i) and is_too_long(pools, held, i, total):
         state[DROPPED] += 1
         return True
-    refused = 0 if prepare(ring, pools, i, total) else 1
+    unchanged = 0 if prepare(ring, pools, i, total) else 1
     left = state[HEADER] + total
     state[FROM] = place_of(held.ids[i]) - state[HEADER]
     state[LEFT], state[AHEAD] = state[HEADER] + int(held.lengths[i]), peek(held.nexts, i, NO_NEXT)
@@ -239,7 +232,7 @@ def put_packet(ring: GuestRing, pools: Pools, i: int) -> bool:
     if state[HEADER] >= HEADER_BYTES:
         store_release(ring.memory, header_place + NUM_BUFFERS, chains)
     use_chains(ring, chains)
-    state[REFUSED] += refused
+    state[UNCHANGED] += unchanged
     return True
 
 
@@ -268,11 +261,27 @@ def prepare(ring: GuestRing, pools: Pools, i: int, total: int) -> bool:
     False if that cannot be done to it.
     """
     state, held = ring.state, ring.held
+    wanted = peek(held.flags, i, 0) & _BOTH if state[ASKED] & SUMS != 0 else 0
+    if stays_whole(ring, i):
+        wanted = _BOTH  # what need not be cut, too, is to have them
+        put(held.flags, i, peek(held.flags, i, 0) | _BOTH)
     good = write_header(ring.bytes, state[ABLE], state[HEADER], pools, held, i, total)
-    wanted = peek(held.flags, i, 0) & (_IP_PARTIAL | _L4_PARTIAL)
-    if wanted != 0 and state[ASKED] & SUMS != 0 and state[ABLE] & SUMS == 0:
+    if wanted != 0 and state[ABLE] & SUMS == 0:
         return make_checksums(pools, held, i, total, wanted)
     return good
+
+
+@compiled
+def stays_whole(ring: GuestRing, i: int) -> bool:
+    """Whether segments are to be made of a packet that waits, and the front end makes none."""
+    return peek(ring.held.segments, i, 0) > 0 and ring.state[ASKED] & CUTS != 0 and ring.state[ABLE] & CUTS == 0
+
+
+@outlined
+def is_too_long(pools: Pools, packets: Packets, i: int, total: int) -> bool:
+    """Whether packet `i` is more than one of the segments that are to be made of it."""
+    layers = find_layers(pools.bytes[packets.ids[i] & ID_MASK], int(packets.lengths[i]), total)
+    return layers.protocol == TCP and is_cut(layers, peek(packets.segments, i, 0))
 
 
 @outlined
@@ -280,9 +289,9 @@ def make_checksums(pools: Pools, packets: Packets, i: int, total: int, wanted: i
     """Make the checksums of packet `i`; False if it has none."""
     data = pools.bytes[packets.ids[i] & ID_MASK]
     layers = find_layers(data, int(packets.lengths[i]), total)
-    if wanted & _IP_PARTIAL != 0:
-        if layers.version != 4:
-            return False
+    if layers.version == 0:
+        return False
+    if wanted & _IP_PARTIAL != 0 and layers.version == 4:
         write_header_checksum(data, layers)
     if wanted & _L4_PARTIAL == 0:
         return True
@@ -290,9 +299,9 @@ def make_checksums(pools: Pools, packets: Packets, i: int, total: int, wanted: i
         return False
     write_pseudo_sum(data, layers, layers.end - layers.transport)
     checksum = ~folded(sum_up(pools, packets, i, layers.transport, layers.end)) & 0xFFFF
-    put_half(
-        data, checksum_place(layers), checksum if checksum != 0 else 0xFFFF
-    )  # 0 is none for UDP, and the same else
+    if checksum == 0:
+        checksum = 0xFFFF  # for UDP, 0 says that there is none; to TCP both are the same
+    put_half(data, checksum_place(layers), checksum)
     return True
 
 

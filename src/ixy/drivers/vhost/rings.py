@@ -31,11 +31,11 @@ from ixy.drivers.vhost.state import (
     PACKED,
     PARTS,
     PLACE,
-    REFUSED,
     REGION,
     RUNNING,
     SIZE,
     STATE_WORDS,
+    UNCHANGED,
     GuestRing,
     occupy,
     vacate,
@@ -221,9 +221,9 @@ class VhostTxRing(CountingTxRing, _GuestRing):
         self.state.state[ABLE] &= self.state.state[ASKED] | CUTS_ECN
 
     @property
-    def refused(self) -> int:
-        """Packets to which what was asked for could not be done: sent as they are, or if they are too long, dropped."""
-        return self.dropped + int(self.state.state[REFUSED])
+    def unchanged(self) -> int:
+        """Packets that were sent as they are: what was asked for could not be done to them."""
+        return int(self.state.state[UNCHANGED])
 
     def sent(self) -> int:
         self._flush((), self.state, pools())

@@ -39,7 +39,7 @@ SAID = OWN_WORDS + 15  # the first byte of the header of the last frame that was
 # Of rings with offloads, or packets of several parts, see `offloads`
 ABLE = OWN_WORDS + 16  # what the front end has accepted, see `virtio.headers`
 ASKED = OWN_WORDS + 17  # transmit: what is to be done, whatever it has accepted
-REFUSED = OWN_WORDS + 18  # transmit: packets that were sent as they are, as nothing could be done to them
+UNCHANGED = OWN_WORDS + 18  # transmit: packets that were sent as they are, as nothing could be done to them
 FROM = OWN_WORDS + 19  # transmit: where what comes next of the packet at hand lies, how much of it, and in which buffer
 LEFT = OWN_WORDS + 20  # it goes on
 AHEAD = OWN_WORDS + 21

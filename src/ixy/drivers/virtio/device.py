@@ -17,13 +17,12 @@ import numpy as np
 from ixy.arguments import integer
 from ixy.drivers import DEFAULT_POOL_SIZE, DEFAULT_RING_SIZE, DeviceCounters, Link, check_pool
 from ixy.drivers.info import Facts
-from ixy.drivers.offloads import check_offloads
 from ixy.drivers.pools import AttachedPools
 from ixy.drivers.rings import counts
 from ixy.drivers.rss import DEFAULT_KEY, Rss, table_of
 from ixy.drivers.rules import no_such_rule
 from ixy.drivers.virtio.control import COMMAND_BYTES, ControlQueue
-from ixy.drivers.virtio.features import DOING, TELLING, Features, negotiate
+from ixy.drivers.virtio.features import DOING, TELLING, Features, check_asked, negotiate
 from ixy.drivers.virtio.headers import CUTS, CUTS_ECN, JOINS, JOINS_ECN, MERGES, SUMS, TELLS
 from ixy.drivers.virtio.interrupts import RingInterrupt
 from ixy.drivers.virtio.rings.rings import Layout, Terms, VirtioRxRing, VirtioTxRing, resume_at
@@ -173,10 +172,7 @@ class VirtioNet:
 
     def _check_offloads(self, offered: Features, asked: Sequence[str]) -> tuple[str, ...]:
         possible = [name for name, bits in DOING.items() if offered.can(bits)]
-        offloads = check_offloads(self.address, asked, possible, self._metadata)
-        if "coalescing" in offloads and "flags" not in self._metadata:  # 5.1.6.4.1: packets come without checksums
-            raise ConfigurationError(f"{self.address}: offload 'coalescing' needs metadata=('flags',) too")
-        return offloads
+        return check_asked(self.address, asked, possible, self._metadata)
 
     def _wanted(self) -> int:
         """Features for what was asked for."""

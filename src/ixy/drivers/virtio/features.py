@@ -9,11 +9,12 @@ import logging
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from ixy.errors import UnsupportedDevice
+from ixy.drivers.offloads import check_offloads
+from ixy.errors import ConfigurationError, UnsupportedDevice
 from ixy.registers import virtio as reg
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable, Sequence
 
 log = logging.getLogger("ixy.virtio")
 
@@ -23,7 +24,7 @@ class Wish(Enum):
 
     REQUIRED = "without it the driver cannot work"
     WANTED = "accepted if offered"
-    REFUSED = "accepted only where somebody asks for what it does"
+    UNWANTED = "accepted only where somebody asks for what it does"
 
 
 class Feature(NamedTuple):
@@ -46,13 +47,13 @@ FEATURES = [
     Feature("RING_PACKED", reg.RING_PACKED, "2.8", Wish.WANTED, (reg.VERSION_1,)),
     Feature("IN_ORDER", reg.IN_ORDER, "2.7.9, 2.8.7", Wish.WANTED, (reg.VERSION_1,)),
     Feature("EVENT_IDX", reg.EVENT_IDX, "2.7.7, 2.8.10", Wish.WANTED),
-    Feature("ORDER_PLATFORM", reg.ORDER_PLATFORM, "6.1", Wish.REFUSED),
-    Feature("INDIRECT_DESC", reg.INDIRECT_DESC, "2.7.5.3", Wish.REFUSED),
-    Feature("NOTIFY_ON_EMPTY", reg.NOTIFY_ON_EMPTY, "6.3", Wish.REFUSED),
-    Feature("SR_IOV", reg.SR_IOV, "6.1", Wish.REFUSED),
-    Feature("NOTIFICATION_DATA", reg.NOTIFICATION_DATA, "2.9", Wish.REFUSED),
-    Feature("NOTIF_CONFIG_DATA", reg.NOTIF_CONFIG_DATA, "4.1.5.2", Wish.REFUSED),
-    Feature("RING_RESET", reg.RING_RESET, "2.6.1", Wish.REFUSED),
+    Feature("ORDER_PLATFORM", reg.ORDER_PLATFORM, "6.1", Wish.UNWANTED),
+    Feature("INDIRECT_DESC", reg.INDIRECT_DESC, "2.7.5.3", Wish.UNWANTED),
+    Feature("NOTIFY_ON_EMPTY", reg.NOTIFY_ON_EMPTY, "6.3", Wish.UNWANTED),
+    Feature("SR_IOV", reg.SR_IOV, "6.1", Wish.UNWANTED),
+    Feature("NOTIFICATION_DATA", reg.NOTIFICATION_DATA, "2.9", Wish.UNWANTED),
+    Feature("NOTIF_CONFIG_DATA", reg.NOTIF_CONFIG_DATA, "4.1.5.2", Wish.UNWANTED),
+    Feature("RING_RESET", reg.RING_RESET, "2.6.1", Wish.UNWANTED),
     # The network device
     Feature("MAC", reg.MAC, "5.1.3", Wish.WANTED),
     Feature("STATUS", reg.STATUS, "5.1.3", Wish.WANTED),
@@ -65,29 +66,29 @@ FEATURES = [
     Feature("CTRL_MAC_ADDR", reg.CTRL_MAC_ADDR, "5.1.6.5.2", Wish.WANTED, _MODERN_CTRL),
     Feature("MQ", reg.MQ, "5.1.6.5.5", Wish.WANTED),
     Feature("RSS", reg.RSS, "5.1.6.5.7", Wish.WANTED, _MODERN_CTRL),
-    Feature("CTRL_RX_EXTRA", reg.CTRL_RX_EXTRA, "5.1.6.5.1", Wish.REFUSED),
-    Feature("GUEST_ANNOUNCE", reg.GUEST_ANNOUNCE, "5.1.6.5.4", Wish.REFUSED),
-    Feature("STANDBY", reg.STANDBY, "5.1.3", Wish.REFUSED),
-    Feature("NOTF_COAL", reg.NOTF_COAL, "5.1.6.5.7", Wish.REFUSED),
+    Feature("CTRL_RX_EXTRA", reg.CTRL_RX_EXTRA, "5.1.6.5.1", Wish.UNWANTED),
+    Feature("GUEST_ANNOUNCE", reg.GUEST_ANNOUNCE, "5.1.6.5.4", Wish.UNWANTED),
+    Feature("STANDBY", reg.STANDBY, "5.1.3", Wish.UNWANTED),
+    Feature("NOTF_COAL", reg.NOTF_COAL, "5.1.6.5.7", Wish.UNWANTED),
     # Offloads, and what they need (5.1.3.1)
-    Feature("CSUM", reg.CSUM, "5.1.3", Wish.REFUSED),
-    Feature("GUEST_CSUM", reg.GUEST_CSUM, "5.1.3", Wish.REFUSED),
-    Feature("CTRL_GUEST_OFFLOADS", reg.CTRL_GUEST_OFFLOADS, "5.1.6.5.6", Wish.REFUSED),
-    Feature("GSO", reg.GSO, "5.1.3.2", Wish.REFUSED),
-    Feature("GUEST_TSO4", reg.GUEST_TSO4, "5.1.3", Wish.REFUSED, (reg.GUEST_CSUM,)),
-    Feature("GUEST_TSO6", reg.GUEST_TSO6, "5.1.3", Wish.REFUSED, (reg.GUEST_CSUM,)),
-    Feature("GUEST_ECN", reg.GUEST_ECN, "5.1.3", Wish.REFUSED, (reg.GUEST_TSO4,)),
-    Feature("GUEST_UFO", reg.GUEST_UFO, "5.1.3", Wish.REFUSED),
-    Feature("GUEST_USO4", reg.GUEST_USO4, "5.1.3", Wish.REFUSED),
-    Feature("GUEST_USO6", reg.GUEST_USO6, "5.1.3", Wish.REFUSED),
-    Feature("HOST_TSO4", reg.HOST_TSO4, "5.1.3", Wish.REFUSED, (reg.CSUM,)),
-    Feature("HOST_TSO6", reg.HOST_TSO6, "5.1.3", Wish.REFUSED, (reg.CSUM,)),
-    Feature("HOST_ECN", reg.HOST_ECN, "5.1.3", Wish.REFUSED, (reg.HOST_TSO4,)),
-    Feature("HOST_UFO", reg.HOST_UFO, "5.1.3", Wish.REFUSED),
-    Feature("HOST_USO", reg.HOST_USO, "5.1.3", Wish.REFUSED),
-    Feature("HASH_REPORT", reg.HASH_REPORT, "5.1.3", Wish.REFUSED, _MODERN_CTRL),
-    Feature("GUEST_HDRLEN", reg.GUEST_HDRLEN, "5.1.3", Wish.REFUSED),
-    Feature("RSC_EXT", reg.RSC_EXT, "5.1.3", Wish.REFUSED),
+    Feature("CSUM", reg.CSUM, "5.1.3", Wish.UNWANTED),
+    Feature("GUEST_CSUM", reg.GUEST_CSUM, "5.1.3", Wish.UNWANTED),
+    Feature("CTRL_GUEST_OFFLOADS", reg.CTRL_GUEST_OFFLOADS, "5.1.6.5.6", Wish.UNWANTED),
+    Feature("GSO", reg.GSO, "5.1.3.2", Wish.UNWANTED),
+    Feature("GUEST_TSO4", reg.GUEST_TSO4, "5.1.3", Wish.UNWANTED, (reg.GUEST_CSUM,)),
+    Feature("GUEST_TSO6", reg.GUEST_TSO6, "5.1.3", Wish.UNWANTED, (reg.GUEST_CSUM,)),
+    Feature("GUEST_ECN", reg.GUEST_ECN, "5.1.3", Wish.UNWANTED, (reg.GUEST_TSO4,)),
+    Feature("GUEST_UFO", reg.GUEST_UFO, "5.1.3", Wish.UNWANTED),
+    Feature("GUEST_USO4", reg.GUEST_USO4, "5.1.3", Wish.UNWANTED),
+    Feature("GUEST_USO6", reg.GUEST_USO6, "5.1.3", Wish.UNWANTED),
+    Feature("HOST_TSO4", reg.HOST_TSO4, "5.1.3", Wish.UNWANTED, (reg.CSUM,)),
+    Feature("HOST_TSO6", reg.HOST_TSO6, "5.1.3", Wish.UNWANTED, (reg.CSUM,)),
+    Feature("HOST_ECN", reg.HOST_ECN, "5.1.3", Wish.UNWANTED, (reg.HOST_TSO4,)),
+    Feature("HOST_UFO", reg.HOST_UFO, "5.1.3", Wish.UNWANTED),
+    Feature("HOST_USO", reg.HOST_USO, "5.1.3", Wish.UNWANTED),
+    Feature("HASH_REPORT", reg.HASH_REPORT, "5.1.3", Wish.UNWANTED, _MODERN_CTRL),
+    Feature("GUEST_HDRLEN", reg.GUEST_HDRLEN, "5.1.3", Wish.UNWANTED),
+    Feature("RSC_EXT", reg.RSC_EXT, "5.1.3", Wish.UNWANTED),
 ]
 
 # What is to be accepted besides, if it is offered, for each word of `ixy.open`
@@ -98,6 +99,21 @@ DOING = {
     "coalescing": (reg.GUEST_CSUM, reg.GUEST_TSO4, reg.GUEST_TSO6, reg.GUEST_ECN),
 }
 _SPARED = (reg.HOST_ECN, reg.GUEST_ECN)  # what can be done without
+
+
+def check_asked(
+    address: str, asked: Sequence[str], possible: Container[object], metadata: Sequence[str]
+) -> tuple[str, ...]:
+    """`check_offloads`, of either end: packets that were put together come without checksums (5.1.6.4.1), so who asks
+    for them needs to be told.
+
+    Raises:
+        ConfigurationError: see there.
+    """
+    offloads = check_offloads(address, asked, possible, metadata)
+    if "coalescing" in offloads and "flags" not in metadata:
+        raise ConfigurationError(f"{address}: offload 'coalescing' needs metadata=('flags',) too")
+    return offloads
 
 
 class Features(int):
@@ -130,7 +146,7 @@ def negotiate(address: str, offered: int, *, wanted: int = 0, unwanted: int = 0)
     """
     accepted = offered & wanted
     for feature in FEATURES:
-        if feature.wish is not Wish.REFUSED and not unwanted >> feature.bit & 1:
+        if feature.wish is not Wish.UNWANTED and not unwanted >> feature.bit & 1:
             accepted |= offered & 1 << feature.bit
     for feature in FEATURES:
         if any(not accepted >> needed & 1 for needed in feature.needs):

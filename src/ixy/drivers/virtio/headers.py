@@ -18,6 +18,7 @@ from ixy.drivers.layers import (
     find_layers,
     folded,
     half,
+    is_cut,
     put_half,
     write_header_checksum,
     write_pseudo_sum,
@@ -57,6 +58,8 @@ MERGES = 1 << 3  # receive: headers tell how many buffers a packet has
 SUMS = 1 << 4  # transmit: makes checksums
 CUTS = 1 << 5  # transmit: cuts into segments
 CUTS_ECN = 1 << 6  # transmit: also such whose TCP header has CWR
+
+NOTHING, REFUSAL, TAKEN = 0, 1, 2  # what became of an attempt to take a packet: there is none, or its header lies
 
 _HASHES = 9  # 5.1.6.4.3.2: hash reports are numbers from 1 to this
 _TCP_BITS, _CWR = 13, 0x80  # where TCP's control bits stand, and one of them (RFC 3168)
@@ -165,12 +168,11 @@ def ask(
 ) -> bool:
     """Ask for checksums and segments of a packet of `total` bytes, of which `data` begins with the first `length`."""
     layers = find_layers(data, length, total)
-    if wanted & _IP_PARTIAL != 0 or segment > 0:
-        if layers.version == 4:
-            write_header_checksum(data, layers)  # no device makes it
-        elif wanted & _IP_PARTIAL != 0:
-            return False
-    cut = 0 < segment < layers.end - layers.payload
+    if layers.version == 0:
+        return False
+    if layers.version == 4 and (wanted & _IP_PARTIAL != 0 or segment > 0):
+        write_header_checksum(data, layers)  # no device makes it
+    cut = is_cut(layers, segment)
     if wanted & _L4_PARTIAL == 0 and segment == 0:
         return True
     if layers.protocol == 0 or (layers.end < total and (cut or total > length)):

@@ -251,6 +251,8 @@ class Card(Words):
         with self._machine.paused():
             self.interrupts.sink = sink
             self._words[state.EVENT] = event
+            if event == 0:
+                self._words[state.RAISED] = 0  # what nobody was told of, nobody is; its words go with the wires
             self._note_features()
 
     def interrupt_own(self, sink: Sink) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ixy.drivers.rings import CLEAN, DROPPED, NEXT, STARVED
-from ixy.drivers.virtio.headers import MERGES, describe, place_of, said, write_header
+from ixy.drivers.virtio.headers import MERGES, NOTHING, REFUSAL, TAKEN, describe, place_of, said, write_header
 from ixy.drivers.virtio.rings.state import (
     ABLE,
     BAD_ID,
@@ -29,22 +29,19 @@ from ixy.drivers.virtio.rings.state import (
     GROUP,
     PACKETS,
     PARTS,
-    REFUSED,
     ROOM,
     SENT,
     SKIPPING,
+    UNCHANGED,
 )
 from ixy.jit import compiled, outlined
 from ixy.packets.buffers import ID_MASK, device_address
 from ixy.packets.checking import hand_over
 from ixy.packets.packets import NO_NEXT, Packets, stamp
-from ixy.packets.parts import link, part_count, total_length
+from ixy.packets.parts import how_many_fit, link, part_count, total_length
 from ixy.packets.pool import Pools, free_count, fresh, give, took
 from ixy.registers.virtio import NUM_BUFFERS
 from ixy.unsafe import copy, peek, put
-
-NOTHING, REFUSAL, TAKEN = 0, 1, 2  # what became of an attempt to take a packet
-
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Receive
@@ -253,7 +250,7 @@ def transmitting(
             make_room(ring, pools)
         if state[BROKEN] != 0:
             return 0
-        count = fitting(pools, packets, first, last, size - (state[NEXT] - state[CLEAN]))
+        count = how_many_fit(pools, packets, first, last, size - (state[NEXT] - state[CLEAN]), 0)
         if count <= 0:
             return 0
         count = hand_over(pools, packets, first, count, packets.holder, ring.held.holder)
@@ -269,7 +266,7 @@ def transmitting(
         position, mask = ring.state[NEXT], ring.held.ids.size - 1
         parts, total = part_count(pools, packets, i), total_length(pools, packets, i)
         if not write_header(ring.headers, ring.state[ABLE], ring.header, pools, packets, i, total):
-            ring.state[REFUSED] += 1
+            ring.state[UNCHANGED] += 1
         ring.order[position & mask] = parts
         buffer = peek(packets.nexts, i, NO_NEXT)
         for k in range(1, parts):
@@ -284,18 +281,6 @@ def transmitting(
         return parts
 
     return tx_room, tx_batch
-
-
-@compiled
-def fitting(pools: Pools, packets: Packets, first: int, last: int, room: int) -> int:
-    """How many packets from `first` to `last` go into so many descriptors."""
-    i = first
-    while i < last:
-        room -= part_count(pools, packets, i)
-        if room < 0:
-            break
-        i += 1
-    return i - first
 
 
 @compiled

@@ -10,7 +10,7 @@ from ixy.drivers.rings import NEXT, FilledRing, SendingRing
 from ixy.drivers.virtio.rings import packed, packed_offloads, split, split_offloads
 from ixy.drivers.virtio.rings.packed import PackedRing
 from ixy.drivers.virtio.rings.split import SplitRing
-from ixy.drivers.virtio.rings.state import ABLE, BREACHES, BROKEN, BYTES, PACKETS, PARTS, REFUSED, ROOM, STATE_WORDS
+from ixy.drivers.virtio.rings.state import ABLE, BREACHES, BROKEN, BYTES, PACKETS, PARTS, ROOM, STATE_WORDS, UNCHANGED
 from ixy.drivers.virtio.transports.transport import Doorbell, RingAddresses
 from ixy.jit import Direct
 from ixy.packets.buffers import BUFFER_SIZE
@@ -68,7 +68,7 @@ class Terms(NamedTuple):
         header: its bytes.
         mergeable, in_order, event_index: 0 or 1.
         packed: the kind of rings.
-        able: of offloads, see `offloads`.
+        able: of offloads, see `virtio.headers`.
         parts: the most buffers that a packet may lie in.
     """
 
@@ -185,9 +185,9 @@ class VirtioTxRing(SendingRing, _Counting):
         return self.packets - (int(ring.state[NEXT]) - place)
 
     @property
-    def refused(self) -> int:
+    def unchanged(self) -> int:
         """Packets that were sent as they are: what was asked for could not be done to them."""
-        return int(self.state.state[REFUSED])
+        return int(self.state.state[UNCHANGED])
 
 
 def resume_at(ring: VirtioRxRing | VirtioTxRing) -> int:

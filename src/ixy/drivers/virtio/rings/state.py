@@ -31,7 +31,7 @@ ROOM = COMMON_WORDS + 6  # receive: bytes of each buffer that the device is give
 PARTS = COMMON_WORDS + 7  # receive: the most buffers of a packet
 SENT = COMMON_WORDS + 8  # transmit: packets that the device has said it has sent
 USED = COMMON_WORDS + 9  # transmit, packed: the place up to which it has
-REFUSED = COMMON_WORDS + 10  # transmit: packets that were sent as they are, as nothing could be done to them
+UNCHANGED = COMMON_WORDS + 10  # transmit: packets that were sent as they are, as nothing could be done to them
 STATE_WORDS = 24
 
 # Values of BROKEN: what the device did that leaves open which buffers are whose. Nothing is touched any more then.
