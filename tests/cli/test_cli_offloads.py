@@ -52,3 +52,17 @@ def test_what_is_refused(ixy, offload, text):
     assert ended.code == 2
     assert text in ended.errors
     assert "Traceback" not in ended.errors
+
+
+@pytest.mark.once
+def test_what_is_left_undone_is_told(ixy, tmp_path):
+    """A card that puts segments together needs one that cuts them: else packets are too long."""
+    segments = [TCP(sport=1, dport=2, seq=1400 * i, flags="A") / bytes(1400) for i in range(20)]
+    write_pcap(tmp_path / "in.pcap", [bytes(ETHERNET / V4 / segment) for segment in segments])
+    addresses = "sim:a,rx_pcap=in.pcap", "sim:b,tx_pcap=out.pcap"
+    options = ("--seconds", "1", "--offload", "coalescing", "--json")
+    ended = ixy("forward", "--one-way", *addresses, *options, variables={"IXY_JIT": "0"})
+    left = ended.summary["forwarded"] - ended.summary["devices"][1]["tx_packets"]
+    assert left > 0
+    told = "sim:b: packets that were not sent, as they were longer than a frame may be and nothing cut them"
+    assert ended.errors == f"ixy: {told}: {left}\n"

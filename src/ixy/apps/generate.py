@@ -32,12 +32,14 @@ from ixy.clock import POLL, monotonic_ns, run_polls
 from ixy.counts import COUNTS
 from ixy.errors import OwnershipError
 from ixy.formats.signature import sign
-from ixy.jit import compiled
+from ixy.jit import compiled, outlined
 from ixy.pacing import FINE_PARTS, GIVEN_UP, SECOND, STARTED, catch_up, gaps_of, lateness, new_pace, next_due, pass_gap
-from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, POOL_BUFFERS, STRIDE
-from ixy.packets.packets import INDEX_MASK, Packets, new_packets
+from ixy.packets.buffers import BUFFER_SIZE, ID_MASK, MAX_PARTS, POOL_BUFFERS, STRIDE
+from ixy.packets.packets import INDEX_MASK, NO_NEXT, Packets, new_packets
+from ixy.packets.parts import lengthen, scatter
 from ixy.packets.pool import Pools, pools
-from ixy.unsafe import now_ns, own_lines
+from ixy.polls import room_for
+from ixy.unsafe import call_if, now_ns, own_lines, peek
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -87,13 +89,14 @@ class GeneratorState(NamedTuple):
         table: what to send.
         pace: when, see `pacing.new_pace`; of no use if not
         paced: it is in use.
-        gaps: behind a packet of each length, shape (BUFFER_SIZE + 1, 2), int64: nanoseconds, and parts of one.
+        gaps: behind a packet of each length up to the longest, shape (any, 2), int64: nanoseconds, and parts of one.
         limit: packets to send in all.
         until: in ns; what is due later is not sent.
         counts: shape (COUNTS,), int64.
         label: what signatures say of the first stream.
         skip: so many of a packet's first bytes they do not cover.
         receiver: what judges packets that arrive; None if they are thrown away.
+        whole: room for one packet that lies in several buffers.
     """
 
     rx: Any
@@ -116,6 +119,7 @@ class GeneratorState(NamedTuple):
     label: int = 0
     skip: int = 0
     receiver: Any = None
+    whole: Any = None
 
 
 class Generator:
@@ -131,7 +135,8 @@ class Generator:
         skip: if packets carry signatures, so many of their first bytes those do not cover.
 
     Raises:
-        ConfigurationError: `batch` is below 1 or above the size of the ring, or the rate is more than the line takes.
+        ConfigurationError: `batch` is below 1 or above the size of the ring, the rate is more than the line takes, or
+            packets are longer than the buffers that they may have.
         MemoryUnavailable: no memory for the packets.
     """
 
@@ -149,9 +154,11 @@ class Generator:
         rx, tx = device.rx[0].ring, device.tx[0].ring
         batch = integer("batch", batch, 1, tx.size)
         self._device, self._receiver, self.mean_bits = device, receiver, mean_bits_of(table)
+        self._longest = integer("bytes of a packet", longest_of(table), 0, BUFFER_SIZE * rx.parts)
         self.rate, pace, gaps = self._scheduled(pacing)
         made = prepare_signed if table.tail == SIGNATURE_BYTES else prepare
-        self.kernels = sender_kernels(rx.kernel, tx.kernel, tx.room, plan, made, judge if receiver else throw_away)
+        room = room_for(rx.parts, device.tx[0].ring)
+        self.kernels = sender_kernels(rx.kernel, tx.kernel, room, plan, made, judge if receiver else throw_away)
         self.state = GeneratorState(
             rx=rx.state,
             tx=tx.state,
@@ -172,6 +179,7 @@ class Generator:
             counts=own_lines(COUNTS),
             skip=skip,
             receiver=receiver and receiver.state,
+            whole=np.zeros(BUFFER_SIZE * rx.parts, np.uint8),
         )
         device._rung_by(self.state.counts)  # pyright: ignore[reportPrivateUsage]
 
@@ -180,7 +188,7 @@ class Generator:
         rate = pacing.rate.on(self._device) if pacing.rate else None
         if rate:
             rate.check(self._device, self.mean_bits)
-        return rate, *_schedule(rate, pacing, self.mean_bits)
+        return rate, *_schedule(rate, pacing, self.mean_bits, self._longest)
 
     def begin(self, pacing: Pacing, *, count: int | None = None, seconds: float | None = None, label: int = 0) -> None:
         """Send anew from now on, streams and counts from their beginning.
@@ -252,21 +260,28 @@ class Generator:
         return self.sent >= self.state.limit or (self.state.paced and int(next_due(self.state.pace)) > self.state.until)
 
 
+def longest_of(table: StreamTable) -> int:
+    """Bytes of the longest packet."""
+    return int(table.frames[:, LENGTH].max())
+
+
 def mean_bits_of(table: StreamTable) -> float:
     """What a packet takes on the wire, on average."""
-    bits = np.array([wire_bits(length) for length in range(BUFFER_SIZE + 1)])
+    bits = np.array([wire_bits(length) for length in range(longest_of(table) + 1)])
     frames = [table.entries[row[FIRST] : row[FIRST] + row[ENTRIES]] for row in table.streams]
     means = [bits[table.frames[each, LENGTH]].mean() for each in frames]
     return float(np.array(means)[table.order].mean())
 
 
-def _schedule(rate: Rate | None, pacing: Pacing, mean_bits: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The words of a schedule, and the gap behind a packet of each length."""
+def _schedule(
+    rate: Rate | None, pacing: Pacing, mean_bits: float, longest: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The words of a schedule, and the gap behind a packet of each length up to the longest."""
     burst = integer("burst", pacing.burst, 1, MAX_BURST)
     if rate is None:
         return new_pace(1), np.zeros((1, 2), np.int64)
     parts = FINE_PARTS if pacing.poisson else int(rate.amount)
-    units = [1 if rate.unit == "pps" else wire_bits(length) for length in range(BUFFER_SIZE + 1)]
+    units = [1 if rate.unit == "pps" else wire_bits(length) for length in range(longest + 1)]
     gaps = gaps_of(units, int(rate.amount), parts)
     mean = (1 if rate.unit == "pps" else mean_bits) * 1e9 / float(rate.amount)
     return new_pace(parts, mean, burst=burst, seed=pacing.seed if pacing.poisson else None), gaps
@@ -355,6 +370,8 @@ def prepare(state: GeneratorState, count: int) -> None:
     copied again."""
     for i in range(count & INDEX_MASK):
         number = state.counts[SENT] + i
+        if call_if(state.packets.nexts, make_long, (state, i, number)) != 0:
+            continue
         start, size = make(state, i, number)
         if state.table.tail == NUMBER_BYTES:
             write(state.bytes, start + size - NUMBER_BYTES, NUMBER_BYTES // 2, number)
@@ -362,13 +379,17 @@ def prepare(state: GeneratorState, count: int) -> None:
 
 @compiled
 def prepare_signed(state: GeneratorState, count: int) -> None:
-    """The same with signatures. All say the same time, at which the last of the packets was made."""
+    """The same with signatures. All say the same time, at which the last of the packets was made; but those in several
+    buffers their own."""
     streams = state.table.streams
     for i in range(count & INDEX_MASK):
         state.numbers[i] = streams[int(state.streams[i]) & INDEX_MASK, COUNT]
-        make(state, i, 0)
+        if call_if(state.packets.nexts, make_long, (state, i, 0)) == 0:
+            make(state, i, 0)
     now = now_ns()
     for i in range(count & INDEX_MASK):
+        if peek(state.packets.nexts, i, NO_NEXT) >= 0:
+            continue
         start, size = (int(state.packets.ids[i]) & ID_MASK) * STRIDE, int(state.packets.lengths[i])
         label, number = state.label + int(state.streams[i]), int(state.numbers[i])
         sign(state.bytes, start, size, state.skip, label, number, now)
@@ -390,3 +411,36 @@ def make(state: GeneratorState, i: int, number: int) -> tuple[int, int]:
     fill(table, target, start, int(state.streams[i]), frame, number)
     state.counts[BYTES] += size
     return start, size
+
+
+@outlined
+def make_long(state: GeneratorState, i: int, number: int) -> int:
+    """Make packet `i`, tail and all, the next packet if one buffer does not hold it; its length then, else 0."""
+    size = int(state.packets.lengths[i])
+    if size <= BUFFER_SIZE:
+        return 0
+    table, whole, stream, frame = state.table, state.whole, int(state.streams[i]), int(state.frames[i]) & ID_MASK
+    of_stream = int(table.streams[stream & INDEX_MASK, COUNT])
+    lay(whole, 0, table.data, table.starts[frame], int(table.sizes[frame]), size)
+    fill(table, whole, 0, stream, frame, number)
+    if table.tail == NUMBER_BYTES:
+        write(whole, size - NUMBER_BYTES, NUMBER_BYTES // 2, number)
+    elif table.tail == SIGNATURE_BYTES:
+        sign(whole, 0, size, state.skip, state.label + stream, of_stream, now_ns())
+    lengthen(state.pools, state.pool, state.packets, i, size)
+    scatter(state.pools, state.packets, i, whole, 0)
+    forget(state, i)
+    state.counts[BYTES] += size
+    return size
+
+
+@compiled
+def forget(state: GeneratorState, i: int) -> None:
+    """Note that the buffers of packet `i` hold no frame from its beginning to its end."""
+    state.held[int(state.packets.ids[i]) & (POOL_BUFFERS - 1)] = _NOTHING
+    buffer = peek(state.packets.nexts, i, NO_NEXT)
+    for _ in range(MAX_PARTS - 1):
+        if buffer < 0:
+            break
+        state.held[buffer & (POOL_BUFFERS - 1)] = _NOTHING
+        buffer = int(state.pools.nexts[buffer & ID_MASK])

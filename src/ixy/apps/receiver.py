@@ -11,9 +11,10 @@ from ixy.formats.signature import CORRUPTED, FOREIGN, passed, read, sequence_of,
 from ixy.jit import compiled, outlined
 from ixy.packets.buffers import ID_MASK, STRIDE
 from ixy.packets.packets import INDEX_MASK
+from ixy.packets.parts import gather
 from ixy.tables.histogram import PARTS, observe
 from ixy.tables.order import DUPLICATED, MARKED, MISSING, NEXT, ORDER_WORDS, TOO_LATE, WINDOW, arrive
-from ixy.unsafe import now_ns, own_lines
+from ixy.unsafe import call_if, now_ns, own_lines
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -148,8 +149,20 @@ def judge(state: Any, count: int) -> None:
         return
     now = now_ns()
     for i in range(count & INDEX_MASK):
+        if call_if(state.packets.nexts, judge_long, (state, i, now)) != 0:
+            continue
         start = (int(state.packets.ids[i]) & ID_MASK) * STRIDE
         judge_one(state.receiver, state.bytes, start, int(state.packets.lengths[i]), now)
+
+
+@outlined
+def judge_long(state: Any, i: int, now: int) -> int:
+    """Judge packet `i` if it lies in several buffers; its length then, else 0."""
+    if state.packets.nexts[i] < 0:
+        return 0
+    size = gather(state.pools, state.packets, i, state.whole, 0, state.whole.size)
+    judge_one(state.receiver, state.whole, 0, size, now)
+    return size
 
 
 @compiled

@@ -35,6 +35,11 @@ log = logging.getLogger("ixy.apps")
 _SHORT, _LONG = 0.005, 0.02  # seconds: slices of compiled code within these let signals and reports come in time
 _VIRTUAL = 1000  # polls in a slice by a virtual clock: a millisecond
 _FRAMING = 22  # bytes of a frame besides its payload, at most: addresses, type, two VLAN tags
+# What an offload left undone, by the driver's name for the count of a queue
+_LEFT = {
+    "unchanged": "packets that were sent as they are, as an offload could not do what they asked for",
+    "refused": "packets that were not sent, as they were longer than a frame may be and nothing cut them",
+}
 _WAIT = 0.1  # seconds: so late may signals and reports come while no packets do
 _DRAIN_TIMEOUT = 1.0  # seconds without a packet; a ring tells of 32 at once, which take 0.4 s at 1 Mbit/s
 
@@ -94,11 +99,22 @@ def open_devices(
         for device in devices:
             _await_link(device, settings.link_timeout)
         yield devices
+        if settings.offloads:
+            for device in devices:
+                _tell_left(device)
 
 
 def longest_frame(settings: Settings) -> int:
     """Bytes that a frame may have, without its check sequence; a buffer holds any number up to its size."""
     return max(BUFFER_SIZE, (settings.mtu or 0) + _FRAMING)
+
+
+def _tell_left(device: Device) -> None:
+    """Say to how many packets an offload did not do what they asked for."""
+    counted = device.xstats()
+    for name, what in _LEFT.items():
+        if left := sum(counted.get(f"tx_q{i}_{name}", 0) for i in range(len(device.tx))):
+            log.warning("%s: %s: %d", device.address, what, left)
 
 
 def _await_link(device: Device, timeout: float) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ixy.arguments import integer, number
 from ixy.drivers.offloads import MAX_MTU, MIN_MTU, OFFLOADS, check_offloads
 from ixy.errors import ConfigurationError
+from ixy.formats.frames import MAX_FRAME
 
 MIN_RING, MAX_RING = 64, 4096  # descriptors
 MAX_POOL = 64_000  # buffers
@@ -16,6 +17,7 @@ MAX_SECONDS = 10**9  # 31 years
 MAX_QUEUES = 64  # pairs; a device may have fewer
 MAX_CORES = 1 << 16
 MAX_SNAPLEN = 262144  # bytes; what libpcap takes for a sane length (pcap/pcap-int.h: MAXIMUM_SNAPLEN)
+_HEADER = 14  # bytes of a frame before its payload: two addresses and a type
 _ON_THEIR_WAY = 32  # buffers that a pool needs besides those of its ring
 
 
@@ -70,6 +72,11 @@ class Settings:
     def limited(self) -> bool:
         """Whether the run ends by itself."""
         return self.count is not None or self.seconds is not None
+
+    @property
+    def longest_made(self) -> int:
+        """Bytes of the longest frame that commands make, without its check sequence."""
+        return max(MAX_FRAME, (self.mtu or 0) + _HEADER)
 
     def _ring(self) -> int:
         size = integer("ring", self.ring, MIN_RING, MAX_RING)

@@ -54,10 +54,11 @@ class _File:
 
     Args:
         path: for messages.
+        longest: bytes that a frame may have.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, longest: int) -> None:
+        self.path, self.longest = path, longest
 
     def error(self, node: _Node, text: str) -> ConfigurationError:
         return ConfigurationError(f"{self.path}: line {node.line}: {text}")
@@ -89,13 +90,16 @@ class _File:
         return node.value
 
 
-def read_streams(path: str) -> list[Stream]:
+def read_streams(path: str, longest: int = MAX_FRAME) -> list[Stream]:
     """The streams of a file.
+
+    Args:
+        longest: what `size` may be.
 
     Raises:
         ConfigurationError: it cannot be read, is no YAML, or its streams cannot be.
     """
-    file = _File(path)
+    file = _File(path, longest)
     root = _parsed(path, _contents(path))
     top = file.mapping(root, "the file", ("streams",))
     if "streams" not in top:
@@ -205,7 +209,7 @@ def _from_headers(file: _File, node: _Node, parts: dict[str, _Node]) -> tuple[li
     if "fields" in parts:
         raise file.error(parts["fields"], "fields goes with scapy; in packet, a field has its values where it stands")
     size = file.text(parts["size"], "size") if "size" in parts else str(MIN_FRAME)
-    sizes = file.at(parts.get("size", node), parse_sizes, "size", size, MIN_FRAME, MAX_FRAME)
+    sizes = file.at(parts.get("size", node), parse_sizes, "size", size, MIN_FRAME, file.longest)
     packet = parts.get("packet", _Node({"ipv4": _Node({}, node.line), "udp": _Node({}, node.line)}, node.line))
     headers = dict(file.mapping(packet, "packet", (*HEADERS, "payload")))
     fill, choices = _payload(file, headers.pop("payload", None))

@@ -194,12 +194,15 @@ def describe_all(
 # Making the table
 
 
-def table_of(streams: Sequence[Stream] | Templates, *, tail: int = NO_TAIL, seed: int = 0) -> StreamTable:
+def table_of(
+    streams: Sequence[Stream] | Templates, *, tail: int = NO_TAIL, seed: int = 0, longest: int = BUFFER_SIZE
+) -> StreamTable:
     """The table of some streams, or of one whose packets are templates in turn.
 
     Args:
         tail: what the generator writes into packets' last bytes, see above; no signatures into templates.
         seed: of what is drawn, 0 to 2^32 - 1.
+        longest: bytes that a packet may have.
 
     Raises:
         ConfigurationError: there can be no such streams; the message says why.
@@ -210,11 +213,11 @@ def table_of(streams: Sequence[Stream] | Templates, *, tail: int = NO_TAIL, seed
     order = _order(streams)
     each = [list(dict.fromkeys(stream.frames)) for stream in streams]  # each frame once
     for stream, own in zip(streams, each, strict=True):
-        _check_sizes(stream, own, tail)
+        _check_sizes(stream, own, tail, longest)
     laid = [frame for own in each for frame in own]
     if tail == SIGNATURE_BYTES:
         laid = [_signable(stream.name, frame) for stream, own in zip(streams, each, strict=True) for frame in own]
-    templates = Templates.of(laid, "streams")
+    templates = Templates.of(laid, "streams", longest)
     frames = _described(templates, numbered)
     rows, fields, values, entries = list[list[int]](), list[list[int]](), [0], list[int]()
     first = 0
@@ -291,15 +294,15 @@ def _order(streams: Sequence[Stream]) -> list[int]:
     return in_turn(shares)
 
 
-def _check_sizes(stream: Stream, frames: Sequence[bytes], tail: int) -> None:
+def _check_sizes(stream: Stream, frames: Sequence[bytes], tail: int, longest: int) -> None:
     for frame in frames:
         least = payload_start(frame) + tail
         if max(len(frame), MIN_FRAME) < least:
             raise ConfigurationError(
                 f"{stream.name}: size {len(frame)}: its headers and the {_TAILS[tail]} behind them need {least} bytes"
             )
-        if len(frame) > BUFFER_SIZE:
-            raise ConfigurationError(f"{stream.name}: size {len(frame)}: up to {BUFFER_SIZE} bytes are possible")
+        if len(frame) > longest:
+            raise ConfigurationError(f"{stream.name}: size {len(frame)}: up to {longest} bytes are possible")
 
 
 def _signable(name: str, frame: bytes) -> bytes:

@@ -28,9 +28,9 @@ class Templates:
 
     Args:
         data: in which the frames lie, shape (any,), uint8; of a capture file, the mapped file itself.
-        starts, sizes: of each frame, shape (n,), int64; those that have no whole header or are longer than a packet
-            buffer are left out.
+        starts, sizes: of each frame, shape (n,), int64; those that have no whole header or are too long are left out.
         source: where they come from, for messages.
+        longest: bytes that a frame may have; without jumbo frames, what a packet buffer holds.
 
     Attributes:
         data: see above.
@@ -43,14 +43,19 @@ class Templates:
     """
 
     def __init__(
-        self, data: NDArray[np.uint8], starts: NDArray[np.int64], sizes: NDArray[np.int64], source: str
+        self,
+        data: NDArray[np.uint8],
+        starts: NDArray[np.int64],
+        sizes: NDArray[np.int64],
+        source: str,
+        longest: int = BUFFER_SIZE,
     ) -> None:
-        short, long = sizes < _HEADER, sizes > BUFFER_SIZE
+        short, long = sizes < _HEADER, sizes > longest
         if np.any(short):
             log.warning("%s: left out frames without a whole Ethernet header: %d", source, np.count_nonzero(short))
         if np.any(long):
-            what = f"left out frames longer than a buffer of {BUFFER_SIZE} bytes"
-            log.warning("%s: %s: %d", source, what, np.count_nonzero(long))
+            bound = f"a buffer of {BUFFER_SIZE}" if longest == BUFFER_SIZE else f"the MTU allows, {longest}"
+            log.warning("%s: left out frames longer than %s bytes: %d", source, bound, np.count_nonzero(long))
         fitting = ~(short | long)
         if not np.any(fitting):
             raise ConfigurationError(f"{source}: no packet to send")
@@ -59,7 +64,7 @@ class Templates:
         self.damage: str | None = None
 
     @classmethod
-    def of(cls, frames: Iterable[bytes], source: str) -> Templates:
+    def of(cls, frames: Iterable[bytes], source: str, longest: int = BUFFER_SIZE) -> Templates:
         """Those that are given one by one.
 
         Raises:
@@ -68,14 +73,14 @@ class Templates:
         """
         frames = [bytes(memoryview(frame)) for frame in frames]
         sizes = np.array([len(frame) for frame in frames], np.int64)
-        return cls(np.frombuffer(b"".join(frames), np.uint8), np.cumsum(sizes) - sizes, sizes, source)
+        return cls(np.frombuffer(b"".join(frames), np.uint8), np.cumsum(sizes) - sizes, sizes, source, longest)
 
     def __len__(self) -> int:
         return len(self.sizes)
 
 
-def from_pcap(path: str) -> Templates:
-    """The frames of a capture file; of a damaged one, those before the damage.
+def from_pcap(path: str, longest: int = BUFFER_SIZE) -> Templates:
+    """The frames of a capture file, up to so many bytes long; of a damaged one, those before the damage.
 
     Raises:
         CaptureError: the file cannot be read.
@@ -84,16 +89,16 @@ def from_pcap(path: str) -> Templates:
     capture = read(path)
     if capture.cut:
         log.warning("%s: packets that were cut when captured, and are sent so: %d", path, capture.cut)
-    templates = Templates(capture.data, capture.offsets, capture.lengths, path)
+    templates = Templates(capture.data, capture.offsets, capture.lengths, path, longest)
     if capture.damage:
         templates.damage = f"{path}: damaged, used the {len(capture)} packets before: {capture.damage}"
     return templates
 
 
-def from_scapy(expression: str) -> Templates:
-    """The frames that a Scapy expression such as `Ether()/IP(dst="10.0.0.0/30")/UDP()` stands for; raises as
-    `scapy_frames`, and if there are none."""
-    return Templates.of(scapy_frames(expression, "--scapy"), "--scapy")
+def from_scapy(expression: str, longest: int = BUFFER_SIZE) -> Templates:
+    """The frames, up to so many bytes long, that a Scapy expression such as `Ether()/IP(dst="10.0.0.0/30")/UDP()`
+    stands for; raises as `scapy_frames`, and if there are none."""
+    return Templates.of(scapy_frames(expression, "--scapy"), "--scapy", longest)
 
 
 def scapy_frames(expression: str, said: str = "scapy") -> list[bytes]:

@@ -43,6 +43,7 @@ from ixy.errors import ConfigurationError, Error, OwnershipError
 from ixy.formats.frames import MIN_FRAME
 from ixy.formats.signature import sign
 from ixy.pacing import next_due
+from ixy.packets.buffers import BUFFER_SIZE
 from ixy.tables.histogram import quantile
 from ixy.tables.order import DUPLICATED, MISSING, NEXT, REORDERED, TOO_LATE
 
@@ -259,7 +260,8 @@ class Tester:
         self._settle = number("settle", settle, 0, MAX_SECONDS)
         self.ports, self.streams, self.both_ways = list(ports), list(streams), both_ways
         ways = [self.streams, [turned_round(stream) for stream in streams]]
-        tables = [table_of(way, tail=SIGNATURE_BYTES) for way in ways]
+        longest = BUFFER_SIZE * min(port.rx[0].ring.parts for port in ports)
+        tables = [table_of(way, tail=SIGNATURE_BYTES, longest=longest) for way in ways]
         skip = max(payload_start(frame) for stream in streams for frame in stream.frames) if routed else 0
         self._receivers = [Receiver(table, skip) for table in reversed(tables)]
         self._senders = [

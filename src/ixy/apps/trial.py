@@ -24,6 +24,7 @@ from ixy.clock import monotonic
 from ixy.errors import ConfigurationError
 from ixy.formats.frames import MAX_FRAME, MIN_FRAME
 from ixy.headers import Ipv4Address, Ipv6Address
+from ixy.packets.buffers import BUFFER_SIZE
 from ixy.streams import closed
 from ixy.tables.histogram import bounds
 
@@ -47,13 +48,21 @@ _ASKING = 2.0  # seconds (RFC 2544, section 23)
 # What is sent
 
 
-def usual_stream(sizes: str | None, *, ipv6: bool = False, vlan: int | None = None, flows: int | None = None) -> Stream:
+def usual_stream(
+    sizes: str | None,
+    *,
+    ipv6: bool = False,
+    vlan: int | None = None,
+    flows: int | None = None,
+    longest: int = MAX_FRAME,
+) -> Stream:
     """UDP datagrams with checksums.
 
     Args:
         sizes: of a frame in bytes, as `parse_sizes` takes them; None for the least.
         vlan: the tag's number, None for no tag.
         flows: how many, told apart by source addresses and ports; None for one.
+        longest: bytes that a frame may have.
 
     Raises:
         ConfigurationError: a size is too small for headers and signature, or something is out of bounds.
@@ -62,7 +71,7 @@ def usual_stream(sizes: str | None, *, ipv6: bool = False, vlan: int | None = No
     headers: dict[str, dict[str, Any]] = {} if vlan is None else {"vlan": {"id": vlan}}
     headers |= {version: {}, "udp": {}}
     least = payload_start(compose(headers, DEFAULT_FILL, [MAX_FRAME])[0]) + SIGNATURE_BYTES
-    found = parse_sizes("--size", sizes or str(least), MIN_FRAME, MAX_FRAME)
+    found = parse_sizes("--size", sizes or str(least), MIN_FRAME, longest)
     if min(found.each) < least:
         raise ConfigurationError(
             f"--size {min(found.each)}: headers and signature need {least} bytes, without the frame check sequence"
@@ -80,16 +89,19 @@ def usual_stream(sizes: str | None, *, ipv6: bool = False, vlan: int | None = No
     return Stream("udp", frames, fields, flows=flows, random_flows=False, random_frames=found.random)
 
 
-def streams_of_file(path: str) -> list[Stream]:
+def streams_of_file(path: str, longest: int = MAX_FRAME) -> list[Stream]:
     """The streams of a file, with room for signatures.
+
+    Args:
+        longest: bytes that a frame may have.
 
     Raises:
         ConfigurationError: there can be no such streams.
     """
     from ixy.apps.streamfile import read_streams
 
-    streams = read_streams(path)
-    table_of(streams, tail=SIGNATURE_BYTES)  # before a device is opened
+    streams = read_streams(path, longest)
+    table_of(streams, tail=SIGNATURE_BYTES, longest=max(longest, BUFFER_SIZE))  # before a device is opened
     return streams
 
 

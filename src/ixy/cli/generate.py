@@ -57,8 +57,8 @@ def generate(
 
     They are UDP packets, or those of a file or of a Scapy expression, or streams. The last 4 bytes of each packet are
     its number, from 0, the highest byte first; checksums are kept right. What the device receives meanwhile is counted
-    and thrown away. Packets longer than a buffer (2048 bytes) are left out and counted. Bits per second are those on
-    the wire, with preamble, check sequence and gap.
+    and thrown away. Packets longer than a buffer (2048 bytes) are left out and counted; with --mtu 9000, jumbo frames
+    are sent. Bits per second are those on the wire, with preamble, check sequence and gap.
 
     Runs until Ctrl-C or a limit.
 
@@ -83,6 +83,7 @@ def generate(
       sudo ixy generate 0000:03:00.0 --rate 1e6 --seconds 10
       sudo ixy generate 0000:03:00.0 --rate 80% --size imix --poisson --strict-rate
       ixy generate sim:a,tx_pcap=out.pcap --size 128 --count 1000
+      ixy generate sim:a,tx_pcap=out.pcap --size 60,9014 --mtu 9000 --count 1000
       ixy generate sim:a,tx_pcap=out.pcap --template in.pcap --no-sequence --count 1000
       ixy generate sim:a,tx_pcap=out.pcap --count 8 --scapy 'Ether()/IP(dst="10.0.0.0/30")/UDP()/("x" * 18)'
       ixy generate sim:a,tx_pcap=out.pcap --streams examples/streams.yaml --rate 2Gbps --seconds 1
@@ -92,7 +93,7 @@ def generate(
     from ixy.apps.generate import Pacing, generate
     from ixy.apps.streamtable import NO_TAIL, NUMBER_BYTES
 
-    table, left_out, damage = _table(sources, tail=NO_TAIL if no_sequence else NUMBER_BYTES, seed=seed)
+    table, left_out, damage = _table(sources, settings, tail=NO_TAIL if no_sequence else NUMBER_BYTES, seed=seed)
     pacing = Pacing(rate, poisson, burst, seed)
     code = generate(address, table, settings, pacing=pacing, strict=strict_rate, left_out=left_out)
     if damage:
@@ -100,29 +101,34 @@ def generate(
     return code
 
 
-def _table(sources: dict[str, str | None], *, tail: int, seed: int) -> tuple[StreamTable, int, str | None]:
+def _table(
+    sources: dict[str, str | None], settings: Settings, *, tail: int, seed: int
+) -> tuple[StreamTable, int, str | None]:
     """What the user wants to have sent, how many of his packets cannot be, and why his file ended early, if it did.
 
     Raises:
         ConfigurationError: he named more than one source, or there can be no such packets.
     """
+    from ixy.apps.session import longest_frame
     from ixy.apps.streams import Stream, parse_sizes
     from ixy.apps.streamtable import table_of
     from ixy.apps.templates import from_pcap, from_scapy
-    from ixy.formats.frames import MAX_FRAME, MIN_FRAME, udp_frame
+    from ixy.formats.frames import MIN_FRAME, udp_frame
 
     given = {name: text for name, text in sources.items() if text is not None}
     if len(given) > 1:
         raise ConfigurationError(f"{' and '.join(f'--{name}' for name in given)} exclude each other: give one")
     name, text = next(iter(given.items()), ("size", str(MIN_FRAME)))
+    longest = longest_frame(settings)
     if name == "streams":
         from ixy.apps.streamfile import read_streams
 
-        return table_of(read_streams(text), tail=tail, seed=seed), 0, None
+        streams = read_streams(text, settings.longest_made)
+        return table_of(streams, tail=tail, seed=seed, longest=longest), 0, None
     if name == "size":
-        sizes = parse_sizes("--size", text, MIN_FRAME, MAX_FRAME)
+        sizes = parse_sizes("--size", text, MIN_FRAME, settings.longest_made)
         made = {size: udp_frame(size) for size in sizes.each}
         stream = Stream("--size", [made[size] for size in sizes.each], random_frames=sizes.random)
-        return table_of([stream], tail=tail, seed=seed), 0, None
-    templates = from_pcap(text) if name == "template" else from_scapy(text)
+        return table_of([stream], tail=tail, seed=seed, longest=longest), 0, None
+    templates = from_pcap(text, longest) if name == "template" else from_scapy(text, longest)
     return table_of(templates, tail=tail, seed=seed), templates.left_out, templates.damage

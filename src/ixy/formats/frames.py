@@ -7,7 +7,8 @@ import struct
 from ixy.errors import ConfigurationError
 
 MIN_FRAME = 60  # bytes, without the frame check sequence
-MAX_FRAME = 1514
+MAX_FRAME = 1514  # unless an MTU allows more
+_LONGEST = 14 + 65535  # that an IPv4 header can tell of
 _HEADERS = 42  # Ethernet, IPv4, UDP
 _FILL = b"ixy"
 
@@ -22,10 +23,10 @@ def udp_frame(
     The IPv4 header has a right checksum; the UDP checksum is 0, so that the payload may change.
 
     Raises:
-        ConfigurationError: `size` is not within 60 and 1514.
+        ConfigurationError: `size` is not within 60 and 65549.
     """
-    if not MIN_FRAME <= size <= MAX_FRAME:
-        raise ConfigurationError(f"a frame of {size} bytes: {MIN_FRAME} to {MAX_FRAME} are possible")
+    if not MIN_FRAME <= size <= _LONGEST:
+        raise ConfigurationError(f"a frame of {size} bytes: {MIN_FRAME} to {_LONGEST} are possible")
     ethernet = destination + source + b"\x08\x00"
     udp = struct.pack(">HHHH", 42, 1337, size - 34, 0)
     ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, size - 14, 0, 0, 64, 17, 0, bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2]))
