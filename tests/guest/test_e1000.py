@@ -20,7 +20,7 @@ NAMES = {0x10: "82574L", 0x12: "82540EM", 0x14: "82545EM"}
 LEFT, RIGHT = 0x10, 0x12  # between which packets are forwarded
 CAPTURED = 0x10
 SENDER = bytes.fromhex("020000000001")  # of the frames of `send_at_pace.py`
-FRAMES, PINGS = 300, 1000
+FRAMES, CAPTURED_FRAMES, PINGS = 150, 600, 200
 
 
 def slot(number: int) -> str:
@@ -113,8 +113,9 @@ def tcpdump(file: Path, expression: str, *options: str) -> str:
 
 
 def test_a_capture_equals_qemus(guest: Guest, dumps: Path) -> None:
-    """`ixy capture --count` and QEMU record the same 1,500 frames of 60 to 1,514 bytes that Linux's card sends."""
-    count, file = 1500, "/dev/shm/capture.pcap"
+    """`ixy capture --count` and QEMU record the same 600 frames, all of other lengths, from 60 to 1,514 bytes, that
+    Linux's card sends: more than the ring has descriptors."""
+    count, file = CAPTURED_FRAMES, "/dev/shm/capture.pcap"
     words = "capture", slot(CAPTURED), file, "--count", count, "ether", "src", SENDER.hex(":")
     capture = guest.start(f"{command(*words)} && cp {file} .")
     sender = guest.run(python(f"{PROGRAMS / 'send_at_pace.py'} {slot(CAPTURED + 1)} {file} {count}"), 240)
@@ -123,7 +124,7 @@ def test_a_capture_equals_qemus(guest: Guest, dumps: Path) -> None:
     assert ended.exit_code == 0, ended.output
     ours = read(ended.directory / "capture.pcap")
     assert len(ours) == count
-    assert {len(frame) for frame in ours} == set(range(60, 1515))
+    assert len({len(frame) for frame in ours}) == count
     assert ours == [frame for frame in read(dumps / f"{NAMES[CAPTURED]}.pcap") if frame[6:12] == SENDER]
 
 
@@ -148,7 +149,7 @@ def namespace(name: str, number: int, address: str) -> str:
 
 
 def test_traffic_passes_the_forwarder_which_is_killed(guest: Guest) -> None:
-    """`ixy forward` from an 82574 to an 82540: 1,000 of 1,000 pings, TCP by iperf3. A second process is refused. After
+    """`ixy forward` from an 82574 to an 82540: 200 of 200 pings, TCP by iperf3. A second process is refused. After
     kill -9 the next one forwards pings again; SIGINT ends it, and nothing was dropped.
     """
     made = guest.run(f"set -e{namespace('left', LEFT + 1, '10.82.96.1')}{namespace('right', RIGHT + 1, '10.82.96.2')}")
@@ -167,7 +168,7 @@ def test_traffic_passes_the_forwarder_which_is_killed(guest: Guest) -> None:
     guest.run(f"kill -9 {pid}")
     assert guest.wait(forwarder).exit_code == 137
     forwarder = guest.start(command("forward", slot(LEFT), slot(RIGHT)))
-    check_pings(guest, 100)
+    check_pings(guest, 20)
     shown = guest.run(command("info", slot(LEFT)))
     assert "82574L" in shown.output
     assert "1000 Mbit/s" in shown.output.replace("1 Gbit/s", "1000 Mbit/s"), shown.output

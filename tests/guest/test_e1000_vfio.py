@@ -11,7 +11,7 @@ from harness import Guest
 from in_guest import PROGRAMS, python
 
 CARDS = {0x10: "e1000e", 0x12: "e1000"}  # those that ixy drives; Linux's are in the slots after them
-FRAMES = 300
+FRAMES = 150
 USER = "nobody"
 
 

@@ -59,17 +59,17 @@ def test_probe_without_a_warning(rig: Functions) -> None:
 
 
 def test_ping_both_ways(rig: Functions) -> None:
-    assert "1000 packets received" in rig.run(f"ping -A -c 1000 -q {HOST}")
-    assert "1000 received" in rig.host.run("ping", "-A", "-c", "1000", "-q", GUEST)
+    assert "200 packets received" in rig.run(f"ping -A -c 200 -q {HOST}")
+    assert "200 received" in rig.host.run("ping", "-A", "-c", "200", "-q", GUEST)
 
 
 def test_ping_from_function_to_function(rig: Functions) -> None:
     """By the card's switch: the wire does not see them, but who asks for the address is seen by all."""
     before = rig.counter(reg.GPTC)
-    assert "1000 packets received" in rig.run(f"ping -A -c 1000 -q {OTHER}")
+    assert "200 packets received" in rig.run(f"ping -A -c 200 -q {OTHER}")
     assert rig.counter(reg.GPTC) - before < 20
     first, second = (function.virtual for function in rig.attachment.functions)
-    assert min(first.sent, second.received) >= 1000
+    assert min(first.sent, second.received) >= 200
 
 
 @pytest.mark.parametrize("direction", ["", "--reverse"], ids=["send", "receive"])
@@ -77,16 +77,16 @@ def test_tcp_with_all_offloads(rig: Functions, direction: str) -> None:
     """TCP with segmentation and checksums by the function, along the wire."""
     server = rig.host.start("iperf3", "--server", "--one-off", "--bind", HOST)
     report = json.loads(
-        rig.run(f"until iperf3 -c {HOST} --bytes 10M --json {direction} > r; do usleep 100000; done; cat r")
+        rig.run(f"until iperf3 -c {HOST} --bytes 4M --json {direction} > r; do usleep 100000; done; cat r")
     )
     server.communicate(timeout=30)
-    assert report["end"]["sum_sent"]["bytes"] >= 10 << 20
+    assert report["end"]["sum_sent"]["bytes"] >= 4 << 20
     print(f"TCP {direction}: {report['end']['sum_received']['bits_per_second'] / 1e6:.0f} Mbit/s")
 
 
 def test_tcp_from_function_to_function(rig: Functions) -> None:
     server = rig.guest.start(f"{SECOND} iperf3 --server --one-off --bind {OTHER}")
-    rig.run(f"until iperf3 -c {OTHER} --bytes 10M; do usleep 100000; done")
+    rig.run(f"until iperf3 -c {OTHER} --bytes 4M; do usleep 100000; done")
     assert rig.guest.wait(server).exit_code == 0
 
 
@@ -105,7 +105,7 @@ def test_reset_by_a_change_of_mtu(rig: Functions) -> None:
     rig.host.run("ip", "link", "set", rig.host.interface, "mtu", "9000")
     rig.run(f"{IP} link set eth0 mtu 9000")
     rig.bring_up()
-    assert "50 packets received" in rig.run(f"ping -A -c 50 -s 8972 -q {HOST}")
+    assert "20 packets received" in rig.run(f"ping -A -c 20 -s 8972 -q {HOST}")
     rig.host.run("ip", "link", "set", rig.host.interface, "mtu", "1500")
     rig.run(f"{IP} link set eth0 mtu 1500")
     rig.bring_up()
@@ -117,9 +117,9 @@ def test_vlan(rig: Functions) -> None:
     for run, interface, address in ((rig.run, "eth0", "10.7.0.2"), (rig.second, "eth1", "10.7.0.3")):
         run(f"{IP} link add link {interface} name v7 type vlan id 7; sysctl -qw net.ipv6.conf.v7.disable_ipv6=1")
         run(f"{IP} addr add {address}/24 dev v7; {IP} link set v7 up")
-    assert "50 packets received" in rig.run("ping -A -c 50 -q 10.7.0.3")
+    assert "20 packets received" in rig.run("ping -A -c 20 -q 10.7.0.3")
     rig.second(f"{IP} link del v7")
-    assert "0 packets received" in rig.run("ping -A -c 3 -W 1 -q 10.7.0.3; true")
+    assert "0 packets received" in rig.run("ping -c 1 -W 1 -q 10.7.0.3; true")
     rig.run(f"{IP} link del v7")
 
 
@@ -143,8 +143,7 @@ def test_ethtool_self_test(rig: Functions) -> None:
 
 
 def test_driver_unloaded_and_loaded_again(rig: Functions) -> None:
-    for _ in range(2):
-        rig.run("rmmod ixgbevf; modprobe ixgbevf")
+    rig.run("rmmod ixgbevf; modprobe ixgbevf")
     rig.bring_up()
     assert "10 packets received" in rig.run(f"ping -A -c 10 -q {HOST}")
 

@@ -129,6 +129,15 @@ def test_no_address_of_its_own(machine: Machine, physical: PhysicalSide) -> None
     assert told[0].to_bytes(4, "little") + told[1].to_bytes(4, "little") == mac + bytes(2)
 
 
+def test_groups_without_an_address_of_its_own(machine: Machine, physical: PhysicalSide) -> None:
+    """Who was told no address was told no kind of filter: it is that of a card after its reset, bits 47 to 36."""
+    physical.answers[RESET] = lambda _info, _words: [RESET | NACK, 0, 0, 0]
+    with open_function(machine) as device:
+        device.set_mac_filter([bytes.fromhex("01005e00abcd")])
+    ((_, info, words),) = [each for each in physical.asked if each[0] == MULTICAST]
+    assert (info, words[0]) == (1, 0xCDA)
+
+
 def test_another_address(machine: Machine, physical: PhysicalSide) -> None:
     with open_function(machine) as device:
         device.mac = STATION
@@ -275,6 +284,25 @@ def test_one_that_does_not_answer(machine: Machine, physical: PhysicalSide, hast
     assert "its physical function does not answer " in one_line(caught.value)
     physical.answers.clear()
     open_function(machine).close()
+
+
+def test_one_that_speaks_of_other_things_without_end(machine: Machine, physical: PhysicalSide, hasty: None) -> None:  # noqa: ARG001
+    """Instead of an answer there is news, and with each that was read more of it."""
+    serve = physical.signal
+
+    def signal(vector: int) -> None:
+        serve(vector)
+        physical.say([PING | CTS])
+
+    with open_function(machine) as device:
+        physical.answers[VLAN] = lambda _info, _words: SAYS_NOTHING
+        physical.signal = signal
+        with pytest.raises(DeviceTimeout) as caught:
+            device.set_vlan_filter(7, True)
+        assert "speaks of other things and does not answer VLAN 7 within 0.02 s" in one_line(caught.value)
+        physical.signal = serve
+        physical.answers.clear()
+        device.set_vlan_filter(7, True)
 
 
 def test_one_that_keeps_the_mailbox(machine: Machine, physical: PhysicalSide, hasty: None) -> None:  # noqa: ARG001

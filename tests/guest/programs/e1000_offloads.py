@@ -201,7 +201,8 @@ def main(ours: str, theirs: str, number: str) -> None:
         report = {
             "datagrams": datagrams(ends),
             "bad": bad_checksums(),
-            "segments": segments(ends),
+            # QEMU's 82574 cuts none behind a hub: whoever waits for them waits in vain.
+            "segments": segments(ends) if device.info.model != "82574L" else None,
             "tags": tagged(ends),
             "received": received(ends),
             "offloads": [list(device.info.rx_offloads), list(device.info.tx_offloads)],

@@ -50,9 +50,10 @@ def passes(device: ixy.Device, packets: socket.socket, source: bytes) -> None:
 
 
 def exchanged(device: ixy.Device, packets: socket.socket, theirs: bytes, count: int) -> dict[str, object]:
-    """So many frames of all lengths each way; whether all came, in order."""
-    to_kernel = [frame(5 * number, theirs, device.mac) for number in range(count)]
-    from_kernel = [frame(5 * number, device.mac, theirs) for number in range(count)]
+    """So many frames from the shortest to the longest each way; whether all came, in order."""
+    numbers = [number * 1454 // (count - 1) for number in range(count)]  # which make frames of 60 to 1,514 bytes
+    to_kernel = [frame(number, theirs, device.mac) for number in numbers]
+    from_kernel = [frame(number, device.mac, theirs) for number in numbers]
     seen_there: list[bytes] = []
     seen_here: list[bytes] = []
     sent = 0
@@ -106,8 +107,10 @@ def filtered(device: ixy.Device, packets: socket.socket, source: bytes) -> list[
             device.mac = new
         packets.send(data)
         packets.send(frame(100, b"\xff" * 6, source))  # a broadcast arrives in any case, after the other
+        deadline = time.monotonic() + TIMEOUT
         while (number := receive_one(device)) != 100:
             seen += [number] if number is not None and number < 100 else []
+            assert time.monotonic() < deadline, f"the broadcast after {data[:6].hex(':')} did not arrive"
     return seen
 
 
@@ -124,7 +127,7 @@ def main(ours: str, theirs: str, count: int, user: str = "") -> None:
     packets, their_mac = kernel_socket(theirs)
     if user:
         become(user)
-    with ixy.open(ours, ring_size=256) as device:
+    with ixy.open(ours, ring_size=128) as device:  # fewer descriptors than frames, more than WINDOW
         passes(device, packets, their_mac)
         before = device.stats()
         report = exchanged(device, packets, their_mac, count)

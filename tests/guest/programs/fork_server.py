@@ -7,10 +7,12 @@ code. The Python has its open files and its working directory.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import runpy
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import ixy.bus.binding
@@ -43,10 +45,17 @@ def run(arguments: list[str]) -> None:
         runpy.run_path(how, run_name="__main__")
 
 
-def serve(number: int, requests: str) -> None:
+def prepare(arguments: list[str]) -> None:
+    """Import the command line if it is wanted, once for all who are forked later."""
+    if arguments[:2] == ["-m", "ixy"]:
+        with suppress(ImportError):  # whoever needs it says so
+            importlib.import_module("ixy.cli")
+            importlib.import_module(f"ixy.apps.{arguments[2]}")
+
+
+def serve(number: int, requests: str, arguments: list[str]) -> None:
     """Run what is asked for in a child, and say how it ended."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    arguments = Path(f"{requests}.{number}.arguments").read_text().split("\0")[:-1]
     os.chdir(f"/proc/{number}/cwd")
     child = os.fork()
     if child == 0:
@@ -65,9 +74,11 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait
     while True:
         with open(requests) as numbers:  # noqa: PTH123 (it is opened anew when all who write have gone)
-            for number in numbers:
+            for number in map(int, numbers):
+                arguments = Path(f"{requests}.{number}.arguments").read_text().split("\0")[:-1]
+                prepare(arguments)
                 if os.fork() == 0:
-                    return serve(int(number), requests)
+                    return serve(number, requests, arguments)
 
 
 if __name__ == "__main__":

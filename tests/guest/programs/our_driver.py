@@ -84,10 +84,20 @@ def attempt(*arguments: str) -> dict[str, Any]:
 def wait_for_packets(address: str) -> dict[str, Any]:
     """Take all that is there, then sleep until more comes; a file tells that nothing more is there."""
     with open_device(address) as device:
-        queue = device.rx[0]
-        until(lambda: receive(device) == 0 and not queue.wait(0.1))
-        Path("asleep").touch()
-        return {"woken": queue.wait(DEADLINE), "received": receive(device)}
+        return be_woken(device)
+
+
+def be_woken(device: Device) -> dict[str, Any]:
+    queue = device.rx[0]
+    until(lambda: receive(device) == 0 and not queue.wait(0.1))
+    Path("asleep").touch()
+    return {"woken": queue.wait(DEADLINE), "received": receive(device)}
+
+
+def wait_and_look(address: str) -> dict[str, Any]:
+    """As `wait_for_packets`; then what is told of the card that this process has open, and its counters."""
+    with serve_telemetry(), open_device(address) as device:
+        return be_woken(device) | look_at(address) | {"counters": inside.xstats(address)}
 
 
 def forward_for_ever(one: str, other: str) -> None:

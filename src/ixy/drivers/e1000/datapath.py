@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ixy.drivers.ixgbe.datapath import TxState, arm, arm_one, clean, hand_back, send
-from ixy.drivers.rings import CLEAN, COMMON_WORDS, DROPPED, NEXT, STARVED
+from ixy.drivers.ixgbe.datapath import BLOCK, SKIPPING, TxState, arm, arm_one, clean, hand_back, send
+from ixy.drivers.ixgbe.parts import receiving
+from ixy.drivers.rings import CLEAN, DROPPED, NEXT, STARVED
 from ixy.jit import apart, compiled, outlined
 from ixy.packets.buffers import BUFFER_SIZE, device_address
 from ixy.packets.checking import hand_over
 from ixy.packets.packets import INDEX_MASK, Flags, Packets, stamp
 from ixy.packets.pool import Pools, free_count, fresh, took, trade
+from ixy.registers import i82599
 from ixy.registers.e1000 import (
     RX_DAMAGED,
     RX_DD,
@@ -44,8 +46,10 @@ from ixy.registers.e1000 import (
     RX_UDPCS,
     RX_VLAN_SHIFT,
     RX_VP,
+    TX_DD,
     TX_EOP,
     TX_IFCS,
+    TX_RS,
 )
 from ixy.unsafe import fence_acquire, has, load_acquire, put
 
@@ -56,16 +60,15 @@ if TYPE_CHECKING:
 
 _TX_COMMAND = TX_EOP | TX_IFCS
 _WHOLE = RX_DD | RX_EOP  # a frame in one buffer
-BLOCK = 8  # packets are received by vector moves if there are so many
 _TOO_LONG = -BUFFER_SIZE  # a mask: of no length from 1 to the size of a buffer, less 1, does it leave anything
 assert BUFFER_SIZE & (BUFFER_SIZE - 1) == 0
 
 _IP_GOOD, _L4_GOOD, _VLAN, _HASH = int(Flags.IP_GOOD), int(Flags.L4_GOOD), int(Flags.VLAN), int(Flags.HASH)
 _IPV4, _IPV6, _TCP, _UDP = int(Flags.IPV4), int(Flags.IPV6), int(Flags.TCP), int(Flags.UDP)
 
-# Words of a ring's `state` besides the common ones
-SKIPPING = COMMON_WORDS  # receive: 1 while the rest of a frame that spans buffers is to be refused
-STATE_WORDS = 8
+# The 82599's kernels that these rings share go by its bits, which are where these cards have them.
+assert (RX_DD, RX_EOP, RX_LENGTH_SHIFT) == (i82599.RX_DD, i82599.RX_EOP, i82599.RX_LENGTH_SHIFT)
+assert (TX_DD, TX_RS) == (i82599.TX_DD, i82599.TX_RS)
 
 
 class RxState(NamedTuple):
@@ -75,7 +78,7 @@ class RxState(NamedTuple):
         descriptors: in DMA memory, shape (2 * size,), int64: two words each.
         tail: the doorbell RDT, shape (1,), uint32.
         held: the buffer in each descriptor.
-        state: shape (STATE_WORDS,), int64.
+        state: words of the ring, as an 82599's, int64.
         addresses: where the card sees each buffer.
         pool: number of the pool that buffers come from.
         extended: True where the card writes extended descriptors, None where it writes legacy ones: kernels are
@@ -351,6 +354,10 @@ def finish(ring: RxState, pools: Pools, count: int, replaced: int) -> None:
     took(pools, ring.pool, free_count(pools, ring.pool) - replaced, ring.held)
     ring.state[NEXT] = first + count
     hand_back(ring, first)
+
+
+rx_batch_in_parts = receiving(status_of, describe_one, RX_DAMAGED)
+"""`rx_batch` of a ring whose frames may take several buffers."""
 
 
 @compiled

@@ -272,7 +272,7 @@ class E1000(CardFunction):
 
     def _init_messages(self, regs: RegisterFile) -> None:
         """7.4: vector n is that of receive queue n, and nothing else causes an interrupt."""
-        both = reg.CAUSE_RXQ0 * 3
+        both = reg.CAUSE_RXQ0 | reg.CAUSE_RXQ0 << 1
         regs.write(reg.IVAR, RXQ0=reg.IVAR_VALID, RXQ1=reg.IVAR_VALID | 1)
         regs.write(reg.EIAC, both)
         regs.write(reg.IAM, both)

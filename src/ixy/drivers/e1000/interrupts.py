@@ -26,6 +26,8 @@ class _CauseInterrupt(EventFile):
         control: the card's registers, for one thread at a time, while the card is open.
     """
 
+    once = True
+
     def __init__(self, fd: int, cause: int, interval: Register, control: Control) -> None:
         super().__init__(fd)
         self._cause, self._interval, self._control = cause, interval, control
@@ -47,14 +49,10 @@ class _CauseInterrupt(EventFile):
 class MessageInterrupt(_CauseInterrupt):
     """A vector of MSI-X. A message clears its cause (EIAC) and masks it (IAM; 10.2.4.7, 10.2.4.8)."""
 
-    once = True
-
 
 class LineInterrupt(_CauseInterrupt):
     """The line. It is asserted until its causes are read, and others may share it: so the kernel masks it with each
     interrupt, until it is armed."""
-
-    once = True
 
     def __init__(self, interrupts: Interrupts, control: Control) -> None:
         super().__init__(interrupts.events[0], reg.CAUSE_RXT0, reg.ITR, control)

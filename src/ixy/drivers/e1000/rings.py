@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ixy.drivers import RxSingle, TxSingle
 from ixy.drivers.e1000 import datapath, offloads
-from ixy.drivers.e1000 import parts as several
-from ixy.drivers.e1000.datapath import STATE_WORDS, RxState
-from ixy.drivers.ixgbe.datapath import TxState, send, tx_room
+from ixy.drivers.e1000.datapath import RxState
+from ixy.drivers.ixgbe.datapath import send
 from ixy.drivers.ixgbe.parts import PARTS
-from ixy.drivers.ixgbe.rings import IxgbeOffloadTxRing
-from ixy.drivers.rings import FilledRing, SendingRing
-from ixy.packets.packets import Packets, slots
-from ixy.registers.e1000 import DESCRIPTOR_BYTES
-from ixy.unsafe import own_lines
+from ixy.drivers.ixgbe.rings import IxgbeOffloadTxRing, IxgbeTxRing, bookkeeping, descriptors
+from ixy.drivers.rings import FilledRing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from ixy.packets.buffers import Addresses
@@ -50,8 +45,8 @@ class E1000RxRing(FilledRing):
         *,
         extended: bool,
     ) -> None:
-        words, own = _descriptors(memory), _bookkeeping(memory)
-        state = RxState(words, tail, *own, addresses, pool.number, True if extended else None)
+        own = bookkeeping(memory)
+        state = RxState(descriptors(memory), tail, *own, addresses, pool.number, True if extended else None)
         super().__init__(state, pool, datapath.offer, metadata)
 
 
@@ -62,7 +57,7 @@ class E1000PartsRxRing(E1000RxRing):
         parts: the most that one may take.
     """
 
-    kernel = staticmethod(several.rx_batch)
+    kernel = staticmethod(datapath.rx_batch_in_parts)
     single = None
 
     def __init__(
@@ -78,6 +73,13 @@ class E1000PartsRxRing(E1000RxRing):
     ) -> None:
         super().__init__(memory, tail, addresses, pool, metadata, extended=extended)
         self.parts = self.state.state[PARTS] = parts
+
+
+class E1000TxRing(IxgbeTxRing):
+    """A transmit ring; see `ixy.drivers.TxRing`."""
+
+    kernel = staticmethod(datapath.tx_batch)
+    single: TxSingle | None = TxSingle(datapath.load_one, send)
 
 
 class E1000OffloadTxRing(IxgbeOffloadTxRing):
@@ -103,26 +105,3 @@ class E1000OffloadTxRing(IxgbeOffloadTxRing):
         super().__init__(memory, tail, addresses, does, parts, longest)
         if cuts_ipv6:
             self.state = self.state._replace(does=self.state.does | offloads.CUTS_IPV6)
-
-
-class E1000TxRing(SendingRing):
-    """A transmit ring; see `ixy.drivers.TxRing`."""
-
-    kernel = staticmethod(datapath.tx_batch)
-    room = staticmethod(tx_room)
-    single: TxSingle | None = TxSingle(datapath.load_one, send)
-
-    def __init__(self, memory: NDArray[np.uint8], tail: NDArray[np.uint32], addresses: Addresses) -> None:
-        super().__init__(TxState(_descriptors(memory), tail, *_bookkeeping(memory), addresses))
-
-
-def _bookkeeping(memory: NDArray[np.uint8]) -> tuple[Packets, NDArray[np.int64]]:
-    """The driver's own side of a ring: the buffer in each descriptor, and the words of its state."""
-    return slots(len(memory) // DESCRIPTOR_BYTES), own_lines(STATE_WORDS)
-
-
-def _descriptors(memory: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """The ring's words, all ones at first: an address to which the card, enabled too early, cannot do DMA."""
-    words = memory.view(np.int64)
-    words[:] = -1
-    return words

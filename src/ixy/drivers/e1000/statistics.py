@@ -61,6 +61,7 @@ class Statistics:
         self._registers = registers
         self._all = [*_SUMMED, *_OTHERS, *([] if card.newer else _OLDER)]
         self._totals = dict.fromkeys((counter.name for counter in self._all), 0)
+        self._cleared = {counter.name for counter in self._all} if card.newer else set[str]()  # by being read, as known
         self._kept: dict[str, int] = {}
 
     def begin(self) -> None:
@@ -108,10 +109,15 @@ class Statistics:
 
     def _new(self, counter: Counter, count: int) -> int:
         """What was counted since the last time. Some counters of QEMU's 82540 and 82545 go on when they are read: what
-        is still there when they are read once more was not cleared, and only what is more than last time is new."""
+        is still there when they are read once more was not cleared, and only what is more than last time is new. One
+        that was seen to clear is not asked twice again: what is there then has come in between.
+        """
+        if counter.name in self._cleared:
+            return count
         again = self._count(counter, {})
-        before = self._kept.get(counter.name, 0)
         if again < count:
+            self._cleared.add(counter.name)
             return count + again
+        before = self._kept.get(counter.name, 0)
         self._kept[counter.name] = again
         return again - before

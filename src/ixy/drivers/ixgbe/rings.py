@@ -43,7 +43,7 @@ class IxgbeRxRing(FilledRing):
         pool: Mempool,
         metadata: Sequence[str] = (),
     ) -> None:
-        state = RxState(_descriptors(memory), tail, *_bookkeeping(memory), addresses, pool.number)
+        state = RxState(descriptors(memory), tail, *bookkeeping(memory), addresses, pool.number)
         super().__init__(state, pool, datapath.offer, metadata)
 
 
@@ -66,7 +66,7 @@ class IxgbePartsRxRing(FilledRing):
         metadata: Sequence[str],
         parts: int,
     ) -> None:
-        state = RxState(_descriptors(memory), tail, *_bookkeeping(memory), addresses, pool.number)
+        state = RxState(descriptors(memory), tail, *bookkeeping(memory), addresses, pool.number)
         super().__init__(state, pool, datapath.offer, metadata)
         self.parts = state.state[several.PARTS] = parts
 
@@ -90,10 +90,10 @@ class IxgbeCoalescingRxRing(FilledRing):
         metadata: Sequence[str],
         parts: int,
     ) -> None:
-        held, words = _bookkeeping(memory)
+        held, words = bookkeeping(memory)
         taken, chain = own_lines(len(held.ids)), own_lines(len(held.ids))
         own = held, words, addresses, pool.number, parts, taken, chain
-        super().__init__(CoalescingRxState(_descriptors(memory), tail, *own), pool, datapath.offer, metadata)
+        super().__init__(CoalescingRxState(descriptors(memory), tail, *own), pool, datapath.offer, metadata)
         self.parts = parts
 
 
@@ -105,7 +105,7 @@ class IxgbeTxRing(SendingRing):
     single: TxSingle | None = TxSingle(datapath.load_one, datapath.send)
 
     def __init__(self, memory: NDArray[np.uint8], tail: NDArray[np.uint32], addresses: Addresses) -> None:
-        super().__init__(TxState(_descriptors(memory), tail, *_bookkeeping(memory), addresses))
+        super().__init__(TxState(descriptors(memory), tail, *bookkeeping(memory), addresses))
 
 
 class IxgbeOffloadTxRing(SendingRing):
@@ -129,7 +129,7 @@ class IxgbeOffloadTxRing(SendingRing):
         parts: int,
         longest: int,
     ) -> None:
-        held, words = _bookkeeping(memory, offloads.STATE_WORDS)
+        held, words = bookkeeping(memory, offloads.STATE_WORDS)
         marks = own_lines(2 * len(held.ids))
         self.offloads: Sequence[str] = tuple(name for name in asked if name in offloads.DOES)
         self.parts = parts
@@ -137,7 +137,7 @@ class IxgbeOffloadTxRing(SendingRing):
         # Beside those of which the card has not reported, there is always room for the longest packet, and a context.
         group = min(CLEAN_GROUP, len(held.ids) - 1 - parts - 1)
         own = held, words, addresses, marks, does, group, longest
-        super().__init__(TxOffloadState(_descriptors(memory), tail, *own))
+        super().__init__(TxOffloadState(descriptors(memory), tail, *own))
 
     @property
     def refused(self) -> int:
@@ -155,12 +155,12 @@ class IxgbeOffloadTxRing(SendingRing):
         return int(self.state.state[offloads.FRAMES])
 
 
-def _bookkeeping(memory: NDArray[np.uint8], words: int = STATE_WORDS) -> tuple[Packets, NDArray[np.int64]]:
+def bookkeeping(memory: NDArray[np.uint8], words: int = STATE_WORDS) -> tuple[Packets, NDArray[np.int64]]:
     """The driver's own side of a ring: the buffer in each descriptor, and the words of its state."""
     return slots(len(memory) // DESCRIPTOR_BYTES), own_lines(words)
 
 
-def _descriptors(memory: NDArray[np.uint8]) -> NDArray[np.int64]:
+def descriptors(memory: NDArray[np.uint8]) -> NDArray[np.int64]:
     """The ring's words, all ones at first: an address to which the card, enabled too early, cannot do DMA."""
     words = memory.view(np.int64)
     words[:] = -1

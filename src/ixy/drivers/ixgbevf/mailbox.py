@@ -90,13 +90,8 @@ class Mailbox:
         for register, word in zip(reg.VFMBMEM, [info << reg.INFO_SHIFT | kind, *words], strict=False):
             self._registers.write(register, word)
         self._registers.write(reg.VFMAILBOX, REQ=1)  # which gives the mailbox back, too
-        self._await(_TAKEN, f"does not take note of {name}")
-        answer = self._answer(name)
-        while answer[0] & _KIND == reg.CONTROL:
-            self._hear(answer[0])
-            self._check()
-            answer = self._answer(name)
-        return self._judged(name, kind, answer)
+        self._await(_TAKEN, f"does not take note of {name}", time.monotonic() + PATIENCE)
+        return self._judged(name, kind, self._answer(name))
 
     def listen(self) -> None:
         """Take note of what the physical function has said or done unasked."""
@@ -143,9 +138,8 @@ class Mailbox:
         self._seen |= state & _CLEARED
         return state | self._seen
 
-    def _await(self, bit: int, trouble: str) -> None:
-        """Wait for a bit, and forget it."""
-        deadline = time.monotonic() + PATIENCE
+    def _await(self, bit: int, trouble: str, deadline: float) -> None:
+        """Wait for a bit until `deadline`, and forget it."""
         while True:
             late = time.monotonic() > deadline  # asked before the look, as in `RegisterFile.wait`
             state = self._look()
@@ -179,8 +173,21 @@ class Mailbox:
             time.sleep(_PAUSE)
 
     def _answer(self, name: str) -> list[int]:
-        self._await(_MAIL, f"does not answer {name}")
-        return self._read(name)
+        """The words of the answer. What is said unasked before it is no answer, and does not put off the deadline."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            late = time.monotonic() > deadline
+            self._await(_MAIL, f"does not answer {name}", deadline)
+            words = self._read(name)
+            if words[0] & _KIND != reg.CONTROL:
+                return words
+            self._hear(words[0])
+            self._check()
+            if late:
+                raise DeviceTimeout(
+                    f"{self._registers.owner}: its physical function speaks of other things and does not answer {name} "
+                    f"within {PATIENCE:g} s"
+                )
 
     def _read(self, name: str) -> list[int]:
         """The words, and say that they were read."""

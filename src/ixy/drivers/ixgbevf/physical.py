@@ -78,7 +78,7 @@ class Physical:
         self.mailbox = mailbox
         self.version = Version(1, 0)
         self._address = address
-        self._hash_shift = 0
+        self._hash_shift = _HASH_SHIFTS[0]  # until it says otherwise
 
     def reset(self) -> bytes | None:
         """Say that this function was reset, after which all else begins: the station's address, if it has one."""

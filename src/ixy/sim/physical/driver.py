@@ -131,7 +131,8 @@ class Physical:
         for _ in range(_TRIES):
             if self.registers.read(register) & register.mask(*fields) == register.value(**fields):
                 return
-        raise DeviceTimeout(f"sim:{self._card.name}: {register.name} did not reach {fields}")
+        wanted = " ".join(f"{name}={value}" for name, value in fields.items())
+        raise DeviceTimeout(f"sim:{self._card.name}: {register.name} did not reach {wanted}")
 
     def _share_queues(self) -> None:
         """Divide the queues into pools, those of functions and one of the physical function (7.10.2.7)."""
