@@ -108,6 +108,13 @@ if INTERPRETED or TYPE_CHECKING:
         """A number that no other living thread of the process has; never 0 or negative."""
         return threading.get_ident()
 
+    def half(array: Words, index: int) -> int:
+        """Half of a word of 64 bits: of `array[index // 2]` the lower one, or where `index` is odd the upper one."""
+        return int(array[index >> 1]) >> 32 * (index & 1) & 0xFFFFFFFF
+
+    def keep(value: int) -> None:
+        """Do nothing with a value, but have it computed."""
+
     def has(what: object) -> bool:
         """Whether an array, or whatever may be left out, is there; known when a kernel is compiled."""
         return what is not None
@@ -342,6 +349,23 @@ else:
             return builder.ptrtoint(builder.call(pointer, []), ir.IntType(64))
 
         return types.int64(), codegen
+
+    @intrinsic
+    def half(typingctx: Any, array: Any, index: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            words = context.make_array(array)(context, builder, args[0]).data
+            halves = builder.bitcast(words, ir.IntType(32).as_pointer())
+            return builder.zext(builder.load(builder.gep(halves, [args[1]])), ir.IntType(64))
+
+        return types.int64(array, types.int64), codegen
+
+    @intrinsic
+    def keep(typingctx: Any, value: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            builder.asm(ir.FunctionType(ir.VoidType(), [ir.IntType(64)]), "", "r", args, side_effect=True)
+            return context.get_dummy_value()
+
+        return types.void(types.int64), codegen
 
     @intrinsic
     def has(typingctx: Any, array: Any) -> Any:

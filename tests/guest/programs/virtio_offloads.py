@@ -6,10 +6,12 @@ report as JSON.
 from __future__ import annotations
 
 import json
+import select
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,25 +75,51 @@ def exchange(ours: str, theirs: str) -> dict[str, Any]:
     """Datagrams of IPv4 as long as a frame may be, each way."""
     name = next(Path(f"/sys/bus/pci/devices/{theirs}").glob("virtio*/net/*")).name
     subprocess.run(["ip", "link", "set", name, "mtu", str(MTU), "up", "promisc", "on"], check=True)
-    while Path(f"/sys/class/net/{name}/operstate").read_text().strip() != "up":  # what is sent before is dropped
-        time.sleep(0.01)
-    packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
-    packets.bind((name, 0x0800))
-    packets.settimeout(TIMEOUT)
-    with ixy.open(ours, metadata=("parts",), mtu=MTU) as device:
-        frames = [datagram(number) for number in range(FRAMES)]
+    until(lambda: " state UP " in told(name), "the kernel's interface does not come up", lambda: told(name))
+    with (
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as packets,
+        ixy.open(ours, metadata=("parts",), mtu=MTU) as device,
+    ):
+        packets.bind((name, 0x0800))
+        packets.setblocking(False)
         good = 0
-        for frame in frames:
+        for number in range(FRAMES):
+            frame = datagram(number)
+
+            def state(number: int = number) -> str:
+                return f"frame {number}\n{device.stats()}\n{device.xstats()}\n{told(name)}"
+
             packets.send(frame)
-            deadline = time.monotonic() + TIMEOUT
-            while len(batch := device.rx[0].receive(1)) == 0 and time.monotonic() < deadline:
-                pass
+            batch = next_ipv4(device, state)
             good += bytes(batch[0]) == frame
-            device.tx[0].send(batch)
-            while (answer := packets.recvfrom(1 << 16))[1][2] == socket.PACKET_OUTGOING:
-                pass
-            good += answer[0] == frame
+            assert device.tx[0].send(batch) == 1, f"a frame of ours is not sent\n{state()}"
+            until(lambda: select.select([packets], [], [], 0)[0] != [], "a frame of ours does not arrive", state)
+            good += packets.recv(1 << 16) == frame
         return {"good": good, "mtu": device.info.mtu, "refused": device.stats().rx_refused}
+
+
+def next_ipv4(device: ixy.Device, state: Callable[[], str]) -> ixy.Batch:
+    """The next datagram of IPv4. An interface that has just come up also sends of itself, for IPv6."""
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        batch = device.rx[0].receive(1, max(deadline - time.monotonic(), 0))
+        assert len(batch) == 1, f"a frame of the kernel's does not arrive\n{state()}"
+        if bytes(batch[0][12:14]) == b"\x08\x00":
+            return batch
+        batch.free()
+
+
+def told(name: str) -> str:
+    """What the kernel says of an interface."""
+    return subprocess.run(["ip", "-s", "link", "show", name], check=True, capture_output=True, text=True).stdout
+
+
+def until(done: Callable[[], bool], what: str, state: Callable[[], str]) -> None:
+    """Wait for something, and if it does not come about say how things are."""
+    deadline = time.monotonic() + TIMEOUT
+    while not done():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}\n{state()}")
 
 
 def datagram(number: int) -> bytes:

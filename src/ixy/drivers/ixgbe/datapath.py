@@ -43,7 +43,7 @@ from ixy.registers.i82599 import (
     TX_PAYLEN_SHIFT,
     TX_RS,
 )
-from ixy.unsafe import fence_acquire, has, load_acquire, put, store_release
+from ixy.unsafe import fence_acquire, half, has, keep, load_acquire, put, store_release
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,7 +63,13 @@ assert BUFFER_SIZE & (BUFFER_SIZE - 1) == 0
 _TYPES = RX_TYPE_IPV4 | RX_TYPE_IPV6 | RX_TYPE_TCP | RX_TYPE_UDP
 _TYPES_SHIFT = 4
 assert _TYPES << _TYPES_SHIFT == Flags.IPV4 | Flags.IPV6 | Flags.TCP | Flags.UDP
-_IP_GOOD, _L4_GOOD, _VLAN, _HASH = int(Flags.IP_GOOD), int(Flags.L4_GOOD), int(Flags.VLAN), int(Flags.HASH)
+_IP_GOOD, _L4_GOOD, _HASH = int(Flags.IP_GOOD), int(Flags.L4_GOOD), int(Flags.HASH)
+assert (Flags.IP_BAD, Flags.L4_BAD) == (2 * _IP_GOOD, 2 * _L4_GOOD)
+# By so much the descriptor's bits are shifted to be the flags', and there are those that say that a checksum is wrong
+_IPCS_SHIFT, _L4CS_SHIFT, _VLAN_SHIFT = 6, 3, 2
+_IPE_PLACE, _L4E_PLACE = RX_IPE.bit_length() - 1, RX_L4E.bit_length() - 1
+assert (RX_IPCS >> _IPCS_SHIFT, RX_L4CS >> _L4CS_SHIFT) == (_IP_GOOD, _L4_GOOD)
+assert RX_VP << _VLAN_SHIFT == Flags.VLAN
 
 # Words of a ring's `state` besides the common ones
 SKIPPING = COMMON_WORDS  # receive: 1 while the rest of a frame that spans buffers is to be refused
@@ -161,7 +167,7 @@ def take_blocks(ring: RxState, pools: Pools, packets: Packets, limit: int) -> in
         if count == 0 or read_lengths(ring.descriptors, slot, packets.lengths, taken, count) != 0:
             break
         fence_acquire()  # the card may have written the first of them last
-        describe_all(ring.descriptors, slot, packets, taken, count)
+        describe_all(ring.descriptors, slot, packets.flags, packets.hashes, packets.vlans, taken, count)
         trade(pools, ring.pool, ring.held, slot, packets, taken, count)
         arm(ring.descriptors, ring.held.ids, ring.addresses, slot, count)
         ring.state[NEXT] += count
@@ -206,33 +212,55 @@ def read_lengths(descriptors: NDArray[np.int64], slot: int, lengths: NDArray[np.
     return missing & _WHOLE | longest & _TOO_LONG | split & RX_SPH
 
 
-@compiled
-def describe_all(descriptors: NDArray[np.int64], slot: int, packets: Packets, at: int, count: int) -> None:
-    """Note what the card wrote about packets."""
+@apart
+def describe_all(
+    descriptors: NDArray[np.int64],
+    slot: int,
+    flags: NDArray[np.uint32] | None,
+    hashes: NDArray[np.uint32] | None,
+    vlans: NDArray[np.uint16] | None,
+    at: int,
+    count: int,
+) -> None:
+    """Note what the card wrote about packets, as `describe` does about one.
+
+    Words are read by halves, as vector moves have twice as many of those at a time. From each descriptor the first half
+    and the last is read: moves that end before could not take the last descriptor's, and packets would be left to a
+    loop without vectors.
+    """
     slot &= INDEX_MASK
     at &= INDEX_MASK
-    if has(packets.flags) or has(packets.hashes) or has(packets.vlans):
+    if has(flags) or has(hashes) or has(vlans):
+        ends = 0
         for i in range(count & INDEX_MASK):
-            describe(packets, at + i, descriptors[2 * (slot + i)], descriptors[2 * (slot + i) + 1])
+            first = 4 * (slot + i)
+            kind, status, last = half(descriptors, first), half(descriptors, first + 2), half(descriptors, first + 3)
+            put(vlans, at + i, last >> 16 if status & RX_VP != 0 else 0)
+            put(hashes, at + i, half(descriptors, first + 1) if kind & RX_RSS_TYPE != 0 else 0)
+            put(flags, at + i, flags_of(kind, status))
+            ends = kind | last
+        keep(ends)
 
 
 @compiled
 def describe(packets: Packets, i: int, kind: Any, status: Any) -> None:
     """Note what the card wrote about packet `i`, as far as that was asked for (7.1.6.2)."""
-    tagged = (status & RX_VP) // RX_VP
-    hashed = min(kind & RX_RSS_TYPE, 1)
-    put(packets.vlans, i, (status >> RX_VLAN_SHIFT) & 0xFFFF & -tagged)
-    put(packets.hashes, i, (kind >> RX_HASH_SHIFT) & 0xFFFFFFFF & -hashed)
-    flags = ((kind & _TYPES) << _TYPES_SHIFT) * (1 - min(kind & RX_TYPE_ETQF, 1))
-    flags |= tagged * _VLAN | hashed * _HASH
-    flags |= _verdict(status, RX_IPCS, RX_IPE) * _IP_GOOD | _verdict(status, RX_L4CS, RX_L4E) * _L4_GOOD
-    put(packets.flags, i, flags)
+    put(packets.vlans, i, (status >> RX_VLAN_SHIFT) & 0xFFFF if status & RX_VP != 0 else 0)
+    put(packets.hashes, i, (kind >> RX_HASH_SHIFT) & 0xFFFFFFFF if kind & RX_RSS_TYPE != 0 else 0)
+    put(packets.flags, i, flags_of(kind, status))
 
 
 @compiled
-def _verdict(status: int, looked: int, wrong: int) -> int:
-    """Of a checksum: 0 if the card has not looked at it, 1 if it is good, 2 if it is bad."""
-    return (status & looked) // looked * (1 + (status & wrong) // wrong)
+def flags_of(kind: Any, status: Any) -> int:
+    """The flags of a packet, from its descriptor's words, or the lower halves of them.
+
+    Of a checksum that the card has looked at, the flag for a bad one follows that for a good one.
+    """
+    flags = (kind & _TYPES) << _TYPES_SHIFT if kind & RX_TYPE_ETQF == 0 else 0
+    flags |= _HASH if kind & RX_RSS_TYPE != 0 else 0
+    flags |= (status & RX_VP) << _VLAN_SHIFT
+    flags |= ((status >> _IPCS_SHIFT) & _IP_GOOD) << ((status >> _IPE_PLACE) & 1)
+    return flags | ((status >> _L4CS_SHIFT) & _L4_GOOD) << ((status >> _L4E_PLACE) & 1)
 
 
 @compiled
