@@ -43,8 +43,8 @@ def test_checksum_is_that_of_rfc_1071(data: bytes) -> None:
     assert dpkt.in_cksum(data) == checksum
 
 
-@pytest.mark.parametrize("size", [59, 1515, 0, -1])
+@pytest.mark.parametrize("size", [59, 65_550, 0, -1])
 def test_sizes_that_no_frame_has(size: int) -> None:
-    """Below the least and above the greatest size of an Ethernet frame."""
-    with pytest.raises(ConfigurationError, match="60 to 1514"):
+    """Below the least size of an Ethernet frame, and above what an IPv4 packet can have."""
+    with pytest.raises(ConfigurationError, match="60 to 65549"):
         udp_frame(size)
