@@ -68,7 +68,7 @@ _IPV4, _IPV6, _TCP, _UDP = int(Flags.IPV4), int(Flags.IPV6), int(Flags.TCP), int
 
 # The 82599's kernels that these rings share go by its bits, which are where these cards have them.
 assert (RX_DD, RX_EOP, RX_LENGTH_SHIFT) == (i82599.RX_DD, i82599.RX_EOP, i82599.RX_LENGTH_SHIFT)
-assert (TX_DD, TX_RS) == (i82599.TX_DD, i82599.TX_RS)
+assert (TX_DD, TX_RS, TX_EOP) == (i82599.TX_DD, i82599.TX_RS, i82599.TX_EOP)
 
 
 class RxState(NamedTuple):

@@ -12,21 +12,12 @@ from typing import TYPE_CHECKING
 from ixy.drivers.ixgbe.offloads import (
     CHECKSUM,
     CONTEXTS,
-    FRAMES,
-    MARKED,
-    MARKED_BUFFER,
     PLACE,
     SEGMENTATION,
-    UNCHANGED,
     VLAN,
     Task,
     TxOffloadState,
-    clean,
-    fitting,
-    hold,
-    mark,
-    refuse,
-    report_before,
+    sending,
     tag_of,
 )
 from ixy.drivers.layers import (
@@ -36,14 +27,12 @@ from ixy.drivers.layers import (
     clear_header_checksum,
     clear_lengths,
     find_layers,
+    is_cut,
     write_pseudo_sum,
 )
-from ixy.drivers.rings import NEXT
 from ixy.jit import compiled, outlined
-from ixy.packets.buffers import ID_MASK, MAX_PARTS, device_address
-from ixy.packets.checking import hand_over
-from ixy.packets.packets import INDEX_MASK, NO_NEXT, Flags, Packets
-from ixy.packets.parts import part_count, total_length
+from ixy.packets.buffers import ID_MASK
+from ixy.packets.packets import INDEX_MASK, Flags, Packets
 from ixy.packets.pool import Pools
 from ixy.registers.e1000 import (
     CONTEXT_HDRLEN_SHIFT,
@@ -56,7 +45,6 @@ from ixy.registers.e1000 import (
     CONTEXT_TUCSS_SHIFT,
     TX_DATA,
     TX_DEXT,
-    TX_EOP,
     TX_IFCS,
     TX_IXSM,
     TX_TSE,
@@ -64,7 +52,7 @@ from ixy.registers.e1000 import (
     TX_VLAN_SHIFT,
     TX_VLE,
 )
-from ixy.unsafe import peek, store_release
+from ixy.unsafe import peek
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,7 +103,7 @@ def planned(
     """
     layers = find_layers(data, length, total)
     of_transport = flags & _L4_PARTIAL != 0 or segment > 0
-    cut = segment > 0 and layers.payload + segment < layers.end
+    cut = is_cut(layers, segment)
     met = layers.version != 0 and layers.transport <= _LAST_PLACE and (layers.payload > 0 or not of_transport)
     if met and of_transport:
         met = checksum_place(layers) <= _LAST_PLACE and (segment == 0 or layers.protocol == TCP)
@@ -150,56 +138,12 @@ assert TX_VLAN_SHIFT == CONTEXT_MSS_SHIFT
 
 
 @compiled
-def tx_batch(ring: TxOffloadState, pools: Pools, packets: Packets, first: int, last: int) -> int:
-    """Put packets `first` to `last` on the ring until it is full, and ring the doorbell; how many it took."""
-    clean(ring, pools)
-    count = fitting(ring, pools, packets, first, last)
-    count = hand_over(pools, packets, first, count, packets.holder, ring.held.holder)
-    before = ring.state[PLACE]
-    for i in range(first, first + count):
-        total = total_length(pools, packets, i)
-        task = task_of(ring, pools, packets, i, total)
-        if task.frame > ring.longest or total == 0:
-            refuse(ring, pools, packets, i)
-        else:
-            put_in(ring, pools, packets, i, task, before)
-    if ring.state[PLACE] != before:
-        store_release(ring.tail, 0, ring.state[PLACE] & (ring.held.ids.size - 1))
-    return count
-
-
-@compiled
-def put_in(ring: TxOffloadState, pools: Pools, packets: Packets, i: int, task: Task, before: int) -> None:
-    """Write the descriptors of packet `i`, which all say what is to be done to it, and hold its buffers; there is room.
-
-    Args:
-        before: the first descriptor that the card does not have yet.
-    """
-    words, word = ring.state, task.command | _EACH
-    mask = (ring.held.ids.size - 1) & INDEX_MASK
-    report_before(ring, before, 1 + part_count(pools, packets, i))
+def words_of(ring: TxOffloadState, task: Task) -> tuple[int, int]:
+    """What stands in each of a packet's descriptors, with its context written: all say what is to be done to it."""
     if task.second != 0:
         set_context(ring, task.first, task.second)
-    left = task.size
-    buffer, size, following = int(packets.ids[i]), int(packets.lengths[i]), peek(packets.nexts, i, NO_NEXT)
-    for _ in range(MAX_PARTS):
-        hold(ring, buffer)
-        part = min(size, left)
-        if part > 0:
-            slot = words[PLACE] & mask
-            ring.descriptors[2 * slot] = device_address(ring.addresses, buffer)
-            ring.descriptors[2 * slot + 1] = word | part
-            words[PLACE] += 1
-            left -= part
-        if following < 0:
-            break
-        buffer = following
-        size, following = int(pools.sizes[buffer & ID_MASK]), int(pools.nexts[buffer & ID_MASK])
-    ring.descriptors[2 * ((words[PLACE] - 1) & mask) + 1] |= TX_EOP
-    if max(words[PLACE] - words[MARKED], words[NEXT] - words[MARKED_BUFFER]) >= ring.group:
-        mark(ring)
-    words[FRAMES] += task.frames - 1
-    words[UNCHANGED] += 0 if task.met else 1
+    word = task.command | _EACH
+    return word, word
 
 
 @compiled
@@ -214,3 +158,6 @@ def set_context(ring: TxOffloadState, first: int, second: int) -> None:
     ring.descriptors[2 * slot] = first
     ring.descriptors[2 * slot + 1] = second
     words[PLACE] += 1
+
+
+tx_batch = sending(task_of, words_of)

@@ -49,6 +49,8 @@ from ixy.registers.i82599 import (
 from ixy.unsafe import has, load_acquire, peek, store_release
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -245,64 +247,9 @@ def free_descriptors(ring: TxOffloadState) -> int:
 
 
 @compiled
-def tx_batch(ring: TxOffloadState, pools: Pools, packets: Packets, first: int, last: int) -> int:
-    """Put packets `first` to `last` on the ring until it is full, and ring the doorbell; how many it took (7.2.3)."""
-    clean(ring, pools)
-    count = fitting(ring, pools, packets, first, last)
-    count = hand_over(pools, packets, first, count, packets.holder, ring.held.holder)
-    before = ring.state[PLACE]
-    for i in range(first, first + count):
-        total = total_length(pools, packets, i)
-        task = task_of(ring, pools, packets, i, total)
-        if task.frame > ring.longest or total == 0:
-            refuse(ring, pools, packets, i)
-        else:
-            put_in(ring, pools, packets, i, task, before)
-    if ring.state[PLACE] != before:
-        store_release(ring.tail, 0, ring.state[PLACE] & (ring.held.ids.size - 1))
-    return count
-
-
-@compiled
 def fitting(ring: TxOffloadState, pools: Pools, packets: Packets, first: int, last: int) -> int:
     """How many of packets `first` to `last` there is room for, whatever they need."""
     return how_many_fit(pools, packets, first, last, free_descriptors(ring), 1 if ring.does != 0 else 0)
-
-
-@compiled
-def put_in(ring: TxOffloadState, pools: Pools, packets: Packets, i: int, task: Task, before: int) -> None:
-    """Write the descriptors of packet `i`, and hold its buffers (7.2.3.2.4); there is room.
-
-    Args:
-        before: the first descriptor that the card does not have yet.
-    """
-    words, command = ring.state, task.command
-    mask = (ring.held.ids.size - 1) & INDEX_MASK
-    report_before(ring, before, 1 + part_count(pools, packets, i))
-    if task.second != 0:
-        command |= TX_IDX * context(ring, task.first, task.second)
-    word = task.payload << TX_PAYLEN_SHIFT | command | _EACH
-    left = task.size
-    buffer, size, following = int(packets.ids[i]), int(packets.lengths[i]), peek(packets.nexts, i, NO_NEXT)
-    for _ in range(MAX_PARTS):
-        hold(ring, buffer)
-        part = min(size, left)
-        if part > 0:
-            slot = words[PLACE] & mask
-            ring.descriptors[2 * slot] = device_address(ring.addresses, buffer)
-            ring.descriptors[2 * slot + 1] = word | part
-            words[PLACE] += 1
-            word = command & _WHOLE_PACKET | _EACH
-            left -= part
-        if following < 0:
-            break
-        buffer = following
-        size, following = int(pools.sizes[buffer & ID_MASK]), int(pools.nexts[buffer & ID_MASK])
-    ring.descriptors[2 * ((words[PLACE] - 1) & mask) + 1] |= TX_EOP
-    if max(words[PLACE] - words[MARKED], words[NEXT] - words[MARKED_BUFFER]) >= ring.group:
-        mark(ring)
-    words[FRAMES] += task.frames - 1
-    words[UNCHANGED] += 0 if task.met else 1
 
 
 @compiled
@@ -312,6 +259,80 @@ def hold(ring: TxOffloadState, buffer: int) -> int:
     ring.held.ids[slot] = buffer
     ring.state[NEXT] += 1
     return slot
+
+
+def sending(
+    task_of: Callable[..., Task], words_of: Callable[[TxOffloadState, Task], tuple[int, int]]
+) -> Callable[[TxOffloadState, Pools, Packets, int, int], int]:
+    """The kernel `tx_batch` of such a ring.
+
+    Args:
+        task_of: the kernel `task_of(ring, pools, packets, i, total) -> Task` says what is asked of packet `i`.
+        words_of: the kernel `words_of(ring, task) -> first, others` writes the task's context, if it needs one that is
+            not there, and says what stands in the packet's first descriptor and in the others, besides their lengths.
+    """
+
+    @compiled
+    def put_in(ring: TxOffloadState, pools: Pools, packets: Packets, i: int, task: Task, before: int) -> None:
+        """Write the descriptors of packet `i`, and hold its buffers (7.2.3.2.4); there is room.
+
+        Args:
+            before: the first descriptor that the card does not have yet.
+        """
+        words = ring.state
+        mask = (ring.held.ids.size - 1) & INDEX_MASK
+        report_before(ring, before, 1 + part_count(pools, packets, i))
+        word, others = words_of(ring, task)
+        left = task.size
+        buffer, size, following = int(packets.ids[i]), int(packets.lengths[i]), peek(packets.nexts, i, NO_NEXT)
+        for _ in range(MAX_PARTS):
+            hold(ring, buffer)
+            part = min(size, left)
+            if part > 0:
+                slot = words[PLACE] & mask
+                ring.descriptors[2 * slot] = device_address(ring.addresses, buffer)
+                ring.descriptors[2 * slot + 1] = word | part
+                words[PLACE] += 1
+                word = others
+                left -= part
+            if following < 0:
+                break
+            buffer = following
+            size, following = int(pools.sizes[buffer & ID_MASK]), int(pools.nexts[buffer & ID_MASK])
+        ring.descriptors[2 * ((words[PLACE] - 1) & mask) + 1] |= TX_EOP
+        if max(words[PLACE] - words[MARKED], words[NEXT] - words[MARKED_BUFFER]) >= ring.group:
+            mark(ring)
+        words[FRAMES] += task.frames - 1
+        words[UNCHANGED] += 0 if task.met else 1
+
+    @compiled
+    def tx_batch(ring: TxOffloadState, pools: Pools, packets: Packets, first: int, last: int) -> int:
+        """Put packets `first` to `last` on the ring until it is full, and ring the doorbell; how many it took."""
+        clean(ring, pools)
+        count = fitting(ring, pools, packets, first, last)
+        count = hand_over(pools, packets, first, count, packets.holder, ring.held.holder)
+        before = ring.state[PLACE]
+        for i in range(first, first + count):
+            total = total_length(pools, packets, i)
+            task = task_of(ring, pools, packets, i, total)
+            if task.frame > ring.longest or total == 0:
+                refuse(ring, pools, packets, i)
+            else:
+                put_in(ring, pools, packets, i, task, before)
+        if ring.state[PLACE] != before:
+            store_release(ring.tail, 0, ring.state[PLACE] & (ring.held.ids.size - 1))
+        return count
+
+    return tx_batch
+
+
+@compiled
+def words_of(ring: TxOffloadState, task: Task) -> tuple[int, int]:
+    """What stands in a packet's first descriptor and in the others, with its context written (7.2.3.2.4)."""
+    command = task.command
+    if task.second != 0:
+        command |= TX_IDX * context(ring, task.first, task.second)
+    return task.payload << TX_PAYLEN_SHIFT | command | _EACH, command & _WHOLE_PACKET | _EACH
 
 
 @compiled
@@ -391,3 +412,6 @@ def clean(ring: TxOffloadState, pools: Pools) -> None:
             words[CLEAN] += count
         words[DONE] = last + 1
         words[SEEN] += 1
+
+
+tx_batch = sending(task_of, words_of)

@@ -47,7 +47,7 @@ class IxgbeRxRing(FilledRing):
         super().__init__(state, pool, datapath.offer, metadata)
 
 
-class IxgbePartsRxRing(FilledRing):
+class IxgbePartsRxRing(IxgbeRxRing):
     """A receive ring whose frames may take several buffers.
 
     Args:
@@ -55,7 +55,7 @@ class IxgbePartsRxRing(FilledRing):
     """
 
     kernel = staticmethod(several.rx_batch)
-    ready = staticmethod(datapath.ready)
+    single = None
 
     def __init__(
         self,
@@ -66,9 +66,8 @@ class IxgbePartsRxRing(FilledRing):
         metadata: Sequence[str],
         parts: int,
     ) -> None:
-        state = RxState(descriptors(memory), tail, *bookkeeping(memory), addresses, pool.number)
-        super().__init__(state, pool, datapath.offer, metadata)
-        self.parts = state.state[several.PARTS] = parts
+        super().__init__(memory, tail, addresses, pool, metadata)
+        self.parts = self.state.state[several.PARTS] = parts
 
 
 class IxgbeCoalescingRxRing(FilledRing):
